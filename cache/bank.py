@@ -1,0 +1,309 @@
+"""FeatureBank: the clips of one split as contiguous tensors, ready for episodes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CacheError, UsageError, unknown
+from .catalog import Catalog, LabelSet
+from .schema import CLASS_SPLITS, StreamName, dataset_folder, default_cache, list_streams, shard_paths
+from .shard import read_shard
+from .stream import stream_keys
+from .table import MappedTable, Table, TensorTable, load_table
+
+DEFAULT_MEMORY = 4 << 30
+NORMALISATIONS = ("none", "l2", "centre-l2")
+
+
+@dataclass
+class FeatureBank:
+    """Features, labels and class words of the clips of one split.
+
+    tables: per stream key (the modality, or ``modality/encoder`` where two streams share one) a
+        :class:`~fsmm.cache.table.Table` over the n clips.
+    label: int64 [n], 0..C-1; for a multi-hot label set uint8 [n, C]; UNLABELLED (-1) for unlabelled clips.
+    class_names: C names; class_id: int64 [C], their index in the label set.
+    words: float32 [C, E] class-word vectors, or None; clip_row: int64 [n], rows of the catalog.
+    """
+
+    dataset: str
+    split: str
+    label_set: str
+    class_split: str
+    streams: dict[str, StreamName]
+    tables: dict[str, Table]
+    label: Tensor
+    class_names: list[str]
+    class_id: Tensor
+    clip_row: np.ndarray
+    words: Tensor | None = None
+    word_stream: StreamName | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls,
+        cache: Path | str | None = None,
+        streams: Sequence[str] | None = None,
+        split: str = "novel",
+        *,
+        dataset: str | None = None,
+        label_set: str | None = None,
+        class_split: str = "default",
+        clip_split: str | None = None,
+        words: str | None = "auto",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_steps: int = 64,
+        memory: int = DEFAULT_MEMORY,
+        unlabelled: bool = False,
+    ) -> FeatureBank:
+        """Load the clips of ``split`` (base, val, novel, or "all") from a cache.
+
+        streams: names such as ``frame/efficientnet-lite0``, or modalities where one stream of it is held;
+            None takes every modality's only stream. Word streams are given by ``words``.
+        clip_split: only clips whose own split (train, val, test) is this.
+        words: a word stream, "auto" for the only one (none is fine), or None.
+        max_steps: longer sequences are averaged down to this many steps.
+        memory: bytes; streams larger than this are memory-mapped and gathered from disk.
+        unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
+
+        Every clip with at least one modality present in the cache takes part, whichever streams are chosen:
+        so episodes over different streams are the same episodes. An absent modality has present = False.
+        Raises UsageError for unknown names, CacheError for a cache that cannot be read or holds no such clip.
+        """
+        root = default_cache() if cache is None else Path(cache)
+        folder = dataset_folder(root, dataset)
+        catalog = Catalog.read(folder)
+        label_set = label_set or catalog.default_label_set
+        labels = catalog.labels(label_set)
+        chosen = choose_streams(folder, streams)
+        held = [stream for stream in list_streams(folder) if stream.modality != "word"]
+        eligible = _with_any_modality(folder, held, catalog)
+        if clip_split is not None:
+            eligible &= _in_clip_split(catalog, clip_split)
+        classes = _split_classes(labels, split, class_split)
+        rows, label = _select(labels, classes, eligible, unlabelled)
+        if not len(rows):
+            raise CacheError(_nothing_there(folder.name, split, label_set, class_split, clip_split, unlabelled))
+        keys = [catalog.clip_id[row] for row in rows]
+        tables = {
+            key: load_table(folder, stream, keys, device, dtype, max_steps, memory) for key, stream in chosen.items()
+        }
+        names = [labels.class_names[i] for i in classes]
+        word_stream = choose_words(folder, words)
+        vectors = None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
+        return cls(
+            folder.name,
+            "unlabelled" if unlabelled else split,
+            label_set,
+            class_split,
+            chosen,
+            tables,
+            torch.from_numpy(label).to(device),
+            names,
+            torch.from_numpy(classes.astype(np.int64)).to(device),
+            rows,
+            vectors,
+            word_stream,
+        )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.tables)
+
+    @property
+    def multi(self) -> bool:
+        """Whether labels are multi-hot."""
+        return self.label.ndim == 2
+
+    @property
+    def device(self) -> torch.device:
+        return self.label.device
+
+    def counts(self) -> np.ndarray:
+        """Clips a class, int64 [C]."""
+        if self.multi:
+            return self.label.sum(0).cpu().numpy().astype(np.int64)
+        return torch.bincount(self.label, minlength=len(self.class_names)).cpu().numpy()
+
+    def pooled(self) -> FeatureBank:
+        """The same bank with every sequence averaged over its valid steps (T = 1)."""
+        return self._with_tables({key: table.pooled() for key, table in self.tables.items()})
+
+    def normalised(self, how: str, means: Mapping[str, Tensor] | None = None) -> FeatureBank:
+        """The same clips with features as they are ("none"), of length one ("l2"), or centred first ("centre-l2").
+
+        means: per stream key the vector [D] to subtract (the base classes' mean: ``means()`` of the base bank).
+        Raises UsageError for another word.
+        """
+        if how not in NORMALISATIONS:
+            raise unknown("normalisation", how, NORMALISATIONS)
+        if how == "none":
+            return self
+        centres = means if how == "centre-l2" and means is not None else {}
+        return self._with_tables({k: t.normalised(True, centres.get(k)) for k, t in self.tables.items()})
+
+    def means(self) -> dict[str, Tensor]:
+        """Per stream key, the mean feature [D] over clips and time."""
+        return {key: table.mean() for key, table in self.tables.items()}
+
+    def select(self, modalities: Sequence[str]) -> FeatureBank:
+        """The same clips with fewer modalities. Raises UsageError for one that is not loaded."""
+        for name in modalities:
+            if name not in self.tables:
+                raise unknown("modality", name, self.tables)
+        return self._with_tables({name: self.tables[name] for name in modalities})
+
+    def fingerprint(self) -> str:
+        """A digest of what episodes are drawn from: clips, labels and classes, not features."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.dataset, self.split, self.label_set, self.class_names]).encode())
+        digest.update(np.ascontiguousarray(self.clip_row, np.int64).data)
+        digest.update(np.ascontiguousarray(self.label.cpu().numpy()).data)
+        return digest.hexdigest()[:16]
+
+    def _with_tables(self, tables: Mapping[str, Table]) -> FeatureBank:
+        return FeatureBank(
+            self.dataset,
+            self.split,
+            self.label_set,
+            self.class_split,
+            {key: self.streams[key] for key in tables},
+            dict(tables),
+            self.label,
+            self.class_names,
+            self.class_id,
+            self.clip_row,
+            self.words,
+            self.word_stream,
+            self.notes,
+        )
+
+
+def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, StreamName]:
+    """From what the user said to {key: stream}; keys are modalities where that is unambiguous.
+
+    Raises UsageError for an unknown stream, or a modality that several streams share.
+    """
+    held = [s for s in list_streams(folder) if s.modality != "word"]
+    wanted = list(dict.fromkeys(streams)) if streams else _one_each(held)
+    if not wanted:
+        raise CacheError(f"Dataset {folder.name!r} holds no stream yet; run `fsmm extract --dataset {folder.name}`.")
+    found = [_resolve(held, name, folder.name) for name in wanted]
+    modalities = [s.modality for s in found]
+    return {(s.modality if modalities.count(s.modality) == 1 else str(s)): s for s in found}
+
+
+def _one_each(held: Sequence[StreamName]) -> list[str]:
+    modalities = sorted({s.modality for s in held}, key=lambda m: ("frame", "flow", "audio").index(m) if m in ("frame", "flow", "audio") else 9)
+    return modalities
+
+
+def _resolve(held: Sequence[StreamName], name: str, dataset: str) -> StreamName:
+    if "/" in name:
+        stream = StreamName.parse(name)
+        if stream not in held:
+            raise unknown(f"stream of dataset {dataset!r}", name, map(str, held))
+        return stream
+    same = [s for s in held if s.modality == name]
+    if not same:
+        raise unknown(f"modality of dataset {dataset!r}", name, {s.modality for s in held})
+    if len(same) > 1:
+        raise UsageError(f"Modality {name!r} has several streams; name one: {', '.join(map(str, same))}.")
+    return same[0]
+
+
+def choose_words(folder: Path, words: str | None) -> StreamName | None:
+    """The word stream meant by ``words`` ("auto": the only one, or none). Raises UsageError if unclear or unknown."""
+    held = [s for s in list_streams(folder) if s.modality == "word"]
+    if words is None or (words == "auto" and not held):
+        return None
+    if words == "auto":
+        return _resolve(held, "word", folder.name)
+    return _resolve(held, words, folder.name)
+
+
+def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence[str]) -> Tensor:
+    """Class-word vectors float32 [C, E] (steps averaged). Raises CacheError where a class has none."""
+    found: dict[str, np.ndarray] = {}
+    for path in shard_paths(folder, stream):
+        shard = read_shard(path)
+        for i, key in enumerate(shard.key):
+            if shard.present[i]:
+                found[key] = shard.clip(i).astype(np.float32).mean(0)
+    lacking = [name for name in names if f"{label_set}/{name}" not in found]
+    if lacking:
+        raise CacheError(
+            f"Stream {stream} has no words for class {lacking[0]!r} of label set {label_set!r}"
+            f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}; extract the word stream again."
+        )
+    return torch.from_numpy(np.stack([found[f"{label_set}/{name}"] for name in names]))
+
+
+def _with_any_modality(folder: Path, held: Sequence[StreamName], catalog: Catalog) -> np.ndarray:
+    rows = catalog.rows()
+    eligible = np.zeros(len(catalog), bool)
+    for stream in held:
+        for key, present in stream_keys(folder, stream).items():
+            if present and key in rows:
+                eligible[rows[key]] = True
+    return eligible
+
+
+def _in_clip_split(catalog: Catalog, clip_split: str) -> np.ndarray:
+    known = set(catalog.clip_split) - {""}
+    if clip_split not in known:
+        raise unknown("clip split", clip_split, known)
+    return np.array([s == clip_split for s in catalog.clip_split])
+
+
+def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray:
+    if split == "all":
+        return np.arange(len(labels.class_names))
+    if not labels.splits:
+        raise UsageError(
+            f"This label set has no base/val/novel class split; use --split all, or import a split. (asked: {split!r})"
+        )
+    if split not in CLASS_SPLITS:
+        raise unknown("split", split, (*CLASS_SPLITS, "all"))
+    return labels.class_split(split, class_split)
+
+
+def _select(labels: LabelSet, classes: np.ndarray, eligible: np.ndarray, unlabelled: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Catalog rows [n] and their labels over the chosen classes."""
+    if labels.multi:
+        has = labels.label[:, classes].any(1)
+        rows = np.flatnonzero(eligible & (~labels.label.any(1) if unlabelled else has))
+        return rows, labels.label[rows][:, classes]
+    local = np.full(len(labels.class_names) + 1, -1, np.int64)  # the last entry answers for UNLABELLED
+    local[classes] = np.arange(len(classes))
+    label = local[labels.label]
+    wanted = labels.label < 0 if unlabelled else label >= 0
+    rows = np.flatnonzero(eligible & wanted)
+    return rows, label[rows]
+
+
+def _nothing_there(
+    dataset: str, split: str, label_set: str, class_split: str, clip_split: str | None, unlabelled: bool
+) -> str:
+    what = "unlabelled clips" if unlabelled else f"clips of {split} classes (class split {class_split!r})"
+    where = f" in clip split {clip_split!r}" if clip_split else ""
+    return (
+        f"Dataset {dataset!r} has no {what}{where} with features for label set {label_set!r}: "
+        "choose another --split or label set, or extract first."
+    )
+
+
+__all__ = ["FeatureBank", "MappedTable", "Table", "TensorTable"]

@@ -1,0 +1,306 @@
+"""The catalog of a dataset: clips, label sets, class words, splits, and facts about each clip."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import h5py
+import numpy as np
+
+from .._version import __version__
+from ..errors import CacheError, UsageError, unknown
+from .schema import CLASS_SPLITS, SCHEMA_VERSION, check_name
+
+UNLABELLED = -1
+_SPLIT_CODE = {"": 0, "base": 1, "val": 2, "novel": 3}
+_SPLIT_NAME = {code: name for name, code in _SPLIT_CODE.items()}
+
+# name -> (dtype, value when unknown); filled from the shards' facts after extraction
+FACTS: dict[str, tuple[str, object]] = {
+    "duration": ("f8", np.nan),
+    "fps": ("f8", np.nan),
+    "width": ("i4", 0),
+    "height": ("i4", 0),
+    "has_video": ("?", False),
+    "has_audio": ("?", False),
+    "sha256": ("S64", b""),
+}
+
+
+@dataclass
+class LabelSet:
+    """One way to label clips.
+
+    class_names: C names, as the dataset spells them.
+    label: int32 [n], UNLABELLED where a clip has none; or uint8 [n, C] multi-hot (a clip without any label
+        is a row of zeros).
+    words: C texts given to word encoders (the class name made readable, unless a dataset gives better).
+    splits: named class splits, each int8 [C] of 0 none, 1 base, 2 val, 3 novel; "default" is used unless told.
+    """
+
+    class_names: list[str]
+    label: np.ndarray
+    words: list[str] = field(default_factory=list)
+    splits: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            self.words = [readable(name) for name in self.class_names]
+        if self.multi:
+            self.label = np.asarray(self.label, np.uint8)
+        else:
+            self.label = np.asarray(self.label, np.int32)
+        self.splits = {k: np.asarray(v, np.int8) for k, v in self.splits.items()}
+        classes = len(self.class_names)
+        if len(set(self.class_names)) != classes:
+            raise CacheError("A label set names the same class twice; give each class its own name.")
+        if len(self.words) != classes or any(len(s) != classes for s in self.splits.values()):
+            raise CacheError("A label set's words and class splits need one entry a class.")
+        if self.multi and self.label.shape[1] != classes:
+            raise CacheError(f"Multi-hot labels have {self.label.shape[1]} columns for {classes} classes.")
+        if not self.multi and len(self.label) and (self.label.max() >= classes or self.label.min() < UNLABELLED):
+            raise CacheError(f"Labels run from {self.label.min()} to {self.label.max()} but there are {classes} classes.")
+
+    @property
+    def multi(self) -> bool:
+        return np.ndim(self.label) == 2
+
+    def counts(self) -> np.ndarray:
+        """Clips a class, int64 [C]."""
+        if self.multi:
+            return self.label.sum(0, dtype=np.int64)
+        return np.bincount(self.label[self.label >= 0], minlength=len(self.class_names)).astype(np.int64)
+
+    def class_split(self, split: str, class_split: str = "default") -> np.ndarray:
+        """Indices of the base, val or novel classes. Raises UsageError for an unknown split."""
+        if class_split not in self.splits:
+            raise unknown("class split", class_split, self.splits)
+        if split not in CLASS_SPLITS:
+            raise unknown("split", split, CLASS_SPLITS)
+        return np.flatnonzero(self.splits[class_split] == _SPLIT_CODE[split])
+
+    def take(self, clips: np.ndarray) -> LabelSet:
+        """The same label set over a selection of the clips."""
+        return LabelSet(self.class_names, self.label[clips], self.words, self.splits)
+
+
+@dataclass
+class Catalog:
+    """What a dataset holds.
+
+    clip_id: n unique ids. path: where each clip came from, POSIX, relative to the data folder ("" if none).
+    clip_split: the dataset's own split of clips ("train", "val", "test" or "" where it has none).
+    default_label_set: the one used when none is named. attrs: title, licence, "synthetic" and the like.
+    facts: per FACTS, one array [n].
+    """
+
+    dataset: str
+    clip_id: list[str]
+    label_sets: dict[str, LabelSet]
+    default_label_set: str
+    path: list[str] = field(default_factory=list)
+    clip_split: list[str] = field(default_factory=list)
+    attrs: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.clip_id)
+        check_name("Dataset", self.dataset)
+        self.path = self.path or [""] * n
+        self.clip_split = self.clip_split or [""] * n
+        for name, (dtype, unknown_value) in FACTS.items():
+            self.facts.setdefault(name, np.full(n, unknown_value, dtype))
+        if len(set(self.clip_id)) != n:
+            raise CacheError(f"The catalog of {self.dataset!r} holds the same clip id twice.")
+        for name, labels in self.label_sets.items():
+            check_name("Label set", name)
+            if len(labels.label) != n:
+                raise CacheError(f"Label set {name!r} labels {len(labels.label)} clips of {n}.")
+        if self.default_label_set not in self.label_sets:
+            raise unknown("label set", self.default_label_set, self.label_sets)
+        for path in self.path:
+            check_inside(path)
+
+    def __len__(self) -> int:
+        return len(self.clip_id)
+
+    def labels(self, name: str | None = None) -> LabelSet:
+        """The named label set, or the default. Raises UsageError for an unknown name."""
+        name = name or self.default_label_set
+        if name not in self.label_sets:
+            raise unknown("label set", name, self.label_sets)
+        return self.label_sets[name]
+
+    def rows(self) -> dict[str, int]:
+        """From clip id to its row."""
+        return {clip: row for row, clip in enumerate(self.clip_id)}
+
+    def take(self, clips: np.ndarray) -> Catalog:
+        """A catalog of a selection of the clips, in that order."""
+        index = np.asarray(clips, np.int64)
+        return Catalog(
+            self.dataset,
+            [self.clip_id[i] for i in index],
+            {name: labels.take(index) for name, labels in self.label_sets.items()},
+            self.default_label_set,
+            [self.path[i] for i in index],
+            [self.clip_split[i] for i in index],
+            dict(self.attrs),
+            {name: values[index] for name, values in self.facts.items()},
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write ``folder/catalog.h5`` whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".catalog-", suffix=".tmp", dir=folder)
+        os.close(handle)
+        try:
+            with h5py.File(temporary, "w") as file:
+                self._fill(file)
+            _flush_to_disk(temporary)
+            os.replace(temporary, folder / "catalog.h5")
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _fill(self, file: h5py.File) -> None:
+        text = h5py.string_dtype()
+        file.attrs.update(
+            kind="fsmm-catalog",
+            schema=SCHEMA_VERSION,
+            fsmm_version=__version__,
+            dataset=self.dataset,
+            default_label_set=self.default_label_set,
+        )
+        described = file.create_group("about")
+        described.attrs.update(self.attrs)
+        clips = file.create_group("clips")
+        clips.create_dataset("id", data=self.clip_id, dtype=text)
+        clips.create_dataset("path", data=self.path, dtype=text)
+        clips.create_dataset("split", data=self.clip_split, dtype=text)
+        for name, values in self.facts.items():
+            clips.create_dataset(name, data=values)
+        for name, labels in self.label_sets.items():
+            group = file.create_group(f"label_sets/{name}")
+            group.create_dataset("class_names", data=labels.class_names, dtype=text)
+            group.create_dataset("words", data=labels.words, dtype=text)
+            group.create_dataset("label", data=labels.label)
+            splits = group.create_group("splits")
+            for split, codes in labels.splits.items():
+                splits.create_dataset(split, data=codes)
+
+    @classmethod
+    def read(cls, folder: Path) -> Catalog:
+        """Read ``folder/catalog.h5``. Raises CacheError where it is absent, damaged or of another schema."""
+        path = folder / "catalog.h5"
+        if not path.is_file():
+            raise CacheError(f"There is no catalog at {str(path)!r}; extract or import the dataset first.")
+        try:
+            with h5py.File(path, "r") as file:
+                check_schema(file, path, "fsmm-catalog")
+                return cls._from_file(file)
+        except (OSError, KeyError) as error:
+            raise CacheError(
+                f"The catalog {str(path)!r} is damaged ({error}); delete it and run the same extract or import again: "
+                "the features are kept."
+            ) from None
+
+    @classmethod
+    def _from_file(cls, file: h5py.File) -> Catalog:
+        clips = file["clips"]
+        label_sets = {
+            name: LabelSet(
+                _texts(group["class_names"]),
+                group["label"][()],
+                _texts(group["words"]),
+                {split: codes[()] for split, codes in group["splits"].items()},
+            )
+            for name, group in file["label_sets"].items()
+        }
+        return cls(
+            str(file.attrs["dataset"]),
+            _texts(clips["id"]),
+            label_sets,
+            str(file.attrs["default_label_set"]),
+            _texts(clips["path"]),
+            _texts(clips["split"]),
+            {key: str(value) for key, value in file["about"].attrs.items()},
+            {name: clips[name][()] for name in FACTS if name in clips},
+        )
+
+
+def check_schema(file: h5py.File, path: Path, kind: str) -> None:
+    """Refuse files that are not ours or of another schema version, with one sentence."""
+    if file.attrs.get("kind") != kind:
+        raise CacheError(f"{str(path)!r} is not an {kind} file.")
+    found = int(file.attrs.get("schema", 0))
+    if found != SCHEMA_VERSION:
+        raise CacheError(
+            f"{str(path)!r} has cache schema {found}; this fsmm {__version__} reads schema {SCHEMA_VERSION}: "
+            "use the fsmm that wrote it, or extract again into a new cache."
+        )
+
+
+def check_inside(path: str) -> None:
+    """A clip's path stays inside its data folder. Raises CacheError otherwise."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise CacheError(f"Clip path {path!r} leaves the data folder; paths must be relative and hold no '..'.")
+
+
+def readable(class_name: str) -> str:
+    """A class name as words: ``ApplyEyeMakeup`` and ``apply_eye-makeup`` both give ``apply eye makeup``."""
+    text = "".join(
+        f" {c}" if i and c.isupper() and not class_name[i - 1].isupper() and class_name[i - 1].isalnum() else c
+        for i, c in enumerate(class_name)
+    )
+    return " ".join(text.replace("_", " ").replace("-", " ").lower().split())
+
+
+def split_codes(
+    class_names: Sequence[str], base: Sequence[str], val: Sequence[str], novel: Sequence[str]
+) -> np.ndarray:
+    """Codes [C] of a class split given by lists of names. Raises UsageError for unknown or repeated names."""
+    codes = np.zeros(len(class_names), np.int8)
+    index = {name: i for i, name in enumerate(class_names)}
+    for split, names in (("base", base), ("val", val), ("novel", novel)):
+        for name in names:
+            if name not in index:
+                raise unknown("class", name, class_names)
+            if codes[index[name]]:
+                raise UsageError(f"Class {name!r} is in two splits; base, val and novel must be disjoint.")
+            codes[index[name]] = _SPLIT_CODE[split]
+    return codes
+
+
+def draw_split(classes: int, base: int, val: int, novel: int, seed: int) -> np.ndarray:
+    """Codes [C] of a class split drawn by seed. Raises UsageError when more is asked than there is."""
+    if min(base, val, novel) < 0 or base + val + novel > classes:
+        raise UsageError(
+            f"A split of {base} base, {val} val and {novel} novel classes needs {base + val + novel} classes; "
+            f"there are {classes}."
+        )
+    order = np.random.Generator(np.random.Philox(seed)).permutation(classes)
+    codes = np.zeros(classes, np.int8)
+    for code, chosen in zip((1, 2, 3), np.split(order, np.cumsum([base, val, novel]))[:3]):
+        codes[chosen] = code
+    return codes
+
+
+def default_split_sizes(classes: int) -> tuple[int, int, int]:
+    """Base, val and novel counts when nobody says: 64 : 16 : 20 of a hundred, as miniImageNet's."""
+    val, novel = max(round(0.16 * classes), 0), max(round(0.2 * classes), min(5, classes))
+    return max(classes - val - novel, 0), min(val, max(classes - novel, 0)), novel
+
+
+def _texts(dataset: h5py.Dataset) -> list[str]:
+    return list(dataset.asstr()[()])
+
+
+def _flush_to_disk(path: str) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,229 @@
+"""One shard: the features of some clips through one encoder, in one file that is whole or absent.
+
+    bytes 0..511   "fsmm-shard 1 sha256=<hex of all bytes after 512>\\n", zero padded (an HDF5 user block)
+    attributes     kind, schema, dataset, provenance (JSON), written (log of the run that wrote it, JSON)
+    features       [sum of T, D], contiguous, so that it can be memory-mapped
+    offset         int64 [n+1]; clip i owns rows offset[i]:offset[i+1]
+    key            n clip ids (or "label set/class name" where provenance.axis is "class")
+    present        bool [n]; an absent modality owns no rows
+    check          uint64 [n]; BLAKE2b-64 of key, presence, shape and feature bytes
+    facts/<name>   [n] what decoding learned about the source (see catalog.FACTS)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import CacheError
+from .catalog import FACTS, check_schema
+from .schema import SCHEMA_VERSION, Provenance
+
+HEADER_BYTES = 512
+_MAGIC = b"fsmm-shard 1 sha256="
+_KIND = "fsmm-shard"
+
+
+@dataclass
+class Shard:
+    """A shard in memory. features [sum T, D]; offset [n+1]; present [n]; check [n]; facts name -> [n]."""
+
+    dataset: str
+    provenance: Provenance
+    key: list[str]
+    features: np.ndarray
+    offset: np.ndarray
+    present: np.ndarray
+    check: np.ndarray
+    facts: dict[str, np.ndarray]
+    written: dict[str, object]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def clip(self, i: int) -> np.ndarray:
+        """Features [T, D] of row i; T = 0 where absent."""
+        return self.features[self.offset[i] : self.offset[i + 1]]
+
+    def take(self, rows: Sequence[int]) -> Shard:
+        """A shard of a selection of the rows, in that order."""
+        index = np.asarray(rows, np.int64)
+        parts = [self.clip(i) for i in index]
+        lengths = np.array([len(p) for p in parts], np.int64)
+        features = np.concatenate(parts) if parts else self.features[:0]
+        return Shard(
+            self.dataset,
+            self.provenance,
+            [self.key[i] for i in index],
+            features,
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            self.present[index],
+            self.check[index],
+            {name: values[index] for name, values in self.facts.items()},
+            self.written,
+        )
+
+
+def clip_check(key: str, present: bool, features: np.ndarray) -> int:
+    """The checksum of one row: BLAKE2b, 8 bytes, over its key, presence, shape, dtype and feature bytes."""
+    head = json.dumps([key, bool(present), *features.shape, features.dtype.str]).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(head, digest_size=8)
+    digest.update(np.ascontiguousarray(features).data)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def build_shard(
+    dataset: str,
+    provenance: Provenance,
+    rows: Sequence[tuple[str, np.ndarray | None, Mapping[str, object]]],
+    written: Mapping[str, object] | None = None,
+) -> Shard:
+    """From (key, features [T, D] or None where absent, facts) rows. Casts to the provenance's dtype.
+
+    Raises CacheError where features have another width or do not stay finite in that dtype.
+    """
+    dtype = np.dtype(provenance.dtype)
+    empty = np.zeros((0, provenance.dim), dtype)
+    parts = [empty if x is None else storable(key, x, provenance) for key, x, _ in rows]
+    lengths = np.array([len(p) for p in parts], np.int64)
+    present = np.array([x is not None for _, x, _ in rows], bool)
+    checks = [clip_check(key, bool(here), part) for (key, _, _), here, part in zip(rows, present, parts)]
+    return Shard(
+        dataset,
+        provenance,
+        [key for key, _, _ in rows],
+        np.concatenate([empty, *parts]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        present,
+        np.array(checks, np.uint64),
+        {
+            name: np.array([facts.get(name, missing) for _, _, facts in rows], dtype)
+            for name, (dtype, missing) in FACTS.items()
+        },
+        dict(written or {}),
+    )
+
+
+def storable(key: str, features: np.ndarray, provenance: Provenance) -> np.ndarray:
+    """Features as they will be stored. Raises CacheError for a wrong shape or values that overflow the dtype."""
+    if features.ndim != 2 or features.shape[1] != provenance.dim or not len(features):
+        raise CacheError(
+            f"Features of {key!r} have shape {list(features.shape)}; "
+            f"{provenance.modality}/{provenance.encoder} stores [T, {provenance.dim}] with T at least 1."
+        )
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(features, np.dtype(provenance.dtype))
+    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+        raise CacheError(
+            f"Features of {key!r} are not finite as {provenance.dtype}; check the encoder, or store float32."
+        )
+    return cast
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a shard beside its place, flush it, and rename it there: whole or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with h5py.File(temporary, "w", userblock_size=HEADER_BYTES) as file:
+            _fill(file, shard)
+        with open(temporary, "rb+") as raw:
+            raw.write(_header(file_digest(temporary)))
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CacheError(f"Shard {str(path)!r} could not be written: {error.strerror or error}.") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _fill(file: h5py.File, shard: Shard) -> None:
+    file.attrs.update(
+        kind=_KIND,
+        schema=SCHEMA_VERSION,
+        dataset=shard.dataset,
+        provenance=shard.provenance.to_json(),
+        written=json.dumps(shard.written, sort_keys=True),
+    )
+    keys = [key.encode() for key in shard.key]
+    width = max([len(key) for key in keys], default=1)
+    file.create_dataset("features", data=shard.features)
+    file.create_dataset("offset", data=shard.offset)
+    file.create_dataset("key", data=np.array(keys, h5py.string_dtype("utf-8", width)))
+    file.create_dataset("present", data=shard.present)
+    file.create_dataset("check", data=shard.check)
+    facts = file.create_group("facts")
+    for name, values in shard.facts.items():
+        facts.create_dataset(name, data=values)
+
+
+def read_shard(path: Path, features: bool = True) -> Shard:
+    """Read a shard; with ``features=False`` its features are left out ([0, D]).
+
+    Raises CacheError where the file is not a whole shard of this schema. Does not check checksums (see verify).
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            check_schema(file, path, _KIND)
+            data = file["features"]
+            if not len(file["offset"]) or file["offset"][-1] != len(data):
+                raise CacheError(f"Shard {str(path)!r} is damaged (offsets do not match its features); {_REMEDY}")
+            return Shard(
+                str(file.attrs["dataset"]),
+                Provenance.from_json(str(file.attrs["provenance"])),
+                [key.decode() for key in file["key"][()].tolist()],
+                data[()] if features else np.zeros((0, data.shape[1]), data.dtype),
+                file["offset"][()],
+                file["present"][()],
+                file["check"][()],
+                {name: values[()] for name, values in file["facts"].items()},
+                json.loads(str(file.attrs["written"])),
+            )
+    except (OSError, KeyError, ValueError, UnicodeDecodeError, RuntimeError) as error:
+        raise CacheError(f"Shard {str(path)!r} is damaged ({_short(error)}); {_REMEDY}") from None
+
+
+_REMEDY = "run `fsmm cache verify --repair`, then extract again: only what is missing is rebuilt."
+
+
+def feature_map(path: Path) -> np.ndarray:
+    """The features [sum T, D] of a shard as a read-only memory map."""
+    with h5py.File(path, "r") as file:
+        data = file["features"]
+        if not data.size:
+            return np.zeros(data.shape, data.dtype)
+        start, shape, dtype = data.id.get_offset(), data.shape, data.dtype
+    return np.memmap(path, dtype, "r", start, shape)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of everything after the header."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(HEADER_BYTES)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def header_is_right(path: Path) -> bool:
+    """Whether the header is, byte for byte, the one of this file's contents."""
+    with open(path, "rb") as file:
+        return file.read(HEADER_BYTES) == _header(file_digest(path))
+
+
+def _header(digest: str) -> bytes:
+    return (_MAGIC + digest.encode() + b"\n").ljust(HEADER_BYTES, b"\0")
+
+
+def _short(error: BaseException) -> str:
+    return str(error).split("\n")[0][:200] or type(error).__name__

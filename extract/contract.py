@@ -1,0 +1,123 @@
+"""What the decoder and the encoders agree on: what is asked of a clip, what comes back, what an encoder is.
+
+Imports nothing heavy, so that `fsmm encoders` lists without loading a backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FrameNeed:
+    """Frames an encoder wants from a clip, sampled TSN-style (Wang et al., ECCV 2016).
+
+    The clip is cut into ``segments`` equal parts; from each, ``length`` frames ``stride`` apart are taken
+    around its centre (or a random place, see :class:`Sampling`). A clip with fewer frames repeats its last one.
+
+    segments: number of segments T; None takes the run's T (``Sampling.segments``).
+    length: consecutive frames a segment (1: image encoders, 2: flow pairs, 16: 3D networks).
+    stride: distance between those frames, in source frames.
+    size: side of the square output in pixels.
+    resize: "crop" (short side to ``size``, centre crop) or "squash" (both sides to ``size``).
+    """
+
+    segments: int | None = None
+    length: int = 1
+    stride: int = 1
+    size: int = 224
+    resize: str = "crop"
+
+
+@dataclass(frozen=True)
+class AudioNeed:
+    """The clip's sound as mono float32 in [-1, 1] at ``rate`` Hz."""
+
+    rate: int = 16_000
+
+
+@dataclass(frozen=True)
+class TextNeed:
+    """No pixels: the encoder embeds class words."""
+
+
+Need = FrameNeed | AudioNeed | TextNeed
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How frames are chosen, the same for every clip of a run; part of each shard's provenance.
+
+    position: "centre" of each segment, or "random" within it. Random draws depend on (seed, clip id) alone.
+    max_seconds: sound beyond this is not read (a very long clip's frames are still spread over all of it).
+    """
+
+    segments: int = 8
+    position: str = "centre"
+    seed: int = 0
+    max_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What decoding learned about the source file. NaN or 0: unknown or absent."""
+
+    duration: float = float("nan")  # seconds
+    fps: float = float("nan")
+    width: int = 0
+    height: int = 0
+    has_video: bool = False
+    has_audio: bool = False
+    sha256: str = ""  # of the source file's bytes
+
+
+@dataclass
+class Decoded:
+    """One clip, decoded once for all encoders of a run.
+
+    frames: per FrameNeed, uint8 [T, L, S, S, 3] RGB; a need that could not be met is missing.
+    audio: per AudioNeed, float32 [samples]; missing where the clip has no sound.
+    notes: what was wrong but survivable ("audio stream is damaged after 1.2 s"), for the log.
+    """
+
+    facts: ClipFacts
+    frames: dict[FrameNeed, np.ndarray] = field(default_factory=dict)
+    audio: dict[AudioNeed, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Encoder(Protocol):
+    """A named network (or classical descriptor) with its weights.
+
+    The pipeline calls ``prepare`` in the decoding workers (cheap, per clip, numpy only: classical flow or
+    spectrograms belong there) and ``encode`` in the one encoding process (batched across clips).
+
+    name: as in the stream's name, e.g. "efficientnet-lite0". modality: frame, flow, audio, word or object.
+    dim: size D of a feature vector. need: what it must be given. dtype: how its features are stored.
+    batch_clips: how many clips ``encode`` likes at once.
+    """
+
+    name: str
+    modality: str
+    dim: int
+    need: Need
+    batch_clips: int
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """From the decoded frames [T, L, S, S, 3] or samples [n] of one clip to this encoder's input.
+
+        Raises DecodeError where the clip cannot be used by this encoder (sound too short, say).
+        """
+        ...
+
+    def encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        """From B prepared inputs (for words: B strings) to B float32 arrays [T_i, D]."""
+        ...
+
+    def provenance(self) -> dict[str, str]:
+        """weights, weights_sha256, preprocessing: whatever changes the features when it changes."""
+        ...

@@ -1,0 +1,206 @@
+"""What dataset modules share: safe names, class splits, drawing a smaller benchmark, clips without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...cache.catalog import UNLABELLED, Catalog, LabelSet, default_split_sizes, draw_split, split_codes
+from ...errors import UsageError
+from .base import DatasetOptions, Listing, Source
+from .walk import walk
+
+_SMALL_PER_CLASS = 8
+
+
+def plain_text(name: str) -> str:
+    r"""A file name as text that UTF-8 can hold; distinct names stay distinct.
+
+    Bytes that are not UTF-8 become ``\xff``, a backslash becomes two; everything else, newlines too, stays.
+    """
+    raw = name.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def safe_name(text: str, fallback: str = "dataset") -> str:
+    """A name that can be a folder of the cache: runs of other characters become ``-``."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+") or fallback
+
+
+def dataset_name(data: Path) -> str:
+    """The cache's name for data given by its folder or file."""
+    data = Path(os.path.realpath(data))
+    return safe_name(data.stem if data.is_file() else data.name)
+
+
+def finish(listing: Listing, options: DatasetOptions) -> Listing:
+    """Apply the options that mean the same for every dataset.
+
+    In this order: default label set, class splits, a smaller benchmark (``per_class`` or ``small``, then
+    ``clips``), ``limit``, and further clips without labels.
+
+    Class splits are drawn over all classes, so that they do not depend on which clips are at hand.
+    Raises UsageError for options that cannot be met.
+    """
+    catalog = listing.catalog
+    if options.label_set is not None:
+        catalog.labels(options.label_set)
+        catalog = replace(catalog, default_label_set=options.label_set)
+    set_class_splits(catalog, options)
+    rows = np.arange(len(catalog))
+    per_class = options.per_class if options.per_class is not None or not options.small else _SMALL_PER_CLASS
+    if per_class is not None:
+        rows = draw_per_class(catalog.clip_id, catalog.labels(), per_class, options.seed)
+    if options.clips is not None:
+        rows = draw_clips(catalog.clip_id, catalog.labels(), options.clips, options.seed, among=rows)
+        if len(rows) < options.clips:
+            listing.warnings.append(f"{options.clips} clips were asked for; {len(rows)} labelled ones exist.")
+    if options.limit is not None:
+        _at_least("limit", options.limit, 1)
+        rows = rows[: options.limit]
+    catalog = catalog.take(rows)
+    sources = {clip: listing.sources[clip] for clip in catalog.clip_id}
+    done = replace(listing, catalog=catalog, sources=sources)
+    return done if options.unlabelled is None else add_unlabelled(done, options.unlabelled)
+
+
+def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
+    """Give every label set its "default" class split, in place.
+
+    The default label set's comes from ``split_file``, else is drawn with ``split_sizes``; the others' are
+    drawn with the usual sizes. All draws are by ``split_seed``.
+    """
+    for name, labels in catalog.label_sets.items():
+        chosen = name == catalog.default_label_set
+        if chosen and options.split_file is not None:
+            codes = read_split_file(options.split_file, labels.class_names)
+        else:
+            classes = len(labels.class_names)
+            sizes = (options.split_sizes if chosen else None) or default_split_sizes(classes)
+            codes = draw_split(classes, *sizes, options.split_seed)
+        labels.splits["default"] = codes
+
+
+def read_split_file(path: Path, class_names: list[str]) -> np.ndarray:
+    """Codes int8 [C] from JSON ``{"base": [...], "val": [...], "novel": [...]}`` of class names.
+
+    A class that is in none of them is left out of the split. Raises UsageError for another form or unknown
+    names.
+    """
+    try:
+        lists = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The split file {str(path)!r} cannot be read ({error}).") from None
+    known = {"base", "val", "novel"}
+    if (
+        not isinstance(lists, dict)
+        or not lists
+        or not set(lists) <= known
+        or not all(map(_names, lists.values()))
+    ):
+        raise UsageError(
+            f"The split file {str(path)!r} must be JSON of the form "
+            '{"base": [...], "val": [...], "novel": [...]} with class names.'
+        )
+    return split_codes(class_names, *(lists.get(split, []) for split in ("base", "val", "novel")))
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def draw_per_class(clip_id: list[str], labels: LabelSet, count: int, seed: int) -> np.ndarray:
+    """Rows, ascending, of up to ``count`` clips a class.
+
+    Each class keeps min(count, what it has), or more where clips have several labels. A larger count keeps all
+    clips of a smaller one (one label a clip). Clips without a label go.
+    """
+    _at_least("per-class", count, 1)
+    held = np.zeros(len(labels.class_names), np.int64)
+    rows = []
+    for row in _drawing_order(clip_id, np.arange(len(clip_id)), seed):
+        classes = _classes_of(labels, row)
+        if len(classes) and held[classes].min() < count:
+            held[classes] += 1
+            rows.append(row)
+    return np.array(sorted(rows), np.int64)
+
+
+def draw_clips(
+    clip_id: list[str], labels: LabelSet, count: int, seed: int, among: np.ndarray | None = None
+) -> np.ndarray:
+    """Rows, ascending, of ``count`` labelled clips, taken class by class in turn.
+
+    So classes differ by one clip at most while they last. A larger count keeps all clips of a smaller one.
+    ``among``: rows to choose from (all).
+    """
+    _at_least("clips", count, 1)
+    queues: dict[int, list[int]] = defaultdict(list)
+    for row in _drawing_order(clip_id, np.arange(len(clip_id)) if among is None else among, seed):
+        for label in _classes_of(labels, row):
+            queues[int(label)].append(row)
+    turns = sorted(queues, key=lambda label: _key(seed, labels.class_names[label]))
+    waiting = {label: iter(queues[label]) for label in turns}
+    rows: dict[int, None] = {}
+    while waiting and len(rows) < count:
+        for label in list(waiting):
+            found = next((row for row in waiting[label] if row not in rows), None)
+            if found is None:
+                del waiting[label]
+            elif len(rows) < count:
+                rows[found] = None
+    return np.array(sorted(rows), np.int64)
+
+
+def _classes_of(labels: LabelSet, row: int) -> np.ndarray:
+    if labels.multi:
+        return np.flatnonzero(labels.label[row])
+    label = int(labels.label[row])
+    return np.array([] if label == UNLABELLED else [label], np.int64)
+
+
+def _drawing_order(clip_id: list[str], rows: np.ndarray, seed: int) -> list[int]:
+    """Rows in a random order that depends on the seed and each clip's id alone."""
+    return sorted((int(row) for row in rows), key=lambda row: _key(seed, clip_id[row]))
+
+
+def _key(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{text}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _at_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"--{option} is {value}; it must be at least {least}.")
+
+
+def add_unlabelled(listing: Listing, folder: Path) -> Listing:
+    """Every video below ``folder`` becomes a further clip ``unlabelled/<path>`` without any label."""
+    found = walk(folder)
+    if not found.videos:
+        raise UsageError(f"The folder of unlabelled videos {str(folder)!r} holds no video.")
+    old = listing.catalog
+    added = {f"unlabelled/{plain_text(path)}": Source(video=found.root / path) for path in found.videos}
+    count = len(added)
+    catalog = Catalog(
+        old.dataset,
+        [*old.clip_id, *added],
+        {name: _lengthened(labels, count) for name, labels in old.label_sets.items()},
+        old.default_label_set,
+        [*old.path, *[""] * count],
+        [*old.clip_split, *[""] * count],
+        dict(old.attrs),
+    )
+    warnings = [*listing.warnings, *found.warnings()]
+    return replace(listing, catalog=catalog, sources={**listing.sources, **added}, warnings=warnings)
+
+
+def _lengthened(labels: LabelSet, count: int) -> LabelSet:
+    none = np.full((count, *labels.label.shape[1:]), 0 if labels.multi else UNLABELLED, labels.label.dtype)
+    return LabelSet(labels.class_names, np.concatenate([labels.label, none]), labels.words, labels.splits)

@@ -1,0 +1,83 @@
+"""Dataset ``folder``: one subfolder a class, clips anywhere below it.
+
+A clip is a video; or a still image with sound of the same stem (``x.jpg`` and ``x.wav``); or sound alone. A
+video with a sound file of the same stem takes its sound from there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ...cache.catalog import Catalog, LabelSet
+from ...errors import UsageError
+from .base import DatasetOptions, Listing, Source
+from .common import dataset_name, finish, plain_text
+from .walk import Walk, counted, some, walk
+
+LABEL_SET = "class"
+
+
+def listing(data: Path | None, options: DatasetOptions) -> Listing:
+    """All clips of a folder: a clip's id is its relative path, its class the first part of that path.
+
+    Files directly in the folder, images without sound and files of unknown kinds are left aside with a
+    warning. Raises UsageError where ``data`` is not a folder or holds no clip.
+    """
+    if data is None:
+        raise UsageError("Dataset 'folder' needs --data: a folder with one subfolder a class.")
+    found = walk(data)
+    sources, lone = _clips(found)
+    classless = [path for path in sources if "/" not in path]
+    sources = {path: source for path, source in sources.items() if "/" in path}
+    if not sources:
+        raise UsageError(
+            f"No clip was found in {str(data)!r}; put each class's videos into a subfolder of its own, "
+            "such as <data>/dancing/1.mp4."
+        )
+    classes = [path.partition("/")[0] for path in sources]
+    names, label = np.unique(np.array([plain_text(name) for name in classes], object), return_inverse=True)
+    ids = [plain_text(path) for path in sources]
+    labels = LabelSet([str(name) for name in names], label.reshape(-1))
+    catalog = Catalog(dataset_name(data), ids, {LABEL_SET: labels}, LABEL_SET, path=list(ids))
+    warnings = [*found.warnings(), *_left_aside(classless, lone, found.others)]
+    return finish(Listing(catalog, dict(zip(ids, sources.values())), found.root, warnings=warnings), options)
+
+
+def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
+    """From relative path to files, sorted; and the images that have no sound and belong to no video."""
+    sound_of = {_stem(path): found.root / path for path in found.sounds}
+    video_stems = {_stem(path) for path in found.videos}
+    clips = {path: Source(found.root / path, audio=sound_of.get(_stem(path))) for path in found.videos}
+    lone = []
+    image_stems = set()
+    for path in found.images:
+        stem = _stem(path)
+        if stem in video_stems:
+            continue  # the video's thumbnail
+        if stem in sound_of and stem not in image_stems:
+            clips[path] = Source(images=(found.root / path,), audio=sound_of[stem])
+            image_stems.add(stem)
+        else:
+            lone.append(path)
+    clips.update(
+        (path, Source(audio=found.root / path))
+        for path in found.sounds
+        if _stem(path) not in video_stems | image_stems
+    )
+    return dict(sorted(clips.items())), lone
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path)[0]
+
+
+def _left_aside(classless: list[str], lone: list[str], others: list[str]) -> list[str]:
+    said = (
+        ("file", classless, "of no class (not in a subfolder) left aside"),
+        ("image", lone, "without a sound file of the same name left aside"),
+        ("file", others, "of an unknown kind left aside"),
+    )
+    return [f"{counted(kind, names)} {what}: {some(names)}." for kind, names, what in said if names]

@@ -1,0 +1,69 @@
+"""Dataset ``3massiv``: 3MASSIV (Gupta et al., CVPR 2022) from its official files.
+
+--data holds ``3massiv_{train,val,test}.csv``, where wanted ``3massiv_concept_{train,val,test}.csv``, and the
+videos, named by post id (``<id>.mp4`` or another container), all at any depth.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ...cache.catalog import Catalog
+from ...errors import UsageError
+from .base import DatasetOptions, Listing, Source
+from .common import finish, plain_text
+from .massiv_tables import LABEL_SETS, TOPIC, annotation_files, label_set, read_tables
+from .walk import Walk, some, walk
+
+
+def listing(data: Path | None, options: DatasetOptions) -> Listing:
+    """The posts whose video is there, in the order of the official files, with all five label sets.
+
+    clip id: the post id; clip_split: train, val or test; ``missing``: posts without a video. Classes come
+    from the official files whatever videos are there. Raises UsageError where the files or all videos are
+    absent.
+    """
+    if data is None:
+        raise UsageError("Dataset '3massiv' needs --data: the folder with 3massiv_train.csv and the videos.")
+    found = walk(data)
+    tables = read_tables(annotation_files([found.root / path for path in found.others]))
+    video_of, repeated = _videos_by_post(found)
+    posts = [post for post in tables.split if post in video_of]
+    if not posts:
+        raise UsageError(
+            f"No video of the {len(tables.split)} posts is in {str(data)!r}; videos are named by post id, "
+            f"such as {next(iter(tables.split), 1000)}.mp4, at any depth."
+        )
+    catalog = Catalog(
+        "3massiv",
+        [str(post) for post in posts],
+        {name: label_set(tables, name, posts) for name in LABEL_SETS},
+        TOPIC,
+        path=[plain_text(video_of[post]) for post in posts],
+        clip_split=[tables.split[post] for post in posts],
+        attrs={"title": "3MASSIV: multilingual, multimodal and multi-aspect short videos"},
+    )
+    sources = {str(post): Source(video=found.root / video_of[post]) for post in posts}
+    missing = [str(post) for post in tables.split if post not in video_of]
+    warnings = [*tables.warnings, *found.warnings()]
+    if repeated:
+        warnings.append(
+            f"{len(repeated)} videos are there more than once, the first counts: {some(repeated)}."
+        )
+    return finish(Listing(catalog, sources, found.root, missing, warnings), options)
+
+
+def _videos_by_post(found: Walk) -> tuple[dict[int, str], list[str]]:
+    """From post id to the video's relative path (the first by name), and the further ones of the same id."""
+    video_of: dict[int, str] = {}
+    repeated = []
+    for path in found.videos:
+        stem = os.path.splitext(path.rpartition("/")[2])[0]
+        if not (stem.isascii() and stem.isdecimal()):
+            continue
+        if int(stem) in video_of:
+            repeated.append(path)
+        else:
+            video_of[int(stem)] = path
+    return video_of, repeated

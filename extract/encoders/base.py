@@ -1,0 +1,121 @@
+"""What all encoders share: a cheap, picklable object whose network is loaded on the first ``encode`` only.
+
+The decoding workers hold copies of the encoders for ``prepare``; they never load a network, nor import its
+library.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import DecodeError, UsageError
+from ..contract import Need
+from ..weights import Located
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a family's class is built from. dim: 0 where the weights decide it. weights: None for a
+    classical descriptor.
+    """
+
+    name: str
+    modality: str
+    dim: int
+    weights: Located | None = None
+    device: str = "cpu"
+
+
+class BaseEncoder(ABC):
+    """Implements :class:`fsmm.extract.contract.Encoder` but for the network itself.
+
+    A subclass sets ``need``, ``preprocessing`` (whatever else changes the features; part of the provenance)
+    and ``_encode``; one with a network gives ``_load``.
+    """
+
+    need: Need
+    preprocessing: str
+    batch_clips: int = 8
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.modality = spec.modality
+        self.dim = spec.dim
+        self._loaded: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
+
+    @property
+    def network(self) -> Any:
+        """The loaded network. Raises WeightsError where its file does not fit."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> Any:
+        raise UsageError(f"Encoder {self.name!r} is a classical descriptor: it has no network.")
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Frames uint8 [T, L, S, S, 3] as they are. Raises DecodeError for an array of another form."""
+        frames = np.ascontiguousarray(raw)
+        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+            raise DecodeError(
+                f"Encoder {self.name!r} needs frames uint8 [T, L, S, S, 3]; it was given {raw.dtype} "
+                f"{list(raw.shape)}."
+            )
+        return frames
+
+    def encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        """From B prepared inputs to B arrays float32 [T_i, D]; a clip's features depend on that clip alone.
+
+        Raises DecodeError, and gives nothing, where a feature is not finite.
+        """
+        if not batch:
+            return []
+        features = [np.ascontiguousarray(array, np.float32) for array in self._encode(batch)]
+        if not all(np.isfinite(array).all() for array in features):
+            raise DecodeError(
+                f"Encoder {self.name!r} gave a feature that is not finite; check its weights and the clip."
+            )
+        return features
+
+    @abstractmethod
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]: ...
+
+    def provenance(self) -> dict[str, str]:
+        """weights (name in the table), weights_sha256 and preprocessing."""
+        weights = self.spec.weights
+        return {
+            "weights": weights.name if weights else "",
+            "weights_sha256": weights.sha256 if weights else "",
+            "preprocessing": self.preprocessing,
+        }
+
+
+def per_clip(rows: np.ndarray, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Cut features [sum of T_i, D] back into one array [T_i, D] a clip."""
+    ends = np.cumsum([len(clip) for clip in batch])
+    return np.split(rows, ends[:-1])
+
+
+def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Consecutive views of at most ``size`` rows."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def check_sound(samples: np.ndarray, shortest: int, name: str) -> np.ndarray:
+    """Mono float32 samples [n]. Raises DecodeError where fewer than ``shortest`` or not all finite."""
+    sound = np.ascontiguousarray(samples, np.float32).reshape(-1)
+    if len(sound) < shortest:
+        raise DecodeError(f"The sound has {len(sound)} samples; encoder {name!r} needs at least {shortest}.")
+    if not np.isfinite(sound).all():
+        raise DecodeError(f"The sound holds samples that are not finite; encoder {name!r} cannot use it.")
+    return sound

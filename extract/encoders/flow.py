@@ -1,0 +1,151 @@
+"""Motion encoders: histograms of optical flow and motion boundaries, and a picture network over
+colour-coded flow.
+
+Dalal, Triggs and Schmid, "Human Detection Using Oriented Histograms of Flow and Appearance", ECCV 2006
+(motion boundaries); Wang and Schmid, "Action Recognition with Improved Trajectories", ICCV 2013 (the rest
+bin, root and unit length).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import DecodeError
+from ..contract import FrameNeed
+from .base import BaseEncoder, Spec, per_clip
+from .efficientnet import load_forward
+from .flow_motion import colour, flows
+
+BINS, GRID = 8, 3
+SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # centres of the speed bins, per cent of the frame's side a step
+_REST = 0.25  # slower than this (per cent of the side) is rest: a compressed still scene moves that much
+_FULL = 5.0  # mean motion of this speed has the same weight as a whole histogram
+DIM = GRID * GRID * (BINS + 1 + len(SPEEDS) + 1 + 2 * BINS + 2)
+
+
+class DisHof(BaseEncoder):
+    """Each segment's motion as one vector, computed in ``prepare``: [T, 306].
+
+    Per cell of a 3x3 grid: directions weighted by speed, with a rest bin (9); speeds (7: rest and six
+    octaves); the directions of the gradients of both flow components (8 + 8), which camera motion does not
+    touch; the mean motion (2). Histograms are rooted and brought to unit length over the grid; the mean
+    motion keeps its scale.
+    """
+
+    preprocessing = "160 crop, 2 DIS (medium) pairs a segment; hof 9, speed 7, mbh 8+8, mean 2 over 3x3; root, unit blocks"
+    batch_clips = 64
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.need = FrameNeed(length=3, stride=1, size=160)
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Frames uint8 [T, L, S, S, 3] to float32 [T, 306]. Raises DecodeError where there is no pair of
+        frames.
+        """
+        flow = flows(pairs(super().prepare(raw), self.name))
+        return describe(flow, side=flow.shape[2])
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        return list(batch)
+
+
+class FlowRgb(BaseEncoder):
+    """EfficientNet-Lite0 over colour-coded flow, one vector a segment: [T, 1280]."""
+
+    preprocessing = "224 crop, DIS (medium) of one pair a segment, colour wheel full at 5 % of the side a step, (x-127)/128"
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.need = FrameNeed(length=2, stride=1, size=224)
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Frames uint8 [T, 2, S, S, 3] to pictures of flow uint8 [T, S, S, 3]. Raises DecodeError without a
+        pair.
+        """
+        frames = pairs(super().prepare(raw), self.name)
+        return colour(flows(frames)[:, 0], fastest=frames.shape[2] * _FULL / 100)
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        from .torch_run import run_in_chunks
+
+        forward, device = self.network
+        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), 16, device), batch)
+
+    def _load(self) -> Any:
+        return load_forward(self.spec, "efficientnet-lite0")
+
+
+def pairs(frames: np.ndarray, name: str) -> np.ndarray:
+    if frames.shape[1] < 2:
+        raise DecodeError(f"Encoder {name!r} needs two or more frames a segment; it was given one.")
+    return frames
+
+
+def describe(flow: np.ndarray, side: int) -> np.ndarray:
+    """Flow float32 [T, P, S, S, 2] in pixels of frames of that ``side`` to descriptors float32 [T, 306].
+
+    The P pairs of a segment count as one.
+    """
+    # Every second vector: DIS computes them on a coarser grid still and interpolates.
+    percent = flow[:, :, ::2, ::2] * np.float32(100.0 / side)  # of the side: the size of the frames drops out
+    u, v = percent[..., 0], percent[..., 1]
+    speed = np.hypot(u, v)
+    moving = speed >= _REST
+    hof = np.concatenate(
+        [_directions(u, v, speed * moving), _cells(np.where(moving, 0.0, _REST)[..., None])], axis=-1
+    )
+    blocks = [_rooted(hof), _rooted(_cells(_octaves(speed)))]
+    for part in (u, v):
+        down, right = np.gradient(part, axis=(2, 3))
+        blocks.append(_rooted(_directions(right, down, np.hypot(right, down)), floor=0.05))
+    mean = _cells(percent)
+    blocks.append(np.sign(mean) * np.sqrt(np.abs(mean) / _FULL) / GRID)
+    return np.concatenate([block.reshape(len(flow), -1) for block in blocks], axis=1).astype(np.float32)
+
+
+def _directions(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Histograms [T, G, G, 8] of directions, each vector shared between the two nearest bins; bin 0 is to
+    the right.
+    """
+    place = np.arctan2(y, x) * (BINS / (2 * np.pi))
+    low = np.floor(place)
+    share = place - low
+    low = low.astype(np.int64) % BINS
+    return _scatter(low, weight * (1 - share), BINS) + _scatter((low + 1) % BINS, weight * share, BINS)
+
+
+def _octaves(speed: np.ndarray) -> np.ndarray:
+    """Memberships [..., 7] of each speed: rest, then the nearest two of the octave centres by the
+    logarithm.
+    """
+    centres = np.log2(np.asarray(SPEEDS, np.float32))
+    place = np.clip(np.log2(np.maximum(speed, 1e-6)), centres[0] - 1, centres[-1]) - (centres[0] - 1)
+    return np.maximum(1.0 - np.abs(place[..., None] - np.arange(len(SPEEDS) + 1, dtype=np.float32)), 0.0)
+
+
+def _scatter(index: np.ndarray, weight: np.ndarray, bins: int) -> np.ndarray:
+    """Mean over each cell of ``weight`` by ``index``: [T, P, S, S] twice to [T, G, G, bins]."""
+    segments, _, height, width = index.shape
+    row = (np.arange(height) * GRID // height)[:, None] * GRID
+    cell = row + (np.arange(width) * GRID // width)[None, :]
+    key = ((np.arange(segments)[:, None, None, None] * GRID * GRID + cell) * bins + index).ravel()
+    total = np.bincount(key, weight.ravel(), segments * GRID * GRID * bins)
+    return total.reshape(segments, GRID, GRID, bins) / (index[0].size / GRID**2)
+
+
+def _cells(values: np.ndarray) -> np.ndarray:
+    """Mean over pairs and over each cell: [T, P, S, S, C] to [T, G, G, C]."""
+    rows = np.array_split(values.mean(1), GRID, axis=1)
+    return np.stack([np.stack([c.mean((1, 2)) for c in np.array_split(r, GRID, axis=2)], 1) for r in rows], 1)
+
+
+def _rooted(histogram: np.ndarray, floor: float = 1e-3) -> np.ndarray:
+    """Square roots at unit length over the grid; a total below ``floor`` stays small, so that noise is not
+    blown up.
+    """
+    total = histogram.sum((1, 2, 3), keepdims=True)
+    return np.sqrt(histogram / np.maximum(total, floor))

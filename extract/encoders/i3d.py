@@ -1,0 +1,93 @@
+"""I3D over RGB frames (Kinetics-400): what happens in a clip, with its order in time kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import WeightsError
+from ..contract import FrameNeed
+from .base import BaseEncoder, Spec
+from .efficientnet import first_frames
+
+FRAMES = 32
+
+
+class I3dRgb(BaseEncoder):
+    """32 frames spread evenly over the whole clip to [4, 1024]: pooled over space, each step covers an
+    eighth of 32 frames.
+
+    Evenly rather than a window of consecutive frames: a clip of 2 to 4 s gets 8 to 16 frames a second, near
+    the network's training rate, and a longer one is still seen whole.
+    """
+
+    preprocessing = "32 frames evenly, rgb 224 crop, x/127.5-1"
+    batch_clips = 2
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.need = FrameNeed(segments=FRAMES, size=224)
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Frames uint8 [32, 1, S, S, 3] to [32, S, S, 3]. Raises DecodeError for another form."""
+        return first_frames(super().prepare(raw))
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        from .torch_run import run_in_chunks
+
+        forward, _, device = self.network
+        # One clip at a time: its activations fill a CPU's memory bandwidth alone.
+        return [run_in_chunks(forward, clip[None], 1, device)[0] for clip in batch]
+
+    def logits(self, prepared: np.ndarray) -> np.ndarray:
+        """Kinetics-400 logits [400] of one prepared clip: to see whether network and weights agree."""
+        _, classify, device = self.network
+        from .torch_run import run_in_chunks
+
+        return run_in_chunks(classify, self.encode([prepared])[0][None], 1, device)[0]
+
+    def _load(self) -> Any:
+        from .i3d_net import I3DNet, from_flax
+        from .torch_run import checked_device, fill, normalised, unfit
+
+        assert self.spec.weights is not None
+        path = self.spec.weights.path
+        device = checked_device(self.spec.device)
+        network = I3DNet()
+        try:
+            state = from_flax(_arrays(self.spec.weights.path))
+        except (KeyError, ValueError) as error:
+            raise unfit(path, error) from None
+        fill(network, state, path)
+        network.eval().to(device)
+
+        def forward(clips: Any) -> Any:
+            return network(normalised(clips, (127.5,) * 3, (127.5,) * 3).transpose(1, 2))
+
+        def classify(features: Any) -> Any:
+            # The published network averages pairs of steps before the classifier, and their logits after it.
+            pairs = (features[:, 1:] + features[:, :-1]) / 2 if features.shape[1] > 1 else features
+            return network.classifier(pairs).mean(1)
+
+        return forward, classify, device
+
+
+def _arrays(path: Any) -> dict[str, np.ndarray]:
+    """Arrays of the converted safetensors file, or of the published pickle. Raises WeightsError for
+    anything else.
+    """
+    from ..numpy_pickle import load_arrays
+
+    if path.suffix != ".safetensors":
+        return load_arrays(path)
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{str(path)!r} is not a readable safetensors file ({error}); fetch it again."
+        ) from None

@@ -1,0 +1,125 @@
+"""CLIP models by open_clip: frames and class words in one space, the full-strength default where weights
+are at hand.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021; Ilharco
+et al., OpenCLIP. The weights are a local checkpoint (given, or in the weight cache) or come from the hub
+that open_clip knows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import WeightsError
+from ..contract import FrameNeed, TextNeed
+from ..torchvision_care import ensure_torchvision
+from ..weights_table import WEIGHTS, Hub
+from .base import BaseEncoder, Spec, per_clip
+from .efficientnet import first_frames
+
+_TEXT = "-text"
+_CHUNK = 32
+TEMPLATE = "a video of {}."
+
+
+class _OpenClip(BaseEncoder):
+    """What both halves share: finding the model's configuration and loading it from a local file."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        hub = WEIGHTS[spec.name.removesuffix(_TEXT)].hub
+        assert hub is not None
+        self.hub: Hub = hub
+
+    def _load(self) -> Any:
+        from .torch_run import checked_device
+
+        assert self.spec.weights is not None
+        device = checked_device(self.spec.device)
+        model = load_model(self.hub.model, self.hub.tag, self.spec.weights.path).to(device)
+        return model, device
+
+
+class OpenClipFrame(_OpenClip):
+    """Frames to image embeddings as the model gives them, not normalised: [T, D]."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.need = FrameNeed(size=224)
+        self.preprocessing = f"{self.hub.model}, rgb 224 crop, the model's own mean and std"
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Frames uint8 [T, 1, S, S, 3] to [T, S, S, 3]. Raises DecodeError for another form."""
+        return first_frames(super().prepare(raw))
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        from .torch_run import normalised, run_in_chunks
+
+        model, device = self.network
+        mean, std = (
+            tuple(255.0 * x for x in values) for values in (model.visual.image_mean, model.visual.image_std)
+        )
+
+        def forward(frames: Any) -> Any:
+            return model.encode_image(normalised(frames, mean, std).contiguous())
+
+        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), _CHUNK, device), batch)
+
+
+class OpenClipText(_OpenClip):
+    """Class words, each put into "a video of ...", to text embeddings in the space of the frames: [1, D]."""
+
+    need = TextNeed()
+    batch_clips = 64
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.preprocessing = f"{self.hub.model}, {TEMPLATE!r}"
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        from .torch_run import run_in_chunks
+
+        model, device = self.network
+        tokens = (
+            _open_clip().get_tokenizer(self.hub.model)([TEMPLATE.format(str(text)) for text in batch]).numpy()
+        )
+        return list(run_in_chunks(model.encode_text, tokens, _CHUNK, device)[:, None])
+
+
+def load_model(model: str, tag: str, path: Path) -> Any:
+    """An open_clip ``model`` with the weights of a local checkpoint, in evaluation mode. Raises
+    WeightsError.
+
+    tag: the pretrained weights that the checkpoint is, for their picture normalisation; an unknown one
+    means the model's.
+    """
+    clip = _open_clip()
+    if path.suffix not in (".pt", ".pth", ".bin", ".safetensors"):
+        raise WeightsError(
+            f"open_clip reads checkpoints named .pt, .pth, .bin or .safetensors, not {path.name!r}."
+        )
+    known = clip.get_pretrained_cfg(model, tag) or {}
+    try:
+        network = clip.create_model(
+            model,
+            pretrained=str(path),
+            require_pretrained=True,  # without it a missing file would give random weights and a warning
+            force_quick_gelu=bool(known.get("quick_gelu", False)),
+            force_preprocess_cfg={key: known[key] for key in ("mean", "std") if key in known},
+            weights_only=True,
+        )
+    except Exception as error:  # open_clip raises what torch, safetensors or its own checks raise
+        from .torch_run import unfit
+
+        raise unfit(path, error) from None
+    return network.eval().requires_grad_(False)
+
+
+def _open_clip() -> Any:
+    ensure_torchvision()
+    return importlib.import_module("open_clip")

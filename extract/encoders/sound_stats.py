@@ -1,0 +1,92 @@
+"""Classical sound statistics: log-mel spectrum and cepstrum over windows of about a second. numpy only, no
+weights.
+
+Mel scale: O'Shaughnessy 1987 (HTK's form). Cepstrum: Davis and Mermelstein, IEEE TASSP 1980.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..contract import AudioNeed
+from .base import BaseEncoder, Spec, check_sound
+from .yamnet import HOP, PATCH, RATE, patches
+
+WINDOW, STEP, FFT = 400, 160, 512  # 25 ms every 10 ms
+MELS, CEPS, LOW, HIGH = 64, 20, 50.0, 7_800.0
+_FLOOR = 1e-6  # of the mel energy: below the noise of 16-bit sound
+DIM = 2 * MELS + 1 + 2 * CEPS
+
+
+class LogmelMfcc(BaseEncoder):
+    """Per window of 0.975 s, half overlapping, computed in ``prepare``: [n, 169].
+
+    Mean log-mel spectrum relative to its own level (64), that level (1), standard deviation over time (64),
+    standard deviation of the cepstrum (20) and of its change from frame to frame (20).
+    """
+
+    preprocessing = (
+        f"mono 16 kHz, {WINDOW}/{STEP} frames, {MELS} mels {LOW:g}-{HIGH:g} Hz, {CEPS} ceps, "
+        f"windows {PATCH}/{HOP}"
+    )
+    batch_clips = 64
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.need = AudioNeed(RATE)
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Samples [n] to float32 [m, 169]. Raises DecodeError for less than 50 ms or non-finite samples."""
+        return describe(patches(check_sound(raw, RATE // 20, self.name)))
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        return list(batch)
+
+
+def describe(windows: np.ndarray) -> np.ndarray:
+    """Windows of samples [m, n] to statistics float32 [m, 169]."""
+    spectrum = log_mel(windows)
+    level = spectrum.mean((1, 2))
+    cepstrum = spectrum @ _dct()
+    change = np.diff(cepstrum, axis=1)
+    parts = (
+        spectrum.mean(1) - level[:, None],
+        level[:, None],
+        spectrum.std(1),
+        cepstrum.std(1),
+        change.std(1),
+    )
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def log_mel(windows: np.ndarray) -> np.ndarray:
+    """Samples [m, n] to natural log mel energies [m, frames, 64]."""
+    frames = np.lib.stride_tricks.sliding_window_view(windows, WINDOW, axis=-1)[:, ::STEP]
+    power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW + 1)[:-1].astype(np.float32), FFT)) ** 2
+    return np.log(power @ mel_filters() + _FLOOR)
+
+
+def mel(hertz: np.ndarray | float) -> np.ndarray:
+    """Hertz to mels."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hertz, np.float64) / 700.0)
+
+
+@lru_cache(maxsize=1)
+def mel_filters() -> np.ndarray:
+    """Triangles [257, 64], evenly spaced in mels between LOW and HIGH, of height 1 at their centre."""
+    edges = np.linspace(mel(LOW), mel(HIGH), MELS + 2)
+    at = mel(np.linspace(0, RATE / 2, FFT // 2 + 1))[:, None]
+    rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - at) / (edges[2:] - edges[1:-1])
+    return np.maximum(np.minimum(rising, falling), 0.0)
+
+
+@lru_cache(maxsize=1)
+def _dct() -> np.ndarray:
+    """Orthonormal cosines [64, 20], without the constant one: the level has its own feature."""
+    order = np.arange(1, CEPS + 1)
+    return np.sqrt(2.0 / MELS) * np.cos(np.pi / MELS * (np.arange(MELS)[:, None] + 0.5) * order)

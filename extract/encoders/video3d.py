@@ -1,0 +1,108 @@
+"""3D networks by pytorchvideo (Kinetics-400): X3D-S and SlowFast R50, from a hub checkpoint or a local
+file.
+
+Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", CVPR 2020; Feichtenhofer et
+al., "SlowFast Networks for Video Recognition", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import DecodeError
+from ..contract import FrameNeed
+from ..torchvision_care import ensure_torchvision
+from .base import BaseEncoder, Spec, per_clip
+
+_MEAN, _STD = (0.45 * 255,) * 3, (0.225 * 255,) * 3
+_SEGMENTS = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """length, stride, size: as the network was trained, for clips of about 30 frames a second. slow: frames
+    of the second, slower pathway; 0 where there is only one.
+    """
+
+    module: str
+    builder: str
+    length: int
+    stride: int
+    size: int
+    slow: int = 0
+
+
+VARIANTS = {
+    "x3d-s": Variant("x3d", "x3d_s", 13, 6, 182),
+    "slowfast-r50": Variant("slowfast", "slowfast_r50", 32, 2, 256, slow=8),
+}
+
+
+class Video3d(BaseEncoder):
+    """Four windows spread over the clip, each averaged over its space and time before the classifier: [4, D].
+
+    D is 192 (X3D-S) or 2304 (SlowFast: 2048 slow and 256 fast channels).
+    """
+
+    batch_clips = 2
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.variant = VARIANTS[spec.name]
+        v = self.variant
+        self.need = FrameNeed(segments=_SEGMENTS, length=v.length, stride=v.stride, size=v.size)
+        self.preprocessing = (
+            f"{_SEGMENTS} windows of {v.length}x{v.stride} frames, rgb {v.size} crop, mean .45 std .225"
+        )
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Frames uint8 [T, L, S, S, 3]. Raises DecodeError where L is not the network's."""
+        frames = super().prepare(raw)
+        if frames.shape[1] != self.variant.length:
+            raise DecodeError(
+                f"Encoder {self.name!r} needs {self.variant.length} frames a window, not {frames.shape[1]}."
+            )
+        return frames
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        from .torch_run import run_in_chunks
+
+        forward, device = self.network
+        size = 1 if device.type == "cpu" else 8
+        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), size, device), batch)
+
+    def _load(self) -> Any:
+        from .torch_run import checked_device, fill, normalised, read_checkpoint
+
+        assert self.spec.weights is not None
+        path = self.spec.weights.path
+        device = checked_device(self.spec.device)
+        model = build_model(self.variant)
+        fill(model, read_checkpoint(path, key="model_state"), path)
+        body = model.blocks[:-1].eval().to(device)
+        slow = np.linspace(0, self.variant.length - 1, self.variant.slow).astype(
+            np.int64
+        )  # as it was trained
+
+        def forward(windows: Any) -> Any:
+            x = normalised(windows, _MEAN, _STD).transpose(1, 2).contiguous()
+            # SlowFast's blocks write into the list they are given: it is made anew for each call.
+            inputs: Any = [x[:, :, slow].contiguous(), x] if len(slow) else x
+            for block in body:
+                inputs = block(inputs)
+            return inputs.mean((-3, -2, -1))
+
+        return forward, device
+
+
+def build_model(variant: Variant) -> Any:
+    """The network with random weights."""
+    ensure_torchvision()
+    return getattr(importlib.import_module(f"pytorchvideo.models.hub.{variant.module}"), variant.builder)(
+        pretrained=False
+    )

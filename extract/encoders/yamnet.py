@@ -1,0 +1,62 @@
+"""YAMNet sound embeddings (AudioSet, 521 classes), int8, through TensorFlow Lite.
+
+The network is Google's "YAMNet" (MobileNet v1 over log-mel patches of 0.96 s; Hershey et al., ICASSP 2017
+for the data and training).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..contract import AudioNeed
+from .base import BaseEncoder, Spec, check_sound
+
+PATCH, HOP, RATE = 15_600, 7_800, 16_000  # 0.975 s and half of it
+MAX_PATCHES = 64
+_SHORTEST = RATE // 20  # 50 ms: below two spectrogram frames there is nothing to hear
+_POOLED = 115
+
+
+class Yamnet(BaseEncoder):
+    """Sound to one 1024-d embedding a patch of 0.975 s, half overlapping: [n, 1024], at most 64 patches
+    spread evenly.
+    """
+
+    preprocessing = (
+        f"mono 16 kHz, patches of {PATCH} samples every {HOP}, "
+        f"at most {MAX_PATCHES} spread evenly, last padded"
+    )
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.need = AudioNeed(RATE)
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Samples [n] to patches float32 [m, 15600]. Raises DecodeError for less than 50 ms or non-finite
+        samples.
+        """
+        return patches(check_sound(raw, _SHORTEST, self.name))
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        return [np.stack([self.network(patch).reshape(self.dim) for patch in clip]) for clip in batch]
+
+    def _load(self) -> Any:
+        from .tflite import TfliteModel
+
+        assert self.spec.weights is not None
+        return TfliteModel(self.spec.weights, tensor=_POOLED)
+
+
+def patches(sound: np.ndarray, length: int = PATCH, hop: int = HOP, most: int = MAX_PATCHES) -> np.ndarray:
+    """Overlapping patches [m, length] that cover the sound; the last is padded with silence. More than
+    ``most``: that many, evenly.
+    """
+    count = 1 + max(0, -(-(len(sound) - length) // hop))
+    starts = np.arange(count) * hop
+    if count > most:
+        starts = np.round(np.linspace(0, (count - 1) * hop, most)).astype(np.int64)
+    padded = np.pad(sound, (0, max(0, int(starts[-1]) + length - len(sound))))
+    return np.stack([padded[start : start + length] for start in starts]).clip(-1.0, 1.0)

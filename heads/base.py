@@ -1,0 +1,190 @@
+"""The head contract: what every method is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..cache.bank import FeatureBank
+from ..episodes.batch import Episodes, Stream
+from ..episodes.gather import materialise
+from ..episodes.protocol import Protocol
+from ..episodes.sampler import EpisodeIndex
+from ..errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a head will be built for.
+
+    streams: per modality (T, D). word_dim: E, None without class words. base_classes: classes of the base split.
+    way: the largest way of the evaluation (for heads with a fixed-way classifier).
+    """
+
+    streams: Mapping[str, tuple[int, int]]
+    word_dim: int | None = None
+    base_classes: int = 0
+    way: int = 5
+
+    def one(self) -> tuple[str, int, int]:
+        """(modality, T, D) of the only stream. Raises UsageError where there are several."""
+        if len(self.streams) != 1:
+            raise UsageError(
+                f"This head takes one modality and got {', '.join(self.streams)}; choose one with --modalities or "
+                "join them with --fusion ec, ea or lf."
+            )
+        ((name, (steps, dim)),) = self.streams.items()
+        return name, steps, dim
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A head's settings; every head has a frozen subclass. ``--set key=value`` sets one."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained; a head's default is its published recipe, scaled to cached features.
+
+    steps: optimiser steps, each over ``tasks`` episodes of ``way`` classes (None: as evaluated), ``shot`` supports
+        (None: as evaluated) and ``query`` queries a class; for heads of the batch regime ``tasks`` clips.
+    optimiser: "adam", "adamw" or "sgd". decay: the rate is multiplied by this every ``decay_every`` steps (0: never).
+    clip_norm, clip_value: gradient clipping (0: none).
+    evaluate_every: steps between evaluations on val classes; ``patience`` of them without a gain ends training.
+        The untrained head is the first candidate.
+    mix: share of training classes replaced by blends of two base classes, against memorising few of them.
+    """
+
+    steps: int = 1000
+    tasks: int = 8
+    way: int | None = None
+    shot: int | None = None
+    query: int = 10
+    optimiser: str = "adam"
+    rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    decay: float = 0.5
+    decay_every: int = 0
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
+    evaluate_every: int = 50
+    evaluate_episodes: int = 400
+    patience: int = 8
+    mix: float = 0.0
+
+
+@dataclass
+class Losses:
+    """A training objective: ``total`` is what is minimised, ``parts`` its named terms (for the log)."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Head(nn.Module):
+    """A method: maps a batch of episodes to logits.
+
+    Subclasses set ``settings_class`` and ``recipe``, build their weights in ``__init__`` from ``inputs`` and
+    ``settings``, and override ``forward`` (and ``loss`` where the objective is more than cross-entropy).
+
+    sequences: whether the head reads time; others are handed features averaged over time (T = 1), which is faster.
+    batchwise: trained on batches of base clips (``batch_loss``) instead of episodes (``loss``).
+    inner_products: whether logits depend on features through inner products alone (then ``gram_logits`` exists).
+    """
+
+    settings_class: ClassVar[type[Settings]] = Settings
+    recipe: ClassVar[Recipe] = Recipe()
+    sequences: ClassVar[bool] = False
+    batchwise: ClassVar[bool] = False
+    inner_products: ClassVar[bool] = False
+
+    def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.settings: Any = settings if settings is not None else self.settings_class()
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        """Logits [B, Q, N]."""
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def loss(self, episodes: Episodes) -> Losses:
+        """Mean cross-entropy over the queries that exist."""
+        value = cross_entropy(self(episodes), episodes.query_label)
+        return Losses(value, {"ce": value})
+
+    def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
+        """Objective of one batch of base clips, for heads of the batch regime.
+
+        clips: per modality a Stream [M, T, D]; label: int64 [M] over the base classes; words: [C, E] of all base
+        classes, or None.
+        """
+        raise TypeError(f"{type(self).__name__} is not trained on batches of clips")
+
+    def fit_base(self, base: FeatureBank) -> None:
+        """Closed-form statistics of the base classes (means, ridge maps); called once before training or evaluation.
+
+        Results belong in buffers, so that a checkpoint holds them. Nothing by default.
+        """
+
+    @torch.no_grad()
+    def score(
+        self, bank: FeatureBank, index: EpisodeIndex, protocol: Protocol, unlabelled: FeatureBank | None = None
+    ) -> Tensor:
+        """Logits [B, Q, N] of drawn episodes. Heads that can skip gathering features override this."""
+        return self(materialise(bank, index, protocol, unlabelled))
+
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        """Bytes one episode needs beside its features (pair tensors and the like); sizes the evaluation's chunks."""
+        return 0
+
+    def branches(self, episodes: Episodes) -> dict[str, Tensor]:
+        """Logits [B, Q, N] of each modality alone, where the head has such a thing (for modality reliability)."""
+        return {}
+
+
+def cross_entropy(logits: Tensor, label: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of logits [B, Q, N] and labels [B, Q] (-1: no such query).
+
+    Multi-hot labels [B, Q, N] give binary cross-entropy.
+    """
+    if label.ndim == 3:
+        return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction=reduction)
+    return F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-1, reduction=reduction)
+
+
+def make_settings(cls: type[Any], given: Mapping[str, str], what: str) -> Any:
+    """Settings (or a Recipe) from ``key=value`` texts, typed as the dataclass's defaults.
+
+    Raises UsageError for an unknown key or a value that does not parse.
+    """
+    return update_settings(cls(), given, what)
+
+
+def update_settings(current: Any, given: Mapping[str, str], what: str) -> Any:
+    """``current`` with some fields set from texts."""
+    known = {f.name for f in fields(current)}
+    for key in given:
+        if key not in known:
+            raise unknown(f"setting of {what}", key, known)
+    return replace(current, **{key: _parse(key, text, getattr(current, key)) for key, text in given.items()})
+
+
+def _parse(key: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if isinstance(default, tuple):
+            kind = type(default[0]) if default else str
+            return tuple(kind(part) for part in text.split(",") if part)
+        if default is None or isinstance(default, int):
+            return None if text.lower() == "none" else int(text)
+        return type(default)(text)
+    except (ValueError, KeyError):
+        kind_name = "int" if default is None else type(default).__name__
+        raise UsageError(f"Setting {key}={text!r} is not a {kind_name}.") from None

@@ -1,0 +1,221 @@
+"""Fusion: any single-modality head over several modalities, by one of three wrappers.
+
+EC  early concatenation: the modalities' features side by side, one head over them.
+EA  early co-attention: each modality first attends to the others, then concatenation. Learned; its output starts at
+    zero, so that the untrained head equals EC.
+LF  late fusion: one head a modality, the mean of their posteriors.
+So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in AMFAR's comparison, CVPR 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..cache.bank import FeatureBank
+from ..episodes.batch import Episodes, Stream
+from ..errors import UsageError
+from .base import Head, Inputs, Losses, Settings
+from .parts import neutral
+
+FUSED = "fused"
+
+
+@dataclass(frozen=True)
+class FusionSettings(Settings):
+    """attention: width of the co-attention (EA). rule: "sum" or "product" of posteriors (LF; Kittler et al. 1998).
+
+    temperature: divides a modality's logits before its posterior (LF).
+    """
+
+    attention: int = 64
+    rule: str = "sum"
+    temperature: float = 1.0
+
+
+class EarlyFusion(Head):
+    """EC and EA: one inner head over concatenated features.
+
+    An absent modality of a support takes the mean of its class (else of the episode's supports); of a query, zeros,
+    which lie equally far from every one-shot class. Sequences of unequal length are stretched to the longest.
+    """
+
+    settings_class = FusionSettings
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        inner: type[Head],
+        inner_settings: Settings | None = None,
+        settings: FusionSettings | None = None,
+        attention: bool = False,
+    ) -> None:
+        super().__init__(inputs, settings)
+        self.steps = max(steps for steps, _ in inputs.streams.values()) if inner.sequences else 1
+        width = sum(dim for _, dim in inputs.streams.values())
+        self.attention = CoAttention(inputs, self.settings.attention) if attention else None
+        self.inner = inner(replace(inputs, streams={FUSED: (self.steps, width)}), inner_settings)
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        return self.inner(self.fuse(episodes))
+
+    def loss(self, episodes: Episodes) -> Losses:
+        return self.inner.loss(self.fuse(episodes))
+
+    def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
+        return self.inner.batch_loss({FUSED: self._join(clips)}, label, words)
+
+    def fit_base(self, base: FeatureBank) -> None:
+        self.inner.fit_base(FusedBank(base, self).bank())
+
+    def fuse(self, episodes: Episodes) -> Episodes:
+        """The same episodes with one modality, "fused"."""
+        if set(episodes.support) != set(episodes.query):
+            raise UsageError("Early fusion needs the same modalities in support and query; use --fusion lf.")
+        support = self._join({m: _imputed(s) for m, s in episodes.support.items()}, episodes.support)
+        query = self._join(episodes.query)
+        extra = None if episodes.unlabelled is None else {FUSED: self._join(episodes.unlabelled)}
+        return replace(episodes, support={FUSED: support}, query={FUSED: query}, unlabelled=extra)
+
+    def _join(self, streams: Mapping[str, Stream], original: Mapping[str, Stream] | None = None) -> Stream:
+        """Concatenate along D; present where any modality is."""
+        ordered = {m: streams[m] for m in self.inputs.streams}
+        if self.attention is not None:
+            ordered = self.attention(ordered)
+        stretched = [stretch(s, self.steps) for s in ordered.values()]
+        source = list((original or ordered).values())
+        present = torch.stack([s.present for s in source]).any(0)
+        x = torch.cat([s.x for s in stretched], -1)
+        length = torch.stack([s.length for s in stretched]).amax(0) * present
+        return Stream(x, present, length)
+
+
+class LateFusion(Head):
+    """LF: an inner head for every modality; the mean of the posteriors of the modalities a query has."""
+
+    settings_class = FusionSettings
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        inner: type[Head],
+        inner_settings: Settings | None = None,
+        settings: FusionSettings | None = None,
+    ) -> None:
+        super().__init__(inputs, settings)
+        if self.settings.rule not in ("sum", "product"):
+            raise UsageError(f"rule={self.settings.rule!r} is not known; use sum or product.")
+        self.inner = nn.ModuleDict(
+            {m: inner(replace(inputs, streams={m: shape}), inner_settings) for m, shape in inputs.streams.items()}
+        )
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        shared = [m for m in self.inputs.streams if m in episodes.support and m in episodes.query]
+        if not shared:
+            raise UsageError("Late fusion needs a modality that both support and query carry.")
+        logs = [F.log_softmax(self.inner[m](episodes.only([m])) / self.settings.temperature, -1) for m in shared]
+        weights = [episodes.query[m].present[..., None].to(logs[0].dtype) for m in shared]
+        total = torch.stack(weights).sum(0).clamp(min=1)
+        if self.settings.rule == "product":
+            joint = torch.stack([w * p for w, p in zip(weights, logs)]).sum(0) / total
+        else:
+            posterior = torch.stack([w * p.exp() for w, p in zip(weights, logs)]).sum(0) / total
+            joint = posterior.clamp(min=1e-12).log()
+        any_query = torch.stack([episodes.query[m].present for m in shared]).any(0)
+        any_class = torch.stack([episodes.support[m].present.any(2) for m in shared]).any(0)
+        return neutral(joint, any_query, any_class)
+
+    def loss(self, episodes: Episodes) -> Losses:
+        """The sum of the modalities' own objectives: each learns alone, as in the published -LF baselines."""
+        each = {m: self.inner[m].loss(episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
+        parts = {f"{m}.{name}": value for m, losses in each.items() for name, value in losses.parts.items()}
+        return Losses(torch.stack([losses.total for losses in each.values()]).sum(), parts)
+
+    def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
+        each = {m: self.inner[m].batch_loss({m: s}, label, words) for m, s in clips.items()}
+        parts = {f"{m}.{name}": value for m, losses in each.items() for name, value in losses.parts.items()}
+        return Losses(torch.stack([losses.total for losses in each.values()]).sum(), parts)
+
+    def fit_base(self, base: FeatureBank) -> None:
+        for m, head in self.inner.items():
+            head.fit_base(base.select([m]))
+
+    def branches(self, episodes: Episodes) -> dict[str, Tensor]:
+        return {m: self.inner[m](episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
+
+
+class CoAttention(nn.Module):
+    """Each modality's steps attend to the steps of the others (scaled dot product, width ``width``); residual."""
+
+    def __init__(self, inputs: Inputs, width: int) -> None:
+        super().__init__()
+        dims = {m: dim for m, (_, dim) in inputs.streams.items()}
+        self.query = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
+        self.key = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
+        self.value = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
+        self.out = nn.ModuleDict({m: nn.Linear(width, d, bias=False) for m, d in dims.items()})
+        for layer in self.out.values():
+            nn.init.zeros_(layer.weight)
+        self.width = width
+
+    def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        return {m: self._attend(m, streams) for m in streams}
+
+    def _attend(self, m: str, streams: Mapping[str, Stream]) -> Stream:
+        mine = streams[m]
+        others = [o for o in streams if o != m]
+        key = torch.cat([self.key[o](streams[o].x) for o in others], -2)
+        value = torch.cat([self.value[o](streams[o].x) for o in others], -2)
+        valid = torch.cat([streams[o].mask() for o in others], -1)
+        logits = self.query[m](mine.x) @ key.transpose(-1, -2) / self.width**0.5
+        weight = torch.softmax(logits.masked_fill(~valid[..., None, :], -1e4), -1)
+        weight = weight * valid[..., None, :].to(weight.dtype)
+        update = self.out[m](weight @ value) * mine.mask()[..., None].to(mine.x.dtype)
+        return Stream(mine.x + update, mine.present, mine.length)
+
+
+class FusedBank:
+    """A base bank as the inner head of an early fusion sees it (for closed-form base statistics)."""
+
+    def __init__(self, base: FeatureBank, head: EarlyFusion) -> None:
+        self.base, self.head = base, head
+
+    @torch.no_grad()
+    def bank(self) -> FeatureBank:
+        from ..cache.table import TensorTable
+
+        rows = torch.arange(len(self.base), device=self.base.device)
+        streams = {m: self.base.tables[m].gather(rows) for m in self.head.inputs.streams}
+        joined = self.head._join(streams)
+        table = TensorTable(joined.x, joined.length, joined.present)
+        first = next(iter(self.base.streams.values()))
+        return replace(self.base, tables={FUSED: table}, streams={FUSED: first})
+
+
+def stretch(stream: Stream, steps: int) -> Stream:
+    """A stream with ``steps`` steps: each clip's valid steps repeated evenly (nearest), or averaged where steps = 1."""
+    if stream.x.shape[-2] == steps:
+        return stream
+    if steps == 1:
+        return Stream(stream.pooled()[..., None, :], stream.present, stream.present.to(stream.length.dtype))
+    grid = torch.arange(steps, device=stream.x.device)
+    index = (grid * stream.length.clamp(min=1)[..., None]) // steps
+    x = torch.gather(stream.x, -2, index[..., None].expand(*index.shape, stream.x.shape[-1]))
+    return Stream(x, stream.present, stream.present.to(stream.length.dtype) * steps)
+
+
+def _imputed(support: Stream) -> Stream:
+    """Absent supports [B, N, K, T, D] take their class's mean, else the mean of the episode's supports."""
+    if support.present.all():
+        return support
+    weight = support.present.to(support.x.dtype)[..., None, None]
+    total, count = (support.x * weight).sum(2, keepdim=True), weight.sum(2, keepdim=True)
+    everyone = total.sum(1, keepdim=True) / count.sum(1, keepdim=True).clamp(min=1)
+    fill = torch.where(count > 0, total / count.clamp(min=1), everyone)
+    x = torch.where(support.present[..., None, None], support.x, fill)
+    steps = support.length.amax(dim=(1, 2), keepdim=True).expand_as(support.length)
+    return Stream(x, support.present, torch.where(support.present, support.length, steps))

@@ -1,0 +1,82 @@
+"""ProtoNet: Prototypical Networks for Few-shot Learning (Snell, Swersky and Zemel, NeurIPS 2017).
+
+A class is the mean of its supports' embeddings; a query goes to the nearest class. On cached features the embedding
+is the encoder's own (no training) unless ``embed`` adds a learned linear map. Inductive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..cache.bank import FeatureBank
+from ..cache.table import TensorTable
+from ..episodes.batch import Episodes
+from ..episodes.protocol import Protocol
+from ..episodes.sampler import EpisodeIndex
+from ..errors import UsageError
+from .base import Head, Inputs, Recipe, Settings
+from .parts import class_means, cosine, neutral, single, squared_distances
+
+
+@dataclass(frozen=True)
+class ProtoNetSettings(Settings):
+    """distance: "euclidean" (squared, equation 1 of the paper), or "cosine" times ``scale``.
+
+    embed: width of a learned linear embedding; 0 for none (training-free).
+    """
+
+    distance: str = "euclidean"
+    scale: float = 10.0
+    embed: int = 0
+
+
+class ProtoNet(Head):
+    settings_class = ProtoNetSettings
+    recipe = Recipe(decay_every=2000)
+    inner_products = True
+
+    def __init__(self, inputs: Inputs, settings: ProtoNetSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        if self.settings.distance not in ("euclidean", "cosine"):
+            raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
+        _, _, dim = inputs.one()
+        self.encoder = nn.Linear(dim, self.settings.embed) if self.settings.embed else None
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        support, query = single(episodes)
+        s, q = support.pooled(), query.pooled()
+        if self.encoder is not None:
+            s, q = self.encoder(s), self.encoder(q)
+        prototype, known = class_means(s, support.present)
+        return neutral(self._logits(q, prototype), query.present, known)
+
+    def _logits(self, query: Tensor, prototype: Tensor) -> Tensor:
+        if self.settings.distance == "cosine":
+            return self.settings.scale * cosine(query, prototype)
+        return -squared_distances(query, prototype)
+
+    @torch.no_grad()
+    def score(
+        self, bank: FeatureBank, index: EpisodeIndex, protocol: Protocol, unlabelled: FeatureBank | None = None
+    ) -> Tensor:
+        """As forward, straight from the table: prototypes by one bag sum, no copy of the supports."""
+        table = next(iter(bank.tables.values()))
+        plain = self.encoder is None and self.settings.distance == "euclidean" and len(bank.tables) == 1
+        whole = isinstance(table, TensorTable) and table.steps == 1 and table.all_present
+        if not (plain and whole and isinstance(table, TensorTable)) or protocol.missing or protocol.cross_modal:
+            return super().score(bank, index, protocol, unlabelled)
+        if bool((index.query < 0).any()):
+            return super().score(bank, index, protocol, unlabelled)
+        x = table.x[:, 0]
+        batch, ways, shots = index.support.shape
+        bags = index.support.reshape(batch * ways, shots).to(x.device)
+        prototype = F.embedding_bag(bags, x, mode="mean").view(batch, ways, -1)
+        query = F.embedding(index.query.to(x.device), x)
+        # |q|^2 is the same for every class of a query, so posteriors and predictions do not need it.
+        return torch.baddbmm(
+            prototype.square().sum(-1)[:, None, :].neg(), query, prototype.transpose(1, 2), alpha=2.0
+        )

@@ -1,0 +1,107 @@
+"""Honest intervals for episodic accuracies.
+
+Three questions, three intervals (docs/statistics.md): what if other episodes were drawn from the same test set; what
+if the test classes had other clips; what if there were other test classes. The last two come from the infinitesimal
+jackknife (Wager and Athey 2018) over the same episodes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class DrawCounts:
+    """What was drawn in E episodes, as sums that merge over chunks.
+
+    clip_times: float64 [n], how often each clip was drawn; clip_value [n], sum of the drawn episodes' values.
+    class_times, class_value: the same for classes [C]. members: int64 [C], clips a class. drawn: clips drawn of a
+    drawn class (shot + queries). ways: classes an episode.
+    """
+
+    clip_class: np.ndarray
+    members: np.ndarray
+    clip_times: np.ndarray
+    clip_value: np.ndarray
+    class_times: np.ndarray
+    class_value: np.ndarray
+
+    @classmethod
+    def empty(cls, clip_class: np.ndarray, classes: int) -> DrawCounts:
+        n = len(clip_class)
+        members = np.bincount(clip_class, minlength=classes)
+        return cls(clip_class, members, np.zeros(n), np.zeros(n), np.zeros(classes), np.zeros(classes))
+
+    def add(self, classes: np.ndarray, clips: np.ndarray, value: np.ndarray) -> None:
+        """classes [B, N], clips [B, M] (-1: none), value [B] of each episode."""
+        n, c = len(self.clip_times), len(self.class_times)
+        spread = np.repeat(value, clips.shape[1])
+        flat = clips.ravel()
+        if (flat < 0).any():
+            spread, flat = spread[flat >= 0], flat[flat >= 0]
+        self.clip_times += np.bincount(flat, minlength=n)
+        self.clip_value += np.bincount(flat, spread, minlength=n)
+        self.class_times += np.bincount(classes.ravel(), minlength=c)
+        self.class_value += np.bincount(classes.ravel(), np.repeat(value, classes.shape[1]), minlength=c)
+
+
+def draw_interval(values: np.ndarray, confidence: float = 0.95) -> float:
+    """Half width of the normal interval over episode draws: z sd / sqrt(E). NaN for fewer than two episodes."""
+    if len(values) < 2:
+        return math.nan
+    return _normal_quantile(confidence) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def clip_interval(values: np.ndarray, counts: DrawCounts, confidence: float = 0.95) -> float:
+    """Half width of the interval that counts the clips of these classes: they could have been others.
+
+    NaN where a class is always drawn whole (shot + queries = all its clips): then it has no value.
+    """
+    episodes, mean, variance = len(values), float(np.mean(values)), float(np.var(values))
+    times = counts.class_times
+    used = times > 0
+    if episodes < 2:
+        return math.nan
+    ways_share = times / episodes  # W / C in expectation, as drawn
+    drawn = np.bincount(counts.clip_class, counts.clip_times, minlength=len(times)) / np.maximum(times, 1)
+    members = counts.members.astype(float)
+    if (drawn[used] > members[used] - 1e-9).any():
+        return math.nan
+    share = np.where(used, drawn / np.maximum(members, 1), 0.0)
+    class_sum = counts.class_value - mean * times
+    cov = (counts.clip_value - mean * counts.clip_times) - share[counts.clip_class] * class_sum[counts.clip_class]
+    cov /= np.maximum(times, 1)[counts.clip_class]
+    squares = np.bincount(counts.clip_class, cov**2, minlength=len(times))
+    noise = members * variance * share * (1 - share) / np.maximum(times, 1)
+    scale = ways_share**2 * (members - 1) / np.maximum(members, 1) * (members / np.maximum(members - drawn, 1e-9)) ** 2
+    total = float((scale * (squares - noise))[used].sum())
+    return _normal_quantile(confidence) * math.sqrt(max(total, 0.0) + variance / episodes)
+
+
+def class_interval(values: np.ndarray, counts: DrawCounts, ways: float, confidence: float = 0.95) -> float:
+    """Half width of the interval that counts the classes: they could have been others. Student t, C - 1 degrees.
+
+    NaN where every episode holds all classes: then it has no value.
+    """
+    from scipy.stats import t
+
+    episodes, mean, variance = len(values), float(np.mean(values)), float(np.var(values))
+    classes = int((counts.class_times > 0).sum())
+    if episodes < 2 or classes <= ways + 1e-9 or classes < 3:
+        return math.nan
+    share = ways / classes
+    cov = (counts.class_value - mean * counts.class_times) / episodes
+    squares = float((cov**2).sum())
+    noise = classes * variance * share * (1 - share) / episodes
+    total = (classes - 1) / classes * (classes / (classes - ways)) ** 2 * (squares - noise)
+    return float(t.ppf(0.5 + confidence / 2, classes - 1)) * math.sqrt(max(total, 0.0) + variance / episodes)
+
+
+def _normal_quantile(confidence: float) -> float:
+    """z with P(|Z| < z) = confidence."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
