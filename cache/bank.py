@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +90,22 @@ class FeatureBank:
         eligible = _with_any_modality(folder, held, catalog)
         if clip_split is not None:
             eligible &= _in_clip_split(catalog, clip_split)
-        classes = _split_classes(labels, split, class_split)
+        classes = _split_classes(labels, "all" if unlabelled else split, class_split)
         rows, label = _select(labels, classes, eligible, unlabelled)
         if not len(rows):
-            raise CacheError(_nothing_there(folder.name, split, label_set, class_split, clip_split, unlabelled))
+            raise CacheError(
+                _nothing_there(folder.name, split, label_set, class_split, clip_split, unlabelled)
+            )
         keys = [catalog.clip_id[row] for row in rows]
         tables = {
-            key: load_table(folder, stream, keys, device, dtype, max_steps, memory) for key, stream in chosen.items()
+            key: load_table(folder, stream, keys, device, dtype, max_steps, memory)
+            for key, stream in chosen.items()
         }
         names = [labels.class_names[i] for i in classes]
         word_stream = choose_words(folder, words)
-        vectors = None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
+        vectors = (
+            None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
+        )
         return cls(
             folder.name,
             "unlabelled" if unlabelled else split,
@@ -166,6 +171,16 @@ class FeatureBank:
                 raise unknown("modality", name, self.tables)
         return self._with_tables({name: self.tables[name] for name in modalities})
 
+    def rows(self, rows: np.ndarray) -> FeatureBank:
+        """A selection of the clips; the features are copied."""
+        index = torch.from_numpy(np.asarray(rows, np.int64)).to(self.device)
+        tables: dict[str, Table] = {}
+        for key, table in self.tables.items():
+            part = table.gather(index)
+            tables[key] = TensorTable(part.x, part.length, part.present)
+        chosen = self._with_tables(tables)
+        return replace(chosen, label=self.label[index], clip_row=self.clip_row[np.asarray(rows, np.int64)])
+
     def fingerprint(self) -> str:
         """A digest of what episodes are drawn from: clips, labels and classes, not features."""
         digest = hashlib.sha256()
@@ -200,14 +215,19 @@ def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, Str
     held = [s for s in list_streams(folder) if s.modality != "word"]
     wanted = list(dict.fromkeys(streams)) if streams else _one_each(held)
     if not wanted:
-        raise CacheError(f"Dataset {folder.name!r} holds no stream yet; run `fsmm extract --dataset {folder.name}`.")
+        raise CacheError(
+            f"Dataset {folder.name!r} holds no stream yet; run `fsmm extract --dataset {folder.name}`."
+        )
     found = [_resolve(held, name, folder.name) for name in wanted]
     modalities = [s.modality for s in found]
     return {(s.modality if modalities.count(s.modality) == 1 else str(s)): s for s in found}
 
 
 def _one_each(held: Sequence[StreamName]) -> list[str]:
-    modalities = sorted({s.modality for s in held}, key=lambda m: ("frame", "flow", "audio").index(m) if m in ("frame", "flow", "audio") else 9)
+    modalities = sorted(
+        {s.modality for s in held},
+        key=lambda m: ("frame", "flow", "audio").index(m) if m in ("frame", "flow", "audio") else 9,
+    )
     return modalities
 
 
@@ -243,13 +263,21 @@ def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence
         for i, key in enumerate(shard.key):
             if shard.present[i]:
                 found[key] = shard.clip(i).astype(np.float32).mean(0)
-    lacking = [name for name in names if f"{label_set}/{name}" not in found]
+    keys = {name: word_key(label_set, name) for name in names}
+    lacking = [name for name in names if keys[name] not in found]
     if lacking:
         raise CacheError(
             f"Stream {stream} has no words for class {lacking[0]!r} of label set {label_set!r}"
             f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}; extract the word stream again."
         )
-    return torch.from_numpy(np.stack([found[f"{label_set}/{name}"] for name in names]))
+    return torch.from_numpy(np.stack([found[keys[name]] for name in names]))
+
+
+def word_key(label_set: str, name: str) -> str:
+    """The key of a class in a word stream; classes of ``A+B`` are named ``A: class``."""
+    if "+" in label_set:
+        label_set, _, name = name.partition(": ")
+    return f"{label_set}/{name}"
 
 
 def _with_any_modality(folder: Path, held: Sequence[StreamName], catalog: Catalog) -> np.ndarray:
@@ -281,7 +309,9 @@ def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray
     return labels.class_split(split, class_split)
 
 
-def _select(labels: LabelSet, classes: np.ndarray, eligible: np.ndarray, unlabelled: bool) -> tuple[np.ndarray, np.ndarray]:
+def _select(
+    labels: LabelSet, classes: np.ndarray, eligible: np.ndarray, unlabelled: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Catalog rows [n] and their labels over the chosen classes."""
     if labels.multi:
         has = labels.label[:, classes].any(1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -13,8 +11,10 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import CacheError, UsageError, unknown
+from .header import check_schema, header_is_right, refuse_other_schema, write_sealed
 from .schema import CLASS_SPLITS, SCHEMA_VERSION, check_name
 
+KIND = "fsmm-catalog"
 UNLABELLED = -1
 _SPLIT_CODE = {"": 0, "base": 1, "val": 2, "novel": 3}
 _SPLIT_NAME = {code: name for name, code in _SPLIT_CODE.items()}
@@ -56,14 +56,22 @@ class LabelSet:
             self.label = np.asarray(self.label, np.int32)
         self.splits = {k: np.asarray(v, np.int8) for k, v in self.splits.items()}
         classes = len(self.class_names)
+        for name in self.splits:
+            check_name("Class split", name)
         if len(set(self.class_names)) != classes:
             raise CacheError("A label set names the same class twice; give each class its own name.")
         if len(self.words) != classes or any(len(s) != classes for s in self.splits.values()):
             raise CacheError("A label set's words and class splits need one entry a class.")
         if self.multi and self.label.shape[1] != classes:
             raise CacheError(f"Multi-hot labels have {self.label.shape[1]} columns for {classes} classes.")
-        if not self.multi and len(self.label) and (self.label.max() >= classes or self.label.min() < UNLABELLED):
-            raise CacheError(f"Labels run from {self.label.min()} to {self.label.max()} but there are {classes} classes.")
+        if (
+            not self.multi
+            and len(self.label)
+            and (self.label.max() >= classes or self.label.min() < UNLABELLED)
+        ):
+            raise CacheError(
+                f"Labels run from {self.label.min()} to {self.label.max()} but there are {classes} classes."
+            )
 
     @property
     def multi(self) -> bool:
@@ -122,6 +130,8 @@ class Catalog:
                 raise CacheError(f"Label set {name!r} labels {len(labels.label)} clips of {n}.")
         if self.default_label_set not in self.label_sets:
             raise unknown("label set", self.default_label_set, self.label_sets)
+        for clip in self.clip_id:
+            check_key(clip)
         for path in self.path:
             check_inside(path)
 
@@ -129,8 +139,11 @@ class Catalog:
         return len(self.clip_id)
 
     def labels(self, name: str | None = None) -> LabelSet:
-        """The named label set, or the default. Raises UsageError for an unknown name."""
+        """The named label set, or the default; ``A+B`` is both at once, multi-hot. Raises UsageError if unknown."""
         name = name or self.default_label_set
+        if "+" in name and name not in self.label_sets:
+            parts = list(dict.fromkeys(name.split("+")))
+            return together({part: self.labels(part) for part in parts})
         if name not in self.label_sets:
             raise unknown("label set", name, self.label_sets)
         return self.label_sets[name]
@@ -154,23 +167,14 @@ class Catalog:
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``folder/catalog.h5`` whole or not at all."""
+        """Write ``folder/catalog.h5`` whole or not at all. Raises CacheError where it cannot be written."""
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".catalog-", suffix=".tmp", dir=folder)
-        os.close(handle)
-        try:
-            with h5py.File(temporary, "w") as file:
-                self._fill(file)
-            _flush_to_disk(temporary)
-            os.replace(temporary, folder / "catalog.h5")
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_sealed(folder / "catalog.h5", KIND, self._fill)
 
     def _fill(self, file: h5py.File) -> None:
         text = h5py.string_dtype()
         file.attrs.update(
-            kind="fsmm-catalog",
+            kind=KIND,
             schema=SCHEMA_VERSION,
             fsmm_version=__version__,
             dataset=self.dataset,
@@ -179,8 +183,8 @@ class Catalog:
         described = file.create_group("about")
         described.attrs.update(self.attrs)
         clips = file.create_group("clips")
-        clips.create_dataset("id", data=self.clip_id, dtype=text)
-        clips.create_dataset("path", data=self.path, dtype=text)
+        clips.create_dataset("id", data=_encoded(self.clip_id), dtype=text)
+        clips.create_dataset("path", data=_encoded(self.path), dtype=text)
         clips.create_dataset("split", data=self.clip_split, dtype=text)
         for name, values in self.facts.items():
             clips.create_dataset(name, data=values)
@@ -200,10 +204,13 @@ class Catalog:
         if not path.is_file():
             raise CacheError(f"There is no catalog at {str(path)!r}; extract or import the dataset first.")
         try:
+            if not header_is_right(path, KIND):
+                refuse_other_schema(path, KIND)
+                raise ValueError("its checksum is wrong")
             with h5py.File(path, "r") as file:
-                check_schema(file, path, "fsmm-catalog")
+                check_schema(file, path, KIND)
                 return cls._from_file(file)
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CacheError(
                 f"The catalog {str(path)!r} is damaged ({error}); delete it and run the same extract or import again: "
                 "the features are kept."
@@ -233,29 +240,32 @@ class Catalog:
         )
 
 
-def check_schema(file: h5py.File, path: Path, kind: str) -> None:
-    """Refuse files that are not ours or of another schema version, with one sentence."""
-    if file.attrs.get("kind") != kind:
-        raise CacheError(f"{str(path)!r} is not an {kind} file.")
-    found = int(file.attrs.get("schema", 0))
-    if found != SCHEMA_VERSION:
-        raise CacheError(
-            f"{str(path)!r} has cache schema {found}; this fsmm {__version__} reads schema {SCHEMA_VERSION}: "
-            "use the fsmm that wrote it, or extract again into a new cache."
-        )
+def check_key(key: str) -> str:
+    """A clip id that HDF5 text can hold; ids from file names that are not UTF-8 can. Raises CacheError otherwise."""
+    if not key or "\0" in key:
+        raise CacheError(f"Clip id {key!r} cannot be stored: ids must not be empty or hold a NUL character.")
+    try:
+        key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise CacheError(f"Clip id {key!r} cannot be stored: it is not valid Unicode.") from None
+    return key
 
 
 def check_inside(path: str) -> None:
     """A clip's path stays inside its data folder. Raises CacheError otherwise."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts:
-        raise CacheError(f"Clip path {path!r} leaves the data folder; paths must be relative and hold no '..'.")
+        raise CacheError(
+            f"Clip path {path!r} leaves the data folder; paths must be relative and hold no '..'."
+        )
 
 
 def readable(class_name: str) -> str:
     """A class name as words: ``ApplyEyeMakeup`` and ``apply_eye-makeup`` both give ``apply eye makeup``."""
     text = "".join(
-        f" {c}" if i and c.isupper() and not class_name[i - 1].isupper() and class_name[i - 1].isalnum() else c
+        f" {c}"
+        if i and c.isupper() and not class_name[i - 1].isupper() and class_name[i - 1].isalnum()
+        else c
         for i, c in enumerate(class_name)
     )
     return " ".join(text.replace("_", " ").replace("-", " ").lower().split())
@@ -298,9 +308,8 @@ def default_split_sizes(classes: int) -> tuple[int, int, int]:
 
 
 def _texts(dataset: h5py.Dataset) -> list[str]:
-    return list(dataset.asstr()[()])
+    return list(dataset.asstr(errors="surrogateescape")[()])
 
 
-def _flush_to_disk(path: str) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+def _encoded(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode("utf-8", "surrogateescape") for text in texts]

@@ -54,7 +54,9 @@ class StreamName:
         """From ``modality/encoder``. Raises UsageError for any other form."""
         modality, slash, encoder = text.partition("/")
         if not slash:
-            raise UsageError(f"Stream {text!r} is not of the form modality/encoder, such as frame/efficientnet-lite0.")
+            raise UsageError(
+                f"Stream {text!r} is not of the form modality/encoder, such as frame/efficientnet-lite0."
+            )
         return cls(modality, encoder)
 
     def __str__(self) -> str:
@@ -95,7 +97,9 @@ class Provenance:
             values: dict[str, Any] = json.loads(text)
             return cls(**values)
         except (TypeError, ValueError) as error:
-            raise CacheError(f"A shard's provenance cannot be read ({error}); run `fsmm cache verify`.") from None
+            raise CacheError(
+                f"A shard's provenance cannot be read ({error}); run `fsmm cache verify`."
+            ) from None
 
     def differences(self, other: Provenance) -> list[str]:
         """Sentences such as ``weights_sha256 is 'ab' here and 'cd' there``; empty when the two may share a stream."""
@@ -155,11 +159,12 @@ def list_streams(folder: Path) -> list[StreamName]:
     found = {
         StreamName(p.parent.parent.name, p.parent.name)
         for p in (folder / "streams").glob("*/*/*.h5")
-        if p.parent.parent.name in MODALITIES and _SAFE_NAME.fullmatch(p.parent.name)
+        if p.stem.isdecimal() and p.parent.parent.name in MODALITIES and _SAFE_NAME.fullmatch(p.parent.name)
     }
     return sorted(found)
 
 
 def shard_paths(dataset_folder: Path, stream: StreamName) -> list[Path]:
     """The shards of a stream in the order of their numbers."""
-    return sorted(stream_folder(dataset_folder, stream).glob("[0-9]*.h5"))
+    found = [p for p in stream_folder(dataset_folder, stream).glob("*.h5") if p.stem.isdecimal()]
+    return sorted(found, key=lambda p: int(p.stem))

@@ -1,20 +1,20 @@
 """One shard: the features of some clips through one encoder, in one file that is whole or absent.
 
-    bytes 0..511   "fsmm-shard 1 sha256=<hex of all bytes after 512>\\n", zero padded (an HDF5 user block)
-    attributes     kind, schema, dataset, provenance (JSON), written (log of the run that wrote it, JSON)
-    features       [sum of T, D], contiguous, so that it can be memory-mapped
-    offset         int64 [n+1]; clip i owns rows offset[i]:offset[i+1]
-    key            n clip ids (or "label set/class name" where provenance.axis is "class")
-    present        bool [n]; an absent modality owns no rows
-    check          uint64 [n]; BLAKE2b-64 of key, presence, shape and feature bytes
-    facts/<name>   [n] what decoding learned about the source (see catalog.FACTS)
+bytes 0..511   the seal, see header.py
+attributes     kind, schema, dataset, provenance (JSON), written (log of the run that wrote it, JSON),
+               provenance_check, facts_check (uint64; BLAKE2b-64, so that repair knows what to believe)
+features       [sum of T, D], contiguous, so that it can be memory-mapped
+offset         int64 [n+1]; clip i owns rows offset[i]:offset[i+1]
+key            n clip ids (or "label set/class name" where provenance.axis is "class")
+present        bool [n]; an absent modality owns no rows
+check          uint64 [n]; BLAKE2b-64 of key, presence, shape and feature bytes
+facts/<name>   [n] what decoding learned about the source (see catalog.FACTS)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,11 @@ import h5py
 import numpy as np
 
 from ..errors import CacheError
-from .catalog import FACTS, check_schema
+from .catalog import FACTS, check_key
+from .header import check_schema, write_sealed
 from .schema import SCHEMA_VERSION, Provenance
 
-HEADER_BYTES = 512
-_MAGIC = b"fsmm-shard 1 sha256="
-_KIND = "fsmm-shard"
+KIND = "fsmm-shard"
 
 
 @dataclass
@@ -73,10 +72,27 @@ class Shard:
 
 def clip_check(key: str, present: bool, features: np.ndarray) -> int:
     """The checksum of one row: BLAKE2b, 8 bytes, over its key, presence, shape, dtype and feature bytes."""
-    head = json.dumps([key, bool(present), *features.shape, features.dtype.str]).encode("utf-8", "surrogatepass")
+    head = json.dumps([key, bool(present), *features.shape, features.dtype.str]).encode(
+        "utf-8", "surrogatepass"
+    )
     digest = hashlib.blake2b(head, digest_size=8)
     digest.update(np.ascontiguousarray(features).data)
     return int.from_bytes(digest.digest(), "little")
+
+
+def provenance_check(dataset: str, provenance: Provenance) -> np.uint64:
+    """The checksum of what a shard says of its origin, so that damage elsewhere leaves that believable."""
+    text = json.dumps([dataset, provenance.to_json()]).encode()
+    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
+
+
+def facts_check(facts: Mapping[str, np.ndarray]) -> np.uint64:
+    """The checksum of a shard's facts: names, types and values."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(facts):
+        digest.update(json.dumps([name, facts[name].dtype.str, *facts[name].shape]).encode())
+        digest.update(facts[name].tobytes())
+    return np.uint64(int.from_bytes(digest.digest(), "little"))
 
 
 def build_shard(
@@ -98,7 +114,7 @@ def build_shard(
     return Shard(
         dataset,
         provenance,
-        [key for key, _, _ in rows],
+        [check_key(key) for key, _, _ in rows],
         np.concatenate([empty, *parts]),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         present,
@@ -128,33 +144,21 @@ def storable(key: str, features: np.ndarray, provenance: Provenance) -> np.ndarr
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Write a shard beside its place, flush it, and rename it there: whole or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with h5py.File(temporary, "w", userblock_size=HEADER_BYTES) as file:
-            _fill(file, shard)
-        with open(temporary, "rb+") as raw:
-            raw.write(_header(file_digest(temporary)))
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CacheError(f"Shard {str(path)!r} could not be written: {error.strerror or error}.") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a shard whole or not at all. Raises CacheError where it cannot be written."""
+    write_sealed(path, KIND, lambda file: _fill(file, shard))
 
 
 def _fill(file: h5py.File, shard: Shard) -> None:
     file.attrs.update(
-        kind=_KIND,
+        kind=KIND,
         schema=SCHEMA_VERSION,
         dataset=shard.dataset,
         provenance=shard.provenance.to_json(),
         written=json.dumps(shard.written, sort_keys=True),
+        provenance_check=provenance_check(shard.dataset, shard.provenance),
+        facts_check=facts_check(shard.facts),
     )
-    keys = [key.encode() for key in shard.key]
+    keys = [key.encode("utf-8", "surrogateescape") for key in shard.key]
     width = max([len(key) for key in keys], default=1)
     file.create_dataset("features", data=shard.features)
     file.create_dataset("offset", data=shard.offset)
@@ -166,30 +170,49 @@ def _fill(file: h5py.File, shard: Shard) -> None:
         facts.create_dataset(name, data=values)
 
 
-def read_shard(path: Path, features: bool = True) -> Shard:
-    """Read a shard; with ``features=False`` its features are left out ([0, D]).
+def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
+    """Read a shard; with ``features=False`` its features are left out ([0, D]), with ``facts=False`` its facts.
 
     Raises CacheError where the file is not a whole shard of this schema. Does not check checksums (see verify).
     """
     try:
         with h5py.File(path, "r") as file:
-            check_schema(file, path, _KIND)
+            check_schema(file, path, KIND)
             data = file["features"]
-            if not len(file["offset"]) or file["offset"][-1] != len(data):
-                raise CacheError(f"Shard {str(path)!r} is damaged (offsets do not match its features); {_REMEDY}")
-            return Shard(
+            shard = Shard(
                 str(file.attrs["dataset"]),
                 Provenance.from_json(str(file.attrs["provenance"])),
-                [key.decode() for key in file["key"][()].tolist()],
+                [key.decode("utf-8", "surrogateescape") for key in file["key"][()].tolist()],
                 data[()] if features else np.zeros((0, data.shape[1]), data.dtype),
                 file["offset"][()],
                 file["present"][()],
                 file["check"][()],
-                {name: values[()] for name, values in file["facts"].items()},
+                {name: values[()] for name, values in file["facts"].items()} if facts else {},
                 json.loads(str(file.attrs["written"])),
             )
-    except (OSError, KeyError, ValueError, UnicodeDecodeError, RuntimeError) as error:
+            if wrong := _inconsistency(shard, data.shape):
+                raise CacheError(f"Shard {str(path)!r} is damaged ({wrong}); {_REMEDY}")
+            return shard
+    except CacheError:
+        raise
+    except (
+        Exception
+    ) as error:  # damaged HDF5 makes h5py raise nearly anything: OSError, KeyError, TypeError, ...
         raise CacheError(f"Shard {str(path)!r} is damaged ({_short(error)}); {_REMEDY}") from None
+
+
+def _inconsistency(shard: Shard, shape: tuple[int, ...]) -> str:
+    """What in a shard does not fit together; "" where all does."""
+    n, offset = len(shard.key), shard.offset
+    if len(shape) != 2 or shape[1] != shard.provenance.dim:
+        return f"its features have shape {list(shape)}, not [sum of T, {shard.provenance.dim}]"
+    if offset.shape != (n + 1,) or shard.present.shape != (n,) or shard.check.shape != (n,):
+        return "its arrays differ in length"
+    if offset[0] != 0 or offset[-1] != shape[0] or (np.diff(offset) < 0).any():
+        return "its offsets do not match its features"
+    if ((np.diff(offset) > 0) != shard.present).any():
+        return "presence does not match its features"
+    return ""
 
 
 _REMEDY = "run `fsmm cache verify --repair`, then extract again: only what is missing is rebuilt."
@@ -203,26 +226,6 @@ def feature_map(path: Path) -> np.ndarray:
             return np.zeros(data.shape, data.dtype)
         start, shape, dtype = data.id.get_offset(), data.shape, data.dtype
     return np.memmap(path, dtype, "r", start, shape)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of everything after the header."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(HEADER_BYTES)
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def header_is_right(path: Path) -> bool:
-    """Whether the header is, byte for byte, the one of this file's contents."""
-    with open(path, "rb") as file:
-        return file.read(HEADER_BYTES) == _header(file_digest(path))
-
-
-def _header(digest: str) -> bytes:
-    return (_MAGIC + digest.encode() + b"\n").ljust(HEADER_BYTES, b"\0")
 
 
 def _short(error: BaseException) -> str:

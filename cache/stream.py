@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,20 +11,16 @@ from types import TracebackType
 import numpy as np
 
 from ..errors import CacheError
+from .catalog import check_key
 from .schema import Provenance, StreamName, shard_paths, stream_folder
 from .shard import Shard, build_shard, read_shard, storable, write_shard
-
-try:
-    import fcntl
-except ImportError:  # no file locks on this platform: one writer a stream is then the caller's care
-    fcntl = None  # type: ignore[assignment]
 
 
 def stream_provenance(dataset_folder: Path, stream: StreamName) -> Provenance | None:
     """The provenance that all shards of a stream share; None while it has none. Raises CacheError on a mixture."""
     found: tuple[Path, Provenance] | None = None
     for path in shard_paths(dataset_folder, stream):
-        provenance = read_shard(path, features=False).provenance
+        provenance = read_shard(path, features=False, facts=False).provenance
         if found is None:
             found = path, provenance
         elif differ := found[1].differences(provenance):
@@ -38,8 +35,17 @@ def stream_keys(dataset_folder: Path, stream: StreamName) -> dict[str, bool]:
     """From key to presence, for every row the stream holds."""
     held: dict[str, bool] = {}
     for path in shard_paths(dataset_folder, stream):
-        shard = read_shard(path, features=False)
+        shard = read_shard(path, features=False, facts=False)
         held.update(zip(shard.key, shard.present.tolist()))
+    return held
+
+
+def stream_checks(dataset_folder: Path, stream: StreamName) -> dict[str, int]:
+    """From key to checksum (see shard.clip_check), for every row the stream holds: equal checks, equal features."""
+    held: dict[str, int] = {}
+    for path in shard_paths(dataset_folder, stream):
+        shard = read_shard(path, features=False, facts=False)
+        held.update(zip(shard.key, shard.check.tolist()))
     return held
 
 
@@ -63,7 +69,7 @@ class StreamWriter:
         self.max_clips, self.max_bytes = max_clips, max_bytes
         self.folder = stream_folder(dataset_folder, self.stream)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder / ".lock", self.stream)
+        self._lock = lock_stream(self.folder, self.stream)
         try:
             existing = stream_provenance(dataset_folder, self.stream)
             if existing and (differ := existing.differences(provenance)):
@@ -74,6 +80,7 @@ class StreamWriter:
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
             shards = shard_paths(dataset_folder, self.stream)
+            self._held = set(stream_keys(dataset_folder, self.stream))
         except BaseException:
             os.close(self._lock)
             raise
@@ -85,9 +92,17 @@ class StreamWriter:
     def add(self, key: str, features: np.ndarray | None, facts: Mapping[str, object] | None = None) -> bool:
         """Add one row; None records the modality as absent. True when this completed a shard.
 
-        Raises CacheError for features that cannot be stored; the row is then not added.
+        Raises CacheError for features that cannot be stored and for a key that the stream already holds; the row is
+        then not added. ``features`` is copied.
         """
-        kept = None if features is None else storable(key, features, self.provenance)
+        if check_key(key) in self._held:
+            raise CacheError(f"Clip {key!r} is already in stream {self.stream}; a stream holds a clip once.")
+        kept = None
+        if features is not None:
+            kept = storable(key, features, self.provenance)
+            if np.may_share_memory(kept, features):  # the caller may use its buffer again before the flush
+                kept = kept.copy()
+        self._held.add(key)
         self._rows.append((key, kept, facts or {}))
         self._bytes += 0 if kept is None else kept.nbytes
         if len(self._rows) >= self.max_clips or self._bytes >= self.max_bytes:
@@ -96,9 +111,19 @@ class StreamWriter:
         return False
 
     def add_shard(self, shard: Shard) -> None:
-        """Write a ready shard (from a merge or an import) as it stands, after the open one."""
+        """Write a ready shard (from a merge) as it stands, after the open one.
+
+        Raises CacheError for another provenance, or a clip that the stream already holds.
+        """
+        if differ := self.provenance.differences(shard.provenance):
+            raise CacheError(f"A shard for stream {self.stream} was made differently: {'; '.join(differ)}.")
+        if twice := self._held.intersection(shard.key):
+            raise CacheError(
+                f"Clip {min(twice)!r} is already in stream {self.stream}; a stream holds a clip once."
+            )
         self.flush()
         write_shard(self.folder / f"{self._next:05d}.h5", shard)
+        self._held.update(shard.key)
         self._next += 1
 
     def flush(self) -> None:
@@ -125,14 +150,21 @@ class StreamWriter:
         self.close()
 
 
-def _lock(path: Path, stream: StreamName) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise CacheError(
-                f"Another process is writing stream {stream}; wait for it, or use another --cache."
-            ) from None
+def lock_stream(folder: Path, stream: StreamName) -> int:
+    """Take the stream's advisory lock; closing the returned handle gives it back, as does the end of the process.
+
+    Raises CacheError where another process holds it. Where the platform has no such locks, one writer a stream is
+    the caller's care.
+    """
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl = importlib.import_module("fcntl")
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise CacheError(
+            f"Another process is writing stream {stream}; wait for it, or use another --cache."
+        ) from None
+    except (ImportError, OSError):  # Windows, or a network file system without locks
+        pass
     return handle

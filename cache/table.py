@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .schema import StreamName, shard_paths
+from ..errors import CacheError, UsageError
+from .schema import Provenance, StreamName, shard_paths
 from .shard import feature_map, read_shard
 
 
@@ -40,7 +41,9 @@ class Stream:
         return steps < self.length[..., None]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Stream:
-        return Stream(self.x.to(device, dtype or self.x.dtype), self.present.to(device), self.length.to(device))
+        return Stream(
+            self.x.to(device, dtype or self.x.dtype), self.present.to(device), self.length.to(device)
+        )
 
     def __getitem__(self, index: object) -> Stream:
         return Stream(self.x[index], self.present[index], self.length[index])  # type: ignore[index]
@@ -162,7 +165,9 @@ class MappedTable(Table):
         for i, row in enumerate(rows):
             if n := int(self.source_length[row]):
                 start = int(self.start[row])
-                out[i, : min(n, self.steps)] = shorten(self.maps[self.shard[row]][start : start + n], self.steps)
+                out[i, : min(n, self.steps)] = shorten(
+                    self.maps[self.shard[row]][start : start + n], self.steps
+                )
         return out
 
 
@@ -185,15 +190,25 @@ def load_table(
 ) -> Table:
     """The table of the clips ``keys`` (n, in that order); memory-mapped where it would exceed ``memory`` bytes.
 
-    Clips that the stream does not hold are absent.
+    Clips that the stream does not hold are absent. Raises UsageError for max_steps below 1, CacheError for a stream
+    that is damaged or mixes provenance.
     """
+    if max_steps < 1:
+        raise UsageError(f"max_steps is {max_steps}; it must be at least 1.")
     row_of = {key: row for row, key in enumerate(keys)}
     n = len(keys)
     shard_of, start, length = np.full(n, -1, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
     paths = shard_paths(folder, stream)
     dim = 0
+    first: Provenance | None = None
     for number, path in enumerate(paths):
-        shard = read_shard(path, features=False)
+        shard = read_shard(path, features=False, facts=False)
+        first = first or shard.provenance
+        if differ := first.differences(shard.provenance):
+            raise CacheError(
+                f"Stream {stream} mixes features of different origin ({path.name}: {'; '.join(differ)}); "
+                "run `fsmm cache verify --repair`."
+            )
         dim = shard.features.shape[1]
         here = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
         wanted = (here >= 0) & shard.present
@@ -205,7 +220,9 @@ def load_table(
     size = n * mapped.steps * dim * torch.empty((), dtype=dtype).element_size()
     if size > memory:
         return mapped
-    return TensorTable(_read_all(mapped, shard_of, start, length, device, dtype), mapped.length, mapped.present)
+    return TensorTable(
+        _read_all(mapped, shard_of, start, length, device, dtype), mapped.length, mapped.present
+    )
 
 
 def _read_all(

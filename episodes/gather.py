@@ -66,7 +66,9 @@ def _side(
     gone: dict[str, Tensor] = {}
     if protocol.missing:
         present = {key: s.present.cpu().numpy() for key, s in streams.items()}
-        gone = {k: torch.from_numpy(g) for k, g in dropped(bank, index, rows, protocol, side, present).items()}
+        gone = {
+            k: torch.from_numpy(g) for k, g in dropped(bank, index, rows, protocol, side, present).items()
+        }
     if padded.any():
         gone = {key: gone.get(key, torch.zeros_like(padded)) | padded for key in streams}
     return {key: _without(s, gone[key].to(bank.device)) if key in gone else s for key, s in streams.items()}
@@ -89,7 +91,9 @@ def dropped(
     lost: dict[str, np.ndarray] = {}
     margin: dict[str, np.ndarray] = {}
     for key, here in present.items():
-        rate = max((m.rate for m in protocol.missing if m.modality == key and m.side in (side, "both")), default=0.0)
+        rate = max(
+            (m.rate for m in protocol.missing if m.modality == key and m.side in (side, "both")), default=0.0
+        )
         state = counter.states(counter.key(protocol.seed, f"missing/{key}/{side}"), index.episode.numpy())
         state = state.reshape(-1, *[1] * (rows.ndim - 1))
         draw = counter.uniform(counter.bits(state, clip) >> np.uint64(32))
@@ -107,5 +111,7 @@ def dropped(
 def _without(stream: Stream, gone: Tensor) -> Stream:
     keep = ~gone
     return Stream(
-        stream.x * keep[..., None, None].to(stream.x.dtype), stream.present & keep, stream.length * keep.to(stream.length.dtype)
+        stream.x * keep[..., None, None].to(stream.x.dtype),
+        stream.present & keep,
+        stream.length * keep.to(stream.length.dtype),
     )

@@ -89,9 +89,15 @@ class Protocol:
             raise UsageError(f"The Dirichlet parameter is {self.dirichlet}; it must be positive.")
         if self.small_classes not in ("refuse", "exclude", "short"):
             raise UsageError(f"small_classes is {self.small_classes!r}; use refuse, exclude or short.")
-        twice = [m for m in self.missing if [(n.modality, n.side) for n in self.missing].count((m.modality, m.side)) > 1]
+        twice = [
+            m
+            for m in self.missing
+            if [(n.modality, n.side) for n in self.missing].count((m.modality, m.side)) > 1
+        ]
         if twice:
-            raise UsageError(f"--missing names {twice[0].modality!r} at {twice[0].side} twice; give one rate.")
+            raise UsageError(
+                f"--missing names {twice[0].modality!r} at {twice[0].side} twice; give one rate."
+            )
 
     @property
     def cross_modal(self) -> bool:
@@ -106,9 +112,13 @@ class Protocol:
         """The inverse of to_dict. Raises UsageError for an unknown field."""
         known = {f.name for f in fields(cls)}
         if strange := set(values) - known:
-            raise UsageError(f"A protocol has no field {sorted(strange)[0]!r}; it has {', '.join(sorted(known))}.")
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        given["missing"] = tuple(m if isinstance(m, Missing) else Missing(**m) for m in given.get("missing", ()))
+            raise UsageError(
+                f"A protocol has no field {sorted(strange)[0]!r}; it has {', '.join(sorted(known))}."
+            )
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        given["missing"] = tuple(
+            m if isinstance(m, Missing) else Missing(**m) for m in given.get("missing", ())
+        )
         return cls(**given)
 
     def describe(self) -> str:

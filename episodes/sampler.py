@@ -42,6 +42,16 @@ class EpisodeIndex:
     def __len__(self) -> int:
         return len(self.episode)
 
+    def __getitem__(self, part: slice) -> EpisodeIndex:
+        return EpisodeIndex(
+            self.episode[part],
+            self.classes[part],
+            self.support[part],
+            self.query[part],
+            self.query_label[part],
+            self.unlabelled[part],
+        )
+
 
 class Sampler:
     """Draws episodes of ``protocol`` from the clips of ``bank`` (single-label label sets).
@@ -143,7 +153,9 @@ class Sampler:
         """Query slots a class, and how many of them each class fills, int [B, N]; None where all."""
         if self.protocol.dirichlet is not None:
             total = self.protocol.n_query * left.shape[1]
-            return total, dirichlet_counts(self._keys["dirichlet"], episode, left, total, self.protocol.dirichlet)
+            return total, dirichlet_counts(
+                self._keys["dirichlet"], episode, left, total, self.protocol.dirichlet
+            )
         if self.protocol.small_classes == "short":
             return self.protocol.n_query, np.minimum(left, self.protocol.n_query)
         return self.protocol.n_query, None
@@ -169,7 +181,9 @@ class Sampler:
         return counter.subset(words, np.full(len(episode), self.pool)).astype(np.int64)
 
 
-def dirichlet_counts(key: np.uint64, episode: np.ndarray, left: np.ndarray, total: int, alpha: float) -> np.ndarray:
+def dirichlet_counts(
+    key: np.uint64, episode: np.ndarray, left: np.ndarray, total: int, alpha: float
+) -> np.ndarray:
     """Queries a class, int64 [B, N], summing to ``total`` (or to all there is): Dirichlet(alpha) proportions.
 
     left: clips each class can give [B, N]; what a class cannot give is shared among the others in proportion.
@@ -178,7 +192,9 @@ def dirichlet_counts(key: np.uint64, episode: np.ndarray, left: np.ndarray, tota
     """
     from scipy.special import gammaincinv
 
-    gamma = np.maximum(gammaincinv(alpha, counter.uniform(counter.words(key, episode, left.shape[1]))), 1e-300)
+    gamma = np.maximum(
+        gammaincinv(alpha, counter.uniform(counter.words(key, episode, left.shape[1]))), 1e-300
+    )
     counts = np.zeros(left.shape, np.int64)
     for _ in range(left.shape[1]):
         room = left - counts
@@ -216,6 +232,6 @@ def _too_small(bank: FeatureBank, protocol: Protocol, counts: np.ndarray, need: 
 def _too_few_classes(bank: FeatureBank, ways: int, kept: int, excluded: list[str], need: int) -> str:
     left_out = f" ({len(excluded)} more have fewer than {need} clips)" if excluded else ""
     return (
-        f"Split {bank.split!r} of label set {bank.label_set!r} has {kept} usable classes{left_out}; {ways}-way episodes "
-        f"need {max(ways, 1)}: lower --n-way{' or --n-query' if excluded else ''}, or choose another --split."
+        f"Split {bank.split!r} of label set {bank.label_set!r} has {kept} usable classes{left_out}; {ways}-way "
+        f"episodes need {max(ways, 1)}: lower --n-way{' or --n-query' if excluded else ''}, or choose another --split."
     )

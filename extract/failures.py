@@ -17,16 +17,17 @@ from ..errors import CacheError
 from .datasets.base import Source
 
 FILE = "failures.jsonl"
-MISSING, PREPARE = "missing", "prepare"
+MISSING, NOTED_ABSENT = "missing", "absent"
 Key = tuple[str, str]  # clip id, stream
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One line. stage: missing, decode, timeout, crash, prepare or encode.
+    """One line. stage: missing, decode, timeout, crash, prepare, encode or absent.
 
-    stream: the one it concerns; "" for the whole clip. A ``prepare`` line explains a row that is recorded as
-    absent (sound too short, say). size, mtime_ns: of the clip's main file when it failed; -1 where there is none.
+    stream: the one it concerns; "" for the whole clip. An ``absent`` line explains a row that is recorded as
+    absent though the clip has that modality (sound too short, say).
+    size, mtime_ns: of the clip's main file when it failed; -1 where there is none.
     """
 
     id: str
@@ -88,10 +89,10 @@ class FailureLog:
             raise _unwritable(self.path, error) from error
 
     def forget(self, keys: set[Key]) -> None:
-        """Drop the lines about these, whole file or nothing."""
-        if not keys:
-            return
+        """Drop the lines about these, and all but the last about any other; whole file or nothing."""
         kept = {key: failure for key, failure in self.read().items() if key not in keys}
+        if len(kept) == len(self._lines()):
+            return
         text = "".join(json.dumps(asdict(failure)) + "\n" for failure in kept.values())
         try:
             handle, temporary = tempfile.mkstemp(prefix=".failures-", suffix=".tmp", dir=self.path.parent)

@@ -113,8 +113,8 @@ class Reel:
 
     Lists of P packets in stored order. shown_at and stored_at: presentation and decoding time in units of
     ``unit`` seconds (None where the file does not say); key: decoding may begin here; hidden: decoded, but
-    not shown (cut off by an edit list). last_duration: of the packet shown last. reordered: stored and shown order
-    differ. seconds: span of all streams read.
+    not shown (cut off by an edit list). last_duration: of the packet shown last. reordered: stored and shown
+    order differ. seconds: span of all streams read.
     """
 
     path: Path
@@ -210,9 +210,13 @@ def _whole_packets(
     container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
 ) -> Iterator[av.Packet]:
     """Packets that hold data and are meant to be shown or to help to show others."""
-    for packet in container.demux(*streams):
-        if packet.size:
-            yield packet
+    while True:
+        try:
+            yield from (packet for packet in container.demux(*streams) if packet.size)
+            return
+        except IndexError:
+            # A packet of a stream that appeared after opening, which PyAV does not know: go on behind it.
+            continue
 
 
 class _Span:

@@ -58,7 +58,8 @@ class Painter:
 def turning(frame: VideoFrame) -> tuple[int, int, int, int]:
     """The display matrix's turn as (a, b, c, d) of -1, 0 and 1.
 
-    What is stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift. Turns other than by quarters (with or without mirror) are taken as the nearest of those.
+    What is stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift. Turns other than by quarters
+    (with or without mirror) are taken as the nearest of those.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:

@@ -54,8 +54,9 @@ class _Worker:
             send(cast(FileIO, process.stdin), job)
             return receive(cast(FileIO, process.stdout)), False
         except (EOFError, BrokenPipeError):
-            self.process = None
-            return self._obituary(process.wait()), True
+            status = process.wait()
+            self.end()
+            return self._obituary(status), True
         finally:
             self.deadline = float("inf")
 
@@ -94,7 +95,16 @@ class _Worker:
             self.process.kill()
 
     def end(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is at, and close its pipes; the next job starts another."""
+        self.kill()
+        process, self.process = self.process, None
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def kill(self) -> None:
+        """End the process; the thread that waits for its answer finds out."""
         process = self.process
         if process is not None:
             process.kill()
@@ -145,10 +155,10 @@ class Pool:
             self._closing.set()
             self._changed.notify_all()
         for worker in self._workers:
-            worker.end()
+            worker.kill()
         for thread in self._threads:
             thread.join(timeout=5)
-        for worker in self._workers:  # one that was just starting
+        for worker in self._workers:  # also one that was just starting
             worker.end()
 
     def outcomes(self) -> Iterator[tuple[Job, Outcome]]:

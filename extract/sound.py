@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 
 import numpy as np
 from av import AudioFrame, AudioResampler, AudioStream, FFmpegError, Packet
@@ -69,7 +70,9 @@ class SoundReader:
         elif not self.heard:
             notes.append("the audio stream holds no sound")
         sounds = {track.rate: track.finish() for track in self._tracks}
-        return {rate: samples for rate, samples in sounds.items() if len(samples)}
+        sounds = {rate: samples for rate, samples in sounds.items() if len(samples)}
+        self.heard = self.heard and (bool(sounds) or not self._tracks)
+        return sounds
 
 
 class _Track:
@@ -84,7 +87,7 @@ class _Track:
         self._resampler = self._new_resampler()
 
     def _new_resampler(self) -> AudioResampler:
-        return AudioResampler(format="fltp", layout="mono", rate=self.rate)
+        return AudioResampler(format="flt", rate=self.rate)
 
     @property
     def full(self) -> bool:
@@ -110,13 +113,16 @@ class _Track:
 
     def _keep(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
-            piece = frame.to_ndarray()[0]
+            # The plain mean: FFmpeg's own mix of float sound is louder, and may clip. Channels come interleaved,
+            # because PyAV cannot hand out the planes of more than eight.
+            piece = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(1)
             self._pieces.append(piece)
             self._count += len(piece)
 
     def finish(self) -> np.ndarray:
         if self._begun and not self.full:
-            self._keep(self._resampler.resample(None))
+            with suppress(*_FAILURES):  # a form that cannot be converted has nothing left to give
+                self._keep(self._resampler.resample(None))
         if not self._pieces:
             return np.zeros(0, np.float32)
         samples = np.concatenate(self._pieces)[: self._most].astype(np.float32, copy=False)

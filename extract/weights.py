@@ -24,9 +24,7 @@ _SUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Located:
-    """Weights on this machine. name: of the table, or "" for a user's own; sha256: of what was fetched or
-    given.
-    """
+    """Weights on this machine. name: of the row they stand for; sha256: of what was fetched or given."""
 
     path: Path
     name: str
@@ -49,8 +47,9 @@ def entry(name: str) -> Weights:
 
 
 def state(name: str) -> str:
-    """ "ready", "to fetch (17 MB)" or "needs a hub or a local file": what using ``name`` would take here. No
-    network.
+    """What using ``name`` would take here: "ready", "to fetch (17 MB)" or "needs a hub or a local file".
+
+    Looks at the weight cache only, never at a network. Raises UsageError for an unknown name.
     """
     row = entry(name)
     if (weight_cache() / name / row.file).is_file():
@@ -108,7 +107,7 @@ def own_file(name: str, given: Path) -> Located:
 
 
 def _gather(name: str, row: Weights, aside: Path) -> Path:
-    """Fill a new folder below ``aside`` with the files of ``name``, converted where needed, and their sums."""
+    """A new folder below ``aside`` with the files of ``name``, converted where needed, and their sums."""
     filled = aside / name
     filled.mkdir()
     if row.hub is not None:

@@ -58,7 +58,7 @@ def _write(pipe: FileIO, data: memoryview) -> None:
 
 
 def _read(pipe: FileIO, size: int) -> memoryview:
-    whole = memoryview(np.empty(size, np.uint8))
+    whole = np.empty(size, np.uint8).data
     rest = whole
     while rest.nbytes:
         count = pipe.readinto(rest)

@@ -73,7 +73,9 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
     encoders = {number: setup.encoders[number] for number in job.wanted}
     began = time.perf_counter()
     try:
-        decoded = decode(job.source, job.clip_id, {encoder.need for encoder in encoders.values()}, setup.sampling)
+        decoded = decode(
+            job.source, job.clip_id, {encoder.need for encoder in encoders.values()}, setup.sampling
+        )
     except Exception as error:  # a codec's wrapper may raise anything; the next clip must go on
         return Outcome(stage="decode", reason=_told(error), seconds={"decode": time.perf_counter() - began})
     middle = time.perf_counter()
@@ -131,9 +133,9 @@ def serve() -> None:
 
 def _single_threaded() -> None:
     """One thread a worker, one worker a core. The decoder is imported here, so that its absence shows at the start."""
-    from . import decode  # noqa: F401
-
     import cv2
+
+    from . import decode  # noqa: F401
 
     cv2.setNumThreads(1)
     if torch := sys.modules.get("torch"):

@@ -96,13 +96,16 @@ class Head(nn.Module):
     sequences: whether the head reads time; others are handed features averaged over time (T = 1), which is faster.
     batchwise: trained on batches of base clips (``batch_loss``) instead of episodes (``loss``).
     inner_products: whether logits depend on features through inner products alone (then ``gram_logits`` exists).
+    position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode permutes
+        the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
     """
 
     settings_class: ClassVar[type[Settings]] = Settings
     recipe: ClassVar[Recipe] = Recipe()
     sequences: ClassVar[bool] = False
-    batchwise: ClassVar[bool] = False
+    batchwise: bool = False
     inner_products: ClassVar[bool] = False
+    position_tied: ClassVar[bool] = False
 
     def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:
         super().__init__()
@@ -134,7 +137,11 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def score(
-        self, bank: FeatureBank, index: EpisodeIndex, protocol: Protocol, unlabelled: FeatureBank | None = None
+        self,
+        bank: FeatureBank,
+        index: EpisodeIndex,
+        protocol: Protocol,
+        unlabelled: FeatureBank | None = None,
     ) -> Tensor:
         """Logits [B, Q, N] of drawn episodes. Heads that can skip gathering features override this."""
         return self(materialise(bank, index, protocol, unlabelled))
@@ -178,7 +185,9 @@ def update_settings(current: Any, given: Mapping[str, str], what: str) -> Any:
 def _parse(key: str, text: str, default: Any) -> Any:
     try:
         if isinstance(default, bool):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                text.lower()
+            ]
         if isinstance(default, tuple):
             kind = type(default[0]) if default else str
             return tuple(kind(part) for part in text.split(",") if part)

@@ -24,7 +24,9 @@ def needs_sequences(name: str) -> bool:
     return find(name)[0].load().sequences
 
 
-def build_head(name: str, inputs: Inputs, settings: Mapping[str, str] | None = None, fusion: str | None = None) -> Head:
+def build_head(
+    name: str, inputs: Inputs, settings: Mapping[str, str] | None = None, fusion: str | None = None
+) -> Head:
     """The head called ``name``.
 
     settings: ``key=value`` texts; keys beginning with ``fusion.`` are the wrapper's.
@@ -37,9 +39,13 @@ def build_head(name: str, inputs: Inputs, settings: Mapping[str, str] | None = N
         raise UsageError(f"--fusion {fusion} contradicts the method's name {name!r}; leave one out.")
     cls = method.load()
     wrapper = {k.removeprefix("fusion."): v for k, v in given.items() if k.startswith("fusion.")}
-    own = make_settings(cls.settings_class, {k: v for k, v in given.items() if not k.startswith("fusion.")}, name)
+    own = make_settings(
+        cls.settings_class, {k: v for k, v in given.items() if not k.startswith("fusion.")}, name
+    )
     if method.words == "needed" and inputs.word_dim is None:
-        raise UsageError(f"Method {name!r} needs class words; extract a word stream or name one with --words.")
+        raise UsageError(
+            f"Method {name!r} needs class words; extract a word stream or name one with --words."
+        )
     if method.modalities != "one":
         if method.modalities == "two" and len(inputs.streams) < 2:
             raise UsageError(f"Method {name!r} needs two modalities and got {', '.join(inputs.streams)}.")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
+from ..cache.table import TensorTable
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Settings
@@ -46,6 +47,9 @@ class EarlyFusion(Head):
 
     settings_class = FusionSettings
 
+    inner: Head
+    attention: CoAttention | None
+
     def __init__(
         self,
         inputs: Inputs,
@@ -59,6 +63,7 @@ class EarlyFusion(Head):
         width = sum(dim for _, dim in inputs.streams.values())
         self.attention = CoAttention(inputs, self.settings.attention) if attention else None
         self.inner = inner(replace(inputs, streams={FUSED: (self.steps, width)}), inner_settings)
+        self.batchwise = inner.batchwise
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self.inner(self.fuse(episodes))
@@ -70,12 +75,25 @@ class EarlyFusion(Head):
         return self.inner.batch_loss({FUSED: self._join(clips)}, label, words)
 
     def fit_base(self, base: FeatureBank) -> None:
-        self.inner.fit_base(FusedBank(base, self).bank())
+        self.inner.fit_base(self._fused_bank(base))
+
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        return self.inner.episode_bytes(ways, shots, queries)
+
+    @torch.no_grad()
+    def _fused_bank(self, base: FeatureBank) -> FeatureBank:
+        """The base classes as the inner head sees them."""
+        rows = torch.arange(len(base), device=base.device)
+        joined = self._join({m: base.tables[m].gather(rows) for m in self.inputs.streams})
+        table = TensorTable(joined.x, joined.length, joined.present)
+        return replace(base, tables={FUSED: table}, streams={FUSED: next(iter(base.streams.values()))})
 
     def fuse(self, episodes: Episodes) -> Episodes:
-        """The same episodes with one modality, "fused"."""
+        """The same episodes with one modality, "fused". A modality that the task withholds is a block of zeros."""
         if set(episodes.support) != set(episodes.query):
-            raise UsageError("Early fusion needs the same modalities in support and query; use --fusion lf.")
+            raise UsageError(
+                "Early fusion cannot compare supports and queries of different modalities; use --method common-space."
+            )
         support = self._join({m: _imputed(s) for m, s in episodes.support.items()}, episodes.support)
         query = self._join(episodes.query)
         extra = None if episodes.unlabelled is None else {FUSED: self._join(episodes.unlabelled)}
@@ -83,7 +101,10 @@ class EarlyFusion(Head):
 
     def _join(self, streams: Mapping[str, Stream], original: Mapping[str, Stream] | None = None) -> Stream:
         """Concatenate along D; present where any modality is."""
-        ordered = {m: streams[m] for m in self.inputs.streams}
+        like = next(iter(streams.values()))
+        ordered = {
+            m: streams[m] if m in streams else _nothing(like, *shape) for m, shape in self.inputs.streams.items()
+        }
         if self.attention is not None:
             ordered = self.attention(ordered)
         stretched = [stretch(s, self.steps) for s in ordered.values()]
@@ -98,6 +119,7 @@ class LateFusion(Head):
     """LF: an inner head for every modality; the mean of the posteriors of the modalities a query has."""
 
     settings_class = FusionSettings
+    inner: nn.ModuleDict
 
     def __init__(
         self,
@@ -110,14 +132,19 @@ class LateFusion(Head):
         if self.settings.rule not in ("sum", "product"):
             raise UsageError(f"rule={self.settings.rule!r} is not known; use sum or product.")
         self.inner = nn.ModuleDict(
-            {m: inner(replace(inputs, streams={m: shape}), inner_settings) for m, shape in inputs.streams.items()}
+            {
+                m: inner(replace(inputs, streams={m: shape}), inner_settings)
+                for m, shape in inputs.streams.items()
+            }
         )
 
     def forward(self, episodes: Episodes) -> Tensor:
         shared = [m for m in self.inputs.streams if m in episodes.support and m in episodes.query]
         if not shared:
             raise UsageError("Late fusion needs a modality that both support and query carry.")
-        logs = [F.log_softmax(self.inner[m](episodes.only([m])) / self.settings.temperature, -1) for m in shared]
+        logs = [
+            F.log_softmax(self.inner[m](episodes.only([m])) / self.settings.temperature, -1) for m in shared
+        ]
         weights = [episodes.query[m].present[..., None].to(logs[0].dtype) for m in shared]
         total = torch.stack(weights).sum(0).clamp(min=1)
         if self.settings.rule == "product":
@@ -131,25 +158,38 @@ class LateFusion(Head):
 
     def loss(self, episodes: Episodes) -> Losses:
         """The sum of the modalities' own objectives: each learns alone, as in the published -LF baselines."""
-        each = {m: self.inner[m].loss(episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
+        each = {m: self._head(m).loss(episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
         parts = {f"{m}.{name}": value for m, losses in each.items() for name, value in losses.parts.items()}
         return Losses(torch.stack([losses.total for losses in each.values()]).sum(), parts)
 
     def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
-        each = {m: self.inner[m].batch_loss({m: s}, label, words) for m, s in clips.items()}
+        each = {m: self._head(m).batch_loss({m: s}, label, words) for m, s in clips.items()}
         parts = {f"{m}.{name}": value for m, losses in each.items() for name, value in losses.parts.items()}
         return Losses(torch.stack([losses.total for losses in each.values()]).sum(), parts)
 
     def fit_base(self, base: FeatureBank) -> None:
-        for m, head in self.inner.items():
-            head.fit_base(base.select([m]))
+        for m in self.inputs.streams:
+            self._head(m).fit_base(base.select([m]))
 
     def branches(self, episodes: Episodes) -> dict[str, Tensor]:
         return {m: self.inner[m](episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
 
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        return max(self._head(m).episode_bytes(ways, shots, queries) for m in self.inputs.streams)
+
+    def _head(self, modality: str) -> Head:
+        head = self.inner[modality]
+        assert isinstance(head, Head)
+        return head
+
 
 class CoAttention(nn.Module):
     """Each modality's steps attend to the steps of the others (scaled dot product, width ``width``); residual."""
+
+    query: nn.ModuleDict
+    key: nn.ModuleDict
+    value: nn.ModuleDict
+    out: nn.ModuleDict
 
     def __init__(self, inputs: Inputs, width: int) -> None:
         super().__init__()
@@ -158,8 +198,8 @@ class CoAttention(nn.Module):
         self.key = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
         self.value = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
         self.out = nn.ModuleDict({m: nn.Linear(width, d, bias=False) for m, d in dims.items()})
-        for layer in self.out.values():
-            nn.init.zeros_(layer.weight)
+        for m in dims:
+            nn.init.zeros_(self.out[m].get_parameter("weight"))
         self.width = width
 
     def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
@@ -178,24 +218,6 @@ class CoAttention(nn.Module):
         return Stream(mine.x + update, mine.present, mine.length)
 
 
-class FusedBank:
-    """A base bank as the inner head of an early fusion sees it (for closed-form base statistics)."""
-
-    def __init__(self, base: FeatureBank, head: EarlyFusion) -> None:
-        self.base, self.head = base, head
-
-    @torch.no_grad()
-    def bank(self) -> FeatureBank:
-        from ..cache.table import TensorTable
-
-        rows = torch.arange(len(self.base), device=self.base.device)
-        streams = {m: self.base.tables[m].gather(rows) for m in self.head.inputs.streams}
-        joined = self.head._join(streams)
-        table = TensorTable(joined.x, joined.length, joined.present)
-        first = next(iter(self.base.streams.values()))
-        return replace(self.base, tables={FUSED: table}, streams={FUSED: first})
-
-
 def stretch(stream: Stream, steps: int) -> Stream:
     """A stream with ``steps`` steps: each clip's valid steps repeated evenly (nearest), or averaged where steps = 1."""
     if stream.x.shape[-2] == steps:
@@ -206,6 +228,12 @@ def stretch(stream: Stream, steps: int) -> Stream:
     index = (grid * stream.length.clamp(min=1)[..., None]) // steps
     x = torch.gather(stream.x, -2, index[..., None].expand(*index.shape, stream.x.shape[-1]))
     return Stream(x, stream.present, stream.present.to(stream.length.dtype) * steps)
+
+
+def _nothing(like: Stream, steps: int, dim: int) -> Stream:
+    """An absent modality for the same clips."""
+    x = like.x.new_zeros((*like.present.shape, steps, dim))
+    return Stream(x, torch.zeros_like(like.present), torch.zeros_like(like.length))
 
 
 def _imputed(support: Stream) -> Stream:

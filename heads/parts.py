@@ -52,7 +52,9 @@ def neutral(logits: Tensor, query_present: Tensor, class_present: Tensor) -> Ten
 def squared_distances(query: Tensor, centre: Tensor) -> Tensor:
     """|q - c|^2 [B, Q, N] of query [B, Q, D] and centre [B, N, D], by one batched product."""
     product = torch.matmul(query, centre.transpose(-1, -2))
-    return (query.square().sum(-1)[..., None] - 2 * product + centre.square().sum(-1)[..., None, :]).clamp(min=0)
+    return (query.square().sum(-1)[..., None] - 2 * product + centre.square().sum(-1)[..., None, :]).clamp(
+        min=0
+    )
 
 
 def cosine(a: Tensor, b: Tensor, epsilon: float = 0.0) -> Tensor:

@@ -26,11 +26,15 @@ from .parts import class_means, cosine, neutral, single, squared_distances
 class ProtoNetSettings(Settings):
     """distance: "euclidean" (squared, equation 1 of the paper), or "cosine" times ``scale``.
 
+    per_support: with the cosine, average a query's cosines to the supports of a class instead of taking one to their
+    mean; epsilon: added to the cosine's denominator (scale 1, epsilon .01: the "TSN" baseline of OTAM, CVPR 2020).
     embed: width of a learned linear embedding; 0 for none (training-free).
     """
 
     distance: str = "euclidean"
     scale: float = 10.0
+    per_support: bool = False
+    epsilon: float = 0.0
     embed: int = 0
 
 
@@ -51,23 +55,35 @@ class ProtoNet(Head):
         s, q = support.pooled(), query.pooled()
         if self.encoder is not None:
             s, q = self.encoder(s), self.encoder(q)
+        if self.settings.distance == "cosine" and self.settings.per_support:
+            near = cosine(q, s.flatten(1, 2), self.settings.epsilon).unflatten(-1, s.shape[1:3])
+            mean, known = class_means(near.permute(0, 2, 3, 1), support.present)
+            return neutral(self.settings.scale * mean.transpose(1, 2), query.present, known)
         prototype, known = class_means(s, support.present)
         return neutral(self._logits(q, prototype), query.present, known)
 
     def _logits(self, query: Tensor, prototype: Tensor) -> Tensor:
         if self.settings.distance == "cosine":
-            return self.settings.scale * cosine(query, prototype)
+            return self.settings.scale * cosine(query, prototype, self.settings.epsilon)
         return -squared_distances(query, prototype)
 
     @torch.no_grad()
     def score(
-        self, bank: FeatureBank, index: EpisodeIndex, protocol: Protocol, unlabelled: FeatureBank | None = None
+        self,
+        bank: FeatureBank,
+        index: EpisodeIndex,
+        protocol: Protocol,
+        unlabelled: FeatureBank | None = None,
     ) -> Tensor:
         """As forward, straight from the table: prototypes by one bag sum, no copy of the supports."""
         table = next(iter(bank.tables.values()))
         plain = self.encoder is None and self.settings.distance == "euclidean" and len(bank.tables) == 1
         whole = isinstance(table, TensorTable) and table.steps == 1 and table.all_present
-        if not (plain and whole and isinstance(table, TensorTable)) or protocol.missing or protocol.cross_modal:
+        if (
+            not (plain and whole and isinstance(table, TensorTable))
+            or protocol.missing
+            or protocol.cross_modal
+        ):
             return super().score(bank, index, protocol, unlabelled)
         if bool((index.query < 0).any()):
             return super().score(bank, index, protocol, unlabelled)

@@ -19,7 +19,7 @@ class Method:
     """target: "module:Class" below fsmm.heads. regime: how it learns (none | episodic | batch).
 
     modalities: "one" (several are joined by fusion: EC, EA or LF), "two", or "any" (takes several by itself).
-    words: whether it uses class words ("no", "optional", "needed").
+    words: whether it uses class words ("no", "optional", "needed"). zero_shot: whether it can decide without supports.
     """
 
     target: str
@@ -29,6 +29,7 @@ class Method:
     transductive: bool = False
     modalities: str = "one"
     words: str = "no"
+    zero_shot: bool = False
 
     def load(self) -> type[Head]:
         module, _, name = self.target.partition(":")
@@ -36,9 +37,48 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
+    "matching": Method("matching:Matching", "Vinyals et al., Matching Networks, NeurIPS", 2016, "none"),
+    "matching-fce": Method(
+        "matching:FullContextMatching",
+        "Vinyals et al., Matching Networks with full context embeddings, NeurIPS",
+        2016,
+        "episodic",
+    ),
+    "relation": Method("relation:Relation", "Sung et al., Relation Network, CVPR", 2018, "episodic"),
+    "cmn": Method("cmn:CMN", "Zhu and Yang, Compound Memory Networks, ECCV", 2018, "episodic"),
+    "simpleshot": Method("simpleshot:SimpleShot", "Wang et al., SimpleShot, arXiv", 2019, "none"),
+    "finetune": Method("finetune:FineTune", "Chen et al., A Closer Look (Baseline++), ICLR", 2019, "none"),
+    "tarn": Method(
+        "tarn:TARN", "Bishay et al., TARN, BMVC", 2019, "episodic", False, "one", "optional", True
+    ),
+    "feat": Method("feat:FEAT", "Ye et al., FEAT, CVPR", 2020, "episodic"),
+    "arn": Method("arn:ARN", "Zhang et al., ARN, ECCV", 2020, "episodic"),
+    "laplacianshot": Method("laplacianshot:LaplacianShot", "Ziko et al., LaplacianShot, ICML", 2020, "none", True),
+    "bdcspn": Method("bdcspn:BDCSPN", "Liu et al., Prototype Rectification, ECCV", 2020, "none", True),
+    "tim": Method("tim:TIM", "Boudiaf et al., TIM, NeurIPS", 2020, "none", True),
+    "ptmap": Method("ptmap:PTMAP", "Hu et al., PT-MAP, ICANN", 2021, "none", True),
+    "pal": Method("pal:PAL", "Zhu et al., PAL, BMVC", 2021, "episodic"),
+    "amefunet": Method("amefunet:AMeFuNet", "Fu et al., AMeFu-Net, ACM MM", 2020, "episodic", False, "two"),
+    "amfar": Method("amfar:AMFAR", "Wanyan et al., AMFAR, CVPR", 2023, "episodic", False, "two"),
+    "common-space": Method(
+        "common_space:CommonSpace", "Frome et al., DeViSE, NeurIPS", 2013, "batch", False, "any", "optional", True
+    ),
+    "ridge-words": Method(
+        "ridge_words:RidgeWords", "Palatucci et al., Zero-shot Learning with Semantic Output Codes, NeurIPS", 2009,
+        "none", False, "one", "needed", True,
+    ),
+    "semi-protonet": Method(
+        "semi_protonet:SemiProtoNet", "Ren et al., Semi-Supervised Few-Shot Classification, ICLR", 2018, "none"
+    ),
     "protonet": Method("protonet:ProtoNet", "Snell et al., Prototypical Networks, NeurIPS", 2017, "none"),
     "nearest": Method("nearest:NearestNeighbour", "Cover and Hart, Nearest Neighbor, IEEE TIT", 1967, "none"),
     "linear-probe": Method("linear_probe:LinearProbe", "Cox, Logistic regression, JRSS B", 1958, "none"),
+    "maml": Method("maml:MAML", "Finn et al., MAML, ICML", 2017, "episodic"),
+    "leo": Method("leo:LEO", "Rusu et al., LEO, ICLR", 2019, "episodic"),
+    "gnn": Method("gnn:GNN", "Garcia and Bruna, Few-shot GNN, ICLR", 2018, "episodic"),
+    "tpn": Method("tpn:TPN", "Liu et al., TPN, ICLR", 2019, "episodic", True),
+    "egnn": Method("egnn:EGNN", "Kim et al., EGNN, CVPR", 2019, "episodic", True),
+    "dpgn": Method("dpgn:DPGN", "Yang et al., DPGN, CVPR", 2020, "episodic", True),
     "eckpn": Method("eckpn:ECKPN", "Chen et al., ECKPN, CVPR", 2021, "episodic", True, "one", "optional"),
 }
 
@@ -74,6 +114,7 @@ def rows() -> list[dict[str, object]]:
             "transductive": method.transductive,
             "modalities": method.modalities,
             "words": method.words,
+            "zero_shot": method.zero_shot,
         }
         for name, method in METHODS.items()
     ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,14 +15,16 @@ from torch import Tensor
 
 from ..cache.bank import FeatureBank
 from ..episodes.protocol import Protocol, bounds
+from ..episodes.draw import AnySampler
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.base import Head
 from . import statistics
 from .statistics import DrawCounts
 
+R = TypeVar("R")
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
-_BLOCK = 1000
-_CPU_BUDGET = 24 << 20
+_BLOCK = 512
+_CPU_BUDGET = 8 << 20
 _CUDA_BUDGET = 1 << 30
 
 
@@ -72,10 +76,12 @@ def evaluate(
     first: int = 0,
     unlabelled: FeatureBank | None = None,
     progress: Callable[[int], None] | None = None,
+    workers: int | None = None,
 ) -> Evaluation:
     """Accuracy of ``head`` on episodes first .. first+episodes-1 of the protocol over ``bank``.
 
-    progress: called with the number of episodes just scored. Results do not depend on the chunk.
+    progress: called with the number of episodes just scored. workers: threads that score blocks side by side (one
+    core each; None: as many as torch would use). Results depend on neither the chunk nor the workers.
     Raises TooFew where the bank cannot serve the protocol.
     """
     head.eval()
@@ -87,35 +93,75 @@ def evaluate(
     counts = DrawCounts.empty(bank.label.cpu().numpy(), classes)
     chunk = chunk_size(head, bank, protocol)
     drawn_ways = 0.0
-    for index in chunks(sampler, first, episodes, chunk):
-        logits = head.score(bank, index, protocol, unlabelled)
-        predicted = logits.argmax(-1).cpu()
-        value = _tally(index, predicted, confusion)
-        accuracy[index.episode.numpy() - first] = value
-        clips = torch.cat([index.support.flatten(1), index.query], 1).numpy()
-        counts.add(index.classes.numpy(), clips, value)
-        drawn_ways += index.classes.shape[1] * len(index)
-        if progress:
-            progress(len(index))
+
+    def score(block: Block) -> list[tuple[EpisodeIndex, Tensor]]:
+        return [(i, head.score(bank, i, protocol, unlabelled).argmax(-1).cpu()) for i in block.chunks(sampler, chunk)]
+
+    for scored in side_by_side(score, blocks(sampler, first, episodes, chunk), bank.device, workers):
+        for index, predicted in scored:
+            value = _tally(index, predicted, confusion)
+            accuracy[index.episode.numpy() - first] = value
+            clips = torch.cat([index.support.flatten(1), index.query], 1).numpy()
+            counts.add(index.classes.numpy(), clips, value)
+            drawn_ways += index.classes.shape[1] * len(index)
+            if progress:
+                progress(len(index))
     seconds = time.perf_counter() - started
     return Evaluation(
         accuracy, confusion, bank.class_names, counts, drawn_ways / episodes, seconds, chunk, sampler.excluded
     )
 
 
-def chunks(sampler: Sampler, first: int, count: int, size: int) -> Iterator[EpisodeIndex]:
-    """Episodes drawn in large blocks, handed out ``size`` at a time."""
-    for block in sampler.batches(first, count, max(_BLOCK, size)):
-        for start in range(0, len(block), size):
-            part = slice(start, start + size)
-            yield EpisodeIndex(
-                block.episode[part],
-                block.classes[part],
-                block.support[part],
-                block.query[part],
-                block.query_label[part],
-                block.unlabelled[part],
-            )
+@dataclass
+class Block:
+    """Episodes of one way and shot, drawn together."""
+
+    episode: np.ndarray
+    ways: int
+    shots: int
+
+    def chunks(self, sampler: AnySampler, size: int) -> Iterator[EpisodeIndex]:
+        """The drawn block, ``size`` episodes at a time."""
+        drawn = sampler.draw(self.episode, self.ways, self.shots)
+        for start in range(0, len(drawn), size):
+            yield drawn[start : start + size]
+
+
+def blocks(sampler: AnySampler, first: int, count: int, chunk: int) -> Iterator[Block]:
+    """Episodes first .. first+count-1 in blocks of one shape, large enough to draw at full speed."""
+    size = max(_BLOCK // chunk, 1) * chunk
+    episode = np.arange(first, first + count, dtype=np.int64)
+    ways, shots = sampler.shapes(episode)
+    for way, shot in np.unique(np.stack([ways, shots], 1), axis=0):
+        same = episode[(ways == way) & (shots == shot)]
+        for start in range(0, len(same), size):
+            yield Block(same[start : start + size], int(way), int(shot))
+
+
+def side_by_side(
+    work: Callable[[Block], R], items: Iterable[Block], device: torch.device, workers: int | None = None
+) -> Iterator[R]:
+    """``work`` over the items, results in order; on the CPU in threads of one core each.
+
+    Operations of a few hundred microseconds gain nothing from splitting over cores and lose much when a core is
+    busy elsewhere; whole blocks a core do not wait for each other. A bounded window keeps memory bounded.
+    """
+    count = workers or (torch.get_num_threads() if device.type == "cpu" else 1)
+    if count == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def chunk_size(head: Head, bank: FeatureBank, protocol: Protocol) -> int:
@@ -144,10 +190,3 @@ def _tally(index: EpisodeIndex, predicted: Tensor, confusion: np.ndarray) -> np.
 def _number(value: float) -> float | None:
     """NaN is not JSON: an interval that has no value is null."""
     return None if np.isnan(value) else float(value)
-
-
-def validation_protocol(protocol: Protocol, val: FeatureBank) -> Protocol:
-    """The protocol on val classes: same task, as many ways as there are val classes at most, another seed."""
-    ways = bounds(protocol.n_way)[1] or len(val.class_names)
-    seed = protocol.seed + 1_000_003
-    return replace(protocol, split="val", n_way=min(ways, len(val.class_names)), seed=seed, small_classes="short")

@@ -72,11 +72,18 @@ def clip_interval(values: np.ndarray, counts: DrawCounts, confidence: float = 0.
         return math.nan
     share = np.where(used, drawn / np.maximum(members, 1), 0.0)
     class_sum = counts.class_value - mean * times
-    cov = (counts.clip_value - mean * counts.clip_times) - share[counts.clip_class] * class_sum[counts.clip_class]
+    cov = (counts.clip_value - mean * counts.clip_times) - share[counts.clip_class] * class_sum[
+        counts.clip_class
+    ]
     cov /= np.maximum(times, 1)[counts.clip_class]
     squares = np.bincount(counts.clip_class, cov**2, minlength=len(times))
     noise = members * variance * share * (1 - share) / np.maximum(times, 1)
-    scale = ways_share**2 * (members - 1) / np.maximum(members, 1) * (members / np.maximum(members - drawn, 1e-9)) ** 2
+    scale = (
+        ways_share**2
+        * (members - 1)
+        / np.maximum(members, 1)
+        * (members / np.maximum(members - drawn, 1e-9)) ** 2
+    )
     total = float((scale * (squares - noise))[used].sum())
     return _normal_quantile(confidence) * math.sqrt(max(total, 0.0) + variance / episodes)
 

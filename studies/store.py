@@ -22,7 +22,9 @@ def digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
-def save_run(folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def save_run(
+    folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
     """Write a run; metrics.json comes last, so a folder that has it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
@@ -42,4 +44,6 @@ def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np
         with np.load(folder / EPISODES, allow_pickle=False) as file:
             return config, metrics, {name: file[name] for name in file.files}
     except (OSError, ValueError, KeyError) as error:
-        raise FsmmError(f"{str(folder)!r} is not a complete run ({error}); run `fsmm episode-eval --out` again.") from None
+        raise FsmmError(
+            f"{str(folder)!r} is not a complete run ({error}); run `fsmm episode-eval --out` again."
+        ) from None

@@ -21,18 +21,21 @@ from ..cache.bank import FeatureBank
 from ..episodes import counter
 from ..episodes.batch import Episodes, Stream
 from ..episodes.gather import materialise
-from ..episodes.protocol import Protocol, bounds
-from ..episodes.sampler import Sampler
+from ..episodes.protocol import Missing, Protocol, bounds
+from ..episodes.draw import sampler_for
 from ..errors import FsmmError
 from ..heads.base import Head, Losses, Recipe
-from .evaluate import evaluate, validation_protocol
+from .measure import measure, validation_protocol
 
 LATEST = "latest.safetensors"
 
 
 @dataclass
 class Training:
-    """What training did. curve: per evaluation {step, loss, parts..., val}. best_step 0: the untrained head was best."""
+    """What training did.
+
+    curve: per evaluation {step, loss, parts..., val}. best_step 0: the untrained head was best.
+    """
 
     curve: list[dict[str, float]] = field(default_factory=list)
     best_step: int = 0
@@ -49,17 +52,21 @@ def train(
     recipe: Recipe | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    modalities: tuple[str, ...] | None = None,
+    missing: tuple[Missing, ...] = (),
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> Training:
     """Train ``head`` in place and leave it at its best state on val classes (the last one where there is no val).
 
     protocol: the evaluated task; training episodes take its way and shot unless the recipe says otherwise.
     folder: where checkpoints go; a run that was interrupted continues from there, step for step the same.
+    modalities, missing: what training clips carry (None: all) and lose; the protocol's own are for evaluation.
     progress: called with (step, steps, latest losses).
     Raises FsmmError where the base split cannot serve the episodes, or the loss is no longer finite.
     """
     recipe = recipe or head.recipe
-    trainer = _Trainer(head, base, val, protocol, recipe, seed, folder)
+    task = training_protocol(protocol, recipe, base, seed, modalities, missing)
+    trainer = _Trainer(head, base, val, protocol, task, recipe, seed, folder)
     trainer.resume()
     return trainer.run(progress)
 
@@ -71,14 +78,22 @@ class _Trainer:
         base: FeatureBank,
         val: FeatureBank | None,
         protocol: Protocol,
+        task: Protocol,
         recipe: Recipe,
         seed: int,
         folder: Path | None,
     ) -> None:
-        self.head, self.base, self.val, self.recipe, self.seed, self.folder = head, base, val, recipe, seed, folder
-        self.task = training_protocol(protocol, recipe, base, seed)
+        self.head, self.base, self.val, self.recipe, self.seed, self.folder = (
+            head,
+            base,
+            val,
+            recipe,
+            seed,
+            folder,
+        )
+        self.task = task
         self.check = None if val is None else validation_protocol(protocol, val)
-        self.sampler = Sampler(base, self.task)
+        self.sampler = None if head.batchwise else sampler_for(base, task)
         self.optimiser = make_optimiser(head, recipe)
         self.done = Training()
         self.best: dict[str, Tensor] = _state(head)
@@ -110,7 +125,9 @@ class _Trainer:
 
     def _step(self, step: int) -> dict[str, float]:
         # Every source of chance is a function of (seed, step): a resumed run takes the very same steps.
-        torch.manual_seed(int(counter.states(counter.key(self.seed, "training"), np.array([step]))[0] >> np.uint64(1)))
+        torch.manual_seed(
+            int(counter.states(counter.key(self.seed, "training"), np.array([step]))[0] >> np.uint64(1))
+        )
         self.head.train()
         self._set_rate(step)
         losses = self._objective(step)
@@ -128,9 +145,9 @@ class _Trainer:
 
     def _objective(self, step: int) -> Losses:
         tasks = self.recipe.tasks
-        if self.head.batchwise:
+        if self.sampler is None:
             rows = batch_rows(self.base, self.seed, step, tasks)
-            clips = {m: table.gather(rows) for m, table in self.base.tables.items()}
+            clips = batch_clips(self.base, rows, self.task)
             return self.head.batch_loss(clips, self.base.label[rows], self.base.words)
         numbers = np.arange(step * tasks, (step + 1) * tasks, dtype=np.int64)
         ways, shots = self.sampler.shapes(numbers)
@@ -158,7 +175,8 @@ class _Trainer:
         entry = {"step": float(step), **_mean(self.pending)}
         self.pending = []
         if self.val is not None and self.check is not None:
-            entry["val"] = evaluate(self.head, self.val, self.check, self.recipe.evaluate_episodes).mean
+            found = measure(self.head, self.val, self.check, self.recipe.evaluate_episodes)
+            entry["val"] = float(found.summary()["accuracy"])
         if self.val is None or entry["val"] > done.best_val:
             done.best_val, done.best_step = entry.get("val", math.nan), step
             self.best = _state(self.head)
@@ -172,8 +190,14 @@ class _Trainer:
         tensors = {f"head.{k}": v for k, v in _state(self.head).items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         for number, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
-        save_tensors(self.folder / LATEST, tensors, {"recipe": self._identity(), "training": json.dumps(asdict(self.done))})
+            tensors |= {
+                f"optimiser.{number}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None
+            }
+        save_tensors(
+            self.folder / LATEST,
+            tensors,
+            {"recipe": self._identity(), "training": json.dumps(asdict(self.done))},
+        )
 
     def _identity(self) -> str:
         return json.dumps({**asdict(self.recipe), "seed": self.seed}, sort_keys=True)
@@ -199,7 +223,14 @@ class _Trainer:
         self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
 
 
-def training_protocol(protocol: Protocol, recipe: Recipe, base: FeatureBank, seed: int) -> Protocol:
+def training_protocol(
+    protocol: Protocol,
+    recipe: Recipe,
+    base: FeatureBank,
+    seed: int,
+    modalities: tuple[str, ...] | None = None,
+    missing: tuple[Missing, ...] = (),
+) -> Protocol:
     """Episodes of the base split: the evaluated way and shot unless the recipe says otherwise."""
     way = recipe.way or bounds(protocol.n_way)[1] or len(base.class_names)
     return replace(
@@ -212,6 +243,11 @@ def training_protocol(protocol: Protocol, recipe: Recipe, base: FeatureBank, see
         dirichlet=None,
         small_classes="exclude",
         generalised=False,
+        unlabelled=0,
+        clip_split=None,
+        support_modalities=modalities,
+        query_modalities=modalities,
+        missing=missing,
     )
 
 
@@ -219,6 +255,22 @@ def batch_rows(base: FeatureBank, seed: int, step: int, size: int) -> Tensor:
     """Rows [size] of one batch of base clips, drawn with replacement; a function of (seed, step)."""
     words = counter.words(counter.key(seed, "batch"), np.array([step]), size)[0]
     return torch.from_numpy(counter.below(words, len(base)).astype(np.int64)).to(base.device)
+
+
+def batch_clips(base: FeatureBank, rows: Tensor, task: Protocol) -> dict[str, Stream]:
+    """Streams [M, T, D] of a batch, with the modalities that training has and at its missing rates."""
+    clips = {m: base.tables[m].gather(rows) for m in task.support_modalities or base.tables}
+    keep = {m: s.present.clone() for m, s in clips.items()}
+    for m in task.missing:
+        if m.modality in keep:
+            keep[m.modality] &= torch.rand(len(rows), device=rows.device) >= m.rate
+    if not task.may_lose_all:
+        none_left = ~torch.stack(list(keep.values())).any(0)
+        keep = {m: k | (none_left & clips[m].present) for m, k in keep.items()}
+    return {
+        m: Stream(s.x * keep[m][:, None, None].to(s.x.dtype), keep[m], s.length * keep[m].to(s.length.dtype))
+        for m, s in clips.items()
+    }
 
 
 def make_optimiser(head: Head, recipe: Recipe) -> torch.optim.Optimizer:
@@ -236,8 +288,9 @@ def make_optimiser(head: Head, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def mix_classes(episodes: Episodes, share: float) -> Episodes:
-    """Replace a share of the classes by blends of two: features and words lambda a + (1 - lambda) b, lambda in (.3, .7).
+    """Replace a share of the classes by blends of two.
 
+    Features and words become lambda a + (1 - lambda) b with lambda uniform in (.3, .7).
     Needs the same number of queries for every class. Chance comes from torch's generator.
     """
     batch, ways = episodes.batch, episodes.ways
@@ -245,7 +298,9 @@ def mix_classes(episodes: Episodes, share: float) -> Episodes:
     device = episodes.device
     partner = (torch.arange(ways, device=device) + 1) % ways
     chosen = torch.rand(batch, ways, device=device) < share
-    weight = torch.where(chosen, 0.3 + 0.4 * torch.rand(batch, ways, device=device), torch.ones((), device=device))
+    weight = torch.where(
+        chosen, 0.3 + 0.4 * torch.rand(batch, ways, device=device), torch.ones((), device=device)
+    )
 
     def blend(x: Tensor) -> Tensor:
         w = weight.view(batch, ways, *[1] * (x.ndim - 2)).to(x.dtype)
@@ -254,7 +309,9 @@ def mix_classes(episodes: Episodes, share: float) -> Episodes:
     def blend_stream(s: Stream) -> Stream:
         both = s.present & s.present[:, partner]
         mixed = torch.where(both[..., None, None], blend(s.x), s.x)
-        return Stream(mixed, s.present, torch.where(both, torch.maximum(s.length, s.length[:, partner]), s.length))
+        return Stream(
+            mixed, s.present, torch.where(both, torch.maximum(s.length, s.length[:, partner]), s.length)
+        )
 
     def blend_query(s: Stream) -> Stream:
         def by_class(t: Tensor) -> Tensor:
@@ -282,7 +339,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     # clone: safetensors refuses tensors that share memory
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, dict(about or {}))
+    save_file(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, dict(about or {})
+    )
     os.replace(temporary, path)
 
 
@@ -292,7 +351,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise FsmmError(f"Checkpoint {str(path)!r} cannot be read ({error}); delete it to train anew.") from None
+        raise FsmmError(
+            f"Checkpoint {str(path)!r} cannot be read ({error}); delete it to train anew."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -119,8 +119,8 @@ def _names(value: object) -> bool:
 def draw_per_class(clip_id: list[str], labels: LabelSet, count: int, seed: int) -> np.ndarray:
     """Rows, ascending, of up to ``count`` clips a class.
 
-    Each class keeps min(count, what it has), or more where clips have several labels. A larger count keeps all
-    clips of a smaller one (one label a clip). Clips without a label go.
+    Each class keeps min(count, what it has), or more where clips have several labels. A larger count keeps
+    all clips of a smaller one (one label a clip). Clips without a label go.
     """
     _at_least("per-class", count, 1)
     held = np.zeros(len(labels.class_names), np.int64)

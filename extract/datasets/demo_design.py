@@ -11,8 +11,8 @@ backgrounds, shown one after another, while a synthetic sound plays.
     event          52      20 / 12 / 20      all three     a combination (content, motion, sound)
 
 No value of a factor is in two splits, so novel events are made of contents, motions and sounds never seen in base.
-Within each split two events or more share each content, each motion and each sound (among the novel ones four), so
-no single modality names the event; and knowing one factor tells little about another (a table of it is in docs/demo.md).
+Within each split two events or more share each content, each motion and each sound (four of the novel ones do),
+so no single modality names the event; and one factor tells little about another (docs/demo.md measures it).
 Every split holds pairs of events that differ in one factor only; among the novel ones:
 
     differ in       pair                            what both share
@@ -189,7 +189,10 @@ def events(small: bool = False) -> list[Event]:
     """The event classes, base first, then val, then novel: 52, or 16 of them in the small form."""
     found = []
     for split, table in _TABLE.items():
-        rows = [Event(*line.split(), split) for line in table.strip().splitlines()]
+        rows = [
+            Event(content, motion, sound, split)
+            for content, motion, sound in (line.split() for line in table.strip().splitlines())
+        ]
         found += [rows[i] for i in _SMALL[split]] if small else rows
     return found
 

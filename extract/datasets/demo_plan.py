@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from .demo_design import MOTIONS, SHAPES, SOUNDS, VERSION, Event, content_digit, events, orders
 
@@ -29,7 +28,8 @@ class Clip:
     order: indices of the four scenes as they follow one another. sample: row of ``load_digits``.
     width, height: pixels. fps: frames a second. frames: how many, a multiple of 8. sign: side of the sign as a share
     of the shorter side of the frame. hue: of the ink, degrees. grain: standard deviation of the noise, grey levels.
-    gain: peak of the sound, 0 to 1. sound_rate: Hz. has_sound: whether the file gets a sound track. key: seeds the rest.
+    gain: peak of the sound, 0 to 1. sound_rate: Hz. has_sound: whether the file gets a sound track. key: seeds
+    the rest.
     """
 
     clip_id: str
@@ -54,7 +54,7 @@ class Clip:
     @property
     def path(self) -> str:
         """Where the clip lies in the dataset's folder."""
-        return f"{self.clip_id.rpartition('-')[0]}/{self.clip_id}.mp4"
+        return f"{self.clip_id.partition('-')[0]}/{self.clip_id}.mp4"
 
     @property
     def seconds(self) -> float:
@@ -69,7 +69,7 @@ class Clip:
 class _Slot:
     """What a clip is about, before its looks are drawn."""
 
-    clip_id: str
+    name: str
     content: str
     motion: str
     sound: str
@@ -95,19 +95,33 @@ def plan_clips(small: bool = False, seed: int = 0) -> list[Clip]:
 
 def pictures() -> np.ndarray:
     """The handwriting samples, uint8 [1797, 8, 8] from 0 (paper) to 16 (ink), in scikit-learn's order."""
-    return load_digits().images.astype(np.uint8)
+    return np.asarray(_digits()[0].reshape(-1, 8, 8).astype(np.uint8))
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's handwritten digits: grey values [1797, 64] and which digit each is [1797]."""
+    from sklearn.datasets import load_digits  # takes a second, which the processes that render can save
+
+    values, target = load_digits(return_X_y=True)
+    return values, target
 
 
 def _labelled_slots(classes: list[Event], clips: int, seed: int) -> list[_Slot]:
+    """Clip 0 of every class, then clip 1 of every class and so on: the first clips are of many classes."""
     silent = max(round(SHARE_WITHOUT_SOUND * clips), 1)
-    slots = []
-    for index, event in enumerate(classes):
-        rank = _generator(seed, f"silent/{event.name}").permutation(clips)
-        slots += [
-            _Slot(f"e{index:02d}-{i:02d}", event.content, event.motion, event.sound, index, bool(rank[i] >= silent))
-            for i in range(clips)
-        ]
-    return slots
+    ranks = [_generator(seed, f"silent/{event.name}").permutation(clips) for event in classes]
+    return [
+        _Slot(
+            f"e{index:02d}-{i:02d}",
+            event.content,
+            event.motion,
+            event.sound,
+            index,
+            bool(ranks[index][i] >= silent),
+        )
+        for i in range(clips)
+        for index, event in enumerate(classes)
+    ]
 
 
 def _unlabelled_slots(classes: list[Event], clips: int, seed: int) -> list[_Slot]:
@@ -134,8 +148,11 @@ def _samples(contents: list[str], seed: int) -> list[int]:
     A digit's samples are dealt in one shuffled order, from the front for round signs and from the back for square ones:
     a sample comes twice only where both shapes need more than there are, and never twice with one shape.
     """
-    target = load_digits().target
-    decks = {digit: _generator(seed, f"digit/{digit}").permutation(np.flatnonzero(target == digit)) for digit in range(10)}
+    target = _digits()[1]
+    decks = {
+        digit: _generator(seed, f"digit/{digit}").permutation(np.flatnonzero(target == digit))
+        for digit in range(10)
+    }
     dealt: Counter[str] = Counter()
     samples = []
     for content in contents:
@@ -146,14 +163,16 @@ def _samples(contents: list[str], seed: int) -> list[int]:
 
 
 def _orders(labelled: int, clips: int, seed: int) -> list[tuple[int, ...]]:
-    """Orders of the scenes: each as often among the labelled clips (and among the rest), dealt without regard to events."""
+    """Orders of the scenes: each as often among the labelled clips (and the rest), dealt whatever the event."""
     known, draws = orders(), _generator(seed, "orders")
     parts = [draws.permutation(np.arange(n) % len(known)) for n in (labelled, clips - labelled)]
     return [known[i] for i in np.concatenate(parts)]
 
 
 def _draw_looks(slot: _Slot, order: tuple[int, ...], sample: int, small: bool, seed: int) -> Clip:
-    key = _number(seed, slot.clip_id, "small" if small else "full")
+    # Features are cached by clip id, so clips that differ must not share one.
+    clip_id = f"{'s' if small else ''}{slot.name}{f'-seed{seed}' if seed else ''}"
+    key = _number(seed, clip_id)
     draws = _generator(key, "looks")
     width, height = (64, 64) if small else SIZES[draws.integers(len(SIZES))]
     fps = 8 if small else RATES[draws.integers(len(RATES))]
@@ -161,7 +180,7 @@ def _draw_looks(slot: _Slot, order: tuple[int, ...], sample: int, small: bool, s
     fewest, most = math.ceil(SECONDS[0] * fps / 8), math.floor(SECONDS[1] * fps / 8)
     frames = 8 * (fewest if small else int(draws.integers(fewest, most + 1)))
     return Clip(
-        clip_id=slot.clip_id,
+        clip_id=clip_id,
         content=slot.content,
         motion=slot.motion,
         sound=slot.sound,

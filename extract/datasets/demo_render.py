@@ -1,6 +1,6 @@
 """The pictures of a demo clip: a sign with a handwritten digit that moves before four textured backgrounds.
 
-A ball that drifts behind the sign and the unsteadiness of the sign itself are there to make the motion less than obvious.
+A ball that drifts behind the sign, and the sign's own unsteadiness, make the motion less than obvious.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def render(clip: Clip, picture: np.ndarray) -> Iterator[np.ndarray]:
         if grain is not None:
             top, left = draws.integers(0, 32, 2)
             noise = grain[top : top + clip.height, left : left + clip.width]
-            frame += noise
+            frame = frame + noise
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
@@ -89,7 +89,7 @@ def _strokes(picture: np.ndarray, draws: np.random.Generator) -> np.ndarray:
     padded = np.pad(picture.astype(np.float32), 2)
     scale = _SPRITE * draws.uniform(0.66, 0.74) / 8  # the digit's 8 pixels fill about 0.7 of the sign
     matrix = cv2.getRotationMatrix2D((5.5, 5.5), draws.uniform(-8, 8), scale)
-    matrix[:, 2] += _SPRITE / 2 - 5.5
+    matrix[:, 2] = matrix[:, 2] + (_SPRITE / 2 - 5.5)
     large = cv2.warpAffine(padded, matrix, (_SPRITE, _SPRITE), flags=cv2.INTER_CUBIC)
     part = np.clip((cv2.GaussianBlur(large, (0, 0), 2.5) - _INK_FROM) / (_INK_TO - _INK_FROM), 0, 1)
     return np.asarray(part * part * (3 - 2 * part))
@@ -119,8 +119,7 @@ def _paste(frame: np.ndarray, sprite: np.ndarray, place: np.ndarray) -> None:
     matrix[:, 2] += centre - middle - (left, top)
     seen = cv2.warpAffine(sprite, matrix, (int(right - left), int(bottom - top)), flags=cv2.INTER_LINEAR)
     part = frame[top:bottom, left:right]
-    part *= 1 - seen[..., 3:]
-    part += seen[..., :3]
+    part[...] = part * (1 - seen[..., 3:]) + seen[..., :3]
 
 
 def _grain(clip: Clip, draws: np.random.Generator) -> np.ndarray | None:
@@ -138,22 +137,25 @@ def _path(clip: Clip, moments: np.ndarray, draws: np.random.Generator) -> np.nda
     reach = draws.uniform(0.19, 0.25)
     x, y, scale, angle = _MOVES[clip.motion](moments, reach, draws)
     zero = np.zeros_like(moments)
-    aside = draws.uniform(-0.04, 0.04, 2) + _shake(clip, draws)
+    aside = draws.uniform(-0.04, 0.04, 2) + _shake(moments * clip.seconds, clip.draws("shake"))
     return np.stack([x + aside[:, 0], y + aside[:, 1], clip.sign * (zero + scale), zero + angle], 1)
 
 
-def _shake(clip: Clip, draws: np.random.Generator) -> np.ndarray:
+def _shake(seconds: np.ndarray, draws: np.random.Generator) -> np.ndarray:
     """An unsteady hand, [frames, 2] shares of the short side: its speed is of the order of the motions' own."""
-    seconds = np.arange(clip.frames)[:, None, None] / clip.fps
-    waves = np.sin(2 * np.pi * (draws.uniform(0.7, 3.0, (2, 3)) * seconds + draws.uniform(0, 1, (2, 3))))
+    waves = np.sin(
+        2 * np.pi * (draws.uniform(0.7, 3.0, (2, 3)) * seconds[:, None, None] + draws.uniform(0, 1, (2, 3)))
+    )
     return np.asarray(0.012 * waves.sum(2) / draws.uniform(1.0, 3.0))
 
 
 def _drift(moments: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """Where the ball is, as :func:`_path`: it crosses the frame in any direction and has nothing to do with the class."""
+    """Where the ball is, as :func:`_path`: it crosses the frame in any direction, whatever the class."""
     bearing, aside = draws.uniform(0, 2 * np.pi), draws.uniform(-0.5, 0.5)
     along = np.array([np.cos(bearing), np.sin(bearing)])
-    place = np.outer(draws.uniform(0.5, 1.2) * (moments - draws.uniform(0.2, 0.8)), along) + aside * along[::-1] * (-1, 1)
+    place = np.outer(draws.uniform(0.5, 1.2) * (moments - draws.uniform(0.2, 0.8)), along) + aside * along[
+        ::-1
+    ] * (-1, 1)
     size = np.full((len(moments), 1), draws.uniform(0.15, 0.35))
     return np.concatenate([place, size, np.zeros_like(size)], 1)
 
@@ -172,7 +174,12 @@ def _line(dx: float, dy: float) -> Callable[..., _Move]:
 
 def _turn(dx: float, dy: float) -> Callable[..., _Move]:
     """First along (dx, dy), then back."""
-    return lambda t, reach, draws: (reach * dx * _there_and_back(t), reach * dy * _there_and_back(t), 1.0, 0.0)
+    return lambda t, reach, draws: (
+        reach * dx * _there_and_back(t),
+        reach * dy * _there_and_back(t),
+        1.0,
+        0.0,
+    )
 
 
 def _spin(sense: int) -> Callable[..., _Move]:

@@ -157,7 +157,6 @@ def _chirps(take: _Take) -> np.ndarray:
     return _glide(take, 2800 + 9000 * since) * np.clip(1 - since / 0.09, 0, 1) * phrase
 
 
-
 def _rise_then_fall(take: _Take) -> np.ndarray:
     return _glide(take, 450 * 4 ** (1 - abs(2 * take.t / take.t[-1] - 1)))
 

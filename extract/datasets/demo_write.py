@@ -1,106 +1,32 @@
-"""Demo clips as files: h264 and AAC in mp4, each whole or absent, made by all cores."""
+"""Demo clips as files: h264 and AAC in mp4, each whole or absent."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
-from ...errors import FsmmError
-from .demo_plan import Clip, pictures
+from .demo_plan import Clip
 from .demo_render import render
 from .demo_sound import sound_of
 
-_BATCH = 16  # clips a task of a worker
-# Starting a process costs about a second; so many frames are rendered in that time.
-_FRAMES_WORTH_A_PROCESS = 4_000
+# Of the presets that take about this time, veryfast makes the smallest files. With mbtree, two encodings of the same
+# frames differed on a machine with AVX-512; without it they never did.
+_X264 = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
+_STALE = 3600.0  # seconds after which an unfinished file must be that of a process that was killed
 
 
-def write_clips(
-    clips: Sequence[Clip],
-    folder: Path,
-    workers: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> int:
-    """Make those of the clips that are not yet in ``folder``; returns how many were made.
+def write_clip(clip: Clip, picture: np.ndarray, folder: Path) -> None:
+    """Render one clip to ``folder / clip.path``, whole or not at all.
 
-    workers: processes; None for one a core, fewer where there is little to do. The files are the same for any number.
-    progress: called with the count of clips newly finished, also at once with those that were there before.
-    Raises FsmmError where the folder cannot be written or the codecs are missing.
+    picture: its handwriting, uint8 [8, 8], 0 to 16. Raises OSError or av.FFmpegError where the file cannot
+    be written, ValueError where this FFmpeg has no encoder for h264 or AAC.
     """
-    missing = [clip for clip in clips if not (folder / clip.path).is_file()]
-    tell = progress or (lambda done: None)
-    tell(len(clips) - len(missing))
-    if not missing:
-        return 0
-    handwriting = pictures()
-    jobs = [(clip, handwriting[clip.sample]) for clip in missing]
-    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
-    if workers is None:
-        workers = _useful_workers(missing)
-    try:
-        if workers > 1:
-            batches = _in_processes(batches, folder, workers, tell)
-        for batch in batches:
-            tell(_write_batch(batch, folder))
-    except (OSError, ValueError) as error:  # av's errors are kinds of these
-        raise FsmmError(
-            f"The demo clips could not be written to {str(folder)!r} ({error}); check free space and permissions, "
-            "or name another folder with --data."
-        ) from None
-    return len(missing)
-
-
-_Job = tuple[Clip, np.ndarray]
-
-
-def _in_processes(
-    batches: list[list[_Job]], folder: Path, workers: int, tell: Callable[[int], None]
-) -> list[list[_Job]]:
-    """Make the batches in processes; returns those left over where the processes could not be kept alive."""
-    # Processes are spawned, not forked: a fork of a process with threads (torch, OpenCV) may hang.
-    context = multiprocessing.get_context("spawn")
-    done = set()
-    try:
-        with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
-            tasks = {pool.submit(_write_batch, batch, folder): i for i, batch in enumerate(batches)}
-            try:
-                for task in as_completed(tasks):
-                    tell(task.result())
-                    done.add(tasks[task])
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool:
-        # Spawning needs an importable main module, which scripts on standard input do not have.
-        return [batch for i, batch in enumerate(batches) if i not in done]
-    return []
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-
-
-def _useful_workers(clips: Iterable[Clip]) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(cores, sum(clip.frames for clip in clips) // _FRAMES_WORTH_A_PROCESS), 1)
-
-
-def _write_batch(batch: Sequence[_Job], folder: Path) -> int:
-    for clip, picture in batch:
-        write_clip(clip, picture, folder / clip.path)
-    return len(batch)
-
-
-def write_clip(clip: Clip, picture: np.ndarray, path: Path) -> None:
-    """Render one clip and write it as mp4 at ``path``, whole or not at all. picture: uint8 [8, 8], 0 to 16."""
+    path = folder / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -111,11 +37,26 @@ def write_clip(clip: Clip, picture: np.ndarray, path: Path) -> None:
         raise
 
 
+def missing_clips(clips: Sequence[Clip], folder: Path) -> list[Clip]:
+    """The clips that have no file in ``folder`` yet."""
+    return [clip for clip in clips if not (folder / clip.path).is_file()]
+
+
+def sweep(folder: Path) -> None:
+    """Delete what processes that were killed left unfinished."""
+    for path in folder.glob("*/.*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
+        except OSError:  # another process was faster, or may and we may not; it is not in the way
+            continue
+
+
 def _encode(clip: Clip, picture: np.ndarray, path: Path) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=clip.fps, options={"preset": "veryfast", "crf": "23"})
+        video = container.add_stream("libx264", rate=clip.fps, options=_X264)
         video.width, video.height, video.pix_fmt = clip.width, clip.height, "yuv420p"
-        video.codec_context.thread_count = 1  # the processes already use all cores
+        video.codec_context.thread_count = 1  # other processes use the other cores
         sound = container.add_stream("aac", rate=clip.sound_rate, layout="mono") if clip.has_sound else None
         for image in render(clip, picture):
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

@@ -170,8 +170,8 @@ def _posts(posts: list[int]) -> str:
 def label_set(tables: Tables, name: str, posts: list[int]) -> LabelSet:
     """The label set over ``posts``.
 
-    Its classes come from all rows of the files and have a fixed order: by number where the files have numbers,
-    else by name.
+    Its classes come from all rows of the files and have a fixed order: by number where the files have
+    numbers, else by name.
     """
     cells = dict(tables.cells[name])
     numbered = bool(cells) and all(_number(cell) is not None for cell in cells.values())

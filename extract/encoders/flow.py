@@ -35,7 +35,7 @@ class DisHof(BaseEncoder):
     motion keeps its scale.
     """
 
-    preprocessing = "160 crop, 2 DIS (medium) pairs a segment; hof 9, speed 7, mbh 8+8, mean 2 over 3x3; root, unit blocks"
+    preprocessing = "160 crop, 2 DIS (medium) pairs a segment; hof 9, speed 7, mbh 8+8, mean 2 over 3x3"
     batch_clips = 64
 
     def __init__(self, spec: Spec) -> None:
@@ -56,7 +56,7 @@ class DisHof(BaseEncoder):
 class FlowRgb(BaseEncoder):
     """EfficientNet-Lite0 over colour-coded flow, one vector a segment: [T, 1280]."""
 
-    preprocessing = "224 crop, DIS (medium) of one pair a segment, colour wheel full at 5 % of the side a step, (x-127)/128"
+    preprocessing = "224 crop, one DIS (medium) pair a segment, colours full at 5 %, (x-127)/128"
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)

@@ -67,7 +67,7 @@ def log_mel(windows: np.ndarray) -> np.ndarray:
     """Samples [m, n] to natural log mel energies [m, frames, 64]."""
     frames = np.lib.stride_tricks.sliding_window_view(windows, WINDOW, axis=-1)[:, ::STEP]
     power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW + 1)[:-1].astype(np.float32), FFT)) ** 2
-    return np.log(power @ mel_filters() + _FLOOR)
+    return np.log(power.astype(np.float32) @ mel_filters() + _FLOOR)
 
 
 def mel(hertz: np.ndarray | float) -> np.ndarray:
@@ -82,11 +82,12 @@ def mel_filters() -> np.ndarray:
     at = mel(np.linspace(0, RATE / 2, FFT // 2 + 1))[:, None]
     rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - at) / (edges[2:] - edges[1:-1])
-    return np.maximum(np.minimum(rising, falling), 0.0)
+    return np.maximum(np.minimum(rising, falling), 0.0).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def _dct() -> np.ndarray:
     """Orthonormal cosines [64, 20], without the constant one: the level has its own feature."""
     order = np.arange(1, CEPS + 1)
-    return np.sqrt(2.0 / MELS) * np.cos(np.pi / MELS * (np.arange(MELS)[:, None] + 0.5) * order)
+    waves = np.cos(np.pi / MELS * (np.arange(MELS)[:, None] + 0.5) * order)
+    return (np.sqrt(2.0 / MELS) * waves).astype(np.float32)

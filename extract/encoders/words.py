@@ -1,9 +1,7 @@
-"""Class words to vectors by static embeddings: Potion (tokens of a distilled sentence model), GloVe, or the
-user's own.
+"""Class words to vectors by static embeddings: Potion, GloVe, or the user's own.
 
 Pennington, Socher and Manning, "GloVe: Global Vectors for Word Representation", EMNLP 2014. Potion: Minish
-Lab's model2vec. A text of which nothing is known has no vector: its array is [0, E], which the cache
-records as absent.
+Lab's model2vec. A text of which no word is known has no vector: an error of that text, never zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import WeightsError
+from ...errors import DecodeError, WeightsError
 from ..contract import TextNeed
 from .base import BaseEncoder, Spec
 
@@ -25,7 +23,10 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 class WordEncoder(BaseEncoder):
-    """Strings to the mean of the vectors of their known words: [1, E] each, or [0, E] where none is known."""
+    """Strings to the mean of the vectors of their known words: [1, E] each.
+
+    ``encode`` raises DecodeError for a text of which no word is known.
+    """
 
     need = TextNeed()
     batch_clips = 256
@@ -51,8 +52,9 @@ class WordEncoder(BaseEncoder):
         result = []
         for text in batch:
             rows, _ = self.rows(str(text))
-            vectors = np.asarray(table[rows], np.float32)
-            result.append(self.pool(vectors)[None] if rows else np.zeros((0, table.shape[1]), np.float32))
+            if not rows:
+                raise DecodeError(f"Encoder {self.name!r} has no vector for any word of {text!r}.")
+            result.append(self.pool(np.asarray(table[rows], np.float32))[None])
         return result
 
 

@@ -84,9 +84,9 @@ def video(
 ) -> Path:
     """Write a video and return its path.
 
-    times: presentation time of each frame in milliseconds, for a variable rate. container: format name where the
-    path's extension does not tell it. matrix: 9 numbers of a display matrix. sound: hertz of a tone beside it,
-    ``seconds`` long (as long as the pictures).
+    times: presentation time of each frame in milliseconds, for a variable rate. container: format name where
+    the path's extension does not tell it. matrix: 9 numbers of a display matrix. sound: hertz of a tone
+    beside it, ``seconds`` long (as long as the pictures).
     """
     count = len(times) if times is not None else frames
     with av.open(str(path), "w", format=container, container_options=container_options or {}) as file:

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where the demo's clips, cache and runs lie; DEMO=small makes the short form.
+DEMO ?= full
+DEMO_HOME ?= fsmm-demo
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test test-fast bench lint format install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fsmm needs Python 3.10 or newer; set PYTHON=python3.11, say.")'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing; install it first (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[extract,report,dev]"
+	@touch $@
+
+demo: install
+	@$(BIN)/python scripts/demo.py --form $(DEMO) --home $(DEMO_HOME)
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests
+
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not network" tests
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+# mypy wants the package under its own name, whatever this folder is called
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/typed && ln -sfn $(CURDIR) $(VENV)/typed/fsmm
+	cd $(VENV)/typed && ../bin/mypy --config-file fsmm/pyproject.toml -p fsmm
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO_HOME)

@@ -1,0 +1,110 @@
+"""Extraction: clips a second of each stage alone, of the whole, and how near the whole comes to its bound.
+
+The bound: decoding and preparing spread over all cores, or encoding in the one process, whichever takes longer;
+where both share the same cores (no accelerator), their sum over the cores.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+CLIPS = 48
+_STREAMS = ("frame/efficientnet-lite0", "flow/dis-hof", "audio/yamnet")
+_WITHOUT_WEIGHTS = ("flow/dis-hof", "audio/logmel-mfcc")
+Row = dict[str, Any]
+
+
+def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> list[Row]:
+    """Rows with stage, clips_per_second, seconds and note. Demo clips are made in ``data`` (else in a passing folder).
+
+    Encoders whose weights are not on this machine are left out: nothing is downloaded.
+    """
+    from fsmm.extract.choose import build_encoders, choose_streams, pick_device
+    from fsmm.extract.contract import Sampling
+    from fsmm.extract.datasets import load
+    from fsmm.extract.datasets.base import DatasetOptions
+    from fsmm.extract.encoders import state
+
+    ready = [name for name in _STREAMS if state(name.partition("/")[2]) == "ready"]
+    chosen = choose_streams(ready if len(ready) > 1 else _WITHOUT_WEIGHTS, None)
+    device = pick_device(device)
+    encoders = build_encoders(chosen, {}, device)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = data or Path(scratch) / "demo"
+        folder.mkdir(parents=True, exist_ok=True)
+        options = DatasetOptions(small=True, limit=clips)
+        sources = load("demo", folder, options).sources
+        stages = _stages(sources, encoders, Sampling())
+        whole = _whole(folder, Path(scratch) / "cache", [str(name) for name in chosen], options, device)
+    return [*stages, *_against_bound(stages, whole, device)]
+
+
+def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
+    """Each stage by itself in this process, decoding and preparing with one thread."""
+    import cv2
+
+    from fsmm.extract.decode import decode
+    from fsmm.extract.worker import READY, _prepare
+
+    cv2.setNumThreads(1)
+    needs = {encoder.need for encoder in encoders}
+    decoded, seconds = _timed(lambda: [decode(s, c, needs, sampling) for c, s in sources.items()])
+    rows = [_row("decode (1 core)", len(sources), seconds, f"{len(needs)} needs in one pass")]
+    for encoder in encoders:
+        name = f"{encoder.modality}/{encoder.name}"
+        parts, seconds = _timed(lambda e=encoder: [_prepare(e, clip) for clip in decoded])
+        rows.append(_row(f"prepare {name} (1 core)", len(sources), seconds))
+        ready = [part.value for part in parts if part.state == READY]
+        encoder.encode(ready[:1])  # the network is loaded here
+        size = encoder.batch_clips
+        batches = [ready[i : i + size] for i in range(0, len(ready), size)]
+        _, seconds = _timed(lambda e=encoder, b=batches: [e.encode(batch) for batch in b])
+        rows.append(_row(f"encode {name}", len(ready), seconds, f"batches of {size}"))
+    return rows
+
+
+def _whole(data: Path, cache: Path, streams: list[str], options: Any, device: str) -> Any:
+    import fsmm
+
+    return fsmm.extract("demo", data, cache, streams, options=options, device=device, quiet=True)
+
+
+def _against_bound(stages: Sequence[Row], whole: Any, device: str) -> list[Row]:
+    from fsmm.extract.pool import default_workers
+
+    cores = default_workers()
+    workers = sum(row["seconds"] for row in stages if not row["stage"].startswith("encode"))
+    encoders = sum(row["seconds"] for row in stages if row["stage"].startswith("encode"))
+    bound = (workers + encoders) / cores if device == "cpu" else max(workers / cores, encoders)
+    took = (whole.done + whole.failed) / whole.clips_per_second
+    note = f"{whole.workers} workers, encoder busy {whole.encoder_busy:.0%}"
+    return [
+        _row("whole", whole.clips, took, note),
+        _row("bound", whole.clips, bound, f"{bound / took:.0%} of it reached on {device} with {cores} cores"),
+    ]
+
+
+def _row(stage: str, clips: int, seconds: float, note: str = "") -> Row:
+    rate = clips / seconds if seconds else float("inf")
+    return {"stage": stage, "clips_per_second": rate, "seconds": seconds, "note": note}
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'stage':42} {'clips/s':>9} {'seconds':>8}  note")
+    for row in run():
+        print(f"{row['stage']:42} {row['clips_per_second']:9.1f} {row['seconds']:8.2f}  {row['note']}")
+
+
+if __name__ == "__main__":
+    main()

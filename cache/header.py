@@ -1,0 +1,110 @@
+"""The seal of our HDF5 files: 512 bytes before the HDF5 data that name the kind, the schema and a SHA-256.
+
+    fsmm-shard 1 sha256=<hex of all bytes after byte 512>\\n      padded with zeros to 512 bytes
+
+HDF5 calls such a region a user block and skips it, so any reader opens the file as it is. The seal is written last
+and checked first: HDF5's own parser need not survive damaged metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+
+from .._version import __version__
+from ..errors import CacheError
+from .schema import SCHEMA_VERSION
+
+HEADER_BYTES = 512
+_LINE = re.compile(rb"(fsmm-[a-z]+) (\d{1,9}) sha256=")
+
+
+def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None:
+    """Write an HDF5 file beside its place, seal it, flush it, and rename it there: whole or absent.
+
+    ``fill`` puts the contents into the open file. Raises CacheError where the file cannot be written (no space, no
+    permission); whatever else ``fill`` raises passes through. In neither case is anything left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w", userblock_size=HEADER_BYTES) as file:
+            fill(file)
+        with open(temporary, "rb+") as raw:
+            raw.write(_header(kind, file_digest(temporary), SCHEMA_VERSION))
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where closing a file fails
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:200]
+        raise CacheError(f"{str(path)!r} could not be written: {reason}.") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of everything after the header, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(HEADER_BYTES)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def header_is_right(path: Path, kind: str, schema: int = SCHEMA_VERSION) -> bool:
+    """Whether the header is, byte for byte, the one of a file of this kind, schema and contents."""
+    with open(path, "rb") as file:
+        return file.read(HEADER_BYTES) == _header(kind, file_digest(path), schema)
+
+
+def header_kind(path: Path) -> str | None:
+    """The kind that the header claims, whatever lies behind it; None where it is no header of ours."""
+    with open(path, "rb") as file:
+        found = _LINE.match(file.read(HEADER_BYTES))
+    return found[1].decode() if found else None
+
+
+def refuse_other_schema(path: Path, kind: str) -> None:
+    """Raise CacheError where the file is whole and another schema's; a damaged digit of the header is not that."""
+    with open(path, "rb") as file:
+        found = _LINE.match(file.read(HEADER_BYTES))
+    if not found or found[1].decode() != kind or (schema := int(found[2])) == SCHEMA_VERSION:
+        return
+    if header_is_right(path, kind, schema):  # so the HDF5 part is whole, and safe to open
+        with h5py.File(path, "r") as file:
+            check_schema(file, path, kind)
+
+
+def check_schema(file: h5py.File, path: Path, kind: str) -> None:
+    """Refuse files that are not ours or of another schema version, with one sentence."""
+    if file.attrs.get("kind") != kind:
+        raise CacheError(f"{str(path)!r} is not an {kind} file.")
+    found = int(file.attrs.get("schema", 0))
+    if found != SCHEMA_VERSION:
+        raise CacheError(
+            f"{str(path)!r} has cache schema {found}; this fsmm {__version__} reads schema {SCHEMA_VERSION}: "
+            "use the fsmm that wrote it, or extract again into a new cache."
+        )
+
+
+def _header(kind: str, digest: str, schema: int) -> bytes:
+    return f"{kind} {schema} sha256={digest}\n".encode().ljust(HEADER_BYTES, b"\0")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system allows a folder to be flushed."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,89 @@
+"""The ``fsmm`` command. Commands live in cli_*.py; nothing heavy is imported until one runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import cli_cache, cli_eval, cli_extract
+from ._version import __version__
+from .console import Verbosity, set_verbosity
+from .errors import FsmmError
+
+app = typer.Typer(
+    name="fsmm",
+    help="Few-shot learning on multimodal video: extract features once, then evaluate every method over the cache.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"fsmm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more of what is done.")] = False,
+) -> None:
+    set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
+
+
+cli_extract.register(app)
+cli_eval.register(app)
+cli_cache.register(app)
+
+
+def main() -> None:
+    """Run the command line: stated failures are one sentence on standard error and an exit code, no traceback."""
+    try:
+        # standalone_mode off, so that interruption and usage errors get our exit codes and sentences
+        code = app(standalone_mode=False)
+    except FsmmError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("Interrupted; run the same command again to continue.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        sys.exit(_other(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _other(error: Exception) -> int:
+    """Exit code of an error that is not ours; click's own usage errors are sentences already."""
+    import click
+
+    if isinstance(error, click.exceptions.Abort):
+        _say("Interrupted; run the same command again to continue.")
+        return 130
+    if isinstance(error, click.exceptions.ClickException):
+        _say(error.format_message() + " See the command's --help.")
+        return 2
+    if isinstance(error, OSError):
+        _say(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        return 1
+    raise error
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"fsmm: {sentence}", err=True)
+
+
+if __name__ == "__main__":
+    main()

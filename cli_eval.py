@@ -1,0 +1,214 @@
+"""``fsmm episode-eval`` and ``fsmm methods``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from . import console
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .studies.episode_eval import Progress
+
+
+def register(app: typer.Typer) -> None:
+    app.command("episode-eval")(episode_eval)
+    app.command("methods")(methods)
+
+
+def episode_eval(
+    method: Annotated[
+        str, typer.Option(help="A method of `fsmm methods`; protonet-lf is ProtoNet with late fusion.")
+    ],
+    dataset: Annotated[
+        Optional[str], typer.Option(help="Name in the cache; may be left out if it is alone.")
+    ] = None,
+    cache: Annotated[
+        Optional[Path], typer.Option(help="Cache folder (else FSMM_CACHE, else the user's).")
+    ] = None,
+    streams: Annotated[Optional[str], typer.Option(help="Streams to load, such as frame/NAME,audio.")] = None,
+    modalities: Annotated[Optional[str], typer.Option(help="Modalities to use, such as frame,audio.")] = None,
+    fusion: Annotated[Optional[str], typer.Option(help="ec, ea or lf for methods of one modality.")] = None,
+    n_way: Annotated[str, typer.Option(help="Classes an episode: 5, or 5-10 at random, or 0 for all.")] = "5",
+    k_shot: Annotated[
+        str, typer.Option(help="Supports a class: 1, or 1-5 at random, or 0 for zero-shot.")
+    ] = "1",
+    n_query: Annotated[int, typer.Option(help="Queries a class.")] = 15,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to evaluate.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
+    train_seed: Annotated[Optional[int], typer.Option(help="Seed of training (default: --seed).")] = None,
+    split: Annotated[str, typer.Option(help="base, val, novel or all classes.")] = "novel",
+    label_set: Annotated[Optional[str], typer.Option(help="Label set (else the dataset's default).")] = None,
+    class_split: Annotated[str, typer.Option(help="Which of the named class splits.")] = "default",
+    clip_split: Annotated[
+        Optional[str], typer.Option(help="Only clips of this split of the dataset's own.")
+    ] = None,
+    support_modalities: Annotated[
+        Optional[str], typer.Option(help="Cross-modal: what supports carry.")
+    ] = None,
+    query_modalities: Annotated[Optional[str], typer.Option(help="Cross-modal: what queries carry.")] = None,
+    missing: Annotated[Optional[list[str]], typer.Option(help="audio=0.5@query; repeatable.")] = None,
+    may_lose_all: Annotated[bool, typer.Option(help="Clips may lose every modality.")] = False,
+    dirichlet: Annotated[
+        Optional[float], typer.Option(help="Draw query classes by Dirichlet(alpha).")
+    ] = None,
+    small_classes: Annotated[
+        str, typer.Option(help="Classes too small: refuse, exclude or short.")
+    ] = "refuse",
+    unlabelled: Annotated[int, typer.Option(help="Unlabelled clips an episode.")] = 0,
+    normalise: Annotated[str, typer.Option(help="Features: l2, centre-l2 or none.")] = "l2",
+    words: Annotated[str, typer.Option(help="Word stream, auto, or none.")] = "auto",
+    setting: Annotated[
+        Optional[list[str]], typer.Option("--set", help="key=value of the head; train.KEY=.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16 feature tables.")] = "float32",
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the run (else beside the dataset).")] = None,
+    retrain: Annotated[bool, typer.Option(help="Train again even if a checkpoint fits.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Evaluate a method on episodes; trains it on base classes first where it learns."""
+    from .heads.registry import find
+
+    find(method)  # an unknown name is refused before anything heavy is imported
+    from .episodes.protocol import Missing, Protocol, parse_range
+    from .studies.episode_eval import episode_eval as run_eval
+
+    if small_classes not in ("refuse", "exclude", "short"):
+        raise UsageError(f"--small-classes {small_classes!r} is not known; use refuse, exclude or short.")
+    protocol = Protocol(
+        n_way=parse_range("n-way", n_way),
+        k_shot=parse_range("k-shot", k_shot),
+        n_query=n_query,
+        split=split,
+        label_set=label_set,
+        class_split=class_split,
+        clip_split=clip_split,
+        seed=seed,
+        support_modalities=names(support_modalities),
+        query_modalities=names(query_modalities),
+        missing=tuple(Missing.parse(text) for text in missing or ()),
+        may_lose_all=may_lose_all,
+        dirichlet=dirichlet,
+        small_classes=small_classes,  # type: ignore[arg-type]
+        unlabelled=unlabelled,
+    )
+    with bars() as progress:
+        run = run_eval(
+            method,
+            dataset,
+            cache,
+            protocol=protocol,
+            episodes=episodes,
+            streams=names(streams),
+            modalities=names(modalities),
+            fusion=fusion,
+            settings=pairs(setting),
+            normalise=normalise,
+            words=None if words == "none" else words,
+            train_seed=train_seed,
+            device=device,
+            dtype=dtype,
+            out=out,
+            retrain=retrain,
+            progress=progress,
+        )
+    if json:
+        console.print_json(run.metrics)
+    else:
+        show(run.metrics)
+
+
+def methods(json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """List the methods: paper, year, regime, transductive or not, modalities."""
+    from .heads.registry import rows
+
+    if json:
+        console.print_json(rows())
+        return
+    table = [
+        (
+            str(r["name"]),
+            str(r["paper"]),
+            str(r["year"]),
+            str(r["regime"]),
+            "yes" if r["transductive"] else "no",
+            str(r["modalities"]),
+            str(r["words"]),
+        )
+        for r in rows()
+    ]
+    console.print_table(
+        "",
+        ("method", "paper", "year", "regime", "transductive", "modalities", "words"),
+        table,
+        "Methods of one modality take several by fusion: NAME-ec, NAME-ea, NAME-lf (or --fusion).",
+    )
+
+
+def show(metrics: Mapping[str, Any]) -> None:
+    """The table a person reads after a run."""
+    streams = " + ".join(metrics["streams"].values())
+    rows = [
+        ("accuracy", f"{100 * metrics['accuracy']:.2f} %"),
+        ("± over episode draws (95 %)", _percent(metrics["ci95"])),
+        ("± over clips of these classes", _percent(metrics["ci95_clips"])),
+        ("± over classes", _percent(metrics["ci95_classes"])),
+        ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
+        ("streams", streams),
+        ("class words", metrics["words"] or "none"),
+        ("training", f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"),
+        ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
+        ("run", metrics["out"]),
+    ]
+    if metrics["excluded_classes"]:
+        rows.insert(4, ("classes left out as too small", str(len(metrics["excluded_classes"]))))
+    fusion = f" ({metrics['fusion'].upper()})" if metrics["fusion"] else ""
+    where = f"{metrics['dataset']}, {metrics['split']} classes"
+    title = f"{metrics['method']}{fusion} on {where}: {metrics['protocol_text']}"
+    console.print_table(title, ("", "value"), rows)
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """A progress callback that shows one bar a phase (training, evaluation)."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        shown: dict[str, Any] = {}
+
+        def update(phase: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if phase not in shown:
+                stack.close()
+                shown.clear()
+                shown[phase] = stack.enter_context(console.progress(phase))
+            shown[phase](done, total, console.figures_text(figures))
+
+        yield update
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """``a,b`` as ("a", "b"); None stays None."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip()) or None
+
+
+def pairs(texts: list[str] | None) -> dict[str, str]:
+    """``key=value`` texts as a dict. Raises UsageError for any other form."""
+    found = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {text!r} is not of the form key=value.")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _percent(value: float | None) -> str:
+    return "no value (see docs/statistics.md)" if value is None else f"{100 * value:.2f} %"

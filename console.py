@@ -1,0 +1,143 @@
+"""What the commands print: verbosity, progress on standard error, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Verbosity(enum.IntEnum):
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_verbosity = Verbosity.NORMAL
+
+
+def set_verbosity(value: Verbosity) -> None:
+    global _verbosity
+    _verbosity = value
+
+
+def verbosity() -> Verbosity:
+    return _verbosity
+
+
+def note(sentence: str) -> None:
+    """A line on standard error, unless --quiet."""
+    if _verbosity > Verbosity.QUIET:
+        print(sentence, file=sys.stderr, flush=True)
+
+
+def detail(sentence: str) -> None:
+    """A line on standard error with --verbose."""
+    if _verbosity >= Verbosity.VERBOSE:
+        print(sentence, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+    """A table on standard output, as wide as it needs to be where that is not a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title or None,
+        caption=caption or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+class Bar(Protocol):
+    def __call__(self, done: int, total: int, text: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Bar]:
+    """Progress of one long job on standard error: share done, rate, time left.
+
+    On a terminal a bar; elsewhere a line at most every ten seconds; nothing with --quiet.
+    """
+    if _verbosity == Verbosity.QUIET:
+        yield lambda done, total, text="": None
+    elif sys.stderr.isatty():
+        with _rich_bar(label) as bar:
+            yield bar
+    else:
+        yield _Lines(label)
+
+
+@contextmanager
+def _rich_bar(label: str) -> Iterator[Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    started = time.perf_counter()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(label, total=None, rate="", text="")
+
+        def update(done: int, total: int, text: str = "") -> None:
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            bars.update(
+                task,
+                completed=done,
+                total=total,
+                rate=f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s",
+                text=text,
+            )
+
+        yield update
+
+
+class _Lines:
+    """Progress where no terminal listens: a line at most every ten seconds."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.started = self.last = time.perf_counter()
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        now = time.perf_counter()
+        if now - self.last < 10:
+            return
+        self.last = now
+        rate = done / (now - self.started)
+        left = (total - done) / max(rate, 1e-9)
+        print(
+            f"{self.label}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left {text}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def figures_text(figures: Mapping[str, float]) -> str:
+    """``loss 1.234  val 0.567`` for a progress line."""
+    shown = {k: v for k, v in figures.items() if k in ("loss", "val")}
+    return "  ".join(f"{k} {v:.3f}" for k, v in shown.items())

@@ -1,0 +1,135 @@
+"""Multi-label episodes as binary relevance: one two-way task a label, over a shared set of queries.
+
+Multi-label episode e draws N labels and, for each, K clips that have it, K that do not, and queries: ``n_query`` clips
+that have each label. Every query is asked about every label. Task ``e * N + i`` is label i's: way 0 is "has it not",
+way 1 "has it". So any single-label head, and its training, works on it unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ..cache.bank import FeatureBank
+from ..errors import UsageError
+from . import counter
+from .protocol import Protocol, bounds
+from .sampler import EpisodeIndex, TooFew
+
+
+class BinarySampler:
+    """Draws the binary tasks of multi-label episodes from a multi-hot bank; the interface of :class:`Sampler`.
+
+    Ways and shots are single numbers. excluded: names of labels that too few clips have.
+    Raises TooFew with the numbers and the remedy, UsageError for a protocol that has no multi-label form.
+    """
+
+    def __init__(self, bank: FeatureBank, protocol: Protocol) -> None:
+        if not bank.multi:
+            raise UsageError(f"Label set {bank.label_set!r} has one label a clip; multi-label episodes need several.")
+        if bounds(protocol.n_way)[0] != bounds(protocol.n_way)[1] or not isinstance(protocol.k_shot, int):
+            raise UsageError("Multi-label episodes take one number for --n-way and one for --k-shot.")
+        if protocol.k_shot < 1:
+            raise UsageError("Multi-label episodes need at least one shot; use --k-shot 1 or more.")
+        if protocol.dirichlet is not None or protocol.unlabelled:
+            raise UsageError("Multi-label episodes have neither Dirichlet queries nor unlabelled clips.")
+        self.bank, self.protocol = bank, protocol
+        self.label = bank.label.cpu().numpy().astype(bool)
+        have = self.label.sum(0)
+        need = protocol.k_shot + protocol.n_query
+        enough = (have >= need) & (len(bank) - have >= protocol.k_shot)
+        if protocol.small_classes == "refuse" and not enough.all():
+            worst = int(np.flatnonzero(~enough)[0])
+            raise TooFew(
+                f"Label {bank.class_names[worst]!r} is on {have[worst]} of {len(bank)} clips; {protocol.k_shot}-shot with "
+                f"{protocol.n_query} queries needs {need} with it and {protocol.k_shot} without: lower --n-query, or use "
+                "--small-classes exclude."
+            )
+        self._labels = np.flatnonzero(enough)
+        self.excluded = [bank.class_names[i] for i in np.flatnonzero(~enough)]
+        self.ways = bounds(protocol.n_way)[0] or len(self._labels)
+        if len(self._labels) < self.ways:
+            raise TooFew(
+                f"Split {bank.split!r} of label set {bank.label_set!r} has {len(self._labels)} usable labels; "
+                f"{self.ways}-way episodes need {self.ways}: lower --n-way or --n-query."
+            )
+        names = ("labels", "label-order", "clips", "query-order")
+        self._keys = {name: counter.key(protocol.seed, f"multi/{name}") for name in names}
+
+    def shapes(self, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Way (2) and shot of each task."""
+        return np.full(len(task), 2), np.full(len(task), self.protocol.k_shot)
+
+    def batches(self, first: int, count: int, size: int) -> Iterator[EpisodeIndex]:
+        """Tasks first .. first+count-1 in batches of at most ``size``."""
+        for start in range(first, first + count, size):
+            yield self.draw(np.arange(start, min(start + size, first + count)), 2, self.bank_shots)
+
+    @property
+    def bank_shots(self) -> int:
+        return bounds(self.protocol.k_shot)[0]
+
+    def draw(self, task: np.ndarray, ways: int, shots: int) -> EpisodeIndex:
+        """The given tasks: support [B, 2, K] (without, with), queries [B, Q], labels 0 or 1."""
+        episode, place = np.unique(task // self.ways, return_inverse=True)
+        labels = self._draw_labels(episode)
+        without, having, query = self._draw_clips(episode, labels)
+        slot = task % self.ways
+        chosen = labels[place, slot]
+        order = counter.order(counter.words(self._keys["query-order"], episode, query.shape[1]))
+        query = np.take_along_axis(query, order, 1)[place]
+        support = np.stack([without[place, slot], having[place, slot]], 1)
+        return EpisodeIndex(
+            torch.from_numpy(np.asarray(task, np.int64)),
+            torch.from_numpy(np.repeat(chosen[:, None], 2, 1).astype(np.int64)),
+            torch.from_numpy(support),
+            torch.from_numpy(query),
+            torch.from_numpy(self.label[query, chosen[:, None]].astype(np.int64)),
+            torch.empty((len(task), 0), dtype=torch.int64),
+        )
+
+    def _draw_labels(self, episode: np.ndarray) -> np.ndarray:
+        """Bank labels [E, N], in random order."""
+        drawn = counter.subset(
+            counter.words(self._keys["labels"], episode, self.ways), np.full(len(episode), len(self._labels))
+        )
+        order = counter.order(counter.words(self._keys["label-order"], episode, self.ways))
+        return self._labels[np.take_along_axis(drawn, order, 1)]
+
+    def _draw_clips(self, episode: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows without each label [E, N, K], with it [E, N, K], and queries [E, N * n_query]; no clip twice among the
+        supports with a label and the queries.
+
+        Every clip gets a random key an episode; the smallest keys that qualify and are not taken are drawn.
+        """
+        shots, queries = self.bank_shots, self.protocol.n_query
+        state = counter.states(self._keys["clips"], episode)
+        keys = counter.uniform(counter.bits(state[:, None], np.arange(len(self.bank))[None]) >> np.uint64(32))
+        taken = np.zeros(keys.shape, bool)
+        having, query = [], []
+        for i in range(labels.shape[1]):  # over labels, vectorised over episodes
+            has = self.label[:, labels[:, i]].T
+            having.append(_smallest(keys, has & ~taken, shots))
+            np.put_along_axis(taken, having[-1], True, 1)
+            query.append(_smallest(keys, has & ~taken, queries))
+            np.put_along_axis(taken, query[-1], True, 1)
+        without = [
+            _smallest(1.0 - keys, ~self.label[:, labels[:, i]].T & ~taken, shots) for i in range(labels.shape[1])
+        ]
+        return np.stack(without, 1), np.stack(having, 1), np.concatenate(query, 1)
+
+
+def _smallest(keys: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
+    """Indices [E, count] of the smallest allowed keys. Raises TooFew where a row has not enough."""
+    if (allowed.sum(1) < count).any():
+        raise TooFew(
+            "Labels overlap so much that an episode runs out of clips with each of its labels; lower --n-way, --k-shot "
+            "or --n-query."
+        )
+    masked = np.where(allowed, keys, np.inf)
+    chosen = np.argpartition(masked, count - 1, axis=1)[:, :count]
+    # partition leaves ties and order to chance of implementation: sort, so that the result is a function of the keys
+    order = np.argsort(np.take_along_axis(masked, chosen, 1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, 1)

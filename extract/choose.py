@@ -1,0 +1,100 @@
+"""Which encoders a run uses, from modalities and names; and whether extraction can run here at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cache.schema import MODALITIES, StreamName
+from ..errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from .contract import Encoder
+
+USUAL = ("frame", "flow", "audio", "word")
+Chosen = Mapping[str, str | Sequence[str]]  # modality: encoder name or names
+
+
+def need_extra() -> None:
+    """Raises UsageError where the packages that read videos are not installed."""
+    if missing := [package for package in ("av", "cv2") if find_spec(package) is None]:
+        raise UsageError(
+            f"Extraction needs packages that are not installed ({', '.join(missing)}): "
+            'run `pip install "fsmm[extract]"`.'
+        )
+
+
+def choose_streams(streams: Sequence[str] | None, encoders: Chosen | None) -> list[StreamName]:
+    """The streams of a run, each once, in the order asked for.
+
+    streams: modalities (their usual encoder, or those that ``encoders`` names for them) or ``modality/encoder``.
+    None: the modalities of ``encoders``, or frame, flow, audio and word where that is empty too.
+    Raises UsageError for unknown names, or an encoder of another modality.
+    """
+    named = {modality: _names(names) for modality, names in (encoders or {}).items()}
+    asked = list(streams) if streams is not None else list(named or USUAL)
+    asked += [modality for modality in named if modality not in asked]
+    chosen: dict[StreamName, None] = {}
+    for one in asked:
+        if "/" in one:
+            chosen[_checked(StreamName.parse(one))] = None
+        else:
+            chosen.update((_checked(StreamName(one, name)), None) for name in named.get(one) or [_usual(one)])
+    if not chosen:
+        raise UsageError(f"No stream was asked for; name some with --streams, such as {','.join(USUAL)}.")
+    return list(chosen)
+
+
+def build_encoders(streams: Sequence[StreamName], weights: Mapping[str, Path], device: str) -> list[Encoder]:
+    """The encoders of these streams. Raises UsageError, or WeightsError where weights cannot be had."""
+    from .encoders import ENCODERS, build
+
+    for name in weights:
+        if name not in ENCODERS:
+            raise unknown("encoder", name, ENCODERS)
+        if name not in [stream.encoder for stream in streams]:
+            raise UsageError(
+                f"Weights were given for encoder {name!r}, which this run does not use; add it with --encoder "
+                f"{ENCODERS[name].modality}={name}."
+            )
+    return [build(s.encoder, weights=weights.get(s.encoder), device=device) for s in streams]
+
+
+def pick_device(device: str) -> str:
+    """ "auto" is the accelerator where torch sees one, else "cpu"."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _names(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _usual(modality: str) -> str:
+    from .encoders import DEFAULTS
+
+    if modality not in DEFAULTS:
+        if modality in MODALITIES:
+            raise UsageError(
+                f"No encoder makes {modality!r} streams; bring such features by `fsmm cache import`."
+            )
+        raise unknown("stream", modality, DEFAULTS)
+    return DEFAULTS[modality]
+
+
+def _checked(stream: StreamName) -> StreamName:
+    from .encoders import ENCODERS
+
+    if stream.encoder not in ENCODERS:
+        raise unknown("encoder", stream.encoder, ENCODERS)
+    if (modality := ENCODERS[stream.encoder].modality) != stream.modality:
+        raise UsageError(
+            f"Encoder {stream.encoder!r} makes {modality!r} streams, not {stream.modality!r}; ask for "
+            f"{modality}={stream.encoder}."
+        )
+    return stream

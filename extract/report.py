@@ -1,0 +1,80 @@
+"""What an extraction reports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass
+class StreamReport:
+    """One stream after a run. written, absent, failed: rows of this run; held: rows that were there before."""
+
+    name: str
+    dim: int
+    written: int = 0
+    absent: int = 0
+    failed: int = 0
+    held: int = 0
+
+
+@dataclass
+class ExtractReport:
+    """An extraction in figures.
+
+    folder: of the dataset in the cache. clips: listed by the dataset. done, failed: clips of this run (one that
+    fails in a single stream is done; the stream's own count tells). skipped: clips that missed nothing.
+    left_alone: clips that failed in an earlier run and were not tried again. missing: listed without a file.
+    seconds: by stage; decode and prepare are summed over the workers, the rest passed here.
+    encoder_busy: share of the time in which an encoder ran. interrupted: stopped from outside, can be continued.
+    """
+
+    dataset: str
+    folder: str
+    device: str
+    workers: int
+    clips: int = 0
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    left_alone: int = 0
+    missing: int = 0
+    clips_per_second: float = 0.0
+    encoder_busy: float = 0.0
+    interrupted: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    streams: list[StreamReport] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    failures_file: str = ""
+
+    def to_json(self) -> str:
+        """One JSON document."""
+        return json.dumps(asdict(self), indent=2)
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        counts = [(self.done, "done"), (self.skipped, "already there"), (self.failed, "failed")]
+        counts += [(self.left_alone, "failed before"), (self.missing, "without a file")]
+        told = ", ".join(f"{count} {what}" for count, what in counts if count or what == "done")
+        lines = [f"{self.dataset}: {self.clips} clips: {told}  ({self.folder})"]
+        lines += [f"  {_stream(stream)}" for stream in self.streams]
+        if self.done or self.failed:
+            stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
+            lines.append(
+                f"  {self.clips_per_second:.1f} clips a second on {self.device} with {self.workers} workers; "
+                f"encoder busy {self.encoder_busy:.0%}; {stages}"
+            )
+        if self.failures_file:
+            lines.append(f"  why clips failed: {self.failures_file}")
+        return "\n".join(lines)
+
+
+def _stream(stream: StreamReport) -> str:
+    counts = [
+        (stream.written, "written"),
+        (stream.absent, "absent"),
+        (stream.failed, "failed"),
+        (stream.held, "held"),
+    ]
+    told = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
+    return f"{stream.name} [{stream.dim}]: {told}"

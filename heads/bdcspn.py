@@ -1,0 +1,81 @@
+"""BD-CSPN: Prototype Rectification for Few-Shot Learning (Liu, Song and Qin, ECCV 2020).
+
+Queries are shifted so that their mean meets the supports' mean; each is given to the class of the most similar
+prototype; a class's new prototype is the mean of its supports and its queries, weighted by a softmax of their
+similarities. Transductive: no query label and no class balance is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..episodes.batch import Episodes
+from .base import Settings
+from .metric_parts import CentredHead, Task, masked_mean
+from .parts import cosine, neutral
+
+
+@dataclass(frozen=True)
+class BDCSPNSettings(Settings):
+    """transform: of the features, see SimpleShot. scale: of the cosine inside the softmax weights (paper: 10).
+
+    shift: move the queries onto the supports' mean. propagate: add pseudo-labelled queries to the prototypes.
+    top: of a class's pseudo-labelled queries only the so many most similar (0: all).
+    score_shifted: score the shifted queries; False scores them where they were (the easyfsl re-implementation).
+    """
+
+    transform: str = "l2n"
+    scale: float = 10.0
+    shift: bool = True
+    propagate: bool = True
+    top: int = 0
+    score_shifted: bool = True
+
+
+class BDCSPN(CentredHead):
+    settings_class = BDCSPNSettings
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        task = self.task(episodes)
+        moved = self.shifted(task)
+        scored = moved if self.settings.score_shifted else task
+        return neutral(self.settings.scale * cosine(scored.query, self.rectified(moved)), task.asked, task.known)
+
+    def shifted(self, task: Task) -> Task:
+        """Queries plus (mean support - mean query); absent ones take no part."""
+        if not self.settings.shift:
+            return task
+        support = masked_mean(task.support.flatten(1, 2), task.shown.flatten(1, 2))
+        gap = support - masked_mean(task.query, task.asked)
+        return task._replace(query=task.query + gap[:, None] * task.asked[..., None].to(gap.dtype))
+
+    def rectified(self, task: Task) -> Tensor:
+        """Prototypes [B, N, D]: sums of supports and pseudo-labelled queries, weights exp(scale cos) / their sum."""
+        prototype = task.means()
+        if not self.settings.propagate:
+            return prototype
+        near = cosine(task.support.flatten(1, 2), prototype).unflatten(1, task.shown.shape[1:])
+        own = torch.diagonal(near, dim1=1, dim2=3).transpose(1, 2)  # a support's cosine to its own class [B, N, K]
+        shared, member = self._pseudo_labels(task, prototype)
+        # The largest exponent of a class is taken out, so that no exponential overflows.
+        logs = torch.cat([own.masked_fill(~task.shown, -torch.inf), shared.masked_fill(~member, -torch.inf)], -1)
+        weight = torch.softmax((self.settings.scale * logs).masked_fill(~task.known[..., None], 0.0), -1)
+        weight = weight * task.known[..., None].to(weight.dtype)
+        shots = task.shown.shape[2]
+        return torch.einsum("bnk,bnkd->bnd", weight[..., :shots], task.support) + weight[..., shots:] @ task.query
+
+    def _pseudo_labels(self, task: Task, prototype: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines of prototypes and queries [B, N, Q], and which query counts for which class, bool [B, N, Q]."""
+        near = cosine(prototype, task.query)
+        choice = near.masked_fill(~task.known[..., None], -torch.inf).argmax(1)
+        member = F.one_hot(choice, near.shape[1]).transpose(1, 2).bool() & task.asked[:, None, :]
+        member = member & task.known[..., None]
+        if self.settings.top:
+            ranked = near.masked_fill(~member, -torch.inf)
+            floor = ranked.topk(min(self.settings.top, near.shape[2]), dim=-1).values[..., -1:]
+            member = member & (near >= floor)
+        return near, member

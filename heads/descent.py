@@ -1,0 +1,91 @@
+"""Gradient descent inside episodes, all episodes at once, with gradients written out instead of traced.
+
+A classifier of an episode is N weight vectors w [B, N, D] over samples x [B, M, D]. Gradients with respect to logits
+[B, M, N] are the caller's; these functions carry them to the weights. Masks make absent samples weigh nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Descent:
+    """The state of one optimiser over batched weights: "sgd" (momentum, dampening, decay) or "adam".
+
+    Same updates as torch.optim's classes of these names (Kingma and Ba, ICLR 2015, for Adam).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        rate: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.kind, self.rate, self.momentum, self.dampening, self.decay = kind, rate, momentum, dampening, decay
+        self.betas = betas
+        self.count = 0
+        self.first: Tensor | None = None
+        self.second: Tensor | None = None
+
+    def step(self, w: Tensor, gradient: Tensor) -> Tensor:
+        """The weights after one step; ``w`` itself is left alone."""
+        self.count += 1
+        if self.decay:
+            gradient = gradient + self.decay * w
+        return w + (self._adam(gradient) if self.kind == "adam" else self._sgd(gradient))
+
+    def _sgd(self, gradient: Tensor) -> Tensor:
+        if self.first is None or not self.momentum:
+            self.first = gradient.clone()
+        else:
+            self.first.mul_(self.momentum).add_(gradient, alpha=1 - self.dampening)
+        return -self.rate * self.first
+
+    def _adam(self, gradient: Tensor, epsilon: float = 1e-8) -> Tensor:
+        one, two = self.betas
+        if self.first is None or self.second is None:
+            self.first, self.second = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        self.first.lerp_(gradient, 1 - one)
+        self.second.mul_(two).addcmul_(gradient, gradient, value=1 - two)
+        size = self.rate / (1 - one**self.count)
+        return -size * self.first / ((self.second / (1 - two**self.count)).sqrt_().add_(epsilon))
+
+
+def cosine_logits(x: Tensor, w: Tensor, scale: float) -> Tensor:
+    """scale * cos(x, w) for x of length one: [B, M, D], [B, N, D] -> [B, M, N]."""
+    return scale * (x @ F.normalize(w, dim=-1).transpose(1, 2))
+
+
+def cosine_gradient(x: Tensor, w: Tensor, scale: float, gradient: Tensor) -> Tensor:
+    """Gradient [B, N, D] of the weights below ``cosine_logits``, from that of the logits [B, M, N]."""
+    length = w.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    unit = w / length
+    pull = scale * (gradient.transpose(1, 2) @ x)
+    return (pull - unit * (unit * pull).sum(-1, keepdim=True)) / length
+
+
+def euclidean_logits(x: Tensor, w: Tensor, scale: float) -> Tensor:
+    """-scale/2 |x - w|^2 without its |x|^2, which is the same for every class."""
+    return scale * (x @ w.transpose(1, 2) - 0.5 * w.square().sum(-1)[:, None, :])
+
+
+def euclidean_gradient(x: Tensor, w: Tensor, scale: float, gradient: Tensor) -> Tensor:
+    """Gradient [B, N, D] of the weights below ``euclidean_logits``."""
+    return scale * (gradient.transpose(1, 2) @ x - gradient.sum(1)[..., None] * w)
+
+
+def span_coordinates(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates of samples in the span of the supports: support [B, M, D] -> [B, M, R], query [B, Q, D] -> [B, Q, R].
+
+    Inner products with any vector of that span stay what they were, and gradient descent from a start in the span
+    never leaves it; so R = min(M, D) coordinates serve in place of D. Not for Adam, which depends on the axes.
+    """
+    if support.shape[1] >= support.shape[2]:
+        return support, query
+    basis = torch.linalg.qr(support.transpose(1, 2)).Q
+    return support @ basis, query @ basis

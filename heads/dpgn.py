@@ -1,0 +1,268 @@
+"""DPGN: Distribution Propagation Graph Network for Few-shot Learning (Yang, Li, Zhang, Zhou, Zhou and Liu, CVPR 2020).
+
+Two graphs over the same samples teach one another: a point graph of features, and a distribution graph whose nodes hold
+how a sample relates to the supports. In each generation point edges renew distribution nodes, distribution edges renew
+point nodes; a query's class is the one whose supports its last point edges hold to most. Transductive; it uses no label
+and no class balance of the queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..episodes.batch import Episodes
+from ..errors import UsageError
+from .base import Head, Inputs, Losses, Recipe, cross_entropy
+from .graph import (
+    SLOPE,
+    Embedding,
+    GraphSettings,
+    Metric,
+    Nodes,
+    Pointwise,
+    balanced,
+    carry_mass,
+    check_ways,
+    edge_entropy,
+    node_labels,
+    nodes,
+    pair_distances,
+    pairwise,
+    same_class,
+    touching_queries,
+    without_self,
+)
+from .parts import class_sum, neutral
+
+FLOOR = 1e-6  # added to every edge before rows are made to sum to one
+
+
+@dataclass(frozen=True)
+class DPGNSettings(GraphSettings):
+    """generations: G. width: of the point nodes after a generation (0: the embedding's; the published 128 is both).
+
+    distribution: "class" keeps one number a class in a distribution node, so that any number of shots works; "sample"
+        keeps one a support as published, for exactly ``shots`` supports a class. For one shot they are the same.
+    gap: "l2" for (v_i - v_j)^2 or "l1" for |v_i - v_j|, between nodes of either graph.
+    weighed_generations: how many generations enter the loss (0: all): as published the first ones, each times
+        ``generation_weight``, and the last one whole. distribution_weight, distance_weight: of the distribution edges and of the cross-entropy
+        of feature distances.
+    use_point, use_distance, use_distribution: the released loss_indicator; off multiplies that output by zero.
+    transposed_distance_loss: the released code's slip: the cross-entropy of feature distances takes the axis of queries
+        for that of classes (needs one query a class).
+    """
+
+    generations: int = 6
+    width: int = 0
+    distribution: str = "class"
+    shots: int = 1
+    gap: str = "l2"
+    dropout: float = 0.1
+    weighed_generations: int = 0
+    generation_weight: float = 0.2
+    distribution_weight: float = 0.1
+    distance_weight: float = 0.1
+    use_point: bool = True
+    use_distance: bool = True
+    use_distribution: bool = True
+    transposed_distance_loss: bool = False
+
+
+@dataclass
+class Generation:
+    """point, distribution: edges [B, n, n]; distance: minus the squared (l1: absolute) distances of the point nodes."""
+
+    point: Tensor
+    distance: Tensor
+    distribution: Tensor
+
+
+class DPGN(Head):
+    settings_class = DPGNSettings
+    recipe = Recipe(
+        steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-5, decay=0.1, decay_every=300, mix=0.5
+    )
+    position_tied = True
+
+    def __init__(self, inputs: Inputs, settings: DPGNSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        own: DPGNSettings = self.settings
+        if own.distribution not in ("class", "sample"):
+            raise UsageError(f"distribution={own.distribution!r} is not known; use class or sample.")
+        if own.gap not in ("l1", "l2"):
+            raise UsageError(f"gap={own.gap!r} is not known; use l1 or l2.")
+        _, _, dim = inputs.one()
+        self.middle, self.embedding = Embedding(dim, own), Embedding(dim, own)
+        width = self.embedding.width
+        base, rate = own.width or width, own.dropout
+        self.places = inputs.way * (own.shots if own.distribution == "sample" else 1)
+        count = range(own.generations)
+        sizes = [width] + [base] * own.generations
+        self.first_edge = _similarity(self.middle.width, base, rate)
+        self.point_edge = nn.ModuleList(_similarity(sizes[g], base, rate) for g in count)
+        self.to_distribution = nn.ModuleList(nn.Linear(2 * self.places, self.places) for _ in count)
+        self.distribution_edge = nn.ModuleList(_similarity(self.places, self.places, rate) for _ in count)
+        self.to_point = nn.ModuleList(
+            Pointwise(2 * sizes[g], [2 * base, base], drop=[0.0, rate]) for g in count
+        )
+        steps = own.generations + 1 if own.metric else 0
+        self.metric = nn.ModuleList(Metric(own.metric_scale / steps) for _ in range(steps))
+        if own.metric:
+            self.first_edge.silence()
+            for net in self.point_edge:
+                assert isinstance(net, Pointwise)
+                net.silence()
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        graph, last = self._run(episodes)
+        s = graph.supports
+        logits = class_sum(last[-1].point[:, s:, :s], episodes.ways)
+        known = graph.present[:, :s].unflatten(1, (episodes.ways, -1)).any(2)
+        return neutral(logits, graph.present[:, s:], known)
+
+    def loss(self, episodes: Episodes) -> Losses:
+        """Edge and distance losses of the weighed generations; see ``objective``."""
+        graph, after = self._run(episodes)
+        return self.objective(after, node_labels(episodes), graph, episodes.ways)
+
+    def _run(self, episodes: Episodes) -> tuple[Nodes, list[Generation]]:
+        check_ways(episodes, self.inputs.way, "DPGN")
+        self._check_shots(episodes)
+        graph = nodes(episodes, self.first_edge.out.weight.dtype)
+        place = self._places(episodes)
+        start = initial_edges(graph, episodes.ways)
+        prior = pair_distances(graph.x) if len(self.metric) else None
+        held = initial_distribution(graph, self._fellows(episodes))
+        return graph, self.run(self.middle(graph.x), self.embedding(graph.x), held, start, place, graph, prior)
+
+    def _check_shots(self, episodes: Episodes) -> None:
+        own = self.settings
+        if own.distribution == "sample" and episodes.shots != own.shots:
+            raise UsageError(
+                f"distribution=sample was built for {own.shots} shots and got {episodes.shots}; set shots="
+                f"{episodes.shots}, or use distribution=class."
+            )
+
+    def _places(self, episodes: Episodes) -> Tensor:
+        """Which of the distribution's places each support fills, one-hot [N*K, places]."""
+        count = episodes.ways * episodes.shots
+        place = torch.arange(count, device=episodes.device)
+        if self.settings.distribution == "class":
+            place = place // episodes.shots
+        return F.one_hot(place, self.places).to(self.first_edge.out.weight.dtype)
+
+    def _fellows(self, episodes: Episodes) -> Tensor:
+        """Which places the supports of each support's class fill, [N*K, places] of zeros and ones."""
+        place = self._places(episodes)
+        return place.unflatten(0, (episodes.ways, -1)).amax(1).repeat_interleave(episodes.shots, 0)
+
+    def run(
+        self,
+        middle: Tensor,
+        point: Tensor,
+        held: Tensor,
+        edge: Tensor,
+        place: Tensor,
+        graph: Nodes,
+        prior: Tensor | None = None,
+    ) -> list[Generation]:
+        """All generations. middle, point: features [B, n, D]; held: distribution nodes [B, n, places]; edge: the first
+        of both graphs [B, n, n]; place [N*K, places]; prior: squared distances [B, n, n] of the metric term.
+        """
+        there, s = graph.pair_mask(), graph.supports
+        point_edge = self._edges(self.first_edge, middle, edge, there, prior, 0)
+        held_edge, after = edge, []
+        for g in range(self.settings.generations):
+            point_edge = self._edges(self.point_edge[g], point, point_edge, there, prior, g + 1)
+            distance = self._distance(point)
+            seen = torch.cat([point_edge[:, :, :s] @ place, held], -1)
+            held = F.leaky_relu(self.to_distribution[g](seen), SLOPE)
+            held_edge = self._edges(self.distribution_edge[g], held, held_edge, there, None, 0)
+            around = F.normalize(without_self(held_edge), p=1.0, dim=-1) @ point
+            point = self.to_point[g](torch.cat([point, around], -1))
+            own = self.settings
+            after.append(
+                Generation(
+                    point_edge * float(own.use_point),
+                    distance * float(own.use_distance),
+                    held_edge * float(own.use_distribution),
+                )
+            )
+        return after
+
+    def _edges(
+        self, net: nn.Module, x: Tensor, previous: Tensor, there: Tensor, prior: Tensor | None, number: int
+    ) -> Tensor:
+        """One similarity unit: edges [B, n, n] from nodes x and the edges before."""
+        assert isinstance(net, Pointwise)
+        logit = pairwise(net, x, square=self.settings.gap == "l2")
+        if prior is not None:
+            logit = logit + self.metric[number](prior)
+        edge = carry_mass(torch.sigmoid(logit), previous)
+        own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)
+        edge = (edge + own + FLOOR) * there
+        return F.normalize(edge, p=1.0, dim=-1)
+
+    def _distance(self, x: Tensor) -> Tensor:
+        if self.settings.gap == "l2":
+            return -pair_distances(x)
+        return -(x[:, :, None] - x[:, None]).abs().sum(-1)
+
+    def objective(self, after: list[Generation], label: Tensor, graph: Nodes, ways: int) -> Losses:
+        """Per generation: balanced cross-entropy of point edges plus ``distribution_weight`` times that of distribution
+        edges, over pairs that touch a query, plus ``distance_weight`` times the cross-entropy of class-summed distances.
+        """
+        own = self.settings
+        same, known = same_class(label), graph.present & (label >= 0)
+        counted = touching_queries(known, graph.supports)
+        each = []
+        for state in after:
+            value = edge_entropy(state.point, same)
+            value = value + own.distribution_weight * edge_entropy(state.distribution, same)
+            each.append(
+                balanced(value, same, counted)
+                + own.distance_weight * self._distance_loss(state.distance, label, graph, ways)
+            )
+        early = [own.generation_weight * value for value in each[: (own.weighed_generations or len(each)) - 1]]
+        parts = {f"generation{i}": value for i, value in enumerate(each)}
+        return Losses(torch.stack([*early, each[-1]]).mean(), parts)
+
+    def _distance_loss(self, distance: Tensor, label: Tensor, graph: Nodes, ways: int) -> Tensor:
+        s = graph.supports
+        logits = class_sum(distance[:, s:, :s], ways)
+        truth = label[:, s:].masked_fill(~graph.present[:, s:], -1)
+        if not self.settings.transposed_distance_loss:
+            return cross_entropy(logits, truth)
+        if logits.shape[1] != ways:
+            raise UsageError("transposed_distance_loss needs one query a class; set train.query=1.")
+        return F.cross_entropy(logits, truth, ignore_index=-1)
+
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        return (ways * shots + queries) ** 2 * (self.settings.width or self.embedding.width) * 8
+
+
+def _similarity(inputs: int, width: int, dropout: float) -> Pointwise:
+    return Pointwise(inputs, [2 * width, width], out=1, drop=[dropout] * 2)
+
+
+def initial_edges(graph: Nodes, ways: int) -> Tensor:
+    """[B, n, n]: 1 between supports of a class and at each node itself, 1 / (N*K) between support and query, else 0."""
+    n, s = graph.x.shape[1], graph.supports
+    device, dtype = graph.x.device, graph.x.dtype
+    label = torch.arange(ways, device=device).repeat_interleave(s // ways)
+    edge = torch.eye(n, dtype=dtype, device=device)
+    edge[:s, :s] = (label[:, None] == label).to(dtype)
+    edge[:s, s:] = edge[s:, :s] = 1 / s
+    return edge * graph.pair_mask()
+
+
+def initial_distribution(graph: Nodes, fellows: Tensor) -> Tensor:
+    """[B, n, places]: a support's row marks the places of its class (``fellows`` [N*K, places]), a query's is even."""
+    used = fellows.amax(0)
+    even = (used / used.sum()).expand(graph.x.shape[1] - graph.supports, -1)
+    rows = torch.cat([fellows, even]).expand(graph.x.shape[0], -1, -1)
+    return rows * graph.present[..., None].to(rows.dtype)

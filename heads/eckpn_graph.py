@@ -1,0 +1,202 @@
+"""ECKPN's instance graph: who resembles whom among the supports and queries of a task (comparison module).
+
+Nodes are the supports, class by class, then the queries: R = N*K + Q of them. All relations are symmetric, so the
+stacks see each pair once. B tasks, D node width, C comparison width, H groups.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_NEVER = -1e30  # the log of no edge; finite, so that rows without any edge stay free of NaN
+
+
+def first_adjacency(support_class: Tensor, present: Tensor, dtype: torch.dtype) -> Tensor:
+    """A_0 [B, R, R]: among supports 1 for one class and 0 for two; 1/R for pairs with a query; the diagonal is 1.
+
+    support_class: int64 [N*K]; present: bool [B, R]. R counts the nodes that exist; absent nodes have no edge.
+    """
+    supports = len(support_class)
+    there = present.to(dtype)
+    count = there.sum(1).clamp(min=1)[:, None, None]
+    adjacency = (1 / count).expand(-1, present.shape[1], present.shape[1]).clone()
+    same = (support_class[:, None] == support_class[None, :]).to(adjacency.dtype)
+    adjacency[:, :supports, :supports] = same
+    adjacency.diagonal(dim1=1, dim2=2).fill_(1.0)
+    return adjacency * there[:, :, None] * there[:, None, :]
+
+
+def episode_unit(x: Tensor, present: Tensor) -> Tensor:
+    """One over the root of the mean squared distance between two present nodes of a task, [B, 1, 1]; x [B, R, D].
+
+    Features in these units let one start serve raw and normalised features, one modality and several.
+    """
+    there = present.to(x.dtype)[..., None]
+    count = there.sum(1).clamp(min=2)
+    mean = (x * there).sum(1) / count
+    spread = ((x - mean[:, None]).square() * there).sum((1, 2)) / (count[:, 0] - 1)
+    return (2 * spread).clamp(min=1e-12).rsqrt()[:, None, None]
+
+
+def pair_distances(x: Tensor) -> Tensor:
+    """|x_i - x_j|^2 [..., R, R] of x [..., R, D], by one product."""
+    norm = x.square().sum(-1)
+    return (norm[..., :, None] - 2 * (x @ x.transpose(-1, -2)) + norm[..., None, :]).clamp(min=0)
+
+
+def renormalised(score: Tensor, previous: Tensor | None, present: Tensor) -> Tensor:
+    """Adjacency [B, H, R, R] from edge scores f [B, H, R, R] (the edge is sigmoid(f)).
+
+    Edges are multiplied by the previous adjacency [B, R, R] (the relation mask; None for no mask), lose their
+    diagonal, are scaled so that each row keeps the previous row's mass (without a mask: one), gain the identity, and
+    rows are scaled to one.
+    """
+    others = ~torch.eye(score.shape[-1], dtype=torch.bool, device=score.device)
+    mask = (others & present[:, None, :] & present[:, :, None]).to(score.dtype)[:, None]
+    if previous is not None:
+        mask = mask * previous[:, None]
+    log_edge = F.logsigmoid(score).masked_fill(mask == 0, _NEVER)
+    # Edges only matter relative to their row: subtracting its maximum keeps far pairs from vanishing altogether.
+    edge = (log_edge - log_edge.amax(-1, keepdim=True).detach()).exp() * mask
+    edge = edge / edge.sum(-1, keepdim=True).clamp(min=1e-12)
+    if previous is not None:
+        edge = edge * mask.sum(-1, keepdim=True)
+    edge = edge + torch.eye(score.shape[-1], dtype=score.dtype, device=score.device)
+    return edge / edge.sum(-1, keepdim=True)
+
+
+class ChannelNorm(nn.Module):
+    """Batch or layer normalisation of x [..., groups, channels], each group by itself.
+
+    "batch" is the published choice: batch statistics in training, running ones in evaluation. "layer" needs no
+    statistics of other pairs.
+    """
+
+    def __init__(self, kind: str, groups: int, channels: int) -> None:
+        super().__init__()
+        self.batch = nn.BatchNorm1d(groups * channels) if kind == "batch" else None
+        self.weight = nn.Parameter(torch.ones(groups, channels)) if kind == "layer" else None
+        self.bias = nn.Parameter(torch.zeros(groups, channels)) if kind == "layer" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.batch is not None:
+            return self.batch(x.flatten(-2).flatten(0, -2)).view_as(x)
+        return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
+class GroupedLinear(nn.Module):
+    """A linear map for each of ``groups`` groups of channels: [..., G, inward] -> [..., G, outward]."""
+
+    def __init__(self, groups: int, inward: int, outward: int, zero: bool = False) -> None:
+        super().__init__()
+        bound = 0.0 if zero else inward**-0.5
+        self.weight = nn.Parameter(torch.empty(groups, inward, outward).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(groups, outward))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.shape[0] == 1:
+            return x @ self.weight[0] + self.bias
+        return torch.einsum("...gi,gio->...go", x, self.weight) + self.bias
+
+
+class Relation(nn.Module):
+    """Edge scores of G groups of c channels: f((u_i - u_j)^2), a stack c -> 2c -> c -> 1 with normalisation.
+
+    zero: the last layer starts at zero, so that the stack starts by saying nothing.
+    """
+
+    def __init__(self, groups: int, channels: int, norm: str, zero: bool) -> None:
+        super().__init__()
+        self.groups = groups
+        self.stack = nn.Sequential(
+            GroupedLinear(groups, channels, 2 * channels),
+            ChannelNorm(norm, groups, 2 * channels),
+            nn.LeakyReLU(),
+            GroupedLinear(groups, 2 * channels, channels),
+            ChannelNorm(norm, groups, channels),
+            nn.LeakyReLU(),
+            GroupedLinear(groups, channels, 1, zero=zero),
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Scores [B, G, R, R] of u [B, R, G*c]; the diagonal is the score of a zero difference."""
+        nodes = u.shape[1]
+        first, second = torch.triu_indices(nodes, nodes, device=u.device)
+        squared = (u[:, first] - u[:, second]).square().unflatten(-1, (self.groups, -1))
+        value = self.stack(squared).squeeze(-1).transpose(1, 2)
+        index = torch.empty(nodes, nodes, dtype=torch.long, device=u.device)
+        pair = torch.arange(len(first), device=u.device)
+        index[first, second] = pair
+        index[second, first] = pair
+        return value[:, :, index]
+
+
+class Comparison(nn.Module):
+    """One layer of the comparison module: relations of all channels and of each group, messages, update.
+
+    nodes: D. width: C, the channels compared. heads: H groups of C/H channels; 0 for the un-split relation alone.
+    residual: scores start at ``threshold - sharpness * |u_i - u_j|^2`` and nodes at the mean of themselves and their
+        neighbours (share ``blend``), with stacks that start at zero; else the published plain stacks.
+    masks: whether edges are multiplied by the previous adjacency.
+    """
+
+    def __init__(
+        self, nodes: int, width: int, heads: int, norm: str, residual: bool, masks: bool, blend: float, start: float
+    ) -> None:
+        super().__init__()
+        self.heads, self.width, self.residual, self.masks, self.blend = heads, width, residual, masks, blend
+        self.whole = Relation(1, width, norm, zero=residual)
+        self.parts = Relation(heads, width // heads, norm, zero=residual) if heads else None
+        self.sharpness = nn.Parameter(torch.tensor(start).log().repeat(1 + heads)) if residual else None
+        self.threshold = nn.Parameter(torch.zeros(1 + heads)) if residual else None
+        inward = 2 * nodes + (width if heads else 0)
+        self.update = Update(inward, width if residual else 2 * nodes, nodes, norm, zero=residual)
+
+    def forward(
+        self, v: Tensor, u: Tensor, adjacency: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """New nodes [B, R, D], the adjacency [B, R, R] of all channels and its scores f [B, R, R].
+
+        v: nodes [B, R, D]; u: their compared channels [B, R, C]; adjacency: the previous one; present [B, R].
+        """
+        score = self.scores(v, u)
+        edges = renormalised(score, adjacency if self.masks else None, present)
+        around = edges[:, 0] @ v
+        messages = [v, around]
+        if self.heads:
+            groups = u.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            messages.append((edges[:, 1:] @ groups).transpose(1, 2).flatten(2))
+        change = self.update(torch.cat(messages, -1))
+        new = v + self.blend * (around - v) + change if self.residual else change
+        return new * present[..., None].to(v.dtype), edges[:, 0], score[:, 0]
+
+    def scores(self, v: Tensor, u: Tensor) -> Tensor:
+        """Edge scores f [B, 1 + H, R, R]: of all channels, then of each group."""
+        seen = u * self.width**0.5  # differences of about one a channel
+        score = [self.whole(seen)] + ([self.parts(seen)] if self.parts is not None else [])
+        if self.sharpness is None or self.threshold is None:
+            return torch.cat(score, 1)
+        distance = [pair_distances(v)[:, None]]
+        if self.heads:
+            groups = u.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            distance.append(pair_distances(groups) * self.heads)
+        sharpness, threshold = self.sharpness.exp()[:, None, None], self.threshold[:, None, None]
+        return threshold - sharpness * torch.cat(distance, 1) + torch.cat(score, 1)
+
+
+class Update(nn.Module):
+    """Two layers inward -> hidden -> outward with normalisation between (and after, unless it starts at zero)."""
+
+    def __init__(self, inward: int, hidden: int, outward: int, norm: str, zero: bool) -> None:
+        super().__init__()
+        self.first = GroupedLinear(1, inward, hidden)
+        self.between = ChannelNorm(norm, 1, hidden)
+        self.second = GroupedLinear(1, hidden, outward, zero=zero)
+        self.after = None if zero else ChannelNorm(norm, 1, outward)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.leaky_relu(self.between(self.first(x)[..., None, :]))
+        out = self.second(hidden)
+        return (out if self.after is None else F.leaky_relu(self.after(out))).squeeze(-2)

@@ -1,0 +1,157 @@
+"""Matching Networks for One Shot Learning (Vinyals et al., NeurIPS 2016).
+
+A query attends to all supports by a softmax over similarities, and a class's probability is the attention its
+supports receive. With full context embeddings (``matching-fce``) supports are first re-read in the light of one
+another by a bidirectional LSTM, and a query by an LSTM that attends to them. Inductive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..episodes.batch import Episodes
+from ..errors import unknown
+from .base import Head, Inputs, Losses, Recipe, Settings
+from .metric_parts import Task, pooled_task
+from .parts import class_sum, cosine, neutral, squared_distances
+from .recurrent import BothWays, silence
+
+_LEAST = 1e-8  # probabilities are kept this far from 0 and 1
+
+
+@dataclass(frozen=True)
+class MatchingSettings(Settings):
+    """distance: "cosine" (one minus it), "l2" (squared) or "dot" (minus the product). scale: multiplies -distance.
+
+    query_raw: leave the query unnormalised in the cosine (the easyfsl re-implementation).
+    """
+
+    distance: str = "cosine"
+    scale: float = 1.0
+    query_raw: bool = False
+
+
+@dataclass(frozen=True)
+class FullContextSettings(MatchingSettings):
+    """width: of the LSTMs; features are mapped to it and the change they bring is mapped back. 0: the features' own.
+
+    unrolling: steps of the query's attention LSTM.
+    order: in which the supports are read: "centrality" (nearest to the supports' mean first), so that predictions do
+    not depend on how classes happen to be numbered; or "given" (re-implementations).
+    start: LSTMs begin at zero output, so that the untrained head is the plain one; False: at random.
+    """
+
+    width: int = 64
+    unrolling: int = 2
+    order: str = "centrality"
+    start: bool = True
+
+
+class Matching(Head):
+    settings_class = MatchingSettings
+
+    def __init__(self, inputs: Inputs, settings: MatchingSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        if self.settings.distance not in ("cosine", "l2", "dot"):
+            raise unknown("distance", self.settings.distance, ("cosine", "l2", "dot"))
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        """Logits: log probabilities."""
+        task = self.embedded(pooled_task(episodes, self))
+        return neutral(self.probabilities(task).clamp(_LEAST, 1 - _LEAST).log(), task.asked, task.known)
+
+    def loss(self, episodes: Episodes) -> Losses:
+        """Negative log likelihood of the true class."""
+        if episodes.multi:
+            return super().loss(episodes)
+        value = F.nll_loss(self(episodes).flatten(0, 1), episodes.query_label.flatten(), ignore_index=-1)
+        return Losses(value, {"nll": value})
+
+    def embedded(self, task: Task) -> Task:
+        """Features as they are; full context embeddings override this."""
+        return task
+
+    def probabilities(self, task: Task) -> Tensor:
+        """[B, Q, N]: the attention each class's supports receive."""
+        support = task.support.flatten(1, 2)
+        similar = self.settings.scale * self._similarity(task.query, support)
+        shown = task.shown.flatten(1, 2)
+        attention = torch.softmax(similar.masked_fill(~shown[:, None, :], -1e4), -1)
+        return class_sum(attention, task.shown.shape[1])
+
+    def _similarity(self, query: Tensor, support: Tensor) -> Tensor:
+        """Minus the distance, [B, Q, N*K]."""
+        if self.settings.distance == "l2":
+            return -squared_distances(query, support)
+        if self.settings.distance == "dot" or self.settings.query_raw:
+            known = F.normalize(support, dim=-1) if self.settings.distance == "cosine" else support
+            return query @ known.transpose(1, 2)
+        return cosine(query, support) - 1
+
+
+class FullContextMatching(Matching):
+    """Matching Networks with full context embeddings.
+
+    The published attention LSTM takes [h, r] as its hidden state; as in the re-implementations they are added here,
+    which keeps the LSTM's width that of the embedding.
+    """
+
+    settings_class = FullContextSettings
+    recipe = Recipe(steps=600, rate=1e-3, clip_norm=1.0, mix=0.5)
+
+    def __init__(self, inputs: Inputs, settings: FullContextSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        if self.settings.order not in ("centrality", "given"):
+            raise unknown("order", self.settings.order, ("centrality", "given"))
+        dim = inputs.one()[2]
+        width = self.settings.width or dim
+        self.down = nn.Linear(dim, width, bias=False) if self.settings.width else nn.Identity()
+        self.up = nn.Linear(width, dim, bias=False) if self.settings.width else nn.Identity()
+        self.context = BothWays(nn.LSTM, width, width)
+        self.reader = nn.LSTMCell(width, width)
+        if self.settings.start:
+            for cell in (self.context.ahead, self.context.back, self.reader):
+                silence(cell)
+
+    def embedded(self, task: Task) -> Task:
+        support, shown = task.support.flatten(1, 2), task.shown.flatten(1, 2)
+        s, q = self.down(support), self.down(task.query)
+        g = s + self._context(s, shown, self._order(support, shown))
+        f = self._read(q, g, shown)
+        support = support + self.up(g - s) if self.settings.width else g
+        query = task.query + self.up(f - q) if self.settings.width else f
+        support = support * shown[..., None].to(support.dtype)
+        return task._replace(support=support.view_as(task.support), query=query)
+
+    def _order(self, support: Tensor, shown: Tensor) -> Tensor:
+        """The order [B, N*K] in which supports are read; absent ones come last."""
+        if self.settings.order == "given":
+            return torch.argsort(~shown, dim=1, stable=True)
+        weight = shown[..., None].to(support.dtype)
+        centre = (support * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+        closeness = cosine(support, centre).squeeze(-1)
+        return torch.argsort(closeness.masked_fill(~shown, -2.0), dim=1, descending=True, stable=True)
+
+    def _context(self, s: Tensor, shown: Tensor, order: Tensor) -> Tensor:
+        """What the bidirectional LSTM adds to each support, [B, N*K, W]."""
+        index = order[..., None].expand_as(s)
+        ahead, back = self.context(torch.gather(s, 1, index), shown.sum(1))
+        return torch.zeros_like(s).scatter(1, index, ahead + back)
+
+    def _read(self, q: Tensor, g: Tensor, shown: Tensor) -> Tensor:
+        """f(query | supports): an LSTM that attends to g at each of its steps."""
+        flat = q.flatten(0, 1)
+        memory = torch.zeros_like(flat)
+        hidden = torch.zeros_like(q)
+        for _ in range(self.settings.unrolling):
+            h = hidden + q
+            weight = torch.softmax((h @ g.transpose(1, 2)).masked_fill(~shown[:, None, :], -1e4), -1)
+            new, memory = self.reader(flat, ((h + weight @ g).flatten(0, 1), memory))
+            hidden = new.view_as(q)
+        return hidden + q
+
+

@@ -1,0 +1,82 @@
+"""PAL: Few-shot Action Recognition with Prototype-centered Attentive Learning (Zhu et al., BMVC 2021).
+
+Supports attend to one another, each query attends to the supports, and a query is compared with class means by
+cosine. A second loss looks from the prototypes' side: each must draw its own queries and repel the rest. Inductive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..episodes.batch import Episodes
+from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .metric_parts import Task, pooled_task, targets
+from .parts import class_means, cosine, neutral
+
+
+@dataclass(frozen=True)
+class PALSettings(Settings):
+    """scale: multiplies the cosine (1 in the public re-implementation; a cosine alone is too flat for its losses on
+    unit features). epsilon: in the cosine's denominator. contrast: weight of the prototype-centred loss.
+
+    rescale: multiply unit features by sqrt(D) before the attention, whose weights are otherwise all alike.
+    start: the attention's output begins at zero: the untrained head is the cosine prototype rule. False: at random.
+    """
+
+    scale: float = 10.0
+    epsilon: float = 0.01
+    contrast: float = 1.0
+    rescale: bool = True
+    start: bool = True
+
+
+class PAL(Head):
+    settings_class = PALSettings
+    recipe = Recipe(steps=600, optimiser="sgd", rate=1e-2, momentum=0.9, mix=0.5)
+
+    def __init__(self, inputs: Inputs, settings: PALSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        dim = inputs.one()[2]
+        self.stretch = dim**0.5 if self.settings.rescale else 1.0
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        if self.settings.start:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        task = pooled_task(episodes, self)
+        return neutral(self.logits(task), task.asked, task.known)
+
+    def loss(self, episodes: Episodes) -> Losses:
+        """Cross-entropy plus the prototype-centred contrastive term.
+
+        - mean over classes of log( sum of sigmoid(l) over its queries / (sum over all queries + 0.1) ).
+        """
+        logits = self(episodes)
+        main = cross_entropy(logits, episodes.query_label)
+        hot, valid = targets(episodes, logits.dtype)
+        drawn = logits.sigmoid() * valid[..., None].to(logits.dtype)
+        own, everyone = (drawn * hot).sum(1), drawn.sum(1)
+        asked = hot.sum(1) > 0
+        each = torch.where(asked, -(own / (everyone + 0.1)).clamp(min=1e-12).log(), torch.zeros_like(own))
+        extra = each.sum() / asked.sum().clamp(min=1)
+        return Losses(main + self.settings.contrast * extra, {"ce": main, "contrast": extra})
+
+    def logits(self, task: Task) -> Tensor:
+        """[B, Q, N]."""
+        shown = task.shown.flatten(1, 2)
+        support = task.support.flatten(1, 2) * self.stretch
+        query = task.query * self.stretch
+        s = support + self.attend(support, support, shown)
+        q = query + self.attend(query, s, shown)
+        prototype, _ = class_means(s.view_as(task.support), task.shown)
+        return self.settings.scale * cosine(q, prototype, self.settings.epsilon)
+
+    def attend(self, x: Tensor, memory: Tensor, there: Tensor) -> Tensor:
+        """Single-head attention of x [B, I, D] to memory [B, J, D] where there [B, J]."""
+        logits = self.query(x) @ self.key(memory).transpose(1, 2) / x.shape[-1] ** 0.5
+        weight = torch.softmax(logits.masked_fill(~there[:, None, :], -1e4), -1)
+        return self.out(weight @ self.value(memory))

@@ -1,0 +1,42 @@
+"""Recurrent layers over sequences of unequal length, batched without packing (packing needs lengths on the CPU)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def reverse(x: Tensor, length: Tensor) -> Tensor:
+    """Each sequence's first ``length`` steps in reverse order, the rest in place: x [M, T, D], length [M]."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    index = torch.where(steps < length[:, None], length[:, None] - 1 - steps, steps)
+    return torch.gather(x, 1, index[..., None].expand_as(x))
+
+
+def last(x: Tensor, length: Tensor) -> Tensor:
+    """The output at each sequence's last valid step: x [M, T, H], length [M] -> [M, H]."""
+    index = (length.clamp(min=1) - 1)[:, None, None].expand(-1, 1, x.shape[-1])
+    return torch.gather(x, 1, index).squeeze(1)
+
+
+class BothWays(nn.Module):
+    """A bidirectional layer made of two: one reads forwards, one backwards from each sequence's own end.
+
+    kind: nn.GRU or nn.LSTM. Outputs beyond a sequence's length have no meaning.
+    """
+
+    def __init__(self, kind: type[nn.GRU] | type[nn.LSTM], width: int, hidden: int) -> None:
+        super().__init__()
+        self.ahead = kind(width, hidden, batch_first=True)
+        self.back = kind(width, hidden, batch_first=True)
+
+    def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """x [M, T, D], length int64 [M] -> outputs of both directions, [M, T, H] each, in the order of x."""
+        return self.ahead(x)[0], reverse(self.back(reverse(x, length))[0], length)
+
+
+@torch.no_grad()
+def silence(cell: nn.LSTM | nn.LSTMCell) -> None:
+    """Make an LSTM put out zeros until it is trained: its cell input is tanh(0). Gradients still reach it."""
+    for weight in cell.parameters():
+        weight.chunk(4)[2].zero_()  # gates are stacked as input, forget, cell, output

@@ -1,0 +1,119 @@
+"""Compare runs pairwise on the episodes they share: difference, interval, p-value, corrected for many comparisons."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from .store import load_run
+
+# What must agree for episode i of one run to be episode i of another.
+_SAME = (
+    "dataset",
+    "fingerprint",
+    "protocol.n_way",
+    "protocol.k_shot",
+    "protocol.n_query",
+    "protocol.seed",
+    "protocol.dirichlet",
+    "protocol.small_classes",
+    "protocol.unlabelled",
+)
+
+
+@dataclass
+class Pair:
+    """First minus second: mean difference, 95 % half width over episode draws, p-value (two-sided, paired), and the
+    p-value after Holm's correction over all pairs of the call."""
+
+    first: str
+    second: str
+    difference: float
+    ci95: float
+    p: float
+    p_holm: float = math.nan
+
+
+@dataclass
+class Comparison:
+    """runs: name, accuracy. pairs: every pair."""
+
+    runs: list[dict[str, Any]]
+    pairs: list[Pair]
+    episodes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"runs": self.runs, "pairs": [asdict(p) for p in self.pairs], "episodes": self.episodes}
+
+
+def compare(folders: Sequence[Path]) -> Comparison:
+    """Paired comparison of two or more run folders on their common episodes.
+
+    Raises UsageError where the runs' episodes differ, saying in what; FsmmError for a folder that is not a run.
+    """
+    if len(folders) < 2:
+        raise UsageError("Comparing needs at least two runs; name their folders.")
+    runs = [(_name(folder, folders), *load_run(folder)) for folder in folders]
+    for (first, config, _, _), (second, other, _, _) in itertools.combinations(runs, 2):
+        if differ := differences(config, other):
+            raise UsageError(f"Runs {first} and {second} cannot be paired: {'; '.join(differ)}.")
+    shared = min(len(arrays["accuracy"]) for *_, arrays in runs)
+    values = {name: arrays["accuracy"][:shared].astype(np.float64) for name, _, _, arrays in runs}
+    pairs = [paired(a, b, values[a], values[b]) for a, b in itertools.combinations(values, 2)]
+    for pair, p in zip(pairs, holm([pair.p for pair in pairs])):
+        pair.p_holm = p
+    listed = [{"name": n, "accuracy": float(values[n].mean()), "method": config["method"]} for n, config, _, _ in runs]
+    return Comparison(listed, pairs, shared)
+
+
+def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What makes the episodes of two runs different ones."""
+    found = []
+    for path in _SAME:
+        mine, theirs = _at(config, path), _at(other, path)
+        if mine != theirs:
+            found.append(f"{path} is {mine!r} and {theirs!r}")
+    return found
+
+
+def paired(first: str, second: str, a: np.ndarray, b: np.ndarray) -> Pair:
+    """Student's t on the per-episode differences (thousands of episodes: the normal law)."""
+    from scipy.stats import t
+
+    difference = a - b
+    n = len(difference)
+    mean = float(difference.mean())
+    error = float(difference.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    if error == 0.0:
+        return Pair(first, second, mean, 0.0, 1.0 if mean == 0 else 0.0)
+    p = float(2 * t.sf(abs(mean) / error, n - 1))
+    return Pair(first, second, mean, float(t.ppf(0.975, n - 1)) * error, p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Scandinavian Journal of Statistics, 1979)."""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    running = 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min((len(p) - rank) * p[i], 1.0))
+        adjusted[i] = running
+    return adjusted.tolist()
+
+
+def _name(folder: Path, folders: Sequence[Path]) -> str:
+    return folder.name if [f.name for f in folders].count(folder.name) == 1 else str(folder)
+
+
+def _at(config: dict[str, Any], path: str) -> Any:
+    value: Any = config
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,30 @@
+"""Fixtures that many tests share: small caches with known truth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # importlib mode: helpers of the tests are found by name
+
+from tests_support import synthetic_cache  # noqa: E402
+
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared, which is not part of a clone")
+    return SHARED
+
+
+@pytest.fixture
+def make_cache(tmp_path: Path) -> Callable[..., Path]:
+    """A maker of synthetic caches: Gaussian classes in every stream, with words that are the class means."""
+    return lambda **given: synthetic_cache(tmp_path / "cache", **given)

@@ -1,0 +1,98 @@
+"""A reference case: official inputs, parameters and outputs from one .npz, and helpers that mappings share."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsmm.episodes.batch import Episodes, Stream
+from fsmm.errors import FsmmError
+
+ONLY = "frame"  # the modality of the episodes that one_task makes
+
+
+@dataclass(frozen=True)
+class Case:
+    """inputs, params: name -> tensor, float64 unless bool or int. meta: hyper-parameters and notes.
+
+    expected: name -> tensor, "out." stripped, gradients under "grad.<name>". tolerance: largest relative difference
+    allowed, 1e-6, or 1e-4 where the official numbers were computed in float32.
+    """
+
+    stem: str
+    inputs: dict[str, Tensor]
+    params: dict[str, Tensor]
+    meta: dict[str, Any]
+    expected: dict[str, Tensor]
+    tolerance: float
+
+    def wanted(self, prefix: str) -> list[str]:
+        """Names in ``expected`` that begin with ``prefix``, the prefix taken off."""
+        return [name.removeprefix(prefix) for name in self.expected if name.startswith(prefix)]
+
+
+def load_case(path: Path | str) -> Case:
+    """The case in an .npz file. Raises FsmmError where it cannot be read or is not a reference case."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(str(arrays.pop("meta")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FsmmError(
+            f"{path} is not a readable reference case ({reason}); give an .npz that holds one."
+        ) from None
+    outputs = _group(arrays, "out.")
+    single = any(a.dtype == np.float32 for name, a in arrays.items() if name.startswith("out."))
+    if not outputs or not isinstance(meta, dict):
+        raise FsmmError(f"{path} holds no 'out.' arrays; give an .npz that is a reference case.")
+    expected = outputs | {f"grad.{name}": value for name, value in _group(arrays, "grad.").items()}
+    stem = re.sub(r"_\d+$", "", path.stem)
+    return Case(
+        stem, _group(arrays, "in."), _group(arrays, "param."), meta, expected, 1e-4 if single else 1e-6
+    )
+
+
+def _group(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): _tensor(a) for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    value = torch.from_numpy(np.array(array))
+    return value.double() if value.is_floating_point() else value
+
+
+def by_class(x: Tensor, label: Tensor) -> Tensor:
+    """x [N*K, ...] of labels [N*K] in any order as [N, K, ...], classes in the order of their label values."""
+    ways = len(label.unique())
+    return x[torch.argsort(label, stable=True)].unflatten(0, (ways, -1))
+
+
+def one_task(support: Tensor, query: Tensor, label: Tensor | None = None) -> Episodes:
+    """One task of one modality from support [N, K, T, D] or [N, K, D], query [Q, T, D] or [Q, D], labels [Q]."""
+    return tasks(support[None], query[None], None if label is None else label[None])
+
+
+def tasks(support: Tensor, query: Tensor, label: Tensor | None = None) -> Episodes:
+    """B tasks of one modality: support [B, N, K, T, D] or [B, N, K, D]; query [B, Q, T, D] or [B, Q, D]."""
+    batch, ways = support.shape[:2]
+    if label is None:
+        label = torch.zeros(batch, query.shape[1], dtype=torch.int64)
+    class_id = torch.arange(ways).expand(batch, ways)
+    return Episodes({ONLY: _stream(support, 3)}, {ONLY: _stream(query, 2)}, label, class_id)
+
+
+def _stream(x: Tensor, axes: int) -> Stream:
+    x = x.unsqueeze(-2) if x.ndim == axes + 1 else x
+    present = torch.ones(x.shape[:axes], dtype=torch.bool)
+    return Stream(x, present, present.long() * x.shape[-2])

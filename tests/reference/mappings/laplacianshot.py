@@ -1,0 +1,39 @@
+"""laplacianshot: affinity, unary, assignments and energies for every knn, with and without rectification."""
+
+from __future__ import annotations
+
+from case import Case, by_class, one_task
+from torch import Tensor
+
+from fsmm.heads.base import Inputs
+from fsmm.heads.laplacianshot import LaplacianShot, LaplacianShotSettings
+
+
+def outputs(case: Case) -> dict[str, Tensor]:
+    support = by_class(case.inputs["support"], case.inputs["support_labels"])
+    episodes = one_task(support, case.inputs["query"])
+    result = {}
+    knn = case.meta["knn"]
+    for name, rectify in (("plain", False), ("rect", True)):
+        for neighbours in knn if isinstance(knn, list) else [knn]:
+            settings = LaplacianShotSettings(
+                transform=str(case.meta.get("norm", "CL2N")).lower(),
+                weight=case.meta["lmd"],
+                knn=neighbours,
+                rectify=rectify,
+                empty="drop",
+                iterations=case.meta["max_iter"],
+            )
+            head = LaplacianShot(Inputs({"frame": (1, support.shape[-1])}), settings).double()
+            head.mean.copy_(case.inputs["train_mean"])
+            unary, affinity = head.problem(head.task(episodes))
+            assignment, energy = head.bound_updates(unary, affinity)
+            made = {
+                "W": affinity[0],
+                "unary": unary[0],
+                "Y": assignment[0],
+                "energy": energy[:, 0][~energy[:, 0].isnan()],
+                "pred": case.inputs["support_labels"].unique()[head(episodes)[0].argmax(1)],
+            }
+            result |= {f"{name}_knn{neighbours}_{key}": value for key, value in made.items()}
+    return result

@@ -1,0 +1,25 @@
+"""simpleshot: Euclidean distances to class means under the three transforms."""
+
+from __future__ import annotations
+
+import torch
+from case import Case, by_class, one_task
+from torch import Tensor
+
+from fsmm.heads.base import Inputs
+from fsmm.heads.simpleshot import SimpleShot, SimpleShotSettings
+
+
+def outputs(case: Case) -> dict[str, Tensor]:
+    support = by_class(case.inputs["support"], case.inputs["support_labels"])
+    label = torch.unique(case.inputs["query_labels"], return_inverse=True)[1]
+    episodes = one_task(support, case.inputs["query"], label)
+    result = {}
+    for transform in ("UN", "L2N", "CL2N"):
+        head = SimpleShot(Inputs({"frame": (1, support.shape[-1])}), SimpleShotSettings(transform.lower())).double()
+        head.mean.copy_(case.inputs["train_mean"])
+        choice = head(episodes)[0].argmax(1)
+        result[f"{transform}_distance"] = head.distances(head.task(episodes))[0]
+        result[f"{transform}_pred"] = case.inputs["support_labels"].unique()[choice]
+        result[f"{transform}_acc"] = (choice == label).double().mean()
+    return result

@@ -1,0 +1,52 @@
+"""Synthetic caches with known truth, for tests that need to choose the scope of their fixture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from fsmm.cache.catalog import Catalog, LabelSet
+from fsmm.cache.schema import Provenance
+from fsmm.cache.stream import StreamWriter
+
+
+def synthetic_cache(
+    root: Path,
+    *,
+    dataset: str = "toy",
+    classes: int = 18,
+    clips: int = 24,
+    streams: dict[str, tuple[int, int]] | None = None,
+    noise: float = 1.0,
+    absent: float = 0.0,
+    unlabelled: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Write a synthetic dataset (base, val, novel thirds) and return the cache folder.
+
+    streams: per stream name (T, D). absent: share of clips that lack each stream (never all of them).
+    """
+    streams = streams or {"frame/net": (4, 16), "audio/net": (3, 12)}
+    rng = np.random.default_rng(seed)
+    label = np.concatenate([np.repeat(np.arange(classes), clips), np.full(unlabelled, -1)])
+    names = [f"class {i}" for i in range(classes)]
+    codes = np.repeat([1, 2, 3], classes // 3)
+    n = len(label)
+    ids = [f"clip{i}" for i in range(n)]
+    folder = root / dataset
+    Catalog(
+        dataset, ids, {"event": LabelSet(names, label, splits={"default": codes})}, "event", attrs={"synthetic": "true"}
+    ).write(folder)
+    gone = rng.random((n, len(streams))) < absent
+    gone[gone.all(1), 0] = False
+    for column, (stream, (steps, dim)) in enumerate(streams.items()):
+        modality, encoder = stream.split("/")
+        means = rng.normal(size=(classes + 1, dim))
+        with StreamWriter(folder, Provenance(encoder, modality, dim, dtype="float32"), max_clips=100) as writer:
+            for i in range(n):
+                x = means[label[i]] + noise * rng.normal(size=(steps, dim))
+                writer.add(ids[i], None if gone[i, column] else x.astype(np.float32), {"duration": 1.0})
+    with StreamWriter(folder, Provenance("toy", "word", 8, axis="class", dtype="float32")) as writer:
+        for name in names:
+            writer.add(f"event/{name}", rng.normal(size=(1, 8)).astype(np.float32))
+    return root
