@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 
@@ -13,11 +13,13 @@ from . import console
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from .episodes.protocol import SmallClasses
     from .studies.episode_eval import Progress
 
 
 def register(app: typer.Typer) -> None:
     app.command("episode-eval")(episode_eval)
+    app.command("compare")(compare)
     app.command("methods")(methods)
 
 
@@ -53,6 +55,13 @@ def episode_eval(
     ] = None,
     query_modalities: Annotated[Optional[str], typer.Option(help="Cross-modal: what queries carry.")] = None,
     missing: Annotated[Optional[list[str]], typer.Option(help="audio=0.5@query; repeatable.")] = None,
+    missing_sweep: Annotated[
+        Optional[str], typer.Option(help="audio@query: rates 0, 0.1 ... 1 of one modality, one run each.")
+    ] = None,
+    train_modalities: Annotated[Optional[str], typer.Option(help="What training clips carry.")] = None,
+    train_missing: Annotated[
+        Optional[list[str]], typer.Option(help="audio=0.5 in training; repeatable.")
+    ] = None,
     may_lose_all: Annotated[bool, typer.Option(help="Clips may lose every modality.")] = False,
     dirichlet: Annotated[
         Optional[float], typer.Option(help="Draw query classes by Dirichlet(alpha).")
@@ -61,6 +70,12 @@ def episode_eval(
         str, typer.Option(help="Classes too small: refuse, exclude or short.")
     ] = "refuse",
     unlabelled: Annotated[int, typer.Option(help="Unlabelled clips an episode.")] = 0,
+    generalised: Annotated[
+        bool, typer.Option("--generalised", help="Base classes compete too (--n-way 0 --k-shot 0).")
+    ] = False,
+    reliability: Annotated[
+        bool, typer.Option("--reliability", help="Add each modality's certainty and complementarity.")
+    ] = False,
     normalise: Annotated[str, typer.Option(help="Features: l2, centre-l2 or none.")] = "l2",
     words: Annotated[str, typer.Option(help="Word stream, auto, or none.")] = "auto",
     setting: Annotated[
@@ -77,10 +92,10 @@ def episode_eval(
 
     find(method)  # an unknown name is refused before anything heavy is imported
     from .episodes.protocol import Missing, Protocol, parse_range
-    from .studies.episode_eval import episode_eval as run_eval
+    from .studies.episode_eval import missing_sweep as run_sweep
+    from .studies.episode_eval import run_spec
+    from .studies.spec import RunSpec
 
-    if small_classes not in ("refuse", "exclude", "short"):
-        raise UsageError(f"--small-classes {small_classes!r} is not known; use refuse, exclude or short.")
     protocol = Protocol(
         n_way=parse_range("n-way", n_way),
         k_shot=parse_range("k-shot", k_shot),
@@ -95,33 +110,64 @@ def episode_eval(
         missing=tuple(Missing.parse(text) for text in missing or ()),
         may_lose_all=may_lose_all,
         dirichlet=dirichlet,
-        small_classes=small_classes,  # type: ignore[arg-type]
+        small_classes=cast("SmallClasses", small_classes),
         unlabelled=unlabelled,
+        generalised=generalised,
+    )
+    spec = RunSpec(
+        method,
+        protocol,
+        fusion,
+        names(streams),
+        names(modalities),
+        names(train_modalities),
+        tuple(Missing.parse(text) for text in train_missing or ()),
+        pairs(setting),
+        None if words == "none" else words,
+        normalise,
+        dtype,
+        seed if train_seed is None else train_seed,
     )
     with bars() as progress:
-        run = run_eval(
-            method,
-            dataset,
-            cache,
-            protocol=protocol,
-            episodes=episodes,
-            streams=names(streams),
-            modalities=names(modalities),
-            fusion=fusion,
-            settings=pairs(setting),
-            normalise=normalise,
-            words=None if words == "none" else words,
-            train_seed=train_seed,
-            device=device,
-            dtype=dtype,
-            out=out,
-            retrain=retrain,
-            progress=progress,
-        )
+        if missing_sweep is not None:
+            runs = run_sweep(spec, missing_sweep, dataset, cache, episodes, device, out, retrain, progress)
+        else:
+            runs = [run_spec(spec, dataset, cache, episodes, device, out, retrain, reliability, progress)]
+    found = [run.metrics for run in runs]
     if json:
-        console.print_json(run.metrics)
+        console.print_json(found[0] if missing_sweep is None else found)
+    elif missing_sweep is None:
+        show(found[0])
     else:
-        show(run.metrics)
+        show_sweep(missing_sweep, found)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs (printed by episode-eval).")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare runs pairwise on the episodes they share: difference, interval, p-value (Holm-corrected)."""
+    from .studies.compare import compare as run_compare
+
+    found = run_compare(runs)
+    if json:
+        console.print_json(found.to_dict())
+        return
+    console.print_table(
+        "", ("run", "accuracy"), [(r["name"], f"{100 * r['accuracy']:.2f} %") for r in found.runs]
+    )
+    rows = [
+        (
+            f"{p.first} - {p.second}",
+            f"{100 * p.difference:+.2f}",
+            f"± {100 * p.ci95:.2f}",
+            f"{p.p:.2g}",
+            f"{p.p_holm:.2g}",
+        )
+        for p in found.pairs
+    ]
+    caption = f"Points of accuracy, paired over {found.episodes:,} episodes; 95 % over episode draws."
+    console.print_table("", ("pair", "difference", "interval", "p", "p (Holm)"), rows, caption)
 
 
 def methods(json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
@@ -153,25 +199,63 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print one JSON do
 
 def show(metrics: Mapping[str, Any]) -> None:
     """The table a person reads after a run."""
-    streams = " + ".join(metrics["streams"].values())
-    rows = [
-        ("accuracy", f"{100 * metrics['accuracy']:.2f} %"),
-        ("± over episode draws (95 %)", _percent(metrics["ci95"])),
-        ("± over clips of these classes", _percent(metrics["ci95_clips"])),
-        ("± over classes", _percent(metrics["ci95_classes"])),
+    rows = [(metrics.get("measure", "accuracy"), f"{100 * metrics['accuracy']:.2f} %")]
+    for key, name in (
+        ("unseen", "unseen U"),
+        ("seen", "seen S"),
+        ("harmonic", "harmonic mean HM"),
+        ("micro_f1", "micro F1"),
+        ("macro_f1", "macro F1"),
+    ):
+        if metrics.get(key) is not None:
+            rows.append((name, f"{100 * metrics[key]:.2f} %"))
+    for key, name in (
+        ("ci95", "± over episode draws (95 %)"),
+        ("ci95_clips", "± over clips of these classes"),
+        ("ci95_classes", "± over classes"),
+    ):
+        if metrics[key] is not None or "measure" not in metrics:
+            rows.append((name, _percent(metrics[key])))
+    if metrics["excluded_classes"]:
+        rows.append(("classes left out as too small", str(len(metrics["excluded_classes"]))))
+    rows += [
         ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
-        ("streams", streams),
+        ("streams", " + ".join(metrics["streams"].values())),
         ("class words", metrics["words"] or "none"),
         ("training", f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
+        ("peak memory", f"{metrics['peak_memory_mb']:,.0f} MB"),
         ("run", metrics["out"]),
     ]
-    if metrics["excluded_classes"]:
-        rows.insert(4, ("classes left out as too small", str(len(metrics["excluded_classes"]))))
     fusion = f" ({metrics['fusion'].upper()})" if metrics["fusion"] else ""
-    where = f"{metrics['dataset']}, {metrics['split']} classes"
+    where = f"{metrics['dataset']}, {metrics['split']} classes of {metrics['label_set']}"
     title = f"{metrics['method']}{fusion} on {where}: {metrics['protocol_text']}"
     console.print_table(title, ("", "value"), rows)
+    if "reliability" in metrics:
+        show_reliability(metrics["reliability"])
+
+
+def show_reliability(found: Mapping[str, Any]) -> None:
+    """Certainty of each modality, and where one is right while another is wrong."""
+    rows = [
+        (m, f"{100 * f['accuracy']:.1f} %", f"{f['certainty']:.3f}", f"{f['negative_entropy']:.3f}")
+        for m, f in found["modalities"].items()
+    ]
+    console.print_table("Each modality alone", ("", "accuracy", "certainty", "negative entropy"), rows)
+    pairs = found["right_where_other_is_wrong"]
+    rows_pairs = [
+        (f"{a} right where {b} is wrong", f"{100 * v:.1f} %") for a, o in pairs.items() for b, v in o.items()
+    ]
+    console.print_table("", ("", "share"), rows_pairs)
+
+
+def show_sweep(what: str, found: list[dict[str, Any]]) -> None:
+    """Accuracy at each missing rate."""
+    rows = [
+        (m["protocol_text"].rpartition("missing ")[2], f"{100 * m['accuracy']:.2f} %", _percent(m["ci95"]))
+        for m in found
+    ]
+    console.print_table(f"{found[0]['method']}: missing {what}", ("rate", "accuracy", "± (draws)"), rows)
 
 
 @contextmanager
@@ -212,3 +296,7 @@ def pairs(texts: list[str] | None) -> dict[str, str]:
 
 def _percent(value: float | None) -> str:
     return "no value (see docs/statistics.md)" if value is None else f"{100 * value:.2f} %"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}"

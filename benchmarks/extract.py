@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
     import cv2
 
     from fsmm.extract.decode import decode
-    from fsmm.extract.worker import READY, _prepare
+    from fsmm.extract.worker import READY, prepare_part
 
     cv2.setNumThreads(1)
     needs = {encoder.need for encoder in encoders}
@@ -56,13 +57,13 @@ def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
     rows = [_row("decode (1 core)", len(sources), seconds, f"{len(needs)} needs in one pass")]
     for encoder in encoders:
         name = f"{encoder.modality}/{encoder.name}"
-        parts, seconds = _timed(lambda e=encoder: [_prepare(e, clip) for clip in decoded])
+        parts, seconds = _timed(partial(_each, partial(prepare_part, encoder), decoded))
         rows.append(_row(f"prepare {name} (1 core)", len(sources), seconds))
         ready = [part.value for part in parts if part.state == READY]
         encoder.encode(ready[:1])  # the network is loaded here
         size = encoder.batch_clips
         batches = [ready[i : i + size] for i in range(0, len(ready), size)]
-        _, seconds = _timed(lambda e=encoder, b=batches: [e.encode(batch) for batch in b])
+        _, seconds = _timed(partial(_each, encoder.encode, batches))
         rows.append(_row(f"encode {name}", len(ready), seconds, f"batches of {size}"))
     return rows
 
@@ -91,6 +92,10 @@ def _against_bound(stages: Sequence[Row], whole: Any, device: str) -> list[Row]:
 def _row(stage: str, clips: int, seconds: float, note: str = "") -> Row:
     rate = clips / seconds if seconds else float("inf")
     return {"stage": stage, "clips_per_second": rate, "seconds": seconds, "note": note}
+
+
+def _each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [work(item) for item in items]
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

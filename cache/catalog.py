@@ -240,6 +240,24 @@ class Catalog:
         )
 
 
+def together(parts: Mapping[str, LabelSet]) -> LabelSet:
+    """Several label sets of the same n clips as one, multi-hot [n, sum of C]; class c of part A is named ``A: c``.
+
+    words: the parts', in turn. splits: those that every part has, joined.
+    """
+    hot = []
+    for labels in parts.values():
+        classes = len(labels.class_names)
+        hot.append(labels.label if labels.multi else (labels.label[:, None] == np.arange(classes)).astype(np.uint8))
+    common = set.intersection(*(set(labels.splits) for labels in parts.values()))
+    return LabelSet(
+        [f"{part}: {name}" for part, labels in parts.items() for name in labels.class_names],
+        np.concatenate(hot, 1),
+        [text for labels in parts.values() for text in labels.words],
+        {split: np.concatenate([labels.splits[split] for labels in parts.values()]) for split in sorted(common)},
+    )
+
+
 def check_key(key: str) -> str:
     """A clip id that HDF5 text can hold; ids from file names that are not UTF-8 can. Raises CacheError otherwise."""
     if not key or "\0" in key:

@@ -34,7 +34,7 @@ class _Type:
         found = np.dtype(self.code)
         if found.kind not in _KINDS:
             raise pickle.UnpicklingError(f"it holds an array of type {found}")
-        return found.newbyteorder(self.order) if self.order in "<>" else found
+        return np.dtype(self.order + found.str[1:]) if self.order in "<>" else found
 
 
 class _Array:
@@ -53,7 +53,11 @@ class _Array:
 def _build(data: object, kind: object, shape: object, order: object) -> np.ndarray:
     if isinstance(data, str):  # protocols below 3 hold bytes as Latin-1 text
         data = data.encode("latin-1")
-    if not isinstance(kind, _Type) or not isinstance(data, (bytes, bytearray)) or not isinstance(shape, tuple):
+    if (
+        not isinstance(kind, _Type)
+        or not isinstance(data, (bytes, bytearray))
+        or not isinstance(shape, tuple)
+    ):
         raise pickle.UnpicklingError("it describes an array in an unknown way")
     dtype = kind.resolve()
     whole = all(isinstance(size, int) and size >= 0 for size in shape)

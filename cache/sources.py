@@ -1,4 +1,7 @@
-"""Arrays that lie in other people's files, read a few clips at a time: npz, npy, HDF5, pickle, CSV, or a folder of npy."""
+"""Arrays in other people's files, read a few clips at a time: npz, npy, HDF5, pickle, CSV, or folders of npy.
+
+A folder holds one npy a clip ("folder"), or one npy an array ("arrays").
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -26,7 +29,7 @@ _BY_SUFFIX = {
     ".pickle": "pickle",
     ".csv": "csv",
 }
-FORMATS = ("npz", "npy", "hdf5", "folder", "pickle", "csv")
+FORMATS = ("npz", "npy", "hdf5", "folder", "arrays", "pickle", "csv")
 
 
 class Column(ABC):
@@ -113,7 +116,9 @@ class FolderColumn(Column):
         self.folder = folder
 
     def values(self) -> np.ndarray:
-        found = (path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.npy"))
+        found = (
+            path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.npy")
+        )
         return np.array(sorted(found), dtype=str)
 
     def clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
@@ -128,14 +133,18 @@ class Source:
 
     def __init__(self, path: Path, kind: str | None = None) -> None:
         if not path.exists():
-            raise CacheError(f"Source {str(path)!r} does not exist; mend its path, or give it as --source NAME=PATH.")
+            raise CacheError(
+                f"Source {str(path)!r} does not exist; mend its path, or give it as --source NAME=PATH."
+            )
         self.path = path
         self.kind = kind or ("folder" if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower(), ""))
         if self.kind not in FORMATS:
             raise unknown(f"format of source {path.name!r}", self.kind, FORMATS)
-        if (self.kind == "folder") != path.is_dir():
-            raise CacheError(f"Source {str(path)!r} is {'a' if path.is_dir() else 'no'} folder; mend its format.")
-        self._open: dict[str, object] = {}
+        if (self.kind in ("folder", "arrays")) != path.is_dir():
+            raise CacheError(
+                f"Source {str(path)!r} is {'a' if path.is_dir() else 'no'} folder; mend its format."
+            )
+        self._open: dict[str, Any] = {}
         self._file: h5py.File | None = None
         try:
             self.names = self._list()
@@ -151,8 +160,12 @@ class Source:
         if self.kind == "hdf5":
             self._file = h5py.File(self.path, "r")
             names: list[str] = []
-            self._file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            self._file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
             return names
+        if self.kind == "arrays":
+            return FolderColumn(self.path).values().tolist()
         if self.kind == "pickle":
             self._open = _named(load_plain(self.path), self.path)
             return list(self._open)
@@ -172,34 +185,39 @@ class Source:
                 return ArrayColumn(self._file[name])
             if self.kind == "folder":
                 return FolderColumn(self.path)
-            if self.kind == "npy":
-                return ArrayColumn(np.load(self.path, mmap_mode="r", allow_pickle=False))
+            if self.kind in ("npy", "arrays"):
+                path = self.path if self.kind == "npy" else self.path / f"{name}.npy"
+                return ArrayColumn(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
             raise CacheError(f"Array {name!r} of {self.path.name!r} cannot be read ({error}).") from None
         found = self._open[name]
-        return ArrayColumn(found) if isinstance(found, np.ndarray) else ListColumn(list(found))  # type: ignore[call-overload]
+        return ArrayColumn(found) if isinstance(found, np.ndarray) else ListColumn(list(found))
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
 
 
-def _named(content: object, path: Path) -> dict[str, object]:
+def _named(content: object, path: Path) -> dict[str, Any]:
     if isinstance(content, dict) and all(isinstance(v, (np.ndarray, list, tuple)) for v in content.values()):
         return {str(name): value for name, value in content.items()}
     if isinstance(content, (np.ndarray, list, tuple)):
         return {"": content}
-    raise CacheError(f"Pickle {path.name!r} must hold an array, or a dict from names to arrays or lists of arrays.")
+    raise CacheError(
+        f"Pickle {path.name!r} must hold an array, or a dict from names to arrays or lists of arrays."
+    )
 
 
-def _csv_columns(path: Path) -> Iterator[tuple[str, object]]:
+def _csv_columns(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     if not rows:
         raise CacheError(f"Source {str(path)!r} is empty; its first line must name the columns.")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(rows[0]):
-            raise CacheError(f"Line {number} of {path.name!r} has {len(row)} fields; its first line has {len(rows[0])}.")
+            raise CacheError(
+                f"Line {number} of {path.name!r} has {len(row)} fields; its first line has {len(rows[0])}."
+            )
     for i, name in enumerate(rows[0]):
         yield name, np.array([row[i] for row in rows[1:]], dtype=str)
 

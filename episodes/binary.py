@@ -28,7 +28,9 @@ class BinarySampler:
 
     def __init__(self, bank: FeatureBank, protocol: Protocol) -> None:
         if not bank.multi:
-            raise UsageError(f"Label set {bank.label_set!r} has one label a clip; multi-label episodes need several.")
+            raise UsageError(
+                f"Label set {bank.label_set!r} has one label a clip; multi-label episodes need several."
+            )
         if bounds(protocol.n_way)[0] != bounds(protocol.n_way)[1] or not isinstance(protocol.k_shot, int):
             raise UsageError("Multi-label episodes take one number for --n-way and one for --k-shot.")
         if protocol.k_shot < 1:
@@ -43,9 +45,9 @@ class BinarySampler:
         if protocol.small_classes == "refuse" and not enough.all():
             worst = int(np.flatnonzero(~enough)[0])
             raise TooFew(
-                f"Label {bank.class_names[worst]!r} is on {have[worst]} of {len(bank)} clips; {protocol.k_shot}-shot with "
-                f"{protocol.n_query} queries needs {need} with it and {protocol.k_shot} without: lower --n-query, or use "
-                "--small-classes exclude."
+                f"Label {bank.class_names[worst]!r} is on {have[worst]} of {len(bank)} clips; {protocol.k_shot}-shot "
+                f"with {protocol.n_query} queries needs {need} with it and {protocol.k_shot} without: lower --n-query, "
+                "or use --small-classes exclude."
             )
         self._labels = np.flatnonzero(enough)
         self.excluded = [bank.class_names[i] for i in np.flatnonzero(~enough)]
@@ -98,7 +100,9 @@ class BinarySampler:
         order = counter.order(counter.words(self._keys["label-order"], episode, self.ways))
         return self._labels[np.take_along_axis(drawn, order, 1)]
 
-    def _draw_clips(self, episode: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _draw_clips(
+        self, episode: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows without each label [E, N, K], with it [E, N, K], and queries [E, N * n_query]; no clip twice among the
         supports with a label and the queries.
 
@@ -116,7 +120,8 @@ class BinarySampler:
             query.append(_smallest(keys, has & ~taken, queries))
             np.put_along_axis(taken, query[-1], True, 1)
         without = [
-            _smallest(1.0 - keys, ~self.label[:, labels[:, i]].T & ~taken, shots) for i in range(labels.shape[1])
+            _smallest(1.0 - keys, ~self.label[:, labels[:, i]].T & ~taken, shots)
+            for i in range(labels.shape[1])
         ]
         return np.stack(without, 1), np.stack(having, 1), np.concatenate(query, 1)
 

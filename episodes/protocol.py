@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..errors import UsageError
 
 Side = Literal["support", "query", "both"]
+SmallClasses = Literal["refuse", "exclude", "short"]
 _MISSING = re.compile(r"(?P<modality>[^=@]+)=(?P<rate>[^=@]+)(@(?P<side>support|query|both))?")
 
 
@@ -72,7 +73,7 @@ class Protocol:
     missing: tuple[Missing, ...] = ()
     may_lose_all: bool = False
     dirichlet: float | None = None
-    small_classes: Literal["refuse", "exclude", "short"] = "refuse"
+    small_classes: SmallClasses = "refuse"
     unlabelled: int = 0
     generalised: bool = False
 

@@ -79,12 +79,13 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
     except Exception as error:  # a codec's wrapper may raise anything; the next clip must go on
         return Outcome(stage="decode", reason=_told(error), seconds={"decode": time.perf_counter() - began})
     middle = time.perf_counter()
-    parts = {number: _prepare(encoder, decoded) for number, encoder in encoders.items()}
+    parts = {number: prepare_part(encoder, decoded) for number, encoder in encoders.items()}
     seconds = {"decode": middle - began, "prepare": time.perf_counter() - middle}
     return Outcome(parts, decoded.facts, seconds=seconds)
 
 
-def _prepare(encoder: Encoder, decoded: Decoded) -> Part:
+def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
+    """One encoder's part of a decoded clip. Never raises for the clip's sake."""
     raw = _raw(decoded, encoder.need)
     if raw is None:
         return Part(ABSENT)

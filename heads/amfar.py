@@ -69,7 +69,7 @@ class AMFAR(Head):
     settings_class = AMFARSettings
     recipe = Recipe(steps=400, tasks=8, rate=3e-4, weight_decay=1e-4, mix=0.5, evaluate_every=25)
     sequences = True
-    inner: nn.ModuleDict
+    branch: nn.ModuleDict
 
     def __init__(self, inputs: Inputs, settings: AMFARSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -79,7 +79,7 @@ class AMFAR(Head):
         if own.teacher != "none" and own.teacher not in inputs.streams:
             raise unknown("teacher", own.teacher, ["none", *inputs.streams])
         cls = find(DISTANCES[own.distance])[0].load()
-        self.inner = nn.ModuleDict(
+        self.branch = nn.ModuleDict(
             {m: cls(replace(inputs, streams={m: shape})) for m, shape in inputs.streams.items()}
         )
         self.project = nn.ModuleDict(
@@ -113,7 +113,7 @@ class AMFAR(Head):
         return dict(zip(seen.names, seen.logits.unbind(0)))
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return max(inner.episode_bytes(ways, shots, queries) for inner in self._inner().values())
+        return max(inner.episode_bytes(ways, shots, queries) for inner in self._heads().values())
 
     def views(self, episodes: Episodes) -> Branches:
         """-psi(q_i^m, t_k^m) of every modality that both support and query carry. Raises UsageError where none is."""
@@ -164,7 +164,7 @@ class AMFAR(Head):
     def _branch(self, m: str, episodes: Episodes) -> Tensor:
         """One modality's logits [B, Q, N]."""
         dtype = work_dtype(episodes.query[m].x.dtype, self)
-        project, inner = self.project[m], self._inner()[m]
+        project, inner = self.project[m], self._heads()[m]
         alone = replace(
             episodes.only([m]),
             support={m: project(episodes.support[m].to(episodes.device, dtype))},
@@ -173,8 +173,8 @@ class AMFAR(Head):
         )
         return self.log_scale[m].exp() * inner(alone)
 
-    def _inner(self) -> dict[str, Head]:
-        return {m: head for m, head in self.inner.items() if isinstance(head, Head)}
+    def _heads(self) -> dict[str, Head]:
+        return {m: head for m, head in self.branch.items() if isinstance(head, Head)}
 
 
 class Projection(nn.Module):

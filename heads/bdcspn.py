@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
 from .base import Settings
-from .metric_parts import CentredHead, Task, masked_mean
-from .parts import cosine, neutral
+from .metric_parts import CentredHead, Task, masked_mean, near
+from .parts import neutral
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BDCSPN(CentredHead):
         task = self.task(episodes)
         moved = self.shifted(task)
         scored = moved if self.settings.score_shifted else task
-        return neutral(self.settings.scale * cosine(scored.query, self.rectified(moved)), task.asked, task.known)
+        return neutral(self.settings.scale * near(scored.query, self.rectified(moved)), task.asked, task.known)
 
     def shifted(self, task: Task) -> Task:
         """Queries plus (mean support - mean query); absent ones take no part."""
@@ -51,15 +51,15 @@ class BDCSPN(CentredHead):
             return task
         support = masked_mean(task.support.flatten(1, 2), task.shown.flatten(1, 2))
         gap = support - masked_mean(task.query, task.asked)
-        return task._replace(query=task.query + gap[:, None] * task.asked[..., None].to(gap.dtype))
+        return task._replace(query=task.query + gap[:, None])
 
     def rectified(self, task: Task) -> Tensor:
         """Prototypes [B, N, D]: sums of supports and pseudo-labelled queries, weights exp(scale cos) / their sum."""
         prototype = task.means()
         if not self.settings.propagate:
             return prototype
-        near = cosine(task.support.flatten(1, 2), prototype).unflatten(1, task.shown.shape[1:])
-        own = torch.diagonal(near, dim1=1, dim2=3).transpose(1, 2)  # a support's cosine to its own class [B, N, K]
+        every = near(task.support.flatten(1, 2), prototype).unflatten(1, task.shown.shape[1:])
+        own = torch.diagonal(every, dim1=1, dim2=3).transpose(1, 2)  # a support's cosine to its own class [B, N, K]
         shared, member = self._pseudo_labels(task, prototype)
         # The largest exponent of a class is taken out, so that no exponential overflows.
         logs = torch.cat([own.masked_fill(~task.shown, -torch.inf), shared.masked_fill(~member, -torch.inf)], -1)
@@ -70,12 +70,12 @@ class BDCSPN(CentredHead):
 
     def _pseudo_labels(self, task: Task, prototype: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines of prototypes and queries [B, N, Q], and which query counts for which class, bool [B, N, Q]."""
-        near = cosine(prototype, task.query)
-        choice = near.masked_fill(~task.known[..., None], -torch.inf).argmax(1)
-        member = F.one_hot(choice, near.shape[1]).transpose(1, 2).bool() & task.asked[:, None, :]
+        shared = near(task.query, prototype).transpose(1, 2)
+        choice = shared.masked_fill(~task.known[..., None], -torch.inf).argmax(1)
+        member = F.one_hot(choice, shared.shape[1]).transpose(1, 2).bool() & task.asked[:, None, :]
         member = member & task.known[..., None]
         if self.settings.top:
-            ranked = near.masked_fill(~member, -torch.inf)
-            floor = ranked.topk(min(self.settings.top, near.shape[2]), dim=-1).values[..., -1:]
-            member = member & (near >= floor)
-        return near, member
+            ranked = shared.masked_fill(~member, -torch.inf)
+            floor = ranked.topk(min(self.settings.top, shared.shape[2]), dim=-1).values[..., -1:]
+            member = member & (shared >= floor)
+        return shared, member

@@ -187,7 +187,11 @@ class Comparison(nn.Module):
 
 
 class Update(nn.Module):
-    """Two layers inward -> hidden -> outward with normalisation between (and after, unless it starts at zero)."""
+    """Two layers inward -> hidden -> outward with normalisation between.
+
+    zero: the last layer starts at zero, and its output is divided by sqrt(outward): nodes have a length of about one,
+        so that the first Adam steps would otherwise drown them. Else normalisation and lrelu follow, as published.
+    """
 
     def __init__(self, inward: int, hidden: int, outward: int, norm: str, zero: bool) -> None:
         super().__init__()
@@ -199,4 +203,5 @@ class Update(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.between(self.first(x)[..., None, :]))
         out = self.second(hidden)
-        return (out if self.after is None else F.leaky_relu(self.after(out))).squeeze(-2)
+        out = out * out.shape[-1] ** -0.5 if self.after is None else F.leaky_relu(self.after(out))
+        return out.squeeze(-2)

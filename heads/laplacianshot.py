@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes
 from ..errors import UsageError
 from .base import Inputs, Settings
-from .metric_parts import CentredHead, Task, masked_mean
-from .parts import cosine, neutral, squared_distances
+from .metric_parts import CentredHead, Task, masked_mean, near
+from .parts import neutral, squared_distances
 
 _FAR = 1e4  # a unary that no class with samples can reach: unit features are at most 4 apart
 
@@ -68,21 +68,24 @@ class LaplacianShot(CentredHead):
 
     def rectified(self, task: Task) -> tuple[Task, Tensor, Tensor]:
         """The task with shifted queries, rectified prototypes [B, N, D], and which classes remain, bool [B, N]."""
-        everyone = task.support.flatten(1, 2), task.shown.flatten(1, 2)
-        gap = masked_mean(*everyone) - masked_mean(task.query, task.asked)
-        task = task._replace(query=task.query + gap[:, None] * task.asked[..., None].to(gap.dtype))
+        support, shown = task.support.flatten(1, 2), task.shown.flatten(1, 2)
+        gap = masked_mean(support, shown) - masked_mean(task.query, task.asked)
+        task = task._replace(query=task.query + gap[:, None])
         mean = task.means()
-        x = torch.cat([everyone[0], task.query], 1)
-        there = torch.cat([everyone[1], task.asked], 1)
-        near = cosine(x, mean).masked_fill(~task.known[:, None, :], -torch.inf)
-        member = F.one_hot(near.argmax(-1), near.shape[-1]).to(x.dtype) * there[..., None]
-        share = torch.softmax((10 * near).nan_to_num(neginf=-_FAR), -1) * member
-        count = member.sum(1)
+        of_support, first = self._shares(support, shown, mean, task.known)
+        of_query, second = self._shares(task.query, task.asked, mean, task.known)
+        count = first + second
         # The released code divides by the number of members, not by the sum of their weights.
-        prototype = share.transpose(1, 2) @ x / count.clamp(min=1)[..., None]
+        prototype = (of_support @ support + of_query @ task.query) / count.clamp(min=1)[..., None]
         full = count > 0
         kept = task.known & full if self.settings.empty == "drop" else task.known
         return task, torch.where(full[..., None], prototype, mean), kept
+
+    def _shares(self, x: Tensor, there: Tensor, mean: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight [B, N, M] of each sample x [B, M, D] in the class it is nearest to; members a class [B, N]."""
+        similar = (10 * near(x, mean)).masked_fill(~known[:, None, :], -_FAR)
+        member = F.one_hot(similar.argmax(-1), mean.shape[1]).to(x.dtype) * there[..., None]
+        return (torch.softmax(similar, -1) * member).transpose(1, 2), member.sum(1)
 
     def neighbours(self, query: Tensor, asked: Tensor) -> Tensor:
         """W [B, Q, Q]: 1 where the column is among the knn - 1 nearest other queries of the row; directed."""

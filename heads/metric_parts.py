@@ -46,9 +46,17 @@ def pooled_task(episodes: Episodes, module: nn.Module | None = None) -> Task:
     support, query = single(episodes)
     dtype = work_dtype(support.x.dtype, module)
     s, q = support.pooled().to(dtype), query.pooled().to(dtype)
-    return Task(
-        s * support.present[..., None].to(dtype), support.present, q * query.present[..., None].to(dtype), query.present
-    )
+    return Task(where_there(s, support.present), support.present, where_there(q, query.present), query.present)
+
+
+def where_there(x: Tensor, there: Tensor) -> Tensor:
+    """x [..., D] with zeros where not there [...]; no copy where all is there (fusion fills in what is absent)."""
+    return x if bool(there.all()) else x * there[..., None].to(x.dtype)
+
+
+def near(x: Tensor, w: Tensor) -> Tensor:
+    """Cosine [B, M, N] of x [B, M, D] and w [B, N, D], without a normalised copy of the many x."""
+    return (x @ F.normalize(w, dim=-1).transpose(1, 2)) / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def work_dtype(given: torch.dtype, module: nn.Module | None = None) -> torch.dtype:
@@ -61,9 +69,8 @@ def work_dtype(given: torch.dtype, module: nn.Module | None = None) -> torch.dty
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean [B, D] of the rows of x [B, M, D] where mask [B, M]; zeros where there is none."""
-    weight = mask.to(x.dtype)
-    total = (x * weight[..., None]).sum(1)
-    return total / weight.sum(1).clamp(min=1)[:, None]
+    weight = mask.to(x.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
+    return (weight[:, None] @ x).squeeze(1)
 
 
 def targets(episodes: Episodes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -105,8 +112,8 @@ class CentredHead(Head):
     def task(self, episodes: Episodes) -> Task:
         """The pooled task with features transformed; absent clips stay zero."""
         task = pooled_task(episodes)
-        support = self.transformed(task.support) * task.shown[..., None].to(task.support.dtype)
-        query = self.transformed(task.query) * task.asked[..., None].to(task.query.dtype)
+        support = where_there(self.transformed(task.support), task.shown)
+        query = where_there(self.transformed(task.query), task.asked)
         return Task(support, task.shown, query, task.asked)
 
     def transformed(self, x: Tensor) -> Tensor:

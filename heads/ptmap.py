@@ -99,21 +99,28 @@ class PTMAP(Head):
         return share * allowed.to(share.dtype)
 
     def _sinkhorn(self, plan: Tensor, asked: Tensor, known: Tensor) -> Tensor:
-        """Scale rows and columns of plan [B, Q, N] until rows sum to 1 and columns to (queries / classes)."""
-        row = asked.to(plan.dtype)
-        column = row.sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1) * known.to(plan.dtype)
+        """Scale rows and columns of plan [B, Q, N] until rows sum to 1 and columns to (queries / classes).
+
+        The plan stays as it is; its scales are what the rounds change: diag(left) plan diag(right).
+        """
+        row = asked.to(plan.dtype)[..., None]
+        share = row.sum(1, keepdim=True) / known.sum(1).clamp(min=1)[:, None, None]
+        column = share * known[..., None].to(plan.dtype)
         plan = plan / plan.sum((1, 2), keepdim=True).clamp(min=1e-30)
+        across = plan.transpose(1, 2)
+        left, right = torch.ones_like(row), torch.ones_like(column)
         before = torch.zeros_like(row)
         for _ in range(self.settings.rounds):
-            now = plan.sum(2)
-            moving = (before - now).abs().amax(1) > self.settings.tolerance
+            reach = plan @ right
+            now = left * reach
+            moving = (before - now).abs().amax(1, keepdim=True) > self.settings.tolerance
             if not moving.any():
                 break
-            step = plan * (row / now.clamp(min=1e-30))[:, :, None]
-            step = step * (column / step.sum(1).clamp(min=1e-30))[:, None, :]
+            new_left = row / reach.clamp(min=1e-30)
+            new_right = column / (across @ new_left).clamp(min=1e-30)
             if self.settings.stop == "each":
-                plan = torch.where(moving[:, None, None], step, plan)
-                before = torch.where(moving[:, None], now, before)
-            else:
-                plan, before = step, now
-        return plan
+                # An episode that has converged stays where it stopped, whatever the others of its batch do.
+                new_left, new_right = torch.where(moving, new_left, left), torch.where(moving, new_right, right)
+                now = torch.where(moving, now, before)
+            left, right, before = new_left, new_right, now
+        return left * plan * right.transpose(1, 2)

@@ -80,6 +80,12 @@ METHODS: dict[str, Method] = {
     "egnn": Method("egnn:EGNN", "Kim et al., EGNN, CVPR", 2019, "episodic", True),
     "dpgn": Method("dpgn:DPGN", "Yang et al., DPGN, CVPR", 2020, "episodic", True),
     "eckpn": Method("eckpn:ECKPN", "Chen et al., ECKPN, CVPR", 2021, "episodic", True, "one", "optional"),
+    "otam": Method("otam:OTAM", "Cao et al., Temporal Alignment, CVPR", 2020, "none"),
+    "trx": Method("trx:TRX", "Perrett et al., Temporal-Relational CrossTransformers, CVPR", 2021, "episodic"),
+    "strm": Method("strm:STRM", "Thatipelli et al., Spatio-temporal Relation Modeling, CVPR", 2022, "episodic"),
+    "hyrsm": Method("hyrsm:HyRSM", "Wang et al., Hybrid Relation Guided Set Matching, CVPR", 2022, "episodic"),
+    "hyrsmpp": Method("hyrsm:HyRSMPlusPlus", "Wang et al., HyRSM++, Pattern Recognition", 2024, "episodic"),
+    "ta2n": Method("ta2n:TA2N", "Li et al., Two-Stage Action Alignment Network, AAAI", 2022, "episodic"),
 }
 
 

@@ -61,8 +61,7 @@ class TIM(CentredHead):
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits before the softmax, at the fitted weights."""
         task = self.task(episodes)
-        weights = self.fit(task)
-        return neutral(self.logits(task.query, weights, task.known), task.asked, task.known)
+        return neutral(self.logits(task.query, self.fit(task), task.known), task.asked, task.known)
 
     @torch.no_grad()
     def fit(self, task: Task) -> Tensor:

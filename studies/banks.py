@@ -21,7 +21,9 @@ class Banks:
     For generalised zero-shot, base is split into what training sees and what S is measured on.
     """
 
-    def __init__(self, spec: RunSpec, cache: Path | str | None, dataset: str | None, device: torch.device) -> None:
+    def __init__(
+        self, spec: RunSpec, cache: Path | str | None, dataset: str | None, device: torch.device
+    ) -> None:
         self.spec, self.device = spec, device
         self.cache = default_cache() if cache is None else Path(cache)
         self.folder = dataset_folder(self.cache, dataset)
@@ -55,7 +57,9 @@ class Banks:
 
     def _seen(self, which: int) -> FeatureBank:
         if "seen 0" not in self._ready:
-            self._ready["seen 0"], self._ready["seen 1"] = held_out(self._bank("base"), self.spec.protocol.seed)
+            self._ready["seen 0"], self._ready["seen 1"] = held_out(
+                self._bank("base"), self.spec.protocol.seed
+            )
         return self._ready[f"seen {which}"]
 
     def _bank(self, split: str) -> FeatureBank:

@@ -69,7 +69,10 @@ def compare(folders: Sequence[Path]) -> Comparison:
     pairs = [paired(a, b, values[a], values[b]) for a, b in itertools.combinations(values, 2)]
     for pair, p in zip(pairs, holm([pair.p for pair in pairs])):
         pair.p_holm = p
-    listed = [{"name": n, "accuracy": float(values[n].mean()), "method": config["method"]} for n, config, _, _ in runs]
+    listed = [
+        {"name": n, "accuracy": float(values[n].mean()), "method": config["method"]}
+        for n, config, _, _ in runs
+    ]
     return Comparison(listed, pairs, shared)
 
 

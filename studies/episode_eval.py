@@ -28,6 +28,7 @@ from .store import digest, save_run
 from .train import Training, load_tensors, save_tensors, train
 
 CHECKPOINT = "head.safetensors"
+SWEEP_RATES = tuple(i / 10 for i in range(11))
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
@@ -96,15 +97,102 @@ def episode_eval(
         dtype,
         protocol.seed if train_seed is None else train_seed,
     )
+    return run_spec(spec, dataset, cache, episodes, device, out, retrain, with_reliability, progress)
+
+
+def run_spec(
+    spec: RunSpec,
+    dataset: str | None = None,
+    cache: Path | str | None = None,
+    episodes: int = 10_000,
+    device: str = "auto",
+    out: Path | str | None = None,
+    retrain: bool = False,
+    with_reliability: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """``episode_eval`` of a ready specification."""
+    job = _begin(spec, cache, dataset, device, out, retrain, progress)
+    return _finish(job, job.spec, job.folder, episodes, with_reliability, progress)
+
+
+def missing_sweep(
+    spec: RunSpec,
+    what: str,
+    dataset: str | None = None,
+    cache: Path | str | None = None,
+    episodes: int = 10_000,
+    device: str = "auto",
+    out: Path | str | None = None,
+    retrain: bool = False,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """One head, trained once, at missing rates 0, 0.1 ... 1 of ``modality@side``, on the same episodes.
+
+    Each rate's run lies in a folder of its own below the run's.
+    """
+    job = _begin(spec, cache, dataset, device, out, retrain, progress)
+    return [
+        _finish(job, step, job.folder / f"missing-{rate:g}", episodes, False, progress)
+        for rate, step in _steps(job.spec, what, job.banks.test)
+    ]
+
+
+@dataclass
+class _Job:
+    """A run that is ready to be measured."""
+
+    spec: RunSpec
+    banks: Banks
+    folder: Path
+    head: Head
+    training: Training | None
+
+
+def _begin(
+    spec: RunSpec,
+    cache: Path | str | None,
+    dataset: str | None,
+    device: str,
+    out: Path | str | None,
+    retrain: bool,
+    progress: Progress | None,
+) -> _Job:
+    """Load the banks, then build, fit and load or train the head."""
     banks = Banks(spec, cache, dataset, pick_device(device))
-    spec = replace(spec, protocol=replace(protocol, label_set=banks.test.label_set))
+    spec = replace(spec, protocol=replace(spec.protocol, label_set=banks.test.label_set))
     _check_modalities(spec, banks.test)
-    folder = Path(out) if out is not None else banks.folder / "runs" / f"{method}-{spec.digest()}"
-    head, training = ready_head(spec, banks, folder, retrain, progress)
-    result = run_measure(head, spec, banks, episodes, progress)
-    metrics = _metrics(spec, banks, result, training, head, folder)
+    folder = Path(out) if out is not None else banks.folder / "runs" / f"{spec.method}-{spec.digest()}"
+    return _Job(spec, banks, folder, *ready_head(spec, banks, folder, retrain, progress))
+
+
+def _steps(spec: RunSpec, sweep: str, bank: FeatureBank) -> list[tuple[float, RunSpec]]:
+    """The specs of a missing-rate sweep of ``modality@side``."""
+    modality, _, side = sweep.partition("@")
+    others = tuple(m for m in spec.protocol.missing if m.modality != modality)
+    found = []
+    for rate in SWEEP_RATES:
+        missing = (*others, Missing.parse(f"{modality}={rate:g}@{side or 'query'}"))
+        step = replace(spec, protocol=replace(spec.protocol, missing=missing))
+        _check_modalities(step, bank)
+        found.append((rate, step))
+    return found
+
+
+def _finish(
+    job: _Job,
+    spec: RunSpec,
+    folder: Path,
+    episodes: int,
+    with_reliability: bool,
+    progress: Progress | None,
+) -> Run:
+    """Evaluate a ready head under ``spec`` and store the run."""
+    banks = job.banks
+    result = run_measure(job.head, spec, banks, episodes, progress)
+    metrics = _metrics(spec, banks, result, job.training, job.head, folder)
     if with_reliability:
-        metrics["reliability"] = reliability(head, banks.test, protocol, min(episodes, 1000))
+        metrics["reliability"] = reliability(job.head, banks.test, spec.protocol, min(episodes, 1000))
     accuracy = _per_episode(result)
     stored = {
         **spec.to_dict(),
@@ -113,7 +201,7 @@ def episode_eval(
         "fingerprint": banks.test.fingerprint(),
     }
     save_run(folder, stored, metrics, _arrays(result))
-    return Run(metrics, accuracy, result, training, folder)
+    return Run(metrics, accuracy, result, job.training, folder)
 
 
 def ready_head(
@@ -124,7 +212,9 @@ def ready_head(
     own = {k: v for k, v in spec.settings.items() if not k.startswith("train.")}
     base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
     way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
-    head = build_head(spec.method, inputs_of(banks.test, base_classes, way), own, spec.fusion).to(banks.device)
+    head = build_head(spec.method, inputs_of(banks.test, base_classes, way), own, spec.fusion).to(
+        banks.device
+    )
     if wants_base(head):
         head.fit_base(banks.base)
     given = {k.removeprefix("train."): v for k, v in spec.settings.items() if k.startswith("train.")}
@@ -134,8 +224,12 @@ def ready_head(
         return head, None
     recipe: Recipe = update_settings(recipe_of(head), given, f"the training of {spec.method}")
     identity = digest(
-        {**spec.training_identity(), "recipe": asdict(recipe), "base": banks.base.fingerprint(),
-         "streams": {k: str(v) for k, v in banks.base.streams.items()}}
+        {
+            **spec.training_identity(),
+            "recipe": asdict(recipe),
+            "base": banks.base.fingerprint(),
+            "streams": {k: str(v) for k, v in banks.base.streams.items()},
+        }
     )
     path = folder / CHECKPOINT
     if path.is_file() and not retrain:
@@ -159,7 +253,9 @@ def ready_head(
     return head, training
 
 
-def run_measure(head: Head, spec: RunSpec, banks: Banks, episodes: int, progress: Progress | None = None) -> Measured:
+def run_measure(
+    head: Head, spec: RunSpec, banks: Banks, episodes: int, progress: Progress | None = None
+) -> Measured:
     """The evaluation of a ready head."""
     generalised = spec.protocol.generalised
     return measure(
@@ -172,29 +268,6 @@ def run_measure(head: Head, spec: RunSpec, banks: Banks, episodes: int, progress
         banks.val if generalised else None,
         _counting(progress, episodes),
     )
-
-
-def missing_sweep(
-    modality: str,
-    side: str = "query",
-    rates: Sequence[float] = tuple(i / 10 for i in range(11)),
-    **given: Any,
-) -> list[Run]:
-    """``episode_eval`` at each missing rate of one modality: one head, trained once, on the same episodes.
-
-    given: the arguments of episode_eval; ``out`` is the folder that the runs' folders go into.
-    """
-    protocol: Protocol = given.pop("protocol", None) or Protocol()
-    out = given.pop("out", None)
-    runs = []
-    for rate in rates:
-        step = Missing.parse(f"{modality}={rate:g}@{side}")
-        others = tuple(m for m in protocol.missing if m.modality != modality)
-        where = None if out is None else Path(out) / f"{modality}-{rate:g}"
-        runs.append(
-            episode_eval(protocol=replace(protocol, missing=(*others, step), may_lose_all=True), out=where, **given)
-        )
-    return runs
 
 
 def innermost(head: Head) -> Head:
@@ -218,16 +291,23 @@ def wants_base(head: Head) -> bool:
 def _check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
     """Refuse a protocol that names modalities which are not loaded, or that no clip of the split has."""
     protocol = spec.protocol
-    named = [*(protocol.support_modalities or ()), *(protocol.query_modalities or ()), *(spec.train_modalities or ())]
+    named = [
+        *(protocol.support_modalities or ()),
+        *(protocol.query_modalities or ()),
+        *(spec.train_modalities or ()),
+    ]
     named += [m.modality for m in (*protocol.missing, *spec.train_missing)]
     bank.select(list(dict.fromkeys(named)))
     for name, table in bank.tables.items():
         if not bool(table.present.any()):
             raise UsageError(
-                f"No clip of the {bank.split} classes has modality {name!r}; leave it out with --modalities, or extract it."
+                f"No clip of the {bank.split} classes has modality {name!r}; leave it out with --modalities, or "
+                "extract it."
             )
     if protocol.k_shot == 0 and not find(spec.method)[0].zero_shot:
-        raise UsageError(f"Method {spec.method!r} needs supports; zero-shot heads are marked in `fsmm methods`.")
+        raise UsageError(
+            f"Method {spec.method!r} needs supports; zero-shot heads are marked in `fsmm methods`."
+        )
 
 
 def _metrics(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..cache.bank import FeatureBank
-from ..episodes.protocol import Protocol, bounds
 from ..episodes.draw import AnySampler
+from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.base import Head
 from . import statistics
@@ -95,7 +95,10 @@ def evaluate(
     drawn_ways = 0.0
 
     def score(block: Block) -> list[tuple[EpisodeIndex, Tensor]]:
-        return [(i, head.score(bank, i, protocol, unlabelled).argmax(-1).cpu()) for i in block.chunks(sampler, chunk)]
+        return [
+            (i, head.score(bank, i, protocol, unlabelled).argmax(-1).cpu())
+            for i in block.chunks(sampler, chunk)
+        ]
 
     for scored in side_by_side(score, blocks(sampler, first, episodes, chunk), bank.device, workers):
         for index, predicted in scored:

@@ -36,7 +36,9 @@ def measure(
     Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
     """
     if protocol.generalised and not whole_split(protocol):
-        raise UsageError("Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised.")
+        raise UsageError(
+            "Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised."
+        )
     if bank.multi:
         return evaluate_multi_label(head, bank, protocol, episodes, progress)
     if whole_split(protocol):

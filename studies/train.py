@@ -20,9 +20,9 @@ from torch import Tensor
 from ..cache.bank import FeatureBank
 from ..episodes import counter
 from ..episodes.batch import Episodes, Stream
+from ..episodes.draw import sampler_for
 from ..episodes.gather import materialise
 from ..episodes.protocol import Missing, Protocol, bounds
-from ..episodes.draw import sampler_for
 from ..errors import FsmmError
 from ..heads.base import Head, Losses, Recipe
 from .measure import measure, validation_protocol

@@ -180,7 +180,13 @@ def harmonic_mean(a: float, b: float) -> float:
 
 
 def _result(
-    confusion: np.ndarray, names: list[str], seen: int, bias: float, clips: int, seconds: float, curve: list[list[float]]
+    confusion: np.ndarray,
+    names: list[str],
+    seen: int,
+    bias: float,
+    clips: int,
+    seconds: float,
+    curve: list[list[float]],
 ) -> ZeroShot:
     unseen_accuracy = _class_mean(confusion * (np.arange(len(names)) >= seen)[:, None])
     seen_accuracy = _class_mean(confusion * (np.arange(len(names)) < seen)[:, None]) if seen else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import Provenance
 from fsmm.cache.stream import StreamWriter
@@ -35,14 +36,20 @@ def synthetic_cache(
     ids = [f"clip{i}" for i in range(n)]
     folder = root / dataset
     Catalog(
-        dataset, ids, {"event": LabelSet(names, label, splits={"default": codes})}, "event", attrs={"synthetic": "true"}
+        dataset,
+        ids,
+        {"event": LabelSet(names, label, splits={"default": codes})},
+        "event",
+        attrs={"synthetic": "true"},
     ).write(folder)
     gone = rng.random((n, len(streams))) < absent
     gone[gone.all(1), 0] = False
     for column, (stream, (steps, dim)) in enumerate(streams.items()):
         modality, encoder = stream.split("/")
         means = rng.normal(size=(classes + 1, dim))
-        with StreamWriter(folder, Provenance(encoder, modality, dim, dtype="float32"), max_clips=100) as writer:
+        with StreamWriter(
+            folder, Provenance(encoder, modality, dim, dtype="float32"), max_clips=100
+        ) as writer:
             for i in range(n):
                 x = means[label[i]] + noise * rng.normal(size=(steps, dim))
                 writer.add(ids[i], None if gone[i, column] else x.astype(np.float32), {"duration": 1.0})

@@ -65,6 +65,10 @@ def stored(cache: Path) -> int:
     return sum(len(rows(cache / "data", stream)) for stream in STREAMS)
 
 
+def shards(cache: Path) -> int:
+    return len(list(cache.rglob("[0-9]*.h5")))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_ten_kills_at_random_instants_lose_nothing_that_was_written(data: Path, tmp_path: Path) -> None:
@@ -75,9 +79,14 @@ def test_ten_kills_at_random_instants_lose_nothing_that_was_written(data: Path, 
     span = time.monotonic() - began
     draw = random.Random(0)
     held = 0
-    for _ in range(10):
+    for kill in range(10):
         killed = start(data, tmp_path / "killed")
-        time.sleep(draw.uniform(0.2, 1.0) * span)
+        if kill % 2:  # at a random instant of the run
+            time.sleep(draw.uniform(0.2, 1.0) * span)
+        else:  # at a random instant after it made progress
+            before = shards(tmp_path / "killed")
+            wait_for(lambda: shards(tmp_path / "killed") > before or killed.poll() is not None)  # noqa: B023
+            time.sleep(draw.uniform(0.0, 0.3))
         children = descendants(killed.pid)
         killed.kill()
         killed.communicate()
@@ -85,6 +94,7 @@ def test_ten_kills_at_random_instants_lose_nothing_that_was_written(data: Path, 
         now = stored(tmp_path / "killed")
         assert now >= held
         held = now
+    assert held > 0
     last = start(data, tmp_path / "killed")
     out, err = last.communicate(timeout=120)
     assert last.returncode == 0, err

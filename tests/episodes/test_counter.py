@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fsmm.episodes import counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+
+from fsmm.episodes import counter
 
 
 def splitmix64(state: int) -> int:

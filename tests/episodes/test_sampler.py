@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fsmm.cache.bank import FeatureBank
-from fsmm.episodes.protocol import Protocol
-from fsmm.episodes.sampler import EpisodeIndex, Sampler, TooFew, dirichlet_counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+
+from fsmm.cache.bank import FeatureBank
+from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.sampler import EpisodeIndex, Sampler, TooFew, dirichlet_counts
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,14 @@ def draw(bank: FeatureBank, protocol: Protocol, first: int, count: int, size: in
     found = {}
     for batch in Sampler(bank, protocol).batches(first, count, size):
         for i, number in enumerate(batch.episode.tolist()):
-            parts = (batch.episode, batch.classes, batch.support, batch.query, batch.query_label, batch.unlabelled)
+            parts = (
+                batch.episode,
+                batch.classes,
+                batch.support,
+                batch.query,
+                batch.query_label,
+                batch.unlabelled,
+            )
             found[number] = EpisodeIndex(*(part[i : i + 1] for part in parts))
     return found
 
@@ -101,7 +109,9 @@ def test_what_is_withheld_does_not_change_what_is_drawn(bank: FeatureBank) -> No
     from fsmm.episodes.protocol import Missing
 
     plain = draw(bank, Protocol(seed=4), 0, 10, 10)
-    held = draw(bank, Protocol(seed=4, missing=(Missing("frame", 0.5),), query_modalities=("frame",)), 0, 10, 10)
+    held = draw(
+        bank, Protocol(seed=4, missing=(Missing("frame", 0.5),), query_modalities=("frame",)), 0, 10, 10
+    )
     assert [facts(e) for e in plain.values()] == [facts(e) for e in held.values()]
 
 
@@ -162,7 +172,9 @@ def test_dirichlet_respects_what_a_class_can_give() -> None:
     assert (counts.sum(1) == 75).all()
 
 
-def test_small_classes_are_refused_left_out_or_sampled_short(tmp_path: Path, make_cache: Callable[..., Path]) -> None:
+def test_small_classes_are_refused_left_out_or_sampled_short(
+    tmp_path: Path, make_cache: Callable[..., Path]
+) -> None:
     bank = FeatureBank.load(make_cache(classes=24, clips=6, streams={"frame/net": (1, 4)}))
     with pytest.raises(TooFew, match=r"has 6 clips; 1-shot with 15 queries needs 16.*lower --n-query to 5"):
         Sampler(bank, Protocol())
@@ -182,8 +194,13 @@ def test_all_ways_takes_every_class(bank: FeatureBank) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("seed", -1, "must not be negative"), ("n_query", 0, "at least one query"), ("dirichlet", 0.0, "positive"),
-     ("n_way", (6, 3), "ascend"), ("k_shot", -1, "at least 0")],
+    [
+        ("seed", -1, "must not be negative"),
+        ("n_query", 0, "at least one query"),
+        ("dirichlet", 0.0, "positive"),
+        ("n_way", (6, 3), "ascend"),
+        ("k_shot", -1, "at least 0"),
+    ],
 )
 def test_protocols_refuse_nonsense(field: str, value: object, words: str) -> None:
     from fsmm.errors import UsageError
@@ -197,7 +214,9 @@ def test_protocols_survive_json() -> None:
 
     from fsmm.episodes.protocol import Missing
 
-    protocol = Protocol(n_way=(3, 5), missing=(Missing("audio", 0.25, "query"),), support_modalities=("frame",))
+    protocol = Protocol(
+        n_way=(3, 5), missing=(Missing("audio", 0.25, "query"),), support_modalities=("frame",)
+    )
     assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
     assert len({p.describe() for p in (protocol, Protocol(), Protocol(k_shot=0))}) == 3
     assert list(itertools.islice(protocol.to_dict(), 1)) == ["n_way"]

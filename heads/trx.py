@@ -1,0 +1,213 @@
+"""TRX: Temporal-Relational CrossTransformers (Perrett, Masullo, Burghardt, Mirmehdi and Damen, CVPR 2021).
+
+A clip is the set of its ordered frame tuples. Each tuple of the query attends to all tuples of all supports of a class
+at once, and what it gathers there is that class's prototype for this tuple. The class nearest on average over the
+query's tuples wins; several tuple lengths (cardinalities) are averaged. Inductive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..episodes.batch import Episodes, Stream
+from ..errors import UsageError
+from .alignment import at_least, sinusoid
+from .base import Head, Inputs, Recipe, Settings
+from .parts import neutral, single
+
+
+@dataclass(frozen=True)
+class TRXSettings(Settings):
+    """cardinalities: tuple lengths. width: of keys and values. position: weight of the position code.
+
+    rescale: multiply unit features by sqrt(D), the scale that the position code was chosen for.
+    scale: multiplies the logits (1 in the paper).
+    memory: MiB that the tuple pairs of one pass may take; above it queries are scored in parts.
+    """
+
+    cardinalities: tuple[int, ...] = (2, 3)
+    width: int = 1152
+    position: float = 0.1
+    dropout: float = 0.1
+    rescale: bool = True
+    scale: float = 1.0
+    memory: int = 256
+
+
+class TRX(Head):
+    settings_class = TRXSettings
+    recipe = Recipe(
+        steps=200, tasks=4, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_episodes=100
+    )
+    sequences = True
+
+    def __init__(self, inputs: Inputs, settings: TRXSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        own = self.settings
+        _, self.steps, dim = inputs.one()
+        self.stretch = dim**0.5 if own.rescale else 1.0
+        self.tuples = CrossTransformers(
+            dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
+        )
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        support, query = single(episodes)
+        logits = self.settings.scale * self.tuples(times(support, self.stretch), times(query, self.stretch))
+        return neutral(logits, query.present, support.present.any(2))
+
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
+
+
+def times(stream: Stream, factor: float) -> Stream:
+    """The stream with features multiplied."""
+    return stream if factor == 1.0 else Stream(stream.x * factor, stream.present, stream.length)
+
+
+class CrossTransformers(nn.Module):
+    """The mean over cardinalities of one TupleAttention each. Raises UsageError for a cardinality below one."""
+
+    def __init__(
+        self,
+        dim: int,
+        cardinalities: tuple[int, ...],
+        width: int,
+        position: float,
+        dropout: float,
+        memory: int,
+    ) -> None:
+        super().__init__()
+        if not cardinalities or min(cardinalities) < 1:
+            raise UsageError(
+                f"cardinalities={cardinalities} must name at least one tuple length, each 1 or more."
+            )
+        self.each = nn.ModuleList([TupleAttention(dim, size, width) for size in cardinalities])
+        self.cardinalities, self.position, self.memory = cardinalities, position, memory
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, support: Stream, query: Stream) -> Tensor:
+        """Logits [B, Q, N] of support [B, N, K, T, D] and query [B, Q, T, D]."""
+        return torch.stack(self.by_cardinality(support, query)).mean(0)
+
+    def by_cardinality(self, support: Stream, query: Stream) -> list[Tensor]:
+        """Logits [B, Q, N] of each cardinality alone. Clips shorter than a tuple hold their last step."""
+        support, query = (self._placed(at_least(s, max(self.cardinalities))) for s in (support, query))
+        return [self._in_parts(module, support, query) for module in self.each]
+
+    def _in_parts(self, module: nn.Module, support: Stream, query: Stream) -> Tensor:
+        assert isinstance(module, TupleAttention)
+        steps = max(support.x.shape[-2], query.x.shape[-2])
+        each = pair_bytes(steps, (module.size,), support.present.numel())
+        part = max(1, (self.memory << 20) // each)
+        there, starts = module.tuples(support), range(0, max(query.x.shape[1], 1), part)
+        return torch.cat([module(there, module.tuples(query[:, i : i + part])) for i in starts], 1)
+
+    def _placed(self, stream: Stream) -> Stream:
+        """Position codes added to every step."""
+        code = self.position * sinusoid(stream.x.shape[-2], stream.x)
+        return Stream(self.dropout(stream.x + code), stream.present, stream.length)
+
+
+class Tuples(NamedTuple):
+    """The ordered tuples of clips [*clips], P a clip, by what their frames contribute.
+
+    A frame contributes to a tuple by its place in it, so a clip has S = T * size contributions (slots) and a tuple is
+    the sum of ``size`` of them. key, value: [*clips, S, d], keys centred, with their share of the bias.
+    member: 0/1 [P, S], which slots make up a tuple. deviation [*clips, P]: of the tuple's key over its d entries.
+    valid: bool [*clips, P], whether all of a tuple's frames are steps of the clip.
+    """
+
+    key: Tensor
+    value: Tensor
+    member: Tensor
+    deviation: Tensor
+    valid: Tensor
+
+
+class TupleAttention(nn.Module):
+    """The CrossTransformer of one cardinality.
+
+    For tuples u (frames side by side): key k = LN(Wk u + bk), value v = Wv u; for query tuple p and class c
+
+        a = softmax over the tuples p' of all supports of c of <k_p, k_p'> / sqrt(d)
+        logit = - mean over p of |v_p - sum a v_p'|^2.
+
+    Both are linear in the frames before the normalisation, so that every inner product of two tuples is a sum of inner
+    products of frames: those are computed once and summed by 0/1 matrices, a fraction of the arithmetic of products
+    between tuples, and no prototype is ever written out. A bias of the values would cancel in the difference.
+    """
+
+    def __init__(self, dim: int, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.key = nn.Linear(size * dim, width)
+        self.value = nn.Linear(size * dim, width, bias=False)
+        self.norm = nn.LayerNorm(width)
+
+    def tuples(self, clips: Stream) -> Tuples:
+        """All tuples of clips [*clips, T, D]."""
+        steps = clips.x.shape[-2]
+        chosen = torch.combinations(torch.arange(steps, device=clips.x.device), self.size)
+        slot = chosen * self.size + torch.arange(self.size, device=clips.x.device)
+        key, value = (self._slots(clips.x, layer.weight) for layer in (self.key, self.value))
+        bias = self.key.bias.to(key.dtype)
+        key = key - key.mean(-1, keepdim=True) + (bias - bias.mean()) / self.size
+        member = key.new_zeros(len(slot), steps * self.size).scatter_(1, slot, 1.0)
+        deviation = ((member @ key).square().mean(-1) + self.norm.eps).sqrt()
+        return Tuples(key, value, member, deviation, chosen[:, -1] < clips.length[..., None])
+
+    def _slots(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Each frame's share at each place: x [*clips, T, D], weight [d, size * D] -> [*clips, T * size, d]."""
+        width = weight.shape[0]
+        by_place = weight.view(width, self.size, -1).transpose(0, 1).reshape(self.size * width, -1)
+        out = F.linear(x, by_place).unflatten(-1, (self.size, width)).flatten(-3, -2)
+        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+    def forward(self, support: Tuples, query: Tuples) -> Tensor:
+        """Logits [B, Q, N] of supports [B, N, K] and queries [B, Q]."""
+        weight = self.attention(support, query)  # [B, Q, P, N, K, P']
+        gathered = (weight @ support.member).flatten(-2)  # weights of slots [B, Q, P, N, K*S]
+        values = support.value.flatten(2, 3)  # [B, N, K*S, d]
+        cross = _between(query.value, values, query.member)
+        own = (query.member @ query.value).square().sum(-1)  # |v|^2 [B, Q, P]
+        by_class = gathered.movedim(3, 1)  # [B, N, Q, P, K*S]
+        products = (values @ values.transpose(-1, -2))[:, :, None]
+        prototype = ((by_class @ products) * by_class).sum(-1)  # |sum a v|^2 [B, N, Q, P]
+        distance = own[..., None] - 2 * (gathered * cross).sum(-1) + prototype.movedim(1, -1)
+        counted = query.valid.to(distance.dtype)
+        mean = torch.einsum("bqpn,bqp->bqn", distance, counted) / counted.sum(-1).clamp(min=1)[..., None]
+        return -mean.to(self.key.weight.dtype)
+
+    def attention(self, support: Tuples, query: Tuples) -> Tensor:
+        """Weights [B, Q, P, N, K, P'] that add up to one over each class's tuples (K, P')."""
+        gain, shift = (w.to(support.key.dtype) for w in (self.norm.weight, self.norm.bias))
+        scaled = query.member / (query.deviation[..., None] * gain.numel() ** 0.5)
+        product = _between(query.key * gain.square(), support.key.flatten(2, 3), scaled)
+        product = product.unflatten(-1, support.key.shape[2:4]) @ support.member.T
+        # <k_p, k_p'> without what is the same for every p'
+        constant = (support.key @ (gain * shift)) @ support.member.T / support.deviation / gain.numel() ** 0.5
+        constant = constant.masked_fill(~support.valid, -1e30)
+        logits = torch.addcmul(constant[:, None, None], product, 1 / support.deviation[:, None, None])
+        return torch.softmax(logits.flatten(-2), -1).view_as(logits)
+
+
+def _between(query: Tensor, support: Tensor, member: Tensor) -> Tensor:
+    """Inner products of query tuples and support slots [B, Q, P, N, M].
+
+    query [B, Q, S, d], support [B, N, M, d]; member [P, S] or [B, Q, P, S] sums the query's slots to tuples.
+    """
+    flat = query.flatten(1, 2) @ support.flatten(1, 2).transpose(1, 2)
+    product = member @ flat.unflatten(1, query.shape[1:3])
+    return product.unflatten(-1, support.shape[1:3])
+
+
+def pair_bytes(steps: int, sizes: tuple[int, ...], supports: int) -> int:
+    """Bytes of the tuple pairs of one query and so many supports: attention, its logits and their parts."""
+    most = max(comb(max(steps, max(sizes)), size) for size in sizes)
+    return 4 * 3 * most * most * max(supports, 1)
