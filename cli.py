@@ -66,14 +66,13 @@ def main() -> None:
 
 
 def _other(error: Exception) -> int:
-    """Exit code of an error that is not ours; click's own usage errors are sentences already."""
-    import click
-
-    if isinstance(error, click.exceptions.Abort):
+    """Exit code of an error that is not ours; the parser's own usage errors are sentences already."""
+    if isinstance(error, typer.Abort):
         _say("Interrupted; run the same command again to continue.")
         return 130
-    if isinstance(error, click.exceptions.ClickException):
-        _say(error.format_message() + " See the command's --help.")
+    sentence = getattr(error, "format_message", None)  # typer's parser, whichever click it carries
+    if sentence is not None:
+        _say(f"{sentence().rstrip('.')}. See the command's --help.")
         return 2
     if isinstance(error, OSError):
         _say(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))

@@ -168,7 +168,9 @@ def _write_arrays(
         mapping["paths"] = put("path", np.array(catalog.path, dtype=str))
         mapping["clip_split"] = put("clip_split", np.array(catalog.clip_split, dtype=str))
         mapping["facts"] = {
-            name: put(f"fact.{name}", values) for name, values in catalog.facts.items() if name in FACTS
+            name: put(f"fact.{name}", values.astype(FACTS[name][0]))  # without h5py's notes on the type
+            for name, values in catalog.facts.items()
+            if name in FACTS
         }
         mapping["label_sets"] = {name: _put_labels(name, s, put) for name, s in catalog.label_sets.items()}
         mapping["default_label_set"] = catalog.default_label_set

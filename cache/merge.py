@@ -15,7 +15,7 @@ from .catalog import FACTS, UNLABELLED, Catalog, LabelSet
 from .header import header_is_right
 from .schema import Provenance, StreamName, check_name, list_datasets, list_streams, shard_paths
 from .shard import KIND, read_shard
-from .stream import StreamWriter, stream_checks, stream_provenance
+from .stream import StreamWriter, stream_checks, stream_keys, stream_provenance
 
 
 @dataclass
@@ -228,17 +228,33 @@ def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _unite_failures(folders: Sequence[Path], target: Path) -> None:
-    """Add to the target's failures what is not there yet; a line is known by its content."""
+    """One list of all failures, less those about clips that some other cache could read after all."""
     path = target / "failures.jsonl"
-    known: dict[str, str] = {}
+    lines: dict[str, str] = {}
     for source in (path, *(folder / "failures.jsonl" for folder in folders)):
         if source.is_file():
             for line in source.read_text("utf-8", "replace").splitlines():
-                known.setdefault(_canonical(line), line)
-    if known:
-        beside = path.with_name(f".failures.{os.getpid()}.tmp")
-        beside.write_text("".join(f"{line}\n" for line in known.values()), "utf-8")
-        os.replace(beside, path)
+                lines.setdefault(_canonical(line), line)
+    if not lines:
+        return
+    present = {
+        (key, str(stream))
+        for stream in list_streams(target)
+        for key, here in stream_keys(target, stream).items()
+        if here
+    }
+    present |= {(key, "") for key, _ in present}  # a line without a stream is about the whole clip
+    beside = path.with_name(f".failures.{os.getpid()}.tmp")
+    beside.write_text("".join(f"{line}\n" for line in lines.values() if _about(line) not in present), "utf-8")
+    os.replace(beside, path)
+
+
+def _about(line: str) -> tuple[str, str]:
+    try:
+        entry = json.loads(line)
+        return str(entry["id"]), str(entry.get("stream", ""))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", ""
 
 
 def _canonical(line: str) -> str:

@@ -172,7 +172,7 @@ class _DatasetCheck:
     def _catalog(self) -> None:
         self.catalog: Catalog | None = None
         path = self.folder / "catalog.h5"
-        for leftover in self.folder.glob(".catalog.h5.*.tmp"):
+        for leftover in self.folder.glob(".*.tmp"):
             self._leftover(leftover)
         if not path.is_file():
             says = "There is no catalog; run the same extract or import again: the features are kept."

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError, unknown
 from .base import Head, Inputs, Losses, Recipe, Settings
@@ -23,7 +24,7 @@ from .parts import neutral
 from .registry import find
 
 DISTANCES = {"proto": "protonet", "otam": "otam", "trx": "trx"}
-_SCALES = {"proto": 10.0, "otam": 1.0, "trx": 1.0}
+_PER_CLASS = 4  # base clips a class whose distances give a modality's unit
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class AMFARSettings(Settings):
     distance: inside a branch: "proto" (squared Euclidean to the class mean), "otam" or "trx".
     weight: lambda, of the distillation terms (not published; 1). temperature: of the distilled posteriors.
     width: of the residual projection that each modality learns; 0 for none. dropout: inside it.
-    scale: the distance's multiplier at the start (learned, one a modality); 0: a fitting value for the distance.
+    scale: of the distances, learned for each modality from this start. Distances are in units of their spread over base
+    clips, without which the certainties of different encoders could not be compared.
     """
 
     ac: bool = True
@@ -49,7 +51,7 @@ class AMFARSettings(Settings):
     temperature: float = 1.0
     width: int = 64
     dropout: float = 0.5
-    scale: float = 0.0
+    scale: float = 2.0
 
 
 class Branches(NamedTuple):
@@ -70,6 +72,7 @@ class AMFAR(Head):
     recipe = Recipe(steps=400, tasks=8, rate=3e-4, weight_decay=1e-4, mix=0.5, evaluate_every=25)
     sequences = True
     branch: nn.ModuleDict
+    unit: Tensor
 
     def __init__(self, inputs: Inputs, settings: AMFARSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -85,8 +88,8 @@ class AMFAR(Head):
         self.project = nn.ModuleDict(
             {m: Projection(dim, own.width, own.dropout) for m, (_, dim) in inputs.streams.items()}
         )
-        start = math.log(own.scale or _SCALES[own.distance])
-        self.log_scale = nn.ParameterDict({m: torch.tensor(start) for m in inputs.streams})
+        self.log_scale = nn.ParameterDict({m: torch.tensor(math.log(own.scale)) for m in inputs.streams})
+        self.register_buffer("unit", torch.ones(len(inputs.streams)))
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Log posteriors' logits: sum over modalities of w_i^m times minus the distance."""
@@ -114,6 +117,28 @@ class AMFAR(Head):
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return max(inner.episode_bytes(ways, shots, queries) for inner in self._heads().values())
+
+    @torch.no_grad()
+    def fit_base(self, base: FeatureBank) -> None:
+        """The unit of each modality's distance: its standard deviation over pairs of base clips, one the first of a class."""
+        order = torch.argsort(base.label, stable=True)
+        rank = torch.arange(len(order), device=order.device) - torch.searchsorted(
+            base.label[order], base.label[order]
+        )
+        first, others = order[rank == 0], order[(rank > 0) & (rank <= _PER_CLASS)]
+        training = self.training
+        self.eval()
+        for i, (m, head) in enumerate(self._heads().items()):
+            support, query = base.tables[m].gather(first)[None, :, None], base.tables[m].gather(others)[None]
+            label = torch.zeros(query.present.shape, dtype=torch.int64, device=base.device)
+            task = Episodes(
+                {m: support}, {m: query}, label, torch.arange(len(first), device=base.device)[None]
+            )
+            there = query.present[..., None] & support.present.any(2)[:, None]
+            distance = -head(_as(task, m, self.unit.dtype))[there]
+            if len(distance) > 1 and float(distance.std()) > 0:
+                self.unit[i] = distance.std()
+        self.train(training)
 
     def views(self, episodes: Episodes) -> Branches:
         """-psi(q_i^m, t_k^m) of every modality that both support and query carry. Raises UsageError where none is."""
@@ -163,18 +188,24 @@ class AMFAR(Head):
 
     def _branch(self, m: str, episodes: Episodes) -> Tensor:
         """One modality's logits [B, Q, N]."""
-        dtype = work_dtype(episodes.query[m].x.dtype, self)
-        project, inner = self.project[m], self._heads()[m]
-        alone = replace(
-            episodes.only([m]),
-            support={m: project(episodes.support[m].to(episodes.device, dtype))},
-            query={m: project(episodes.query[m].to(episodes.device, dtype))},
-            unlabelled=None,
-        )
-        return self.log_scale[m].exp() * inner(alone)
+        alone = _as(episodes, m, work_dtype(episodes.query[m].x.dtype, self))
+        alone.support[m], alone.query[m] = self.project[m](alone.support[m]), self.project[m](alone.query[m])
+        scale = self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
+        return scale * self._heads()[m](alone)
 
     def _heads(self) -> dict[str, Head]:
         return {m: head for m, head in self.branch.items() if isinstance(head, Head)}
+
+
+def _as(episodes: Episodes, m: str, dtype: torch.dtype) -> Episodes:
+    """The episodes with one modality, in ``dtype``."""
+    return replace(
+        episodes,
+        support={m: episodes.support[m].to(episodes.device, dtype)},
+        query={m: episodes.query[m].to(episodes.device, dtype)},
+        words=None,
+        unlabelled=None,
+    )
 
 
 class Projection(nn.Module):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
 from .base import Settings
@@ -41,39 +40,39 @@ class BDCSPN(CentredHead):
 
     def forward(self, episodes: Episodes) -> Tensor:
         task = self.task(episodes)
-        moved = self.shifted(task)
-        scored = moved if self.settings.score_shifted else task
-        return neutral(self.settings.scale * near(scored.query, self.rectified(moved)), task.asked, task.known)
+        shift = self.shift(task)
+        similar = near(task.query, self.rectified(task, shift), shift if self.settings.score_shifted else None)
+        return neutral(self.settings.scale * similar, task.asked, task.known)
 
-    def shifted(self, task: Task) -> Task:
-        """Queries plus (mean support - mean query); absent ones take no part."""
+    def shift(self, task: Task) -> Tensor | None:
+        """What is added to every query [B, D]: mean support - mean query; absent ones take no part."""
         if not self.settings.shift:
-            return task
+            return None
         support = masked_mean(task.support.flatten(1, 2), task.shown.flatten(1, 2))
-        gap = support - masked_mean(task.query, task.asked)
-        return task._replace(query=task.query + gap[:, None])
+        return support - masked_mean(task.query, task.asked)
 
-    def rectified(self, task: Task) -> Tensor:
+    def rectified(self, task: Task, shift: Tensor | None) -> Tensor:
         """Prototypes [B, N, D]: sums of supports and pseudo-labelled queries, weights exp(scale cos) / their sum."""
         prototype = task.means()
         if not self.settings.propagate:
             return prototype
-        every = near(task.support.flatten(1, 2), prototype).unflatten(1, task.shown.shape[1:])
+        ways, shots = task.shown.shape[1:]
+        every = near(task.support.flatten(1, 2), prototype).unflatten(1, (ways, shots))
         own = torch.diagonal(every, dim1=1, dim2=3).transpose(1, 2)  # a support's cosine to its own class [B, N, K]
-        shared, member = self._pseudo_labels(task, prototype)
-        # The largest exponent of a class is taken out, so that no exponential overflows.
+        shared, member = self._pseudo_labels(task, prototype, shift)
         logs = torch.cat([own.masked_fill(~task.shown, -torch.inf), shared.masked_fill(~member, -torch.inf)], -1)
         weight = torch.softmax((self.settings.scale * logs).masked_fill(~task.known[..., None], 0.0), -1)
         weight = weight * task.known[..., None].to(weight.dtype)
-        shots = task.shown.shape[2]
-        return torch.einsum("bnk,bnkd->bnd", weight[..., :shots], task.support) + weight[..., shots:] @ task.query
+        of_support, of_query = weight.split([shots, weight.shape[-1] - shots], -1)
+        total = torch.einsum("bnk,bnkd->bnd", of_support, task.support) + of_query @ task.query
+        return total if shift is None else total + of_query.sum(-1, keepdim=True) * shift[:, None]
 
-    def _pseudo_labels(self, task: Task, prototype: Tensor) -> tuple[Tensor, Tensor]:
+    def _pseudo_labels(self, task: Task, prototype: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosines of prototypes and queries [B, N, Q], and which query counts for which class, bool [B, N, Q]."""
-        shared = near(task.query, prototype).transpose(1, 2)
-        choice = shared.masked_fill(~task.known[..., None], -torch.inf).argmax(1)
-        member = F.one_hot(choice, shared.shape[1]).transpose(1, 2).bool() & task.asked[:, None, :]
-        member = member & task.known[..., None]
+        shared = near(task.query, prototype, shift).transpose(1, 2)
+        choice = shared.masked_fill(~task.known[..., None], -torch.inf).argmax(1, keepdim=True)
+        ways = torch.arange(shared.shape[1], device=shared.device)[:, None]
+        member = (choice == ways) & task.asked[:, None, :] & task.known[..., None]
         if self.settings.top:
             ranked = shared.masked_fill(~member, -torch.inf)
             floor = ranked.topk(min(self.settings.top, shared.shape[2]), dim=-1).values[..., -1:]

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
 from ..errors import UsageError
-from .base import Head, Inputs, Losses, Recipe, cross_entropy
+from .base import Inputs, Losses, Recipe, cross_entropy
 from .graph import (
     SLOPE,
     Embedding,
+    GraphHead,
     GraphSettings,
     Metric,
     Nodes,
@@ -81,7 +82,7 @@ class Generation:
     distribution: Tensor
 
 
-class DPGN(Head):
+class DPGN(GraphHead):
     settings_class = DPGNSettings
     recipe = Recipe(
         steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-5, decay=0.1, decay_every=300, mix=0.5
@@ -110,7 +111,7 @@ class DPGN(Head):
             Pointwise(2 * sizes[g], [2 * base, base], drop=[0.0, rate]) for g in count
         )
         steps = own.generations + 1 if own.metric else 0
-        self.metric = nn.ModuleList(Metric(own.metric_scale / steps) for _ in range(steps))
+        self.metric = nn.ModuleList(Metric(own.metric_scale, own.smooth) for _ in range(steps))
         if own.metric:
             self.first_edge.silence()
             for net in self.point_edge:
@@ -135,9 +136,8 @@ class DPGN(Head):
         graph = nodes(episodes, self.first_edge.out.weight.dtype)
         place = self._places(episodes)
         start = initial_edges(graph, episodes.ways)
-        prior = pair_distances(graph.x) if len(self.metric) else None
         held = initial_distribution(graph, self._fellows(episodes))
-        return graph, self.run(self.middle(graph.x), self.embedding(graph.x), held, start, place, graph, prior)
+        return graph, self.run(self.middle(graph.x), self.embedding(graph.x), held, start, place, graph)
 
     def _check_shots(self, episodes: Episodes) -> None:
         own = self.settings
@@ -168,20 +168,21 @@ class DPGN(Head):
         edge: Tensor,
         place: Tensor,
         graph: Nodes,
-        prior: Tensor | None = None,
     ) -> list[Generation]:
         """All generations. middle, point: features [B, n, D]; held: distribution nodes [B, n, places]; edge: the first
-        of both graphs [B, n, n]; place [N*K, places]; prior: squared distances [B, n, n] of the metric term.
+        of both graphs [B, n, n]; place [N*K, places].
         """
         there, s = graph.pair_mask(), graph.supports
-        point_edge = self._edges(self.first_edge, middle, edge, there, prior, 0)
+        plain = self._smoothed(self.plain(graph.x), edge, 0)
+        point_edge = self._edges(self.first_edge, middle, edge, there, self._prior(plain, 0))
         held_edge, after = edge, []
         for g in range(self.settings.generations):
-            point_edge = self._edges(self.point_edge[g], point, point_edge, there, prior, g + 1)
+            plain = self._smoothed(plain, point_edge, g + 1)
+            point_edge = self._edges(self.point_edge[g], point, point_edge, there, self._prior(plain, g + 1))
             distance = self._distance(point)
             seen = torch.cat([point_edge[:, :, :s] @ place, held], -1)
             held = F.leaky_relu(self.to_distribution[g](seen), SLOPE)
-            held_edge = self._edges(self.distribution_edge[g], held, held_edge, there, None, 0)
+            held_edge = self._edges(self.distribution_edge[g], held, held_edge, there, None)
             around = F.normalize(without_self(held_edge), p=1.0, dim=-1) @ point
             point = self.to_point[g](torch.cat([point, around], -1))
             own = self.settings
@@ -194,14 +195,20 @@ class DPGN(Head):
             )
         return after
 
+    def _smoothed(self, plain: Tensor, edge: Tensor, number: int) -> Tensor:
+        return self.metric[number].smooth(plain, edge) if len(self.metric) else plain
+
+    def _prior(self, plain: Tensor, number: int) -> Tensor | None:
+        return self.metric[number](pair_distances(plain)) if len(self.metric) else None
+
     def _edges(
-        self, net: nn.Module, x: Tensor, previous: Tensor, there: Tensor, prior: Tensor | None, number: int
+        self, net: nn.Module, x: Tensor, previous: Tensor, there: Tensor, prior: Tensor | None
     ) -> Tensor:
         """One similarity unit: edges [B, n, n] from nodes x and the edges before."""
         assert isinstance(net, Pointwise)
         logit = pairwise(net, x, square=self.settings.gap == "l2")
         if prior is not None:
-            logit = logit + self.metric[number](prior)
+            logit = logit + prior
         edge = carry_mass(torch.sigmoid(logit), previous)
         own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)
         edge = (edge + own + FLOOR) * there

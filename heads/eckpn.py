@@ -103,7 +103,14 @@ class ECKPN(Head):
             nn.init.orthogonal_(self.project.weight, gain=max(inward / nodes, 1.0) ** 0.5)
         self.layers = nn.ModuleList(
             Comparison(
-                nodes, chosen.width, chosen.heads, chosen.norm, residual, chosen.masks, chosen.blend, chosen.sharpness
+                nodes,
+                chosen.width,
+                chosen.heads,
+                chosen.norm,
+                residual,
+                chosen.masks,
+                chosen.blend,
+                chosen.sharpness,
             )
             for _ in range(chosen.layers)
         )
@@ -111,7 +118,9 @@ class ECKPN(Head):
         self.word_map = WordMap(inputs.word_dim or 1, dim, chosen.width, residual) if has_words else None
         weight = chosen.word_weight if has_words else 0.0
         norm = chosen.norm
-        self.calibration = Calibration(nodes, chosen.width, norm, residual, weight) if chosen.calibration else None
+        self.calibration = (
+            Calibration(nodes, chosen.width, norm, residual, weight) if chosen.calibration else None
+        )
         propagates = chosen.squeeze or chosen.calibration
         self.combination = None
         if propagates and not self.positional:
@@ -138,7 +147,9 @@ class ECKPN(Head):
         pair = (present & named)[:, supports:, None] & (present & named)[:, None, :]
         pair = pair & ~torch.eye(label.shape[1], dtype=torch.bool, device=label.device)[supports:]
         same = label[:, supports:] @ label.transpose(1, 2) > 0
-        adjacency = torch.stack([balanced_edge_loss(score[:, supports:], same, pair) for score in graph.scores]).sum()
+        adjacency = torch.stack(
+            [balanced_edge_loss(score[:, supports:], same, pair) for score in graph.scores]
+        ).sum()
         target = episodes.query_label
         if self.positional:
             first = support_labels(episodes).masked_fill(~present[:, :supports], -1)

@@ -72,7 +72,8 @@ class WordMap(nn.Module):
         gram = away @ away.T
         penalty = ridge * gram.diagonal().mean().clamp(min=1e-12)
         dual = torch.linalg.solve(
-            gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), centre - centre.mean(0)
+            gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device),
+            centre - centre.mean(0),
         )
         self.mean.copy_(words.mean(0))
         self.slope.copy_(away.T @ dual)

@@ -143,7 +143,15 @@ class Comparison(nn.Module):
     """
 
     def __init__(
-        self, nodes: int, width: int, heads: int, norm: str, residual: bool, masks: bool, blend: float, start: float
+        self,
+        nodes: int,
+        width: int,
+        heads: int,
+        norm: str,
+        residual: bool,
+        masks: bool,
+        blend: float,
+        start: float,
     ) -> None:
         super().__init__()
         self.heads, self.width, self.residual, self.masks, self.blend = heads, width, residual, masks, blend

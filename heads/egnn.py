@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
-from .base import Head, Inputs, Losses, Recipe
+from .base import Inputs, Losses, Recipe
 from .graph import (
     Embedding,
+    GraphHead,
     GraphSettings,
     Metric,
     Nodes,
@@ -54,7 +55,7 @@ class EGNNSettings(GraphSettings):
     hidden_weight: float = 0.5
 
 
-class EGNN(Head):
+class EGNN(GraphHead):
     settings_class = EGNNSettings
     recipe = Recipe(steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-6, decay_every=200, mix=0.5)
 
@@ -74,7 +75,7 @@ class EGNN(Head):
             Pointwise(nf, [2 * ef, 2 * ef, ef, ef], out=1, drop=[rate] * 4) for _ in range(own.layers)
         )
         self.metric = nn.ModuleList(
-            Metric(own.metric_scale / own.layers) for _ in range(own.layers if own.metric else 0)
+            Metric(own.metric_scale, own.smooth) for _ in range(own.layers if own.metric else 0)
         )
         if own.metric:
             for net in self.edge_net:
@@ -118,11 +119,12 @@ class EGNN(Head):
     def layers(self, graph: Nodes, edge: Tensor) -> list[Tensor]:
         """Edges [B, 2, n, n] after every layer, from initial ones."""
         x, there = self.embedding(graph.x), graph.pair_mask()[:, None]
-        distance = pair_distances(graph.x) if len(self.metric) else None
-        after = []
+        plain, after = self.plain(graph.x), []
         for i in range(self.settings.layers):
             x = self._update_nodes(i, x, edge)
-            edge = self._update_edges(i, x, edge, distance) * there
+            if len(self.metric):
+                plain = self.metric[i].smooth(plain, edge[:, 0])
+            edge = self._update_edges(i, x, edge, plain) * there
             after.append(edge)
         return after
 
@@ -131,12 +133,12 @@ class EGNN(Head):
         alike, unlike = weight[:, 0] @ x, weight[:, 1] @ x
         return self.node_net[layer](torch.cat([x, alike, unlike], -1))
 
-    def _update_edges(self, layer: int, x: Tensor, edge: Tensor, distance: Tensor | None) -> Tensor:
+    def _update_edges(self, layer: int, x: Tensor, edge: Tensor, plain: Tensor) -> Tensor:
         net = self.edge_net[layer]
         assert isinstance(net, Pointwise)
         logit = pairwise(net, x)
-        if distance is not None:
-            logit = logit + self.metric[layer](distance)
+        if len(self.metric):
+            logit = logit + self.metric[layer](pair_distances(plain))
         similar = torch.sigmoid(logit)
         edge = carry_mass(torch.stack([similar, 1 - similar], 1), edge)
         own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)

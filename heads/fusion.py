@@ -9,6 +9,7 @@ So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -19,11 +20,14 @@ from torch.nn import functional as F
 from ..cache.bank import FeatureBank
 from ..cache.table import TensorTable
 from ..episodes.batch import Episodes, Stream
+from ..episodes.protocol import Protocol
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Settings
 from .parts import neutral
 
 FUSED = "fused"
+_FUSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class EarlyFusion(Head):
         self.attention = CoAttention(inputs, self.settings.attention) if attention else None
         self.inner = inner(replace(inputs, streams={FUSED: (self.steps, width)}), inner_settings)
         self.batchwise = inner.batchwise
+        self._fused: tuple[FeatureBank, FeatureBank] | None = None
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self.inner(self.fuse(episodes))
@@ -76,6 +81,21 @@ class EarlyFusion(Head):
 
     def fit_base(self, base: FeatureBank) -> None:
         self.inner.fit_base(self._fused_bank(base))
+
+    @torch.no_grad()
+    def score(
+        self, bank: FeatureBank, index: EpisodeIndex, protocol: Protocol, unlabelled: FeatureBank | None = None
+    ) -> Tensor:
+        """Concatenate the whole table once where that is the same as concatenating every episode."""
+        whole = all(isinstance(t, TensorTable) and t.all_present for t in bank.tables.values())
+        if not whole or self.attention is not None or protocol.missing or unlabelled is not None:
+            return super().score(bank, index, protocol, unlabelled)
+        if protocol.support_modalities or protocol.query_modalities or bool((index.query < 0).any()):
+            return super().score(bank, index, protocol, unlabelled)
+        with _FUSING:  # blocks are scored in threads
+            if self._fused is None or self._fused[0] is not bank:
+                self._fused = (bank, self._fused_bank(bank))
+        return self.inner.score(self._fused[1], index, protocol)
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return self.inner.episode_bytes(ways, shots, queries)

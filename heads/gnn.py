@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
 from ..errors import UsageError
-from .base import Head, Inputs, Recipe
-from .graph import SLOPE, Embedding, GraphSettings, Metric, Pointwise, check_ways, over_rows
+from .base import Inputs, Recipe
+from .graph import SLOPE, Embedding, GraphHead, GraphSettings, Metric, Pointwise, check_ways, over_rows
 from .parts import flat_support, neutral, single, squared_distances
 
 FAR = 1e8  # taken off the adjacency's logit of a node with itself, and with an absent node
@@ -37,7 +37,7 @@ class GNNSettings(GraphSettings):
     output_scale: float = 8.0
 
 
-class GNN(Head):
+class GNN(GraphHead):
     settings_class = GNNSettings
     recipe = Recipe(steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-6, decay_every=200, mix=0.5)
     position_tied = True
@@ -56,7 +56,7 @@ class GNN(Head):
         self.norm = nn.ModuleList(nn.BatchNorm1d(own.width // 2) for _ in range(BLOCKS))
         self.out = nn.Linear(2 * sizes[BLOCKS], inputs.way)
         self.out_norm = nn.BatchNorm1d(inputs.way) if own.variant == "omniglot" else None
-        self.metric = Metric(own.metric_scale) if own.metric else None
+        self.metric = Metric(own.metric_scale, own.smooth) if own.metric else None
         if own.metric:
             self._start_training_free(sizes[BLOCKS])
 
@@ -106,7 +106,7 @@ class GNN(Head):
         there = torch.cat(
             [query_present.unsqueeze(2), support_present[:, None].expand(-1, queries, -1)], 2
         ).flatten(0, 1)
-        prior = self._prior(query, support) if self.metric is not None else None
+        prior = self._prior(self.plain(query), self.plain(support)) if self.metric is not None else None
         x = self._blocks(x, there, prior)
         mixed = self.out(torch.cat([x, self._mixed(BLOCKS, x, there, prior)], -1))
         if self.out_norm is not None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
 from ..errors import UsageError
-from .base import Settings
+from .base import Head, Inputs, Settings
 from .parts import flat_support, single, squared_distances
 
 SLOPE = 0.01  # of the leaky ReLUs of all published graph heads
@@ -29,16 +30,18 @@ class GraphSettings(Settings):
         in for the published backbone's last layer and keeps the pair layers cheap.
     rescale: multiply features by sqrt(D) first. Cached features have length one, so entries near 1/sqrt(D); layers and
         batch norm are made for entries near one.
-    metric: start from the training-free rule: every similarity the graph learns gets the term
+    metric: start from a training-free rule: every similarity the graph learns gets the term
         offset - scale * |x_i - x_j|^2 of the features as given (offset and scale learned), and what the published layers
         add starts at zero. False is the published graph alone.
-    metric_scale: where the scale starts.
+    metric_scale: where the scale starts, for distances in units of the mean squared distance of two base clips.
+    smooth: where the part starts that the term's features move, layer by layer, towards their neighbours (learned too).
     """
 
     embed: int = 64
     rescale: bool = True
     metric: bool = True
-    metric_scale: float = 8.0
+    metric_scale: float = 4.0
+    smooth: float = 0.3
 
 
 @dataclass
@@ -88,15 +91,49 @@ class Embedding(nn.Module):
 
 
 class Metric(nn.Module):
-    """offset - scale * |x_i - x_j|^2 [B, n, n] of nodes [B, n, D], both numbers learned."""
+    """The training-free term of one layer's similarities: offset - scale * |x_i - x_j|^2, after the features themselves
+    have moved a part of the way to the mean of their neighbours. Scale, offset and part are learned.
+    """
 
-    def __init__(self, scale: float, offset: float = 0.0) -> None:
+    def __init__(self, scale: float, part: float) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-        self.offset = nn.Parameter(torch.tensor(float(offset)))
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.part = nn.Parameter(torch.logit(torch.tensor(float(part))))
+
+    def smooth(self, x: Tensor, edge: Tensor) -> Tensor:
+        """x [B, n, D] moved along the edges [B, n, n], a node's own left out."""
+        weight = F.normalize(without_self(edge), p=1.0, dim=-1)
+        return x + torch.sigmoid(self.part) * (weight @ x - weight.sum(-1, keepdim=True) * x)
 
     def forward(self, distance: Tensor) -> Tensor:
         return self.offset - self.log_scale.exp() * distance
+
+
+class GraphHead(Head):
+    """What the heads with a metric term share: the size of distances among base clips, for its scale to start from."""
+
+    unit: Tensor
+
+    def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:
+        super().__init__(inputs, settings)
+        self.register_buffer("unit", torch.ones(()))
+
+    def fit_base(self, base: FeatureBank) -> None:
+        """Measures the mean squared distance of two base clips."""
+        self.unit.fill_(mean_square_distance(base))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Features in units of the distance of two base clips."""
+        return x / self.unit.sqrt().to(x.dtype)
+
+
+def mean_square_distance(bank: FeatureBank) -> float:
+    """The mean of |x_i - x_j|^2 over all pairs of clips of the bank's first stream, averaged over time."""
+    table = next(iter(bank.tables.values())).pooled()
+    x = table.x[table.present, 0].double()
+    spread = float((x - x.mean(0)).square().sum(1).mean())
+    return 2 * spread if spread > 0 else 1.0
 
 
 def pair_distances(x: Tensor) -> Tensor:

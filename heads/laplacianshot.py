@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes
 from ..errors import UsageError
 from .base import Inputs, Settings
-from .metric_parts import CentredHead, Task, masked_mean, near
-from .parts import neutral, squared_distances
+from .metric_parts import CentredHead, Task, apart, masked_mean, near
+from .parts import neutral
 
 _FAR = 1e4  # a unary that no class with samples can reach: unit features are at most 4 apart
 
@@ -53,73 +53,90 @@ class LaplacianShot(CentredHead):
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits: log of the relaxed assignments."""
         task = self.task(episodes)
-        unary, affinity = self.problem(task)
-        assignment, _ = self.bound_updates(unary, affinity)
+        unary, neighbour, weight = self.problem(task)
+        assignment, _ = self.bound_updates(unary, neighbour, weight)
         return neutral(assignment.clamp(min=1e-20).log(), task.asked, task.known)
 
-    def problem(self, task: Task) -> tuple[Tensor, Tensor]:
-        """Unary costs [B, Q, N] and the directed affinity W [B, Q, Q] of a task."""
-        query, prototype, kept = task.query, task.means(), task.known
+    def problem(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
+        """Unary costs [B, Q, N]; each query's neighbours, int64 [B, Q, knn - 1], and their weights (0 or 1)."""
+        prototype, kept = task.means(), task.known
         if self.settings.rectify:
-            task, prototype, kept = self.rectified(task)
-            query = task.query
-        unary = squared_distances(query, prototype)
-        return unary.masked_fill(~kept[:, None, :], _FAR), self.neighbours(query, task.asked)
+            # Shifting the queries one way or the prototypes the other is the same to every distance.
+            gap, prototype, kept = self.rectified(task)
+            prototype = prototype - gap[:, None]
+        unary = apart(task.query, prototype)
+        return unary.masked_fill(~kept[:, None, :], _FAR), *self.neighbours(task.query, task.asked)
 
-    def rectified(self, task: Task) -> tuple[Task, Tensor, Tensor]:
-        """The task with shifted queries, rectified prototypes [B, N, D], and which classes remain, bool [B, N]."""
+    def rectified(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift of the queries [B, D], rectified prototypes [B, N, D], and which classes remain, bool [B, N]."""
         support, shown = task.support.flatten(1, 2), task.shown.flatten(1, 2)
         gap = masked_mean(support, shown) - masked_mean(task.query, task.asked)
-        task = task._replace(query=task.query + gap[:, None])
         mean = task.means()
-        of_support, first = self._shares(support, shown, mean, task.known)
-        of_query, second = self._shares(task.query, task.asked, mean, task.known)
+        of_support, first = self._shares(near(support, mean), shown, task.known)
+        of_query, second = self._shares(near(task.query, mean, gap), task.asked, task.known)
         count = first + second
+        total = of_support @ support + of_query @ task.query + of_query.sum(-1, keepdim=True) * gap[:, None]
         # The released code divides by the number of members, not by the sum of their weights.
-        prototype = (of_support @ support + of_query @ task.query) / count.clamp(min=1)[..., None]
+        prototype = total / count.clamp(min=1)[..., None]
         full = count > 0
         kept = task.known & full if self.settings.empty == "drop" else task.known
-        return task, torch.where(full[..., None], prototype, mean), kept
+        return gap, torch.where(full[..., None], prototype, mean), kept
 
-    def _shares(self, x: Tensor, there: Tensor, mean: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight [B, N, M] of each sample x [B, M, D] in the class it is nearest to; members a class [B, N]."""
-        similar = (10 * near(x, mean)).masked_fill(~known[:, None, :], -_FAR)
-        member = F.one_hot(similar.argmax(-1), mean.shape[1]).to(x.dtype) * there[..., None]
+    def _shares(self, similar: Tensor, there: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """From cosines [B, M, N]: weight [B, N, M] of each sample in its nearest class; members a class [B, N]."""
+        similar = (10 * similar).masked_fill(~known[:, None, :], -_FAR)
+        member = F.one_hot(similar.argmax(-1), similar.shape[-1]).to(similar.dtype) * there[..., None]
         return (torch.softmax(similar, -1) * member).transpose(1, 2), member.sum(1)
 
-    def neighbours(self, query: Tensor, asked: Tensor) -> Tensor:
-        """W [B, Q, Q]: 1 where the column is among the knn - 1 nearest other queries of the row; directed."""
+    def neighbours(self, query: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """The knn - 1 nearest other queries of each query, int64 [B, Q, knn - 1], and weights: 0 for absent ones."""
         size = query.shape[1]
-        others = min(self.settings.knn - 1, size - 1)
-        if others < 1:
-            return query.new_zeros(query.shape[0], size, size)
-        gap = squared_distances(query, query)
-        itself = torch.eye(size, dtype=torch.bool, device=query.device)
-        pair = asked[:, :, None] & asked[:, None, :] & ~itself
-        gap = gap.masked_fill(~pair, torch.inf)
-        nearest = gap.topk(others, dim=-1, largest=False).indices
-        return torch.zeros_like(gap).scatter(-1, nearest, 1.0) * pair.to(gap.dtype)
+        others = max(min(self.settings.knn - 1, size - 1), 0)
+        product = query @ query.transpose(1, 2)
+        # The nearest have the largest <q, r> - |r|^2 / 2.
+        close = product - 0.5 * torch.diagonal(product, dim1=1, dim2=2)[:, None]
+        torch.diagonal(close, dim1=1, dim2=2).fill_(-torch.inf)
+        if not bool(asked.all()):
+            close = close.masked_fill(~asked[:, None, :], -torch.inf)
+        found = []
+        for _ in range(others):  # a few maxima are much faster than a sort of short rows
+            value, index = close.max(-1, keepdim=True)
+            found.append((index, (value > -torch.inf) & asked[..., None]))
+            close.scatter_(-1, index, -torch.inf)
+        if not found:
+            return asked.new_zeros(*asked.shape, 0, dtype=torch.int64), query.new_zeros(*asked.shape, 0)
+        return torch.cat([i for i, _ in found], -1), torch.cat([w for _, w in found], -1).to(query.dtype)
 
-    def bound_updates(self, unary: Tensor, affinity: Tensor) -> tuple[Tensor, Tensor]:
+    def bound_updates(self, unary: Tensor, neighbour: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Assignments Y [B, Q, N] and energies [rounds, B] (NaN after an episode's last round).
 
         Rows of absent queries have no neighbours and are nobody's neighbour, so they do not move the others.
         """
-        y = torch.softmax(-unary, -1)
+        given = self.settings
+        cost = unary.transpose(1, 2).contiguous()  # classes before queries: sums over few classes are then fast
+        y = torch.softmax(-cost, 1)
+        around = _around(y, neighbour, weight)
         old = unary.new_full((unary.shape[0],), torch.inf)
         active = torch.ones_like(old, dtype=torch.bool)
         energies = []
-        for step in range(self.settings.iterations):
-            new = torch.softmax(self.settings.weight * (affinity @ y) - unary, -1)
-            y = torch.where(active[:, None, None], new, y)
-            energy = self.energy(y, unary, affinity)
+        for step in range(given.iterations):
+            y = torch.where(active[:, None, None], torch.softmax(given.weight * around - cost, 1), y)
+            around = _around(y, neighbour, weight)
+            # entropy, unary and Laplacian terms
+            energy = (y * (y.clamp(min=1e-20).log() + cost - given.weight * around)).sum((1, 2))
             energies.append(energy.masked_fill(~active, torch.nan))
             if step > 1:
-                active = active & ((energy - old).abs() > self.settings.tolerance * old.abs())
+                active = active & ((energy - old).abs() > given.tolerance * old.abs())
+                if not active.any():
+                    break
             old = energy
-        return y, torch.stack(energies)
+        return y.transpose(1, 2), torch.stack(energies)
 
-    def energy(self, y: Tensor, unary: Tensor, affinity: Tensor) -> Tensor:
-        """Entropy, unary and Laplacian terms of assignments y, [B]."""
-        terms = y * y.clamp(min=1e-20).log() + unary * y - self.settings.weight * (affinity @ y) * y
-        return terms.sum((1, 2))
+
+def _around(y: Tensor, neighbour: Tensor, weight: Tensor) -> Tensor:
+    """Sum of the assignments of each query's neighbours, W Y: y [B, N, Q] -> [B, N, Q]."""
+    total = torch.zeros_like(y)
+    for k in range(neighbour.shape[-1]):
+        near_by = torch.gather(y, 2, neighbour[:, None, :, k].expand_as(y))
+        total = total + near_by * weight[:, None, :, k]
+    return total

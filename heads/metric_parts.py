@@ -54,9 +54,24 @@ def where_there(x: Tensor, there: Tensor) -> Tensor:
     return x if bool(there.all()) else x * there[..., None].to(x.dtype)
 
 
-def near(x: Tensor, w: Tensor) -> Tensor:
-    """Cosine [B, M, N] of x [B, M, D] and w [B, N, D], without a normalised copy of the many x."""
-    return (x @ F.normalize(w, dim=-1).transpose(1, 2)) / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+def near(x: Tensor, w: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Cosine [B, M, N] of x + shift and w: x [B, M, D], w [B, N, D], shift [B, D].
+
+    The many x are neither copied nor changed: shifted products and lengths follow from products with the shift.
+    """
+    w = F.normalize(w, dim=-1)
+    if shift is None:
+        return (x @ w.transpose(1, 2)) / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    gap = shift[:, None]
+    product = x @ torch.cat([w, gap], 1).transpose(1, 2)
+    square = x.norm(dim=-1, keepdim=True).square() + 2 * product[..., -1:] + gap.square().sum(-1, keepdim=True)
+    return (product[..., :-1] + gap @ w.transpose(1, 2)) / square.clamp(min=1e-24).sqrt()
+
+
+def apart(x: Tensor, w: Tensor) -> Tensor:
+    """Squared distances [B, M, N] of x [B, M, D] and w [B, N, D], without a squared copy of the many x."""
+    square = x.norm(dim=-1, keepdim=True).square() + w.square().sum(-1)[:, None]
+    return torch.baddbmm(square, x, w.transpose(1, 2), alpha=-2.0).clamp(min=0)
 
 
 def work_dtype(given: torch.dtype, module: nn.Module | None = None) -> torch.dtype:

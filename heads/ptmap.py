@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes
 from ..errors import UsageError
 from .base import Head, Inputs, Settings
-from .metric_parts import Task, masked_mean, pooled_task
-from .parts import neutral, squared_distances
+from .metric_parts import Task, apart, masked_mean, pooled_task
+from .parts import neutral
 
 _EPSILON = 1e-6  # of the power transform
 
@@ -87,7 +87,7 @@ class PTMAP(Head):
 
     def shares(self, task: Task, centre: Tensor) -> Tensor:
         """What each query gives each class [B, Q, N]: rows of present queries sum to one, all others are zero."""
-        cost = squared_distances(task.query, centre)
+        cost = apart(task.query, centre)
         allowed = task.asked[:, :, None] & task.known[:, None, :]
         if not self.settings.balanced:
             return self._rows_only(cost, allowed)

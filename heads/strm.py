@@ -45,7 +45,9 @@ class STRMSettings(Settings):
 
 class STRM(Head):
     settings_class = STRMSettings
-    recipe = Recipe(steps=200, tasks=4, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_episodes=100)
+    recipe = Recipe(
+        steps=200, tasks=4, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_episodes=100
+    )
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: STRMSettings | None = None) -> None:
@@ -58,7 +60,9 @@ class STRM(Head):
         self.stretch = dim**0.5 if own.rescale else 1.0
         self.patches = PatchEnrichment(dim, own.position, own.dropout)
         self.frames = FrameEnrichment(self.steps, dim, own.position, own.dropout)
-        self.tuples = CrossTransformers(dim, own.cardinalities, own.width, own.position, own.dropout, own.memory)
+        self.tuples = CrossTransformers(
+            dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
+        )
         self.near = nn.ModuleList([NearestTuple(dim, size, own.dropout) for size in own.cardinalities])
         if own.frozen_auxiliary:
             self.near.requires_grad_(False)

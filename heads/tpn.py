@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
 from ..errors import UsageError
-from .base import Head, Inputs, Losses, Recipe, Settings
-from .graph import Nodes, node_labels, nodes, pair_distances
+from .base import Inputs, Losses, Recipe, Settings
+from .graph import GraphHead, Nodes, node_labels, nodes, pair_distances
 from .parts import neutral
 
 EPSILON = 2.220446049250313e-16  # of float64; the released code adds it whatever the precision
@@ -56,7 +56,7 @@ class Propagation:
     label: Tensor
 
 
-class TPN(Head):
+class TPN(GraphHead):
     settings_class = TPNSettings
     recipe = Recipe(steps=400, tasks=4, query=10, rate=1e-3, decay_every=200)
 
@@ -100,7 +100,7 @@ class TPN(Head):
 
     def propagate(self, graph: Nodes, support_label: Tensor) -> Propagation:
         """Labels of all nodes from those of the supports [B, N*K, N] (one-hot)."""
-        x = graph.x * self.factor
+        x = self.plain(graph.x) * self.factor if self.settings.rescale else graph.x
         x = x if self.encoder is None else self.encoder(x)
         sigma = self.relation(x)
         weight = self._weight(x / (sigma + EPSILON), graph)

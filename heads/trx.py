@@ -159,7 +159,7 @@ class TupleAttention(nn.Module):
         bias = self.key.bias.to(key.dtype)
         key = key - key.mean(-1, keepdim=True) + (bias - bias.mean()) / self.size
         member = key.new_zeros(len(slot), steps * self.size).scatter_(1, slot, 1.0)
-        deviation = ((member @ key).square().mean(-1) + self.norm.eps).sqrt()
+        deviation = (_lengths(key, member) / key.shape[-1] + self.norm.eps).sqrt()
         return Tuples(key, value, member, deviation, chosen[:, -1] < clips.length[..., None])
 
     def _slots(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class TupleAttention(nn.Module):
         gathered = (weight @ support.member).flatten(-2)  # weights of slots [B, Q, P, N, K*S]
         values = support.value.flatten(2, 3)  # [B, N, K*S, d]
         cross = _between(query.value, values, query.member)
-        own = (query.member @ query.value).square().sum(-1)  # |v|^2 [B, Q, P]
+        own = _lengths(query.value, query.member)  # |v|^2 [B, Q, P]
         by_class = gathered.movedim(3, 1)  # [B, N, Q, P, K*S]
         products = (values @ values.transpose(-1, -2))[:, :, None]
         prototype = ((by_class @ products) * by_class).sum(-1)  # |sum a v|^2 [B, N, Q, P]
@@ -195,6 +195,12 @@ class TupleAttention(nn.Module):
         constant = constant.masked_fill(~support.valid, -1e30)
         logits = torch.addcmul(constant[:, None, None], product, 1 / support.deviation[:, None, None])
         return torch.softmax(logits.flatten(-2), -1).view_as(logits)
+
+
+def _lengths(slots: Tensor, member: Tensor) -> Tensor:
+    """Squared lengths [*clips, P] of the tuples of slots [*clips, S, d]."""
+    gram = slots @ slots.transpose(-1, -2)
+    return ((member @ gram) * member).sum(-1).clamp(min=0)
 
 
 def _between(query: Tensor, support: Tensor, member: Tensor) -> Tensor:

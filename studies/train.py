@@ -231,14 +231,19 @@ def training_protocol(
     modalities: tuple[str, ...] | None = None,
     missing: tuple[Missing, ...] = (),
 ) -> Protocol:
-    """Episodes of the base split: the evaluated way and shot unless the recipe says otherwise."""
+    """Episodes of the base split: the evaluated way and shot unless the recipe says otherwise.
+
+    Where base classes are small, episodes ask for fewer queries rather than leave out most classes.
+    """
     way = recipe.way or bounds(protocol.n_way)[1] or len(base.class_names)
+    shot = bounds(protocol.k_shot)[1] if recipe.shot is None else recipe.shot
+    spare = int(np.quantile(base.counts(), 0.25)) - shot
     return replace(
         protocol,
         split="base",
         n_way=min(way, len(base.class_names)),
         k_shot=protocol.k_shot if recipe.shot is None else recipe.shot,
-        n_query=recipe.query,
+        n_query=max(min(recipe.query, spare), 1),
         seed=seed + 500_009,
         dirichlet=None,
         small_classes="exclude",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
-from fsmm.cache.schema import Provenance
+from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
+from fsmm.cache.table import TensorTable
 
 
 def synthetic_cache(
@@ -57,3 +60,23 @@ def synthetic_cache(
         for name in names:
             writer.add(f"event/{name}", rng.normal(size=(1, 8)).astype(np.float32))
     return root
+
+
+def bank_of(x: torch.Tensor, label: torch.Tensor) -> FeatureBank:
+    """A bank of novel clips with features x [n, D] and labels [n], all in memory."""
+    n, classes = len(x), int(label.max()) + 1
+    ones = torch.ones(n, dtype=torch.bool)
+    table = TensorTable(x[:, None], ones.long(), ones)
+    names = [str(i) for i in range(classes)]
+    return FeatureBank(
+        "simulated",
+        "novel",
+        "event",
+        "default",
+        {"frame": StreamName("frame", "x")},
+        {"frame": table},
+        label,
+        names,
+        torch.arange(classes),
+        np.arange(n),
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from extract_support import facts, load_makers, rows, same_rows, videos
 
 import fsmm
@@ -211,3 +212,13 @@ def test_features_are_stored_in_the_type_asked_for(data: Path, tmp_path: Path) -
     report = run(data, tmp_path, FLOW, options=DatasetOptions(limit=2), dtype="float32")
     stored = rows(Path(report.folder), FLOW)
     assert all(value is not None and value.dtype == np.float32 for value in stored.values())
+
+
+def test_torch_keeps_the_threads_it_had(data: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 2)
+    try:
+        run(data, tmp_path, SOUND, options=DatasetOptions(limit=1), device="cpu")
+        assert torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)

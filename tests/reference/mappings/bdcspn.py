@@ -22,6 +22,6 @@ def outputs(case: Case) -> dict[str, Tensor]:
     task = head.task(episodes)
     return {
         "prototypes_before": task.means()[0],
-        "prototypes_after": head.rectified(head.shifted(task))[0],
+        "prototypes_after": head.rectified(task, head.shift(task))[0],
         "scores": head(episodes)[0],
     }

@@ -38,7 +38,7 @@ def build(case: Case) -> EGNN:
     head = EGNN(Inputs({ONLY: (1, dim)}, way=meta["way"]), own).double()
     state = head.state_dict()
     table = names(meta["L"])
-    head.load_state_dict({ours: case.params[theirs].view_as(state[ours]) for ours, theirs in table.items()})
+    head.load_state_dict(state | {ours: case.params[theirs].view_as(state[ours]) for ours, theirs in table.items()})
     return head
 
 

@@ -46,7 +46,7 @@ def build(case: Case) -> GNN:
     )
     head = GNN(Inputs({ONLY: (1, support.shape[-1])}, way=label.shape[-1]), settings).double()
     own = head.state_dict()
-    head.load_state_dict({ours: case.params[name].view_as(own[ours]) for ours, name in names(case).items()})
+    head.load_state_dict(own | {ours: case.params[name].view_as(own[ours]) for ours, name in names(case).items()})
     for net in head.adjacency:
         net.drop = [0.0] * len(net.drop)  # the fixtures were made without dropout
     return head

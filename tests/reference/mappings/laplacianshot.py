@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from case import Case, by_class, one_task
 from torch import Tensor
 
@@ -26,8 +27,10 @@ def outputs(case: Case) -> dict[str, Tensor]:
             )
             head = LaplacianShot(Inputs({"frame": (1, support.shape[-1])}), settings).double()
             head.mean.copy_(case.inputs["train_mean"])
-            unary, affinity = head.problem(head.task(episodes))
-            assignment, energy = head.bound_updates(unary, affinity)
+            unary, neighbour, weight = head.problem(head.task(episodes))
+            assignment, energy = head.bound_updates(unary, neighbour, weight)
+            queries = unary.shape[1]
+            affinity = torch.zeros(1, queries, queries, dtype=unary.dtype).scatter(-1, neighbour, weight)
             made = {
                 "W": affinity[0],
                 "unary": unary[0],

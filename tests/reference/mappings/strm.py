@@ -68,7 +68,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
     loss = head.loss(episodes).total * episodes.queries
     loss.backward()
     gradient = {table[name]: p.grad for name, p in head.named_parameters()}
-    gradient |= {name: torch.zeros_like(p) for name, p in case.params.items() if name.endswith("v_linear.bias")}
+    gradient |= {
+        name: torch.zeros_like(p) for name, p in case.params.items() if name.endswith("v_linear.bias")
+    }
     given = {f"grad.{name}": gradient[name] for name in case.wanted("grad.") if name in gradient}
     second = head.auxiliary_logits(*enriched)
     return given | {"logits": head(episodes)[0], "logits_post_pat": second[0], "loss": loss}

@@ -24,7 +24,11 @@ NAMES = {
 
 def names(cardinalities: int) -> dict[str, str]:
     """Our parameter -> the official one."""
-    return {f"tuples.each.{i}.{ours}": f"{i}.{theirs}" for i in range(cardinalities) for ours, theirs in NAMES.items()}
+    return {
+        f"tuples.each.{i}.{ours}": f"{i}.{theirs}"
+        for i in range(cardinalities)
+        for ours, theirs in NAMES.items()
+    }
 
 
 def outputs(case: Case) -> dict[str, Tensor]:
@@ -44,6 +48,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
     alone = head.tuples.by_cardinality(episodes.support[ONLY], episodes.query[ONLY])
     given = {f"logits_{words[size]}": one[0] for size, one in zip(own.cardinalities, alone)}
     gradient = {table[name]: p.grad for name, p in head.named_parameters()}
-    gradient |= {name: torch.zeros_like(p) for name, p in case.params.items() if name.endswith("v_linear.bias")}
+    gradient |= {
+        name: torch.zeros_like(p) for name, p in case.params.items() if name.endswith("v_linear.bias")
+    }
     given |= {f"grad.{name}": gradient[name] for name in case.wanted("grad.") if name in gradient}
     return given | {"logits": logits[0], "loss": loss}

@@ -1,0 +1,85 @@
+"""A transformer block over steps with absent ones masked, and the classifier of base classes, for the token heads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..cache.bank import FeatureBank
+from ..errors import UsageError
+
+
+class TokenBlock(nn.Module):
+    """x <- x + Attn(LN x); x <- x + FF(x), the block of MoLo and CLIP-FSAR; x [..., L, D], valid bool [..., L].
+
+    Attn: ``heads`` heads of D / heads (as many as divide D), no biases before the output. FF: D -> hidden -> D, GELU,
+    without a norm before it. start: both outputs begin at zero, so that the untrained block is the identity.
+    """
+
+    def __init__(self, dim: int, heads: int = 8, hidden: int = 2048, dropout: float = 0.0, start: bool = True) -> None:
+        super().__init__()
+        self.heads = math.gcd(dim, heads)
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+        self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+        if start:
+            for layer in (self.out, self.narrow):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        x = x + self.dropout(self.out(self._attend(self.norm(x), valid)))
+        return x + self.dropout(self.narrow(self.dropout(F.gelu(self.widen(x)))))
+
+    def _attend(self, x: Tensor, valid: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for t in self.qkv(x).chunk(3, -1))
+        # A clip without a single step attends to all of its zeros: finite, and masked by whoever reads it.
+        allowed = valid | ~valid.any(-1, keepdim=True)
+        out = F.scaled_dot_product_attention(q, k, v, allowed[..., None, None, :])
+        return out.transpose(-2, -3).flatten(-2)
+
+
+class BaseClasses(nn.Module):
+    """Which rows of a table over the label set belong to base classes, for losses over all of them.
+
+    known: bool [rows]; all False until ``remember``, then no row is left out. A fixed number of rows keeps checkpoints
+    loadable without the base clips.
+    """
+
+    known: Tensor
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("known", torch.zeros(rows, dtype=torch.bool))
+
+    def remember(self, base: FeatureBank) -> Tensor:
+        """The base classes' rows. Raises UsageError where the label set is larger than the table."""
+        if int(base.class_id.max()) >= len(self.known):
+            raise UsageError(
+                f"Label set {base.label_set!r} has class number {int(base.class_id.max())}; raise --set classes to more "
+                f"than that (it is {len(self.known)})."
+            )
+        rows = base.class_id.to(self.known.device)
+        self.known.zero_()
+        self.known[rows] = True
+        return rows
+
+    def cross_entropy(self, logits: Tensor, label: Tensor, present: Tensor) -> Tensor:
+        """Mean over the clips present [...] of logits [..., rows] against rows [...]; classes unknown do not compete."""
+        if bool(self.known.any()):
+            logits = logits.masked_fill(~self.known, -torch.inf)
+            present = present & self.known[label.clamp(0, len(self.known) - 1)]
+        each = F.cross_entropy(logits.flatten(0, -2), label.flatten().clamp(min=0), reduction="none")
+        kept = present.flatten()
+        return torch.where(kept, each, torch.zeros_like(each)).sum() / kept.sum().clamp(min=1)
+
+
+def true_classes(class_id: Tensor, query_label: Tensor) -> Tensor:
+    """Label-set class of every query, int64 [B, Q], of class_id [B, N] and labels [B, Q]; -1 stays -1."""
+    known = torch.gather(class_id, 1, query_label.clamp(min=0))
+    return torch.where(query_label >= 0, known, query_label)
