@@ -61,7 +61,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         caption_justify="left",
     )
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
+        table.add_column(column, justify="right" if i and _numeric(rows, i) else "left", no_wrap=i == 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
@@ -69,6 +69,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 class Bar(Protocol):
     def __call__(self, done: int, total: int, text: str = "") -> None: ...
+
+
+def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """Whether a column holds figures, which line up at the right."""
+    cells = [str(row[column]) for row in rows if column < len(row) and str(row[column])]
+    return bool(cells) and sum(c[0].isdigit() or c[0] in "+-±" for c in cells) * 2 > len(cells)
 
 
 @contextmanager

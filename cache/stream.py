@@ -36,7 +36,8 @@ def stream_keys(dataset_folder: Path, stream: StreamName) -> dict[str, bool]:
     held: dict[str, bool] = {}
     for path in shard_paths(dataset_folder, stream):
         shard = read_shard(path, features=False, facts=False)
-        held.update(zip(shard.key, shard.present.tolist()))
+        for key, present in zip(shard.key, shard.present.tolist()):
+            held[key] = present or held.get(key, False)  # as load_table does, should a key be held twice
     return held
 
 

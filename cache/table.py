@@ -244,5 +244,5 @@ def _read_all(
             x[torch.from_numpy(full)] = torch.from_numpy(np.asarray(features)[index]).to(dtype)
         for row in rows[length[rows] != steps]:
             part = shorten(features[start[row] : start[row] + length[row]], steps)
-            x[row, : len(part)] = torch.from_numpy(np.ascontiguousarray(part)).to(dtype)
+            x[row, : len(part)] = torch.from_numpy(np.array(part)).to(dtype)
     return x.to(device)

@@ -70,12 +70,12 @@ def extract(
     listing = _listing(dataset, data, options or DatasetOptions(), name)
     folder = Path(cache) / listing.catalog.dataset if cache else default_cache() / listing.catalog.dataset
     run = _Extraction(folder, listing, built, settings, quiet)
-    with _cores_shared(device):
+    with cores_shared(device):
         return run.go(device, retry_failed, _asked_for_split(options))
 
 
 @contextmanager
-def _cores_shared(device: str) -> Iterator[None]:
+def cores_shared(device: str) -> Iterator[None]:
     """On a CPU, leave half of the cores to the decoding workers while a network encodes.
 
     Torch's threads wait for one another many times a clip: on two cores that also decode, two of them took

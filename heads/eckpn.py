@@ -47,7 +47,7 @@ class ECKPNSettings(Settings):
     form: str = "symmetric"
     layers: int = 2
     heads: int = 8
-    width: int = 64
+    width: int = 32
     projection: str = "fixed"
     start: str = "similarity"
     norm: str = "layer"

@@ -23,7 +23,9 @@ def edge_votes(score: Tensor, support_class: Tensor, present: Tensor, ways: int)
     supports = len(support_class)
     one_hot = F.one_hot(support_class, ways).to(score.dtype)
     member = one_hot * present[:, :supports, None].to(score.dtype)
-    log_edge = F.logsigmoid(score[:, supports:, :supports])[..., None] + (member[:, None] == 0) * _NEVER
+    log_edge = F.logsigmoid(score[:, supports:, :supports])[..., None].masked_fill(
+        member[:, None] == 0, _NEVER
+    )
     return torch.logsumexp(log_edge, 2) - member.sum(1).clamp(min=1).log()[:, None]
 
 
@@ -87,7 +89,8 @@ class WordMap(nn.Module):
 
 
 class Calibration(nn.Module):
-    """Class nodes speak to each other: U = [V_c || E'], a = row-normalised sigmoid(f_c((u_m - u_n)^2)), V_c' from a U W.
+    """Class nodes speak to each other: with U = [V_c || E'], a = row-normalised sigmoid(f_c((u_m - u_n)^2)),
+    V_c' comes from a U W.
 
     residual: V_c' is V_c, drawn to its words by the share ``weight`` where their regression was fitted, plus
         an update that starts at zero; else the published lrelu(a U W).

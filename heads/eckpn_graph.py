@@ -76,12 +76,12 @@ class ChannelNorm(nn.Module):
 
     def __init__(self, kind: str, groups: int, channels: int) -> None:
         super().__init__()
-        self.batch = nn.BatchNorm1d(groups * channels) if kind == "batch" else None
+        self.batch: nn.Module = nn.BatchNorm1d(groups * channels) if kind == "batch" else nn.Identity()
         self.weight = nn.Parameter(torch.ones(groups, channels)) if kind == "layer" else None
         self.bias = nn.Parameter(torch.zeros(groups, channels)) if kind == "layer" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.batch is not None:
+        if self.weight is None or self.bias is None:
             return self.batch(x.flatten(-2).flatten(0, -2)).view_as(x)
         return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes
 from ..errors import UsageError
 from .base import Inputs, Recipe
-from .graph import SLOPE, Embedding, GraphHead, GraphSettings, Metric, Pointwise, check_ways, over_rows
+from .graph import SLOPE, Embedding, GraphHead, GraphSettings, Metric, Pointwise, check_ways, over_rows, pairwise
 from .parts import flat_support, neutral, single, squared_distances
 
 FAR = 1e8  # taken off the adjacency's logit of a node with itself, and with an absent node
@@ -25,14 +25,14 @@ BLOCKS = 2
 
 @dataclass(frozen=True)
 class GNNSettings(GraphSettings):
-    """width: nf; a block appends width / 2 numbers to each node (published: 96).
+    """width: nf; a block appends width / 2 numbers to each node (published: 96, for images).
 
     variant: "mini" (the released network for mini-ImageNet) or "omniglot" (adjacency widths follow the size of their
         input, batch norm on the output, dropout in the last adjacency).
     output_scale: with ``metric``, the start of the logits: this times the adjacency's vote.
     """
 
-    width: int = 48
+    width: int = 32
     variant: str = "mini"
     output_scale: float = 8.0
 
@@ -73,7 +73,6 @@ class GNN(GraphHead):
     def _start_training_free(self, size: int) -> None:
         """At first the adjacency is a softmax over distances, and the output its vote over the supports' labels."""
         for net in self.adjacency:
-            assert isinstance(net, Pointwise)
             net.silence()
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -100,53 +99,64 @@ class GNN(GraphHead):
         self, query: Tensor, support: Tensor, label: Tensor, query_present: Tensor, support_present: Tensor
     ) -> Tensor:
         """Logits [B, Q, way] of query [B, Q, D], each in a graph of its own with support [B, S, D], label [B, S, way]."""
-        batch, queries, _ = query.shape
-        x = torch.cat([self._nodes(query, torch.zeros_like(label[:, :1]).expand(-1, queries, -1)).unsqueeze(2),
-                       self._nodes(support, label)[:, None].expand(-1, queries, -1, -1)], 2).flatten(0, 1)  # fmt: skip
-        there = torch.cat(
-            [query_present.unsqueeze(2), support_present[:, None].expand(-1, queries, -1)], 2
-        ).flatten(0, 1)
-        prior = self._prior(self.plain(query), self.plain(support)) if self.metric is not None else None
-        x = self._blocks(x, there, prior)
-        mixed = self.out(torch.cat([x, self._mixed(BLOCKS, x, there, prior)], -1))
-        if self.out_norm is not None:
-            mixed = over_rows(self.out_norm, mixed)
-        return mixed[:, 0].unflatten(0, (batch, queries))
+        queries = query.shape[1]
+        asker = self._nodes(query, torch.zeros_like(label[:, :1]).expand(-1, queries, -1))
+        known = self._nodes(support, label)
+        x = torch.cat([asker.unsqueeze(2), _each(known, queries)], 2).flatten(0, 1)
+        there = torch.cat([query_present.unsqueeze(2), _each(support_present, queries)], 2).flatten(0, 1)
+        prior = torch.zeros((), dtype=x.dtype, device=x.device)
+        if self.metric is not None:
+            prior = self._prior(self.plain(query), self.plain(support))
+        logit = self._shared_pairs(asker, known) if not self.training else pairwise(self.adjacency[0], x)
+        for i in range(BLOCKS):
+            logit = logit if i == 0 else pairwise(self.adjacency[i], x)
+            mixed = self.mix[i](torch.cat([x, self._neighbours(logit + prior, x, there)], -1))
+            x = torch.cat([x, F.leaky_relu(over_rows(self.norm[i], mixed), SLOPE)], -1)
+        return self._read_out(x, prior, there).unflatten(0, (-1, queries))
 
     def _nodes(self, x: Tensor, label: Tensor) -> Tensor:
         return torch.cat([self.embedding(x), label], -1)
 
-    def _blocks(self, x: Tensor, there: Tensor, prior: Tensor | None) -> Tensor:
-        for i in range(BLOCKS):
-            mixed = self.mix[i](torch.cat([x, self._mixed(i, x, there, prior)], -1))
-            x = torch.cat([x, F.leaky_relu(over_rows(self.norm[i], mixed), SLOPE)], -1)
-        return x
+    def _shared_pairs(self, asker: Tensor, known: Tensor) -> Tensor:
+        """The first adjacency [B*Q, 1+S, 1+S] in evaluation: pairs of supports are the same in all graphs of a task."""
+        net = self.adjacency[0]
+        across = net((asker[:, :, None] - known[:, None]).abs()).squeeze(-1)
+        return _assemble(across, pairwise(net, known))
 
-    def _mixed(self, block: int, x: Tensor, there: Tensor, prior: Tensor | None) -> Tensor:
-        """W x, W the softmax over the other present nodes of the learned adjacency."""
-        logit = _pairs(self.adjacency[block], x)
-        if prior is not None:
-            logit = logit + prior
-        own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        logit = logit - FAR * (own | ~there[:, None, :]).to(x.dtype)
-        return torch.softmax(logit, -1) @ x
+    def _neighbours(self, logit: Tensor, x: Tensor, there: Tensor) -> Tensor:
+        """W x, W the softmax of ``logit`` [G, R, n] of the first R nodes over the other present nodes."""
+        own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)[: logit.shape[1]]
+        far = FAR * (own | ~there[:, None, :]).to(x.dtype)
+        return torch.softmax(logit - far, -1) @ x
+
+    def _read_out(self, x: Tensor, prior: Tensor, there: Tensor) -> Tensor:
+        """Outputs [G, way] of node 0. In evaluation only its own row is computed; batch norm trains on all."""
+        if self.training:
+            logit = pairwise(self.adjacency[BLOCKS], x) + prior
+        else:
+            row = self.adjacency[BLOCKS]((x[:, :1] - x).abs()).squeeze(-1)[:, None]
+            logit = row + (prior[:, :1] if prior.ndim else prior)
+        mixed = self.out(torch.cat([x[:, : logit.shape[1]], self._neighbours(logit, x, there)], -1))
+        return (mixed if self.out_norm is None else over_rows(self.out_norm, mixed))[:, 0]
 
     def _prior(self, query: Tensor, support: Tensor) -> Tensor:
         """The metric term of all pairs of each query's graph [B*Q, 1+S, 1+S]."""
         assert self.metric is not None
-        across = self.metric(squared_distances(query, support))
-        among = self.metric(squared_distances(support, support))
-        batch, queries, count = across.shape
-        first = torch.cat([torch.zeros_like(across[..., :1]), across], -1).unsqueeze(2)
-        rest = torch.cat([across.unsqueeze(-1), among[:, None].expand(batch, queries, count, count)], -1)
-        return torch.cat([first, rest], 2).flatten(0, 1)
+        across, among = squared_distances(query, support), squared_distances(support, support)
+        return _assemble(self.metric(across), self.metric(among))
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return queries * (ways * shots + 1) ** 2 * self.settings.width * 8
 
 
-def _pairs(net: nn.Module, x: Tensor) -> Tensor:
-    from .graph import pairwise
+def _each(x: Tensor, queries: int) -> Tensor:
+    """[B, ...] to [B, Q, ...], the same for every query."""
+    return x[:, None].expand(-1, queries, *[-1] * (x.ndim - 1))
 
-    assert isinstance(net, Pointwise)
-    return pairwise(net, x)
+
+def _assemble(across: Tensor, among: Tensor) -> Tensor:
+    """Pairs [B*Q, 1+S, 1+S] from query to support [B, Q, S] and between supports [B, S, S]; node 0 is the query."""
+    corner = torch.zeros_like(across[..., :1])
+    first = torch.cat([corner, across], -1).unsqueeze(2)
+    rest = torch.cat([across.unsqueeze(-1), _each(among, across.shape[1])], -1)
+    return torch.cat([first, rest], 2).flatten(0, 1)

@@ -60,6 +60,10 @@ METHODS: dict[str, Method] = {
     "pal": Method("pal:PAL", "Zhu et al., PAL, BMVC", 2021, "episodic"),
     "amefunet": Method("amefunet:AMeFuNet", "Fu et al., AMeFu-Net, ACM MM", 2020, "episodic", False, "two"),
     "amfar": Method("amfar:AMFAR", "Wanyan et al., AMFAR, CVPR", 2023, "episodic", False, "two"),
+    "mtfan": Method("mtfan:MTFAN", "Wu et al., MTFAN, CVPR", 2022, "episodic"),
+    "molo": Method("molo:MoLo", "Wang et al., MoLo, CVPR", 2023, "episodic"),
+    "sloshnet": Method("sloshnet:SloshNet", "Xing et al., SloshNet, AAAI", 2023, "episodic"),
+    "clipfsar": Method("clipfsar:CLIPFSAR", "Wang et al., CLIP-FSAR, IJCV", 2023, "episodic", False, "one", "optional"),
     "common-space": Method(
         "common_space:CommonSpace", "Frome et al., DeViSE, NeurIPS", 2013, "batch", False, "any", "optional", True
     ),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
+from ..episodes.batch import Episodes
 from ..errors import UsageError
 
 
@@ -19,7 +20,9 @@ class TokenBlock(nn.Module):
     without a norm before it. start: both outputs begin at zero, so that the untrained block is the identity.
     """
 
-    def __init__(self, dim: int, heads: int = 8, hidden: int = 2048, dropout: float = 0.0, start: bool = True) -> None:
+    def __init__(
+        self, dim: int, heads: int = 8, hidden: int = 2048, dropout: float = 0.0, start: bool = True
+    ) -> None:
         super().__init__()
         self.heads = math.gcd(dim, heads)
         self.norm = nn.LayerNorm(dim)
@@ -59,10 +62,11 @@ class BaseClasses(nn.Module):
 
     def remember(self, base: FeatureBank) -> Tensor:
         """The base classes' rows. Raises UsageError where the label set is larger than the table."""
-        if int(base.class_id.max()) >= len(self.known):
+        highest = int(base.class_id.max())
+        if highest >= len(self.known):
             raise UsageError(
-                f"Label set {base.label_set!r} has class number {int(base.class_id.max())}; raise --set classes to more "
-                f"than that (it is {len(self.known)})."
+                f"Label set {base.label_set!r} has a class number {highest} and the head keeps {len(self.known)} rows; "
+                f"raise them with --set classes={highest + 1}."
             )
         rows = base.class_id.to(self.known.device)
         self.known.zero_()
@@ -70,7 +74,7 @@ class BaseClasses(nn.Module):
         return rows
 
     def cross_entropy(self, logits: Tensor, label: Tensor, present: Tensor) -> Tensor:
-        """Mean over the clips present [...] of logits [..., rows] against rows [...]; classes unknown do not compete."""
+        """Mean over the clips present [...] of logits [..., rows] against rows [...]; unknown ones do not compete."""
         if bool(self.known.any()):
             logits = logits.masked_fill(~self.known, -torch.inf)
             present = present & self.known[label.clamp(0, len(self.known) - 1)]
@@ -79,7 +83,11 @@ class BaseClasses(nn.Module):
         return torch.where(kept, each, torch.zeros_like(each)).sum() / kept.sum().clamp(min=1)
 
 
-def true_classes(class_id: Tensor, query_label: Tensor) -> Tensor:
-    """Label-set class of every query, int64 [B, Q], of class_id [B, N] and labels [B, Q]; -1 stays -1."""
-    known = torch.gather(class_id, 1, query_label.clamp(min=0))
-    return torch.where(query_label >= 0, known, query_label)
+def clip_classes(episodes: Episodes) -> tuple[Tensor, Tensor]:
+    """Label-set class of every clip, supports first, int64 [B, N*K + Q] (0 where there is none), and which count."""
+    (support,), (query,) = episodes.support.values(), episodes.query.values()
+    label = episodes.query_label
+    mine = episodes.class_id[..., None].expand(*support.present.shape).flatten(1)
+    theirs = torch.gather(episodes.class_id, 1, label.clamp(min=0))
+    there = torch.cat([support.present.flatten(1), query.present & (label >= 0)], 1)
+    return torch.cat([mine, theirs], 1), there

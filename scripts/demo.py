@@ -11,9 +11,11 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from fsmm import console
+from fsmm.cache.catalog import Catalog
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
 from fsmm.studies.episode_eval import episode_eval
@@ -65,13 +67,25 @@ def extract(form: str, home: Path, cache: Path) -> None:
 def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
     """One row a method, one column a label set; every cell is a run with its folder."""
     protocol = Protocol(n_query=15 if form == "full" else 4)
+    catalog = Catalog.read(cache / "demo")
+    ways = {name: min(5, len(catalog.labels(name).class_split("novel"))) for name in LABEL_SETS}
     rows = []
     for title, method, modalities, settings, fusion in ROWS:
         cells = []
         for labels in LABEL_SETS:
             out = runs / f"{method}-{fusion or modalities[0]}-{labels}"
             cells.append(
-                accuracy(method, cache, protocol, labels, episodes, modalities, settings, fusion, out)
+                accuracy(
+                    method,
+                    cache,
+                    replace(protocol, n_way=ways[labels]),
+                    labels,
+                    episodes,
+                    modalities,
+                    settings,
+                    fusion,
+                    out,
+                )
             )
         rows.append((title, *cells))
     short = {} if form == "full" else {"train.steps": "50"}
@@ -89,10 +103,11 @@ def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
             runs / name,
         )
         rows.append((title, cell, "", "", ""))
-    chance = f"Chance is 20 %. ± is the 95 % interval over draws of {episodes:,} episodes."
+    named = [f"{name}, chance {100 / ways[name]:.0f} %" for name in LABEL_SETS]
+    chance = f"± is the 95 % interval over draws of {episodes:,} episodes."
     console.print_table(
-        f"5-way 1-shot on novel classes of the synthetic demo set ({form} form)",
-        ("method, streams", *LABEL_SETS),
+        f"1-shot on novel classes of the synthetic demo set ({form} form)",
+        ("method, streams", *named),
         rows,
         chance,
     )
@@ -113,8 +128,6 @@ def accuracy(
     fusion: str | None,
     out: Path,
 ) -> str:
-    from dataclasses import replace
-
     with console.progress(f"{method} {'+'.join(modalities)} {labels}") as bar:
         run = episode_eval(
             method,

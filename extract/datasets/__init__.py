@@ -50,7 +50,7 @@ def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
     entry = DATASETS[name]
     if data is None and entry.needs_data:
         raise UsageError(f"Dataset {name!r} needs --data: {entry.expects}.")
-    if data is not None and not data.exists():
+    if data is not None and entry.needs_data and not data.exists():
         raise UsageError(f"The data {str(data)!r} of dataset {name!r} does not exist; check --data.")
     listing: Listing = importlib.import_module(f".{entry.module}", __name__).listing(data, options)
     return listing

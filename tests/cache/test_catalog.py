@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,13 +74,10 @@ def test_taking_all_clips_in_another_order_and_back_is_nothing(catalog: Catalog,
     assert_same(catalog, catalog.take(order).take(np.argsort(order)))
 
 
-def toy(**given: object) -> Catalog:
-    values = {
-        "dataset": "toy",
-        "clip_id": ["a", "b"],
-        "label_sets": {"s": LabelSet(["x"], np.array([0, -1]))},
-    }
-    return Catalog(**{**values, "default_label_set": "s", **given})  # type: ignore[arg-type]
+def toy(**given: Any) -> Catalog:
+    labels = {"s": LabelSet(["x"], np.array([0, -1]))}
+    values: dict[str, Any] = {"dataset": "toy", "clip_id": ["a", "b"], "label_sets": labels}
+    return Catalog(**{**values, "default_label_set": "s", **given})
 
 
 def test_any_flipped_bit_is_noticed_on_reading(tmp_path: Path) -> None:
@@ -99,7 +97,7 @@ def test_another_schema_is_refused_by_its_number(tmp_path: Path, monkeypatch: py
         patch.setattr(catalog_module, "SCHEMA_VERSION", 7)
         patch.setattr(header_module, "SCHEMA_VERSION", 7)
         toy().write(tmp_path)
-    with pytest.raises(CacheError, match="has cache schema 7; this fsmm .* reads schema 1"):
+    with pytest.raises(CacheError, match=r"has cache schema 7; this fsmm .* reads schema 1"):
         Catalog.read(tmp_path)
 
 

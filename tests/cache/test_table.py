@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def slowly_shortened(x: np.ndarray, steps: int) -> np.ndarray:
         return x
     cuts = [int(np.round(k * len(x) / steps)) for k in range(steps + 1)]
     return np.array(
-        [sum(x[t].astype(np.float64) for t in range(a, b)) / (b - a) for a, b in zip(cuts, cuts[1:])]
+        [sum(x[t].astype(np.float64) for t in range(a, b)) / (b - a) for a, b in itertools.pairwise(cuts)]
     )
 
 
