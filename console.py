@@ -61,7 +61,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         caption_justify="left",
     )
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i and _numeric(rows, i) else "left", no_wrap=i == 0, overflow="fold")
+        table.add_column(
+            column, justify="right" if i and _numeric(rows, i) else "left", no_wrap=i == 0, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)

@@ -248,13 +248,18 @@ def together(parts: Mapping[str, LabelSet]) -> LabelSet:
     hot = []
     for labels in parts.values():
         classes = len(labels.class_names)
-        hot.append(labels.label if labels.multi else (labels.label[:, None] == np.arange(classes)).astype(np.uint8))
+        hot.append(
+            labels.label if labels.multi else (labels.label[:, None] == np.arange(classes)).astype(np.uint8)
+        )
     common = set.intersection(*(set(labels.splits) for labels in parts.values()))
     return LabelSet(
         [f"{part}: {name}" for part, labels in parts.items() for name in labels.class_names],
         np.concatenate(hot, 1),
         [text for labels in parts.values() for text in labels.words],
-        {split: np.concatenate([labels.splits[split] for labels in parts.values()]) for split in sorted(common)},
+        {
+            split: np.concatenate([labels.splits[split] for labels in parts.values()])
+            for split in sorted(common)
+        },
     )
 
 

@@ -97,6 +97,8 @@ def _label_set(name: str, spec: LabelSpec, files: Sources, n: int) -> LabelSet:
         raise UsageError(f"Label set {name!r} has numbers as labels; give its 'class_names'.")
     else:
         label, names = _from_numbers(values, named, spec.label), named
+    if len(set(names)) != len(names):
+        raise CacheError(f"The class names of label set {name!r} hold the same class twice.")
     words = _names(spec.words, files) or []
     if words and len(words) != len(names):
         raise CacheError(f"Label set {name!r} has {len(words)} words for {len(names)} classes.")

@@ -86,14 +86,23 @@ def _encode(text: object, codec: object = "utf-8") -> bytes:
     return text.encode("latin-1")
 
 
+def _bytes(data: object = b"", codec: object = "latin-1") -> bytes:
+    """Stands for bytes and bytearray, which would make as many zeros as a pickle asks for."""
+    if isinstance(data, (bytes, bytearray)):
+        return bytes(data)
+    return _encode(data, codec)
+
+
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _encode,
-    ("builtins", "bytearray"): bytearray,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
     ("collections", "OrderedDict"): dict,
+    # Python 3 renamed the module; pickles of protocols 0 to 2 keep the old name.
+    **{(module, "bytes"): _bytes for module in ("builtins", "__builtin__")},
+    **{(module, "bytearray"): _bytes for module in ("builtins", "__builtin__")},
+    **{(module, "set"): set for module in ("builtins", "__builtin__")},
+    **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
     # numpy 2 renamed the module; pickles of either age are met.
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},

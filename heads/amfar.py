@@ -81,6 +81,7 @@ class AMFAR(Head):
             raise unknown("distance", own.distance, DISTANCES)
         if own.teacher != "none" and own.teacher not in inputs.streams:
             raise unknown("teacher", own.teacher, ["none", *inputs.streams])
+        self.pool = own.distance == "proto"
         cls = find(DISTANCES[own.distance])[0].load()
         self.branch = nn.ModuleDict(
             {m: cls(replace(inputs, streams={m: shape})) for m, shape in inputs.streams.items()}
@@ -135,7 +136,7 @@ class AMFAR(Head):
                 {m: support}, {m: query}, label, torch.arange(len(first), device=base.device)[None]
             )
             there = query.present[..., None] & support.present.any(2)[:, None]
-            distance = -head(_as(task, m, self.unit.dtype))[there]
+            distance = -head(_as(task, m, self.unit.dtype, self.pool))[there]
             if len(distance) > 1 and float(distance.std()) > 0:
                 self.unit[i] = distance.std()
         self.train(training)
@@ -188,7 +189,7 @@ class AMFAR(Head):
 
     def _branch(self, m: str, episodes: Episodes) -> Tensor:
         """One modality's logits [B, Q, N]."""
-        alone = _as(episodes, m, work_dtype(episodes.query[m].x.dtype, self))
+        alone = _as(episodes, m, work_dtype(episodes.query[m].x.dtype, self), self.pool)
         alone.support[m], alone.query[m] = self.project[m](alone.support[m]), self.project[m](alone.query[m])
         scale = self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
         return scale * self._heads()[m](alone)
@@ -197,15 +198,18 @@ class AMFAR(Head):
         return {m: head for m, head in self.branch.items() if isinstance(head, Head)}
 
 
-def _as(episodes: Episodes, m: str, dtype: torch.dtype) -> Episodes:
-    """The episodes with one modality, in ``dtype``."""
-    return replace(
-        episodes,
-        support={m: episodes.support[m].to(episodes.device, dtype)},
-        query={m: episodes.query[m].to(episodes.device, dtype)},
-        words=None,
-        unlabelled=None,
-    )
+def _as(episodes: Episodes, m: str, dtype: torch.dtype, pool: bool) -> Episodes:
+    """The episodes with one modality, in ``dtype``; averaged over time where the distance does not read it."""
+
+    def read(stream: Stream) -> Stream:
+        x = stream.x.to(episodes.device, dtype)
+        if not pool:
+            return Stream(x, stream.present, stream.length)
+        mean = Stream(x, stream.present, stream.length).pooled()[..., None, :]
+        return Stream(mean, stream.present, stream.present.to(stream.length.dtype))
+
+    support, query = {m: read(episodes.support[m])}, {m: read(episodes.query[m])}
+    return replace(episodes, support=support, query=query, words=None, unlabelled=None)
 
 
 class Projection(nn.Module):

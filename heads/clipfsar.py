@@ -35,6 +35,8 @@ class CLIPFSARSettings(Settings):
         posterior of (softness - distance) / softness.
     use_words: whether class words join the supports. merge: average the shots of a class before the block ("before", as
         in the released many-shot settings) or behind it ("after").
+    depth, heads, width, hidden: of the block (published: width 0, which is D, and hidden 2048; smaller here, as cached
+        features come with few base classes).
     gamma: of the soft minimum. single_direct: align one way only. scale: multiplies the distances.
     class_weight: of the video-text loss. rescale: multiply unit features by sqrt(D), the scale of CLIP's own features.
     classes: the number of label-set classes that the loss may tell apart. start: the block begins as the identity.
@@ -50,7 +52,8 @@ class CLIPFSARSettings(Settings):
     scale: float = 1.0
     depth: int = 1
     heads: int = 8
-    hidden: int = 2048
+    width: int = 128
+    hidden: int = 256
     dropout: float = 0.0
     class_weight: float = 1.5
     rescale: bool = True
@@ -89,7 +92,8 @@ class CLIPFSAR(Head):
         _, self.steps, self.dim = inputs.one()
         self.gain = math.sqrt(self.dim) if own.rescale else 1.0
         self.blocks = nn.ModuleList(
-            TokenBlock(self.dim, own.heads, own.hidden, own.dropout, own.start) for _ in range(own.depth)
+            TokenBlock(self.dim, own.heads, own.width, own.hidden, own.dropout, own.start)
+            for _ in range(own.depth)
         )
         self.temperature = nn.Parameter(torch.ones(1))
         self.speak: nn.Module | None = None

@@ -34,6 +34,8 @@ class MoLoSettings(Settings):
     rescale: multiply unit features by sqrt(C), the scale position codes were chosen for.
     position_a, position_b: frames become x sqrt(C / a) + b code.
     rectify: ReLU behind the blocks, as published; off here, since cached features are often signed.
+    heads, width, hidden: of the blocks (published: width 0, which is C, and hidden 2048; smaller here, as cached features
+        come with few base classes).
     motion: weight of the motion branch's distance. reduce: motion maps have C / reduce channels.
     average: distances average over frames (the paper) instead of adding them up (released). scale: multiplies them; 8
         is what a sum over the released eight frames amounts to.
@@ -47,7 +49,8 @@ class MoLoSettings(Settings):
     position_a: float = 2048.0
     position_b: float = 0.02
     heads: int = 8
-    hidden: int = 2048
+    width: int = 128
+    hidden: int = 256
     dropout: float = 0.2
     rectify: bool = False
     motion: float = 0.3
@@ -190,7 +193,7 @@ class Branch(nn.Module):
     def __init__(self, dim: int, own: MoLoSettings) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.zeros(dim) if own.start else torch.randn(dim))
-        self.block = TokenBlock(dim, own.heads, own.hidden, own.dropout, own.start)
+        self.block = TokenBlock(dim, own.heads, own.width, own.hidden, own.dropout, own.start)
         self.dropout = nn.Dropout(own.dropout / 2)
         self.by, self.code, self.rectify = math.sqrt(dim / own.position_a), own.position_b, own.rectify
 

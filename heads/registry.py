@@ -77,6 +77,7 @@ METHODS: dict[str, Method] = {
     "protonet": Method("protonet:ProtoNet", "Snell et al., Prototypical Networks, NeurIPS", 2017, "none"),
     "nearest": Method("nearest:NearestNeighbour", "Cover and Hart, Nearest Neighbor, IEEE TIT", 1967, "none"),
     "linear-probe": Method("linear_probe:LinearProbe", "Cox, Logistic regression, JRSS B", 1958, "none"),
+    "ridge": Method("ridge:Ridge", "Bertinetto et al., Closed-form Solvers, ICLR", 2019, "none"),
     "maml": Method("maml:MAML", "Finn et al., MAML, ICML", 2017, "episodic"),
     "leo": Method("leo:LEO", "Rusu et al., LEO, ICLR", 2019, "episodic"),
     "gnn": Method("gnn:GNN", "Garcia and Bruna, Few-shot GNN, ICLR", 2018, "episodic"),

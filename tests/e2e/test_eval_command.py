@@ -1,0 +1,133 @@
+"""The evaluation commands as a person runs them: in a subprocess, on a real cache."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests_support import synthetic_cache
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic_cache(tmp_path_factory.mktemp("cache"), absent=0.1, noise=1.5)
+
+
+def fsmm(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fsmm", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_one_json_document_and_nothing_else(cache: Path, tmp_path: Path) -> None:
+    done = fsmm(
+        "episode-eval",
+        "--method",
+        "protonet",
+        "--cache",
+        cache,
+        "--n-query",
+        "4",
+        "--episodes",
+        "100",
+        "--out",
+        tmp_path / "run",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["method"] == "protonet"
+    assert found["episodes"] == 100
+    assert 0.2 < found["accuracy"] <= 1
+    assert found["out"] == str(tmp_path / "run")
+
+
+def test_the_table_says_what_a_person_needs(cache: Path, tmp_path: Path) -> None:
+    done = fsmm(
+        "--quiet",
+        "episode-eval",
+        "--method",
+        "protonet-lf",
+        "--cache",
+        cache,
+        "--n-query",
+        "4",
+        "--episodes",
+        "50",
+        "--out",
+        tmp_path / "run",
+        "--reliability",
+    )
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "accuracy",
+        "episode draws",
+        "classes",
+        "seed",
+        "frame/net + audio/net",
+        "certainty",
+        str(tmp_path)[:20],
+    ):
+        assert word in done.stdout.replace("\n", ""), word
+    assert done.stderr == ""
+
+
+def test_runs_are_compared(cache: Path, tmp_path: Path) -> None:
+    for m in ("frame", "audio"):
+        done = fsmm(
+            "episode-eval",
+            "--method",
+            "protonet",
+            "--cache",
+            cache,
+            "--n-query",
+            "4",
+            "--episodes",
+            "100",
+            "--modalities",
+            m,
+            "--out",
+            tmp_path / m,
+            "--json",
+        )
+        assert done.returncode == 0, done.stderr
+    found = json.loads(fsmm("compare", tmp_path / "frame", tmp_path / "audio", "--json").stdout)
+    assert found["episodes"] == 100
+    assert len(found["pairs"]) == 1
+
+
+def test_methods_are_listed_as_json() -> None:
+    rows = json.loads(fsmm("methods", "--json").stdout)
+    assert {"name", "paper", "year", "regime", "transductive", "modalities"} <= set(rows[0])
+    assert {"protonet", "eckpn", "linear-probe", "nearest", "common-space"} <= {row["name"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["episode-eval", "--method", "protonett"], 2, "Did you mean 'protonet'"),
+        (["episode-eval", "--method", "protonet", "--colour", "red"], 2, "No such option"),
+        (["episode-eval"], 2, "Missing option"),
+        (["episode-eval", "--method", "protonet", "--n-way", "many"], 2, "neither a number nor a range"),
+        (["episode-eval", "--method", "protonet", "--seed", "-1"], 2, "must not be negative"),
+        (["episode-eval", "--method", "protonet", "--missing", "audio"], 2, "not of the form"),
+        (["episode-eval", "--method", "protonet", "--missing", "audio=1.5"], 2, "must lie in [0, 1]"),
+        (["episode-eval", "--method", "protonet", "--set", "speed"], 2, "key=value"),
+        (["episode-eval", "--method", "protonet", "--n-query", "99"], 1, "lower --n-query to 23"),
+        (["episode-eval", "--method", "protonet", "--dataset", "nowhere"], 1, "is not in the cache"),
+        (["episode-eval", "--method", "protonet", "--modalities", "smell"], 2, "Unknown modality"),
+        (["compare", "nowhere", "elsewhere"], 1, "not a complete run"),
+    ],
+)
+def test_wrong_use_gets_one_sentence_and_a_code(
+    cache: Path, words: list[str], code: int, sentence: str
+) -> None:
+    more = ["--cache", str(cache)] if words[0] == "episode-eval" else []
+    done = fsmm(*words, *more)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,113 @@
+"""TARN: alignment as a loop, padding that changes nothing, few-shot and zero-shot, the published variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from metric_support import inputs, random_episodes
+from torch.nn import functional as F
+
+from fsmm.cache.bank import FeatureBank
+from fsmm.episodes.batch import Episodes, Stream
+from fsmm.errors import UsageError
+from fsmm.heads.tarn import TARN, TARNSettings
+
+
+def _head(steps: int = 5, words: int | None = None, **given: object) -> TARN:
+    torch.manual_seed(0)
+    settings = TARNSettings(**{"hidden": 4, "relation": 3, "start": False, **given})  # type: ignore[arg-type]
+    return TARN(inputs(steps=steps, words=words), settings).double().eval()
+
+
+@pytest.mark.parametrize("compare", ["euccos", "mult", "subt"])
+def test_a_pair_as_a_loop(compare: str) -> None:
+    head, episodes = _head(compare=compare), random_episodes(steps=5)
+    support, query = episodes.support["frame"], episodes.query["frame"]
+    pairs, _, _ = head.relations(episodes)
+    for b, i, c, k in ((0, 0, 0, 0), (1, 4, 2, 1), (2, 9, 3, 0)):
+        s = _embedded(head, support.x[b, c, k, : support.length[b, c, k]])
+        q = _embedded(head, query.x[b, i, : query.length[b, i]])
+        aligned = torch.softmax(q @ (head.align(s) + head.align_bias).t(), 1) @ s
+        if compare == "euccos":
+            compared = torch.stack([F.cosine_similarity(q, aligned, dim=1), (q - aligned).norm(dim=1)], 1)
+        else:
+            compared = q * aligned if compare == "mult" else q - aligned
+        state = head.compare(compared[None])[0][0, -1]
+        torch.testing.assert_close(pairs[b, i, c, k], head.out(state)[0])
+
+
+def _embedded(head: TARN, x: torch.Tensor) -> torch.Tensor:
+    ahead, back = head.embed.ahead(x[None])[0][0], head.embed.back(x.flip(0)[None])[0][0].flip(0)
+    return torch.cat([ahead, back], 1)
+
+
+def test_more_padding_changes_nothing_unless_asked_for() -> None:
+    episodes = random_episodes(steps=5)
+
+    def longer(streams: dict[str, Stream]) -> dict[str, Stream]:
+        return {m: Stream(F.pad(s.x, (0, 0, 0, 2)), s.present, s.length) for m, s in streams.items()}
+
+    padded = replace(episodes, support=longer(episodes.support), query=longer(episodes.query))
+    torch.testing.assert_close(_head()(padded), _head()(episodes))
+    released = _head(padded=True)
+    assert not torch.allclose(released(padded), released(episodes))
+
+
+def test_the_score_of_a_class_is_the_mean_over_its_supports() -> None:
+    head, episodes = _head(), random_episodes(steps=5)
+    pairs, _, _ = head.relations(episodes)
+    torch.testing.assert_close(head(episodes).sigmoid(), pairs.sigmoid().mean(-1))
+
+
+def _zero_shot(episodes: Episodes) -> Episodes:
+    return replace(episodes, support={m: s[:, :, :0] for m, s in episodes.support.items()})
+
+
+def test_zero_shot_by_words() -> None:
+    head = _head(words=7)
+    episodes = _zero_shot(random_episodes(steps=5, words=7))
+    logits = head(episodes)
+    assert logits.shape == (3, 12, 4)
+    order = torch.tensor([3, 1, 0, 2])
+    assert episodes.words is not None
+    torch.testing.assert_close(head(replace(episodes, words=episodes.words[:, order])), logits[..., order])
+    assert logits.std(-1).min() > 0
+
+
+def test_zero_shot_needs_words() -> None:
+    with pytest.raises(UsageError, match="--words"):
+        _head()(_zero_shot(random_episodes(steps=5)))
+
+
+def test_the_ridge_start_finds_classes_by_their_words(make_cache: Callable[..., Path]) -> None:
+    """Words of the synthetic classes are their means: a linear map from words to features exists."""
+    cache = make_cache(classes=60, noise=0.5)
+    base, novel = (FeatureBank.load(cache, ["frame"], split) for split in ("base", "novel"))
+    assert base.words is not None
+    assert novel.words is not None
+    head = TARN(
+        replace(inputs(base.tables["frame"].dim, base.tables["frame"].steps), streams=_shape(base), word_dim=base.words.shape[1]),
+        TARNSettings(ridge=0.01),
+    ).eval()
+    head.fit_base(base)
+    rows = torch.arange(len(novel))
+    query = novel.tables["frame"].gather(rows[None])
+    support = Stream(query.x.new_zeros(1, len(novel.class_names), 0, *query.x.shape[2:]), *_none(novel))
+    task = Episodes(
+        {"frame": support}, {"frame": query}, novel.label[None], novel.class_id[None], novel.words[None]
+    )
+    right = (head(task)[0].argmax(-1) == novel.label).float().mean()
+    assert right > 3 / len(novel.class_names)
+
+
+def _shape(bank: FeatureBank) -> dict[str, tuple[int, int]]:
+    return {"frame": (bank.tables["frame"].steps, bank.tables["frame"].dim)}
+
+
+def _none(bank: FeatureBank) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (1, len(bank.class_names), 0)
+    return torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.int64)
