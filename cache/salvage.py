@@ -123,8 +123,10 @@ def _limit_memory(path: Path) -> None:
     ):  # no such limits on this platform: time alone limits
         import resource
 
-        in_use = 1 << 30  # address space of the interpreter and its libraries
-        resource.setrlimit(resource.RLIMIT_AS, (in_use + SPARE_MEMORY + 8 * path.stat().st_size,) * 2)
+        # What the libraries have reserved by now varies with the number of cores.
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = in_use + SPARE_MEMORY + 8 * path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _main(path: str, into: str, told: str) -> None:

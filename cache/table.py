@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,8 +46,8 @@ class Stream:
             self.x.to(device, dtype or self.x.dtype), self.present.to(device), self.length.to(device)
         )
 
-    def __getitem__(self, index: object) -> Stream:
-        return Stream(self.x[index], self.present[index], self.length[index])  # type: ignore[index]
+    def __getitem__(self, index: Any) -> Stream:
+        return Stream(self.x[index], self.present[index], self.length[index])
 
 
 class Table(ABC):

@@ -33,6 +33,7 @@ class AMeFuNetSettings(Settings):
     head: "protonet" (squared Euclidean to class means) or "cosine" (mean cosine to the class's supports).
     scale: multiplies the scores. double_softmax: cross-entropy of posteriors instead of scores (the released code).
     offsets: steps by which the guide is displaced in training; 0 alone turns the augmentation off.
+    rescale: read unit features of the guide as sqrt(D) z, whose entries are of order one.
     start: "joint": the shift begins as an isometry of the guide's features, so that the untrained head compares both
         modalities, or "zero": it begins without the guide, or "random".
     """
@@ -43,12 +44,15 @@ class AMeFuNetSettings(Settings):
     scale: float = 10.0
     double_softmax: bool = False
     offsets: tuple[int, ...] = (0, 1, -1)
+    rescale: bool = True
     start: str = "joint"
 
 
 class AMeFuNet(Head):
     settings_class = AMeFuNetSettings
-    recipe = Recipe(steps=400, rate=1e-4, weight_decay=1e-4, mix=0.5, evaluate_every=25)
+    recipe = Recipe(
+        steps=150, rate=1e-3, weight_decay=1e-4, mix=0.5, evaluate_every=25, evaluate_episodes=200
+    )
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: AMeFuNetSettings | None = None) -> None:
@@ -66,7 +70,7 @@ class AMeFuNet(Head):
         widths = {m: dim for m, (_, dim) in inputs.streams.items()}
         self.main = max(widths, key=lambda m: widths[m]) if own.main == "first" else own.main
         guides = [m for m in widths if m != self.main]
-        self.affine = nn.ModuleDict({m: Affine(widths[m], widths[self.main], own.start) for m in guides})
+        self.affine = nn.ModuleDict({m: Affine(widths[m], widths[self.main], own) for m in guides})
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self.scores(episodes)
@@ -132,17 +136,17 @@ class AMeFuNet(Head):
 
 
 class Affine(nn.Module):
-    """Scale and shift of the main features from the guide's, which are read as sqrt(D) z (entries of order one)."""
+    """Scale and shift of the main features from the guide's."""
 
-    def __init__(self, guide: int, main: int, start: str) -> None:
+    def __init__(self, guide: int, main: int, own: AMeFuNetSettings) -> None:
         super().__init__()
         self.scale, self.shift = nn.Linear(guide, main), nn.Linear(guide, main)
-        self.gain = math.sqrt(guide)
-        if start != "random":
+        self.gain = math.sqrt(guide) if own.rescale else 1.0
+        if own.start != "random":
             for weight in self.parameters():
                 nn.init.zeros_(weight)
-        if start == "joint":
-            # |Wb z| of the same length as the normalised frame, sqrt(D): both modalities weigh the same.
+        if own.start == "joint":
+            # |Wb z| is as long as a normalised frame, sqrt(D): both modalities weigh the same.
             nn.init.orthogonal_(self.shift.weight, gain=math.sqrt(main / guide))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

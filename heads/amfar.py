@@ -69,7 +69,7 @@ class AMFAR(Head):
     """
 
     settings_class = AMFARSettings
-    recipe = Recipe(steps=400, tasks=8, rate=3e-4, weight_decay=1e-4, mix=0.5, evaluate_every=25)
+    recipe = Recipe(steps=200, tasks=8, rate=1e-3, weight_decay=1e-4, mix=0.5, evaluate_every=25)
     sequences = True
     branch: nn.ModuleDict
     unit: Tensor
@@ -121,7 +121,7 @@ class AMFAR(Head):
 
     @torch.no_grad()
     def fit_base(self, base: FeatureBank) -> None:
-        """The unit of each modality's distance: its standard deviation over pairs of base clips, one the first of a class."""
+        """The unit of each modality's distance: its standard deviation over pairs of base clips."""
         order = torch.argsort(base.label, stable=True)
         rank = torch.arange(len(order), device=order.device) - torch.searchsorted(
             base.label[order], base.label[order]

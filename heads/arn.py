@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings
-from .metric_parts import CosineStart, TaskNorm, relation_mse, work_dtype
+from .metric_parts import AlignedStart, TaskNorm, relation_mse, work_dtype
 from .parts import class_means, neutral, single
 
 
@@ -27,8 +27,8 @@ class ARNSettings(Settings):
     filters: of the similarity network (paper 64); hidden: of its last layer. sigma: of the power normalisation.
     project: learn the projection; False takes features of width ``channels`` as they are.
     attention: a learned gate 1 + sigmoid a step (the paper's attention, in time). momentum: of running statistics.
-    start: add a scaled cosine of mean features to a relation that begins at zero; learned from nothing, a few base
-    classes do not reach the training-free rule.
+    start: add a training-free similarity of aligned steps (it forgets their order, too) to a relation that begins at
+    zero; learned from nothing, few base classes do not reach such a rule.
     """
 
     channels: int = 16
@@ -56,7 +56,7 @@ class ARN(Head):
         self.project = nn.Linear(dim, given.channels) if given.project else None
         self.gate = nn.Linear(given.channels, 1) if given.attention else None
         self.similarity = SimilarityNetwork(given)
-        self.cosine = CosineStart() if given.start else None
+        self.aligned = AlignedStart() if given.start else None
         self.stretch = dim**0.5 if given.project else 1.0  # unit features have entries of about 1 / sqrt(D)
 
     def forward(self, episodes: Episodes) -> Tensor:
@@ -64,10 +64,10 @@ class ARN(Head):
         support, query = single(episodes)
         prototype, known = self.prototypes(support)
         score = self.similarity(prototype, self.second_order(query))
-        if self.cosine is not None:
-            dtype = score.dtype
-            mean, _ = class_means(support.pooled().to(dtype), support.present)
-            score = score + self.cosine(query.pooled().to(dtype), mean)
+        if self.aligned is not None:
+            pair = self.aligned(query, support)
+            mean, _ = class_means(pair.permute(0, 2, 3, 1), support.present)
+            score = score + mean.transpose(1, 2)
         return neutral(score, query.present, known)
 
     def loss(self, episodes: Episodes) -> Losses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from ..episodes.gather import materialise
 from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
+from .gram import gram_of
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,15 @@ class Head(nn.Module):
     sequences: whether the head reads time; others are handed features averaged over time (T = 1), which is faster.
     batchwise: trained on batches of base clips (``batch_loss``) instead of episodes (``loss``).
     inner_products: whether logits depend on features through inner products alone (then ``gram_logits`` exists).
-    position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode permutes
-        the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
+    position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode
+        permutes the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
     """
 
     settings_class: ClassVar[type[Settings]] = Settings
     recipe: ClassVar[Recipe] = Recipe()
     sequences: ClassVar[bool] = False
     batchwise: bool = False
-    inner_products: ClassVar[bool] = False
+    inner_products: bool = False
     position_tied: ClassVar[bool] = False
 
     def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:
@@ -145,6 +146,19 @@ class Head(nn.Module):
     ) -> Tensor:
         """Logits [B, Q, N] of drawn episodes. Heads that can skip gathering features override this."""
         return self(materialise(bank, index, protocol, unlabelled))
+
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Callable[[EpisodeIndex], Tensor]:
+        """A function from drawn episodes to logits, prepared for scoring ``episodes`` of them over this bank."""
+        gram = gram_of(bank, protocol, episodes) if self.inner_products else None
+        if gram is None:
+            return lambda index: self.score(bank, index, protocol, unlabelled)
+        return lambda index: self.gram_logits(gram, index)
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        """Logits [B, Q, N] from inner products [n, n] of all clips, for heads with ``inner_products``."""
+        raise TypeError(f"{type(self).__name__} needs features, not inner products")
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         """Bytes one episode needs beside its features (pair tensors and the like); sizes the evaluation's chunks."""

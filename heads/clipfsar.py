@@ -74,7 +74,16 @@ class CLIPFSAR(Head):
     """
 
     settings_class = CLIPFSARSettings
-    recipe = Recipe(steps=300, tasks=4, query=5, rate=1e-4, weight_decay=5e-4, evaluate_every=25, mix=0.5)
+    recipe = Recipe(
+        steps=100,
+        tasks=4,
+        query=5,
+        rate=1e-4,
+        weight_decay=5e-4,
+        mix=0.5,
+        evaluate_every=25,
+        evaluate_episodes=60,
+    )
     sequences = True
     words: Tensor
 

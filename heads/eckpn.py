@@ -55,7 +55,7 @@ class ECKPNSettings(Settings):
     squeeze: bool = True
     calibration: bool = True
     words: bool = True
-    sharpness: float = 6.0
+    sharpness: float = 9.0
     blend: float = 0.5
     word_weight: float = 0.2
     ridge: float = 1.0
@@ -76,7 +76,7 @@ class _Graph:
 class ECKPN(Head):
     settings_class = ECKPNSettings
     recipe = Recipe(
-        steps=400,
+        steps=200,
         tasks=8,
         rate=1e-4,
         weight_decay=1e-5,
@@ -84,7 +84,8 @@ class ECKPN(Head):
         mix=0.5,
         clip_norm=1.0,
         evaluate_every=25,
-        patience=6,
+        patience=4,
+        evaluate_episodes=200,
     )
 
     def __init__(self, inputs: Inputs, settings: ECKPNSettings | None = None) -> None:

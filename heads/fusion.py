@@ -9,8 +9,7 @@ So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,7 +26,6 @@ from .base import Head, Inputs, Losses, Settings
 from .parts import neutral
 
 FUSED = "fused"
-_FUSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,6 @@ class EarlyFusion(Head):
         self.attention = CoAttention(inputs, self.settings.attention) if attention else None
         self.inner = inner(replace(inputs, streams={FUSED: (self.steps, width)}), inner_settings)
         self.batchwise = inner.batchwise
-        self._fused: tuple[FeatureBank, FeatureBank] | None = None
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self.inner(self.fuse(episodes))
@@ -82,20 +79,15 @@ class EarlyFusion(Head):
     def fit_base(self, base: FeatureBank) -> None:
         self.inner.fit_base(self._fused_bank(base))
 
-    @torch.no_grad()
-    def score(
-        self, bank: FeatureBank, index: EpisodeIndex, protocol: Protocol, unlabelled: FeatureBank | None = None
-    ) -> Tensor:
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Callable[[EpisodeIndex], Tensor]:
         """Concatenate the whole table once where that is the same as concatenating every episode."""
         whole = all(isinstance(t, TensorTable) and t.all_present for t in bank.tables.values())
-        if not whole or self.attention is not None or protocol.missing or unlabelled is not None:
-            return super().score(bank, index, protocol, unlabelled)
-        if protocol.support_modalities or protocol.query_modalities or bool((index.query < 0).any()):
-            return super().score(bank, index, protocol, unlabelled)
-        with _FUSING:  # blocks are scored in threads
-            if self._fused is None or self._fused[0] is not bank:
-                self._fused = (bank, self._fused_bank(bank))
-        return self.inner.score(self._fused[1], index, protocol)
+        chosen = protocol.support_modalities is not None or protocol.query_modalities is not None
+        if not whole or chosen or protocol.missing or self.attention is not None or unlabelled is not None:
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        return self.inner.scorer(self._fused_bank(bank), protocol, episodes)
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return self.inner.episode_bytes(ways, shots, queries)
@@ -123,7 +115,8 @@ class EarlyFusion(Head):
         """Concatenate along D; present where any modality is."""
         like = next(iter(streams.values()))
         ordered = {
-            m: streams[m] if m in streams else _nothing(like, *shape) for m, shape in self.inputs.streams.items()
+            m: streams[m] if m in streams else _nothing(like, *shape)
+            for m, shape in self.inputs.streams.items()
         }
         if self.attention is not None:
             ordered = self.attention(ordered)

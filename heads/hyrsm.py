@@ -1,4 +1,4 @@
-"""HyRSM: Hybrid Relation Guided Set Matching (Wang et al., CVPR 2022) and HyRSM++ (Wang et al., Pattern Recognition 2024).
+"""HyRSM: Hybrid Relation Guided Set Matching (Wang et al., CVPR 2022), and HyRSM++ (Wang et al., PR 2024).
 
 The frames of a clip attend to one another, then, for each query by itself, the clips of the task do; two clips are
 compared as sets of frames by a bidirectional mean Hausdorff distance. HyRSM++ adds a regulariser that asks frames close
@@ -22,6 +22,7 @@ from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
 from .parts import class_means, neutral, single
 
 FORMS = ("auto", "videos", "prototypes")
+RECTIFY = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class HyRSMSettings(Settings):
     average: the frames' minima are averaged, as in the paper; False sums them, as released (T times as large).
     scale: multiplies the logits. classify: weight of the frames' base-class cross-entropy.
     rescale: multiply unit features by sqrt(D), the scale that the position code was chosen for.
-    rectify: the ReLU after the frames' attention, made for non-negative features; False: none.
+    rectify: the ReLU after the frames' attention: "always", as published, for non-negative features; "never"; "auto":
+        never where the base classes' features have negative entries, half of which it would cut away.
     start: both relations begin as the identity: the untrained head is the set matching alone. False: at random.
     """
 
@@ -46,7 +48,7 @@ class HyRSMSettings(Settings):
     scale: float = 10.0
     classify: float = 0.15
     rescale: bool = True
-    rectify: bool = True
+    rectify: str = "auto"
     start: bool = True
 
 
@@ -73,10 +75,12 @@ class HyRSM(Head):
         own = self.settings
         if own.form not in FORMS:
             raise UsageError(f"form={own.form!r} is not known; use {', '.join(FORMS)}.")
+        if own.rectify not in RECTIFY:
+            raise UsageError(f"rectify={own.rectify!r} is not known; use {', '.join(RECTIFY)}.")
         _, self.steps, dim = inputs.one()
         heads = next(h for h in range(min(own.heads, dim), 0, -1) if dim % h == 0)
         self.stretch = dim**0.5 if own.rescale else 1.0
-        self.within = FrameRelation(dim, heads, own.rectify)
+        self.within = FrameRelation(dim, heads, own.rectify != "never")
         self.between = ClipRelation(dim, heads)
         self.blend = nn.Linear(2 * dim, dim)
         self.position_dropout = nn.Dropout(0.1)
@@ -89,8 +93,12 @@ class HyRSM(Head):
             self.blend.weight.data = torch.eye(dim, 2 * dim)
 
     def fit_base(self, base: FeatureBank) -> None:
-        """Makes the base classifier of the auxiliary loss, one row a base class."""
+        """Makes the base classifier of the auxiliary loss, one row a base class; sees whether features are signed."""
         self.set_classes(base.class_id)
+        if self.settings.rectify == "auto":
+            ((_, table),) = base.tables.items()
+            some = table.gather(torch.arange(min(len(base), 256), device=base.device)).x
+            self.within.below_zero.fill_(float(bool((some < -1e-6).any())))
 
     def set_classes(self, class_id: Tensor) -> None:
         """A fresh classifier over the classes ``class_id`` [C]."""
@@ -140,7 +148,7 @@ class HyRSM(Head):
 
     def _within(self, stream: Stream) -> Tensor:
         """Position codes, then the frames' relation; zeros beyond a clip's length."""
-        own, x = self.settings, stream.x * self.stretch
+        own, x = self.settings, stream.x.to(self.blend.weight.dtype) * self.stretch
         scaled = x * (x.shape[-1] / own.position_a) ** 0.5
         placed = scaled + own.position_b * sinusoid(x.shape[-2], x, slow=False)
         mask = stream.mask()
@@ -188,11 +196,17 @@ class HyRSM(Head):
 
 
 class FrameRelation(nn.Module):
-    """relu(x + attention(LN(x))) over the steps of a clip."""
+    """relu(x + attention(LN(x))) over the steps of a clip.
+
+    below_zero: slope of the ReLU below zero, a buffer: 0 as published, 1 for no ReLU.
+    """
+
+    below_zero: Tensor
 
     def __init__(self, dim: int, heads: int, rectify: bool) -> None:
         super().__init__()
-        self.heads, self.rectify = heads, rectify
+        self.heads = heads
+        self.register_buffer("below_zero", torch.tensor(0.0 if rectify else 1.0))
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim)
@@ -203,7 +217,7 @@ class FrameRelation(nn.Module):
         q, k, v = (_heads(part, self.heads) for part in self.qkv(self.norm(x)).chunk(3, -1))
         attended = _attend(q, k, v, mask, None)
         x = x + self.dropout(self.out(attended))
-        return torch.relu(x) if self.rectify else x
+        return torch.where(x > 0, x, self.below_zero.to(x.dtype) * x)
 
 
 class ClipRelation(nn.Module):

@@ -33,9 +33,9 @@ class MoLoSettings(Settings):
 
     rescale: multiply unit features by sqrt(C), the scale position codes were chosen for.
     position_a, position_b: frames become x sqrt(C / a) + b code.
-    rectify: ReLU behind the blocks, as published; off here, since cached features are often signed.
-    heads, width, hidden: of the blocks (published: width 0, which is C, and hidden 2048; smaller here, as cached features
-        come with few base classes).
+    rectify: ReLU behind the blocks.
+    heads, width, hidden: of the blocks (published: width 0, which is C, and hidden 2048; smaller here: cached features
+        have few base classes).
     motion: weight of the motion branch's distance. reduce: motion maps have C / reduce channels.
     average: distances average over frames (the paper) instead of adding them up (released). scale: multiplies them; 8
         is what a sum over the released eight frames amounts to.
@@ -52,7 +52,7 @@ class MoLoSettings(Settings):
     width: int = 128
     hidden: int = 256
     dropout: float = 0.2
-    rectify: bool = False
+    rectify: bool = True
     motion: float = 0.3
     reduce: int = 8
     average: bool = True
@@ -94,7 +94,16 @@ class MoLo(Head):
     """Without the decoder that regresses pixel differences in training: cached features have no pixels."""
 
     settings_class = MoLoSettings
-    recipe = Recipe(steps=300, tasks=4, query=5, rate=1e-4, weight_decay=5e-4, evaluate_every=25, mix=0.5)
+    recipe = Recipe(
+        steps=100,
+        tasks=4,
+        query=5,
+        rate=1e-4,
+        weight_decay=5e-4,
+        mix=0.5,
+        evaluate_every=25,
+        evaluate_episodes=60,
+    )
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: MoLoSettings | None = None) -> None:
@@ -123,14 +132,17 @@ class MoLo(Head):
 
     def loss(self, episodes: Episodes) -> Losses:
         """CE + class_weight CE over base classes + contrast_weight times the sum of four long-short CEs."""
-        own, label = self.settings, episodes.query_label
-        seen = self.views(episodes)
+        classes = None if episodes.multi else clip_classes(episodes)
+        return self.objective(self.views(episodes), episodes.query_label, classes)
+
+    def objective(self, seen: Views, label: Tensor, classes: tuple[Tensor, Tensor] | None) -> Losses:
+        """As loss. classes: label-set class of every clip, supports first, and which clips count, [B, N*K + Q] each."""
+        own = self.settings
         contrasts = [cross_entropy(logits, label) for pair in self.contrasts(seen) for logits in pair]
         parts = {"ce": cross_entropy(self.logits(seen), label), "contrast": torch.stack(contrasts).sum()}
         total = parts["ce"] + own.contrast_weight * parts["contrast"]
-        if not episodes.multi:
-            truth, there = clip_classes(episodes)
-            parts["class"] = self.base.cross_entropy(self.class_logits(seen), truth, there)
+        if classes is not None:
+            parts["class"] = self.base.cross_entropy(self.class_logits(seen), *classes)
             total = total + own.class_weight * parts["class"]
         return Losses(total, parts)
 

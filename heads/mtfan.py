@@ -38,7 +38,7 @@ class MTFANSettings(Settings):
     levels: tuple[str, ...] = LEVELS
     segments: int = 3
     width: int = 64
-    scale: float = 10.0
+    scale: float = 5.0
     rescale: bool = True
     start: bool = True
 
@@ -53,7 +53,16 @@ class Fragments(NamedTuple):
 
 class MTFAN(Head):
     settings_class = MTFANSettings
-    recipe = Recipe(steps=300, tasks=4, query=5, rate=1e-4, weight_decay=5e-4, evaluate_every=25, mix=0.5)
+    recipe = Recipe(
+        steps=200,
+        tasks=4,
+        query=5,
+        rate=1e-4,
+        weight_decay=5e-4,
+        mix=0.5,
+        evaluate_every=25,
+        evaluate_episodes=100,
+    )
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: MTFANSettings | None = None) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Settings
+from .gram import query_support
 from .parts import cosine, flat_support, neutral, single, squared_distances
 
 
@@ -21,12 +23,12 @@ class NearestSettings(Settings):
 
 class NearestNeighbour(Head):
     settings_class = NearestSettings
-    inner_products = True
 
     def __init__(self, inputs: Inputs, settings: NearestSettings | None = None) -> None:
         super().__init__(inputs, settings)
         if self.settings.distance not in ("euclidean", "cosine"):
             raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
+        self.inner_products = self.settings.distance == "euclidean"
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits: minus the distance to the nearest present support of each class."""
@@ -38,3 +40,8 @@ class NearestNeighbour(Head):
         nearest = distance.unflatten(-1, (episodes.ways, -1)).amin(-1)
         known = support.present.any(2)
         return neutral(-nearest.masked_fill(~known[:, None, :], 0.0), query.present, known)
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        """max_k of -|q - s_k|^2 + |q|^2 = 2 <q, s_k> - <s_k, s_k>."""
+        norm = gram.diagonal()[index.support.to(gram.device)]
+        return (2 * query_support(gram, index) - norm[:, None]).amax(-1)

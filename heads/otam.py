@@ -84,9 +84,7 @@ class OTAM(Head):
         """The alignment costs [B, Q, N*K] that make up the clip distance, one or two of them."""
         matrix = self.distances(support, query)
         gamma, direction = self.settings.gamma, self.settings.direction
-        rows, columns = query.length[..., None].clamp(min=1), support.length.flatten(1)[:, None].clamp(min=1)
-        if bool((rows == matrix.shape[0]).all()) and bool((columns == matrix.shape[1]).all()):
-            rows, columns = None, None
+        rows, columns = self._lengths(support, query, matrix.shape[:2])
         if direction == "one":
             return [alignment(matrix, gamma, rows, columns)]
         turned = matrix.transpose(0, 1)
@@ -94,6 +92,15 @@ class OTAM(Head):
         if direction == "both":
             return [alignment(matrix, gamma, rows, columns), along_query]
         return [along_query, alignment(backwards(turned, columns, rows), gamma, columns, rows)]
+
+    def _lengths(
+        self, support: Stream, query: Stream, whole: tuple[int, ...]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Steps that count, of queries [B, Q, 1] and supports [B, 1, N*K]; None where every clip is whole."""
+        rows, columns = query.length[..., None].clamp(min=1), support.length.flatten(1)[:, None].clamp(min=1)
+        if bool((rows == whole[0]).all()) and bool((columns == whole[1]).all()):
+            return None, None
+        return rows, columns
 
     def _combined(self, each: list[Tensor]) -> Tensor:
         both = torch.stack(each)

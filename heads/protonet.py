@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
-from ..cache.table import TensorTable
 from ..episodes.batch import Episodes
 from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Recipe, Settings
+from .gram import plain_table, query_support, within_classes
 from .parts import class_means, cosine, neutral, single, squared_distances
 
 
@@ -41,7 +41,6 @@ class ProtoNetSettings(Settings):
 class ProtoNet(Head):
     settings_class = ProtoNetSettings
     recipe = Recipe(decay_every=2000)
-    inner_products = True
 
     def __init__(self, inputs: Inputs, settings: ProtoNetSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -49,6 +48,7 @@ class ProtoNet(Head):
             raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
         _, _, dim = inputs.one()
         self.encoder = nn.Linear(dim, self.settings.embed) if self.settings.embed else None
+        self.inner_products = self.encoder is None and self.settings.distance == "euclidean"
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
@@ -76,16 +76,8 @@ class ProtoNet(Head):
         unlabelled: FeatureBank | None = None,
     ) -> Tensor:
         """As forward, straight from the table: prototypes by one bag sum, no copy of the supports."""
-        table = next(iter(bank.tables.values()))
-        plain = self.encoder is None and self.settings.distance == "euclidean" and len(bank.tables) == 1
-        whole = isinstance(table, TensorTable) and table.steps == 1 and table.all_present
-        if (
-            not (plain and whole and isinstance(table, TensorTable))
-            or protocol.missing
-            or protocol.cross_modal
-        ):
-            return super().score(bank, index, protocol, unlabelled)
-        if bool((index.query < 0).any()):
+        table = plain_table(bank, protocol) if self.inner_products else None
+        if table is None:
             return super().score(bank, index, protocol, unlabelled)
         x = table.x[:, 0]
         batch, ways, shots = index.support.shape
@@ -96,3 +88,8 @@ class ProtoNet(Head):
         return torch.baddbmm(
             prototype.square().sum(-1)[:, None, :].neg(), query, prototype.transpose(1, 2), alpha=2.0
         )
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        """-|q - p|^2 + |q|^2 = 2 mean_k <q, s_k> - mean_kl <s_k, s_l>."""
+        norm = within_classes(gram, index).mean((2, 3))
+        return 2 * query_support(gram, index).mean(-1) - norm[:, None, :]

@@ -32,7 +32,8 @@ class SloshNetSettings(Settings):
         episode (predictions are then transductive, and tied to the order of clips).
     rescale: multiply unit features by sqrt(C). start: paths begin so that the untrained head is TRX on the features.
     hidden: of the long-term path's layers; 0 for 4 C as published.
-    cardinalities, width, position, dropout, memory: of TRX (published width: 1152). scale: multiplies the logits.
+    cardinalities, width, position, dropout, memory: of TRX (published width: 1152). scale: multiplies the logits
+        (published: 1; the distances of rescaled features grow with C, and training starts from posteriors, not votes).
     """
 
     side: int = 1
@@ -47,15 +48,21 @@ class SloshNetSettings(Settings):
     position: float = 0.1
     dropout: float = 0.1
     memory: int = 256
-    scale: float = 1.0
+    scale: float = 0.05
 
 
 class SloshNet(Head):
     settings_class = SloshNetSettings
     recipe = Recipe(
-        steps=200, tasks=4, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_every=25,
-        evaluate_episodes=100,
-    )  # fmt: skip
+        steps=100,
+        tasks=4,
+        query=5,
+        rate=1e-4,
+        weight_decay=5e-4,
+        mix=0.5,
+        evaluate_every=25,
+        evaluate_episodes=60,
+    )
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: SloshNetSettings | None = None) -> None:

@@ -8,6 +8,7 @@ nearest support tuple of a class, serves as an auxiliary loss in training. Induc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .alignment import at_least, resample, sinusoid
-from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .base import Head, Inputs, Losses, Recipe, cross_entropy
 from .parts import neutral, single
-from .trx import CrossTransformers, pair_bytes, times
+from .trx import CrossTransformers, TRXSettings, pair_bytes, prepared
 
 
 @dataclass(frozen=True)
-class STRMSettings(Settings):
-    """cardinalities, width, position, dropout, rescale, scale, memory: as in TRX.
+class STRMSettings(TRXSettings):
+    """cardinalities to memory: as in TRX (TRXSettings).
 
     patches: how many patch vectors a step holds side by side (16 for 4x4 maps); 1 for pooled features.
     auxiliary: weight of the second classifier's loss. frozen_auxiliary: its projections are not trained (the released
@@ -30,13 +31,6 @@ class STRMSettings(Settings):
     start: residual branches of both enrichments begin at zero: the untrained head is TRX. False: at random.
     """
 
-    cardinalities: tuple[int, ...] = (2, 3)
-    width: int = 1152
-    position: float = 0.1
-    dropout: float = 0.1
-    rescale: bool = True
-    scale: float = 1.0
-    memory: int = 256
     patches: int = 1
     auxiliary: float = 0.1
     frozen_auxiliary: bool = False
@@ -84,19 +78,19 @@ class STRM(Head):
 
     def enriched(self, stream: Stream) -> Stream:
         """Patch-enriched frames [..., T, D]; every clip brought to the steps that the mixing along time is made for."""
-        x = times(resample(stream, self.steps), self.stretch)
+        x = prepared(resample(stream, self.steps), self.settings.level, self.stretch, self.tuples.dtype)
         frames = self.patches(x.x.unflatten(-1, (self.settings.patches, -1)))
         return Stream(frames * x.present[..., None, None].to(frames.dtype), x.present, x.length)
 
     def _main(self, support: Stream, query: Stream) -> Tensor:
         s, q = (Stream(self.frames(part.x), part.present, part.length) for part in (support, query))
-        logits = self.settings.scale * self.tuples(s, q)
+        logits = self.settings.scale / self.stretch**2 * self.tuples(s, q)
         return neutral(logits, query.present, support.present.any(2))
 
     def auxiliary_logits(self, support: Stream, query: Stream) -> Tensor:
         """Mean over cardinalities of minus the mean distance of query tuples to the nearest of a class, [B, Q, N]."""
         s, q = (at_least(part, max(self.settings.cardinalities)) for part in (support, query))
-        logits = self.settings.scale * torch.stack([near(s, q) for near in self.near]).mean(0)
+        logits = self.settings.scale / self.stretch * torch.stack([near(s, q) for near in self.near]).mean(0)
         return neutral(logits, query.present, support.present.any(2))
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
@@ -108,7 +102,7 @@ class Layers(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.linear = nn.ModuleList([nn.Linear(a, b) for a, b in zip(widths, widths[1:])])
+        self.linear = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.linear[:-1]:
@@ -122,7 +116,7 @@ class Layers(nn.Module):
 
 
 class PatchEnrichment(nn.Module):
-    """The patches of a frame attend to one another (unscaled logits, gain from zero), then a residual MLP; their mean."""
+    """The patches of a frame attend to one another (unscaled, gain from zero), then a residual MLP; their mean."""
 
     def __init__(self, dim: int, position: float, dropout: float) -> None:
         super().__init__()

@@ -87,7 +87,7 @@ class TA2N(Head):
 
     def _features(self, stream: Stream) -> Tensor:
         """[..., T, C, pixels]."""
-        return self.dropout(stream.x * self.stretch).unflatten(-1, (-1, self.pixels))
+        return self.dropout(stream.x.to(self.fuse.key.weight.dtype) * self.stretch).unflatten(-1, (-1, self.pixels))
 
     def transformed(self, stream: Stream) -> Tensor:
         """First stage: every clip read at positions a u + b, u evenly in [-1, 1]: [..., T, C, pixels].

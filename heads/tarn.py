@@ -17,7 +17,7 @@ from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError, unknown
 from .base import Head, Inputs, Losses, Recipe, Settings
-from .metric_parts import CosineStart, targets, work_dtype
+from .metric_parts import AlignedStart, CosineStart, targets, work_dtype
 from .parts import neutral, single
 from .recurrent import BothWays, last
 
@@ -32,8 +32,8 @@ class TARNSettings(Settings):
     align: "support" (a query segment's attention over the support's segments sums to one: paper) or "query" (the
     public re-implementation normalises over the query's segments).
     padded: GRUs run over the zero padding and the last padded state is read (that re-implementation).
-    start: add a scaled cosine of mean features (without supports: of words mapped by ridge regression) to a relation
-    that begins at zero; learned from nothing, a few base classes do not reach the training-free rule.
+    start: add a training-free similarity of aligned segments (without supports: a cosine to words mapped by ridge
+    regression) to a relation that begins at zero; learned from nothing, few base classes do not reach such a rule.
     ridge: regularisation of that map.
     """
 
@@ -67,7 +67,8 @@ class TARN(Head):
         self.compare = nn.GRU(COMPARISONS[given.compare] or width, given.relation, batch_first=True)
         self.out = nn.Linear(given.relation, 1)
         self.words = None if inputs.word_dim is None else nn.Linear(inputs.word_dim, width)
-        self.cosine = CosineStart() if given.start else None
+        self.aligned = AlignedStart() if given.start else None
+        self.cosine = CosineStart() if given.start and inputs.word_dim else None
         self.stretch = dim**0.5 if given.start else 1.0  # unit features have entries of about 1 / sqrt(D)
         if given.start:
             nn.init.zeros_(self.out.weight)
@@ -123,9 +124,10 @@ class TARN(Head):
         s, q = self._segments(support), self._segments(query)
         batch, ways, shots = support.present.shape
         score = self._pairs(s.flatten(1, 2), support.length.flatten(1, 2), q, query.length)
-        if self.cosine is not None:
-            score = score + self.cosine(query.pooled().to(s.dtype), support.pooled().to(s.dtype).flatten(1, 2))
-        return score.unflatten(-1, (ways, shots)), support.present, query.present
+        score = score.unflatten(-1, (ways, shots))
+        if self.aligned is not None:
+            score = score + self.aligned(query, support)
+        return score, support.present, query.present
 
     def _zero_shot(self, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
         if episodes.words is None or self.words is None:

@@ -26,8 +26,13 @@ from .parts import neutral, single
 class TRXSettings(Settings):
     """cardinalities: tuple lengths. width: of keys and values. position: weight of the position code.
 
-    rescale: multiply unit features by sqrt(D), the scale that the position code was chosen for.
-    scale: multiplies the logits (1 in the paper).
+    level: scale each clip so that its mean step has unit length, as pooled features have: otherwise clips whose steps
+        differ much are short, and distances say more about that than about content.
+    rescale: multiply the features by sqrt(D), the scale that the position code was chosen for.
+    scale: multiplies the logits, which are divided by D again after a rescale (1 in the paper).
+    sharpness: where the gain of the keys' normalisation begins; 1 in the paper, near 0 attention begins uniform and the
+        untrained head is close to ProtoNet.
+    orthogonal: values begin as an isometry (or a projection); False: torch's usual random numbers.
     memory: MiB that the tuple pairs of one pass may take; above it queries are scored in parts.
     """
 
@@ -35,8 +40,11 @@ class TRXSettings(Settings):
     width: int = 1152
     position: float = 0.1
     dropout: float = 0.1
+    level: bool = True
     rescale: bool = True
-    scale: float = 1.0
+    scale: float = 10.0
+    sharpness: float = 0.4
+    orthogonal: bool = True
     memory: int = 256
 
 
@@ -57,17 +65,22 @@ class TRX(Head):
         )
 
     def forward(self, episodes: Episodes) -> Tensor:
-        support, query = single(episodes)
-        logits = self.settings.scale * self.tuples(times(support, self.stretch), times(query, self.stretch))
+        dtype = self.tuples.dtype
+        support, query = (prepared(s, self.settings.level, self.stretch, dtype) for s in single(episodes))
+        logits = self.settings.scale / self.stretch**2 * self.tuples(support, query)
         return neutral(logits, query.present, support.present.any(2))
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
 
 
-def times(stream: Stream, factor: float) -> Stream:
-    """The stream with features multiplied."""
-    return stream if factor == 1.0 else Stream(stream.x * factor, stream.present, stream.length)
+def prepared(stream: Stream, level: bool, stretch: float, dtype: torch.dtype) -> Stream:
+    """The stream in the weights' dtype, times ``stretch``; with ``level`` each clip over the length of its mean step."""
+    stream = stream.to(stream.x.device, dtype)
+    x = stream.x * stretch if stretch != 1.0 else stream.x
+    if level:
+        x = x / stream.pooled().norm(dim=-1)[..., None, None].clamp(min=1e-6)
+    return Stream(x, stream.present, stream.length)
 
 
 class CrossTransformers(nn.Module):
@@ -90,6 +103,18 @@ class CrossTransformers(nn.Module):
         self.each = nn.ModuleList([TupleAttention(dim, size, width) for size in cardinalities])
         self.cardinalities, self.position, self.memory = cardinalities, position, memory
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def begin(self, sharpness: float, orthogonal: bool) -> None:
+        """Where training starts: the gain of the keys' normalisation, and values as an isometry."""
+        for module in self.each:
+            assert isinstance(module, TupleAttention)
+            nn.init.constant_(module.norm.weight, sharpness)
+            if orthogonal:
+                nn.init.orthogonal_(module.value.weight)
 
     def forward(self, support: Stream, query: Stream) -> Tensor:
         """Logits [B, Q, N] of support [B, N, K, T, D] and query [B, Q, T, D]."""

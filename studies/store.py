@@ -30,8 +30,9 @@ def save_run(
     (folder / METRICS).unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
     temporary = folder / f".{EPISODES}.tmp"
+    values: dict[str, Any] = dict(arrays)
     with open(temporary, "wb") as file:
-        np.savez(file, **dict(arrays))  # type: ignore[arg-type]
+        np.savez(file, **values)
     os.replace(temporary, folder / EPISODES)
     write_json(folder / METRICS, metrics)
 

@@ -467,14 +467,14 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "ave28.jso
 @pytest.mark.skipif(not (SHARED / "ave28").is_dir(), reason="needs ../shared/data/ave28, not part of a clone")
 def test_the_example_imports_ave28(tmp_path: Path) -> None:
     sources = {
-        "ave": SHARED / "ave28" / "ave28_train3339.npz",
+        "ave28": SHARED / "ave28" / "ave28_train3339.npz",
         "glove": SHARED / "wordvec" / "glove100_class_words.npz",
     }
     report = import_features(EXAMPLE, tmp_path, sources=sources)
     assert (report.clips, report.dropped) == (3285, 54)
     assert report.added == {"audio/vggish": 3285, "frame/resnet101-pca": 3285, "word/glove-100": 28}
     catalog = Catalog.read(tmp_path / "ave28")
-    with np.load(sources["ave"], allow_pickle=False) as raw:
+    with np.load(sources["ave28"], allow_pickle=False) as raw:
         kept = np.flatnonzero(~raw["in_two_classes"])
         ids, label, video, audio = (raw[name][kept] for name in ("youtube_id", "label", "video", "audio"))
     assert sum(a != b for a, b in zip(catalog.clip_id, ids)) < 30  # ids that stood twice

@@ -132,7 +132,7 @@ def slow_instance_graph(head: ECKPN, x: Tensor, ways: int, shots: int) -> Tensor
             else:
                 messages[2][:, own] = torch.from_numpy(normal) @ u[:, own]
         with torch.no_grad():
-            change = head.layers[layer].update(torch.cat(messages, -1))  # type: ignore[operator]
+            change = head.get_submodule(f"{name}.update")(torch.cat(messages, -1))
         v = v + chosen.blend * (messages[1] - v) + change
         adjacency = fresh
     centre = v[:supports].view(ways, shots, -1).mean(1)
@@ -336,7 +336,7 @@ def test_unknown_choices_are_refused() -> None:
         ({"width": 6, "heads": 4}, "divisible"),
     ):
         with pytest.raises(UsageError, match=said):
-            ECKPN(Inputs({"frame": (1, DIM)}), replace(SMALL, **given))  # type: ignore[arg-type]
+            ECKPN(Inputs({"frame": (1, DIM)}), replace(SMALL, **given))
 
 
 def test_published_stacks_learn_from_nothing(make_cache: Callable[..., object]) -> None:

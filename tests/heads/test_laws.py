@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,6 +21,15 @@ WAYS, BASE, CLIPS, WORD = 4, 8, 6, 8
 SHAPES = {"frame": (4, 16), "audio": (3, 8)}
 ONE = [name for name, method in METHODS.items() if method.modalities == "one"]
 LEARNING = [name for name, method in METHODS.items() if method.regime == "episodic"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors here are tiny: threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def streams_of(name: str, fused: bool = False) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,11 +39,11 @@ def episodes(batch: int, ways: int, shots: int, dim: int, noise: float = 1.0, se
     return Episodes({"frame": stream(support)}, {"frame": stream(around(query))}, label, classes)
 
 
-def probe(dim: int, **given: object) -> LinearProbe:
-    return LinearProbe(Inputs({"frame": (1, dim)}), replace(LinearProbeSettings(), **given))  # type: ignore[arg-type]
+def probe(dim: int, **given: Any) -> LinearProbe:
+    return LinearProbe(Inputs({"frame": (1, dim)}), replace(LinearProbeSettings(), **given))
 
 
-def peer(task: Episodes, **given: object) -> tuple[np.ndarray, np.ndarray]:
+def peer(task: Episodes, **given: Any) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's predictions [B, Q] and decision function [B, Q, N] (two classes: [B, Q])."""
     predicted, decided = [], []
     for x, q in zip(task.support["frame"].x.flatten(1, 3), task.query["frame"].x.flatten(1, 2)):
@@ -135,7 +137,9 @@ def test_a_penalty_must_be_positive() -> None:
         probe(4, c=0.0)
 
 
-def quadratic(matrix: Tensor, target: Tensor, preconditioner: Tensor | None = None) -> object:
+def quadratic(
+    matrix: Tensor, target: Tensor, preconditioner: Tensor | None = None
+) -> Callable[[Tensor], Point]:
     """x -> (x - t)^T H (x - t) / 2 for a batch; preconditioned by M^-1."""
 
     def at(x: Tensor) -> Point:
@@ -156,7 +160,7 @@ def spd(batch: int, size: int) -> Tensor:
 def test_lbfgs_finds_the_minima_of_quadratics() -> None:
     torch.manual_seed(0)
     target = torch.randn(6, 8, dtype=torch.float64)
-    found = minimise(quadratic(spd(6, 8), target), torch.zeros_like(target), torch.full((6,), 1e-9), 500)  # type: ignore[arg-type]
+    found = minimise(quadratic(spd(6, 8), target), torch.zeros_like(target), torch.full((6,), 1e-9), 500)
     torch.testing.assert_close(found, target, rtol=0, atol=1e-7)
 
 
@@ -168,11 +172,9 @@ def test_preconditioning_is_a_change_of_coordinates() -> None:
     inverse = torch.linalg.inv(root)
     start, never = torch.zeros_like(target), torch.zeros(3)
     for iterations in (1, 3, 6):
-        direct = minimise(quadratic(matrix, target, metric), start, never, iterations)  # type: ignore[arg-type]
+        direct = minimise(quadratic(matrix, target, metric), start, never, iterations)
         plain = minimise(
-            quadratic(  # type: ignore[arg-type]
-                inverse @ matrix @ inverse.transpose(1, 2), torch.einsum("bji,bj->bi", root, target)
-            ),
+            quadratic(inverse @ matrix @ inverse.transpose(1, 2), torch.einsum("bji,bj->bi", root, target)),
             start,
             never,
             iterations,

@@ -56,7 +56,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
     query = clips(case.inputs["query_patches"], meta["T"])
     support = by_class(clips(case.inputs["support_patches"], meta["T"]), case.inputs["support_labels"])
     own = STRMSettings(
-        tuple(meta["temp_set"]), meta["out_dim"], dropout=0.0, rescale=False, patches=meta["num_patches"],
+        cardinalities=tuple(meta["temp_set"]), width=meta["out_dim"], dropout=0.0, level=False, rescale=False,
+        scale=1.0, patches=meta["num_patches"],
         auxiliary=meta["aux_weight"],
     )  # fmt: skip
     head = STRM(Inputs({ONLY: tuple(query.shape[1:])}), own).double()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from case import ONLY, Case
 from torch import Tensor
-from torch.nn import functional as F
 
 from fsmm.episodes.batch import Episodes, Stream
 from fsmm.heads.base import Inputs
@@ -37,8 +38,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
             parameter.copy_(case.params[official])
     logits = head(episodes)[:, 0]
     positive = head.loss(episodes).parts["positive"]
-    # Every pair a wrong one: a second class without supports carries the label.
-    negative = F.softplus(logits).mean()
+    # Every pair a wrong one: no class is right.
+    wrong = replace(episodes, query_label=torch.zeros(pairs, 1, 1, dtype=torch.uint8))
+    negative = head.loss(wrong).parts["negative"]
     grads = {
         f"grad.{n}": torch.autograd.grad(positive, names[n], retain_graph=True)[0] for n in case.wanted("grad.")
     }

@@ -34,7 +34,13 @@ def names(cardinalities: int) -> dict[str, str]:
 def outputs(case: Case) -> dict[str, Tensor]:
     meta, query = case.meta, case.inputs["query"]
     own = TRXSettings(
-        tuple(meta["temp_set"]), meta["out_dim"], position=meta["pe_scale"], dropout=0.0, rescale=False
+        cardinalities=tuple(meta["temp_set"]),
+        width=meta["out_dim"],
+        position=meta["pe_scale"],
+        dropout=0.0,
+        level=False,
+        rescale=False,
+        scale=1.0,
     )
     head = TRX(Inputs({ONLY: tuple(query.shape[1:])}), own).double()
     table = names(len(own.cardinalities))

@@ -1,0 +1,56 @@
+"""The Gram path: when a split is small, one matrix of all inner products replaces every gather of features.
+
+Heads whose logits depend on features through inner products alone (``inner_products``) read their few hundred numbers
+an episode from it. Equal to the direct path up to rounding.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..cache.bank import FeatureBank
+from ..cache.table import TensorTable
+from ..episodes.protocol import Protocol, bounds
+from ..episodes.sampler import EpisodeIndex
+
+MAX_CLIPS = 6000  # 144 MB of float32
+
+
+def plain_table(bank: FeatureBank, protocol: Protocol) -> TensorTable | None:
+    """The only table of a bank of pooled features that are all there and all used; None where there is more to it."""
+    if len(bank.tables) != 1 or protocol.missing or protocol.unlabelled or protocol.small_classes == "short":
+        return None
+    if protocol.support_modalities is not None or protocol.query_modalities is not None or protocol.dirichlet:
+        return None
+    (table,) = bank.tables.values()
+    if not isinstance(table, TensorTable) or table.steps != 1 or not table.all_present:
+        return None
+    return table
+
+
+def gram_of(bank: FeatureBank, protocol: Protocol, episodes: int) -> Tensor | None:
+    """Inner products [n, n] of all clips in float32, where that costs less than the episodes' own products.
+
+    Scoring E episodes directly takes E * Q * N products of D; the matrix takes n * n / 2 of them at a better rate.
+    """
+    table = plain_table(bank, protocol)
+    ways = bounds(protocol.n_way)[1] or len(bank.class_names)
+    products = episodes * ways * ways * protocol.n_query
+    n = len(bank)
+    if table is None or n > MAX_CLIPS or n * n > 2 * products:
+        return None
+    x = table.x[:, 0].float()
+    return x @ x.T
+
+
+def query_support(gram: Tensor, index: EpisodeIndex) -> Tensor:
+    """Inner products of queries and supports, [B, Q, N, K]."""
+    query, support = index.query.to(gram.device), index.support.to(gram.device)
+    place = query[:, :, None] * len(gram) + support.flatten(1)[:, None, :]
+    return gram.view(-1).take(place).unflatten(-1, support.shape[1:])
+
+
+def within_classes(gram: Tensor, index: EpisodeIndex) -> Tensor:
+    """Inner products of the supports of each class, [B, N, K, K]."""
+    support = index.support.to(gram.device)
+    return gram.view(-1).take(support[..., :, None] * len(gram) + support[..., None, :])

@@ -1,0 +1,137 @@
+"""Tables of docs/results.md: methods by modalities and shots on the same episodes, beside ProtoNet, as Markdown.
+
+    python scripts/tables.py --dataset ave28 --cache CACHE --methods protonet,eckpn --shots 1,5 --class-splits s0,s1,s2
+
+Runs that lie complete in --out are read, not run again, so an interrupted table continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fsmm.episodes.protocol import Protocol
+from fsmm.errors import FsmmError
+from fsmm.heads.registry import METHODS, find
+from fsmm.studies.episode_eval import episode_eval
+from fsmm.studies.store import load_run
+
+
+@dataclass
+class Cell:
+    """Mean accuracy and difference to ProtoNet over class splits (both in points), and seconds of training."""
+
+    accuracy: float
+    difference: float
+    error: float
+    seconds: float
+
+
+def main() -> None:
+    given = arguments()
+    methods = list(METHODS) if given.methods == "all" else given.methods.split(",")
+    columns = [(m, k) for k in given.shots for m in given.modalities]
+    print(f"| method | {' | '.join(f'{m}, {k}-shot' for m, k in columns)} | training s |")
+    print(f"| --- |{' --- |' * (len(columns) + 1)}", flush=True)
+    for method in methods:
+        cells = [cell(given, method, m, k) for m, k in columns]
+        seconds = max((c.seconds for c in cells if c), default=0.0)
+        print(f"| {method} | {' | '.join(text(c, method) for c in cells)} | {seconds:.0f} |", flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--dataset", required=True)
+    options.add_argument("--cache", type=Path, required=True)
+    options.add_argument("--out", type=Path, default=Path("runs/tables"))
+    options.add_argument("--methods", default="all", help="comma separated; all of the table by default")
+    options.add_argument(
+        "--modalities", type=lambda t: t.split(","), default=["frame", "audio", "frame+audio"]
+    )
+    options.add_argument("--shots", type=lambda t: [int(k) for k in t.split(",")], default=[1, 5])
+    options.add_argument("--class-splits", type=lambda t: t.split(","), default=["default"])
+    options.add_argument("--label-set", default=None)
+    options.add_argument("--episodes", type=int, default=10_000)
+    options.add_argument("--queries", type=int, default=15)
+    options.add_argument("--set", action="append", default=[], help="key=value for every method")
+    return options.parse_args()
+
+
+def cell(given: argparse.Namespace, method: str, modalities: str, shots: int) -> Cell | None:
+    """One method on one set of modalities; None where it does not take them."""
+    names = modalities.split("+")
+    if find(method)[0].modalities == "two" and len(names) < 2:
+        return None
+    accuracy, differences, seconds = [], [], 0.0
+    for split in given.class_splits:
+        values, spent = run(given, method, names, shots, split)
+        base, _ = run(given, "protonet", names, shots, split)
+        accuracy.append(values.mean())
+        differences.append(values - base)
+        seconds += spent
+    joined = np.concatenate(differences)
+    return Cell(
+        100 * float(np.mean(accuracy)),
+        100 * float(joined.mean()),
+        196 * float(joined.std()) / len(joined) ** 0.5,
+        seconds / len(given.class_splits),
+    )
+
+
+def run(
+    given: argparse.Namespace, method: str, names: list[str], shots: int, split: str
+) -> tuple[np.ndarray, float]:
+    """Per-episode accuracies and training seconds of one run, from its folder where it is complete."""
+    folder = (
+        given.out
+        / given.dataset
+        / f"{method}-{'+'.join(names)}-{shots}-{split}-{given.label_set or 'default'}"
+    )
+    if (folder / "metrics.json").is_file():
+        _, metrics, arrays = load_run(folder)
+        if len(arrays["accuracy"]) == given.episodes:
+            return arrays["accuracy"].astype(float), metrics.get("trained_seconds", metrics["train_seconds"])
+    protocol = Protocol(k_shot=shots, n_query=given.queries, class_split=split, label_set=given.label_set)
+    settings = dict(pair.split("=", 1) for pair in given.set)
+    started = time.perf_counter()
+    try:
+        found = episode_eval(
+            method,
+            given.dataset,
+            given.cache,
+            protocol=protocol,
+            episodes=given.episodes,
+            modalities=names,
+            settings=settings,
+            out=folder,
+        )
+    except FsmmError as error:
+        sys.exit(f"{method} {names} {shots}-shot {split}: {error}")
+    print(
+        f"{method} {names} {shots} {split}: {100 * found.mean:.2f} in {time.perf_counter() - started:.0f} s",
+        json.dumps(found.metrics["training"] and found.metrics["training"]["best_step"]),
+        file=sys.stderr,
+        flush=True,
+    )
+    return found.accuracy.astype(float), found.metrics["train_seconds"]
+
+
+def text(c: Cell | None, method: str) -> str:
+    """Accuracy, and the paired difference to ProtoNet with its interval over episode draws."""
+    if c is None:
+        return "–"
+    return (
+        f"{c.accuracy:.1f}"
+        if method == "protonet"
+        else f"{c.accuracy:.1f} ({c.difference:+.1f} ± {c.error:.1f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
