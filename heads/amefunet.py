@@ -114,6 +114,11 @@ class AMeFuNet(Head):
         steps = torch.stack([main.length, *(g.length for g in guides.values())]).amax(0)
         return Stream(normal * scale + shift, steps > 0, steps)
 
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        """The main frames, their norm, scale and shift, and what came before each."""
+        steps, dim = self.inputs.streams[self.main]
+        return 4 * (ways * shots + queries) * steps * dim * 8
+
     def _ordered(self, streams: dict[str, Stream]) -> tuple[Stream, dict[str, Stream]]:
         """The main stream and its guides, of as many steps each; one that the task withholds is absent."""
         if not any(m in streams for m in self.inputs.streams):

@@ -32,7 +32,7 @@ class ARNSettings(Settings):
     """
 
     channels: int = 16
-    filters: int = 32
+    filters: int = 16
     hidden: int = 8
     sigma: float = 100.0
     project: bool = True
@@ -43,14 +43,16 @@ class ARNSettings(Settings):
 
 class ARN(Head):
     settings_class = ARNSettings
-    recipe = Recipe(steps=300, tasks=4, query=5, rate=1e-3, clip_norm=1.0, mix=0.5)
+    recipe = Recipe(steps=200, tasks=4, query=5, clip_norm=1.0, evaluate_episodes=200, patience=4, mix=0.5)
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: ARNSettings | None = None) -> None:
         super().__init__(inputs, settings)
         given, dim = self.settings, inputs.one()[2]
         if given.channels < 16 or given.channels % 16:
-            raise UsageError(f"channels={given.channels} must be a multiple of 16: the matrices are halved four times.")
+            raise UsageError(
+                f"channels={given.channels} must be a multiple of 16: the matrices are halved four times."
+            )
         if not given.project and dim != given.channels:
             raise UsageError(f"Without a projection features must be {given.channels} wide and are {dim}.")
         self.project = nn.Linear(dim, given.channels) if given.project else None

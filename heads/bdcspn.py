@@ -41,7 +41,9 @@ class BDCSPN(CentredHead):
     def forward(self, episodes: Episodes) -> Tensor:
         task = self.task(episodes)
         shift = self.shift(task)
-        similar = near(task.query, self.rectified(task, shift), shift if self.settings.score_shifted else None)
+        similar = near(
+            task.query, self.rectified(task, shift), shift if self.settings.score_shifted else None
+        )
         return neutral(self.settings.scale * similar, task.asked, task.known)
 
     def shift(self, task: Task) -> Tensor | None:
@@ -58,9 +60,13 @@ class BDCSPN(CentredHead):
             return prototype
         ways, shots = task.shown.shape[1:]
         every = near(task.support.flatten(1, 2), prototype).unflatten(1, (ways, shots))
-        own = torch.diagonal(every, dim1=1, dim2=3).transpose(1, 2)  # a support's cosine to its own class [B, N, K]
+        own = torch.diagonal(every, dim1=1, dim2=3).transpose(
+            1, 2
+        )  # a support's cosine to its own class [B, N, K]
         shared, member = self._pseudo_labels(task, prototype, shift)
-        logs = torch.cat([own.masked_fill(~task.shown, -torch.inf), shared.masked_fill(~member, -torch.inf)], -1)
+        logs = torch.cat(
+            [own.masked_fill(~task.shown, -torch.inf), shared.masked_fill(~member, -torch.inf)], -1
+        )
         weight = torch.softmax((self.settings.scale * logs).masked_fill(~task.known[..., None], 0.0), -1)
         weight = weight * task.known[..., None].to(weight.dtype)
         of_support, of_query = weight.split([shots, weight.shape[-1] - shots], -1)

@@ -37,7 +37,7 @@ class CMNSettings(Settings):
 
 class CMN(Head):
     settings_class = CMNSettings
-    recipe = Recipe(steps=600, rate=1e-4, mix=0.5)
+    recipe = Recipe(steps=400, rate=1e-4, evaluate_episodes=200, mix=0.5)
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: CMNSettings | None = None) -> None:
@@ -47,7 +47,9 @@ class CMN(Head):
         dim, m = inputs.one()[2], self.settings.saliencies
         self.saliency = nn.Parameter(torch.randn(m, dim) / dim)
         self.norm = nn.LayerNorm(m)
-        nn.init.constant_(self.norm.weight, 0.1)  # saliencies share a step almost evenly until they have learned
+        nn.init.constant_(
+            self.norm.weight, 0.1
+        )  # saliencies share a step almost evenly until they have learned
         # The key starts as the mean of the descriptors: the untrained head compares mean features.
         self.key = nn.Linear(m * dim, dim)
         with torch.no_grad():

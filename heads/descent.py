@@ -26,7 +26,13 @@ class Descent:
         decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        self.kind, self.rate, self.momentum, self.dampening, self.decay = kind, rate, momentum, dampening, decay
+        self.kind, self.rate, self.momentum, self.dampening, self.decay = (
+            kind,
+            rate,
+            momentum,
+            dampening,
+            decay,
+        )
         self.betas = betas
         self.count = 0
         self.first: Tensor | None = None

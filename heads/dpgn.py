@@ -257,14 +257,18 @@ def _similarity(inputs: int, width: int, dropout: float) -> Pointwise:
 
 
 def initial_edges(graph: Nodes, ways: int) -> Tensor:
-    """[B, n, n]: 1 between supports of a class and at each node itself, 1 / (N*K) between support and query, else 0."""
+    """[B, n, n]: 1 between supports of a class and at each node itself, 1 / (present supports) between support and
+    query, else 0; nothing at absent nodes.
+    """
     n, s = graph.x.shape[1], graph.supports
     device, dtype = graph.x.device, graph.x.dtype
     label = torch.arange(ways, device=device).repeat_interleave(s // ways)
     edge = torch.eye(n, dtype=dtype, device=device)
     edge[:s, :s] = (label[:, None] == label).to(dtype)
-    edge[:s, s:] = edge[s:, :s] = 1 / s
-    return edge * graph.pair_mask()
+    across = torch.zeros_like(edge)
+    across[:s, s:] = across[s:, :s] = 1.0
+    count = graph.present[:, :s].sum(1).clamp(min=1).to(dtype)
+    return (edge + across / count[:, None, None]) * graph.pair_mask()
 
 
 def initial_distribution(graph: Nodes, fellows: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ class FEAT(Head):
     def loss(self, episodes: Episodes) -> Losses:
         """Cross-entropy of the queries, plus ``balance`` times that of all instances to their class's centre."""
         task = self._task(episodes)
-        main = cross_entropy(neutral(self._episode_logits(task), task.asked, task.known), episodes.query_label)
+        main = cross_entropy(
+            neutral(self._episode_logits(task), task.asked, task.known), episodes.query_label
+        )
         if episodes.multi or not self.settings.balance:
             return Losses(main, {"ce": main})
         logits, label = self.contrast(task, episodes)

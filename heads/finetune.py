@@ -78,8 +78,10 @@ class FineTune(CentredHead):
             places = torch.cat([start, query], 1)
             support, places = descent.span_coordinates(support, places)
             start, query = places.split([start.shape[1], query.shape[1]], 1)
-        return self._cosine(task, support, query, start) if given.classifier == "cosine" else self._linear(
-            task, support, query, start
+        return (
+            self._cosine(task, support, query, start)
+            if given.classifier == "cosine"
+            else self._linear(task, support, query, start)
         )
 
     def _cosine(self, task: Task, support: Tensor, query: Tensor, w: Tensor) -> Tensor:
@@ -108,7 +110,7 @@ class _Residual:
     """Gradient of the mean cross-entropy of the supports with respect to their logits: (softmax - label) / count."""
 
     def __init__(self, task: Task) -> None:
-        batch, ways, shots = task.shown.shape
+        ways, shots = task.shown.shape[1:]
         dtype = task.support.dtype
         shown = task.shown.flatten(1, 2)
         self.hot = torch.eye(ways, dtype=dtype, device=shown.device).repeat_interleave(shots, 0)

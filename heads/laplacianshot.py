@@ -54,7 +54,7 @@ class LaplacianShot(CentredHead):
         """Logits: log of the relaxed assignments."""
         task = self.task(episodes)
         unary, neighbour, weight = self.problem(task)
-        assignment, _ = self.bound_updates(unary, neighbour, weight)
+        assignment, _ = self.bound_updates(unary, neighbour, weight, task.asked)
         return neutral(assignment.clamp(min=1e-20).log(), task.asked, task.known)
 
     def problem(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,13 +107,17 @@ class LaplacianShot(CentredHead):
             return asked.new_zeros(*asked.shape, 0, dtype=torch.int64), query.new_zeros(*asked.shape, 0)
         return torch.cat([i for i, _ in found], -1), torch.cat([w for _, w in found], -1).to(query.dtype)
 
-    def bound_updates(self, unary: Tensor, neighbour: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def bound_updates(
+        self, unary: Tensor, neighbour: Tensor, weight: Tensor, asked: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Assignments Y [B, Q, N] and energies [rounds, B] (NaN after an episode's last round).
 
         Rows of absent queries have no neighbours and are nobody's neighbour, so they do not move the others.
         """
         given = self.settings
-        cost = unary.transpose(1, 2).contiguous()  # classes before queries: sums over few classes are then fast
+        cost = unary.transpose(
+            1, 2
+        ).contiguous()  # classes before queries: sums over few classes are then fast
         y = torch.softmax(-cost, 1)
         around = _around(y, neighbour, weight)
         old = unary.new_full((unary.shape[0],), torch.inf)
@@ -123,7 +127,8 @@ class LaplacianShot(CentredHead):
             y = torch.where(active[:, None, None], torch.softmax(given.weight * around - cost, 1), y)
             around = _around(y, neighbour, weight)
             # entropy, unary and Laplacian terms
-            energy = (y * (y.clamp(min=1e-20).log() + cost - given.weight * around)).sum((1, 2))
+            terms = y * (y.clamp(min=1e-20).log() + cost - given.weight * around)
+            energy = (terms * asked[:, None]).sum((1, 2))
             energies.append(energy.masked_fill(~active, torch.nan))
             if step > 1:
                 active = active & ((energy - old).abs() > given.tolerance * old.abs())

@@ -27,7 +27,7 @@ Draw = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class LEOSettings(Settings):
     """latent: numbers in a code. inner_steps, inner_rate: in code space, the rate's start. finetuning_steps,
-    finetuning_rate: in weight space.
+    finetuning_rate: in weight space, its start (published: 1e-3; but that is for the published start).
 
     kl, penalty, l2, orthogonality: weights of the regularisers: beta, gamma, lambda 1, lambda 2.
     dropout: of the inputs of the encoder and of the linear predictions, in training.
@@ -40,14 +40,14 @@ class LEOSettings(Settings):
     inner_steps: int = 5
     inner_rate: float = 1.0
     finetuning_steps: int = 5
-    finetuning_rate: float = 1e-3
+    finetuning_rate: float = 1.0
     kl: float = 1e-3
     penalty: float = 1e-9
     l2: float = 1e-8
     orthogonality: float = 1e-3
     dropout: float = 0.5
     principal: bool = True
-    logit_scale: float = 10.0
+    logit_scale: float = 0.05
 
 
 @dataclass
@@ -124,7 +124,8 @@ class LEO(Head):
 
     def _logits(self, episodes: Episodes, adapted: Adapted) -> Tensor:
         support, query = single(episodes)
-        logits = self._predict(query.pooled().to(adapted.after.dtype), adapted.after)
+        x = query.pooled().to(adapted.after.dtype)
+        logits = self._predict(x, adapted.after, _shares(support.present, x.dtype))
         return neutral(logits, query.present, support.present.any(2))
 
     def _adapted(self, episodes: Episodes) -> Adapted:
@@ -181,18 +182,24 @@ class LEO(Head):
     def _noise(self, x: Tensor, draw: Draw | None) -> Tensor | None:
         return None if draw is None else draw(x)
 
-    def _predict(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Logits [B, M, N] of x [B, M, D]: the mean over the K copies of each class's weights."""
+    def _predict(self, x: Tensor, weights: Tensor, share: Tensor) -> Tensor:
+        """Logits [B, M, N] of x [B, M, D]: the mean over the K copies of each class's weights (``share`` [B, N, K])."""
         x = F.dropout(x, self.settings.dropout, self.training)
-        return x @ weights.mean(2).transpose(1, 2)
+        return x @ torch.einsum("bnkd,bnk->bdn", weights, share)
 
     def _support_loss(self, x: Tensor, present: Tensor, weights: Tensor) -> Tensor:
         """Sum, not mean, of the cross-entropy over present supports and tasks."""
         ways, shots = present.shape[1:]
-        logits = self._predict(x.flatten(1, 2), weights)
+        logits = self._predict(x.flatten(1, 2), weights, _shares(present, x.dtype))
         label = torch.arange(ways, device=x.device).repeat_interleave(shots).expand(len(x), -1)
         each = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
         return (each * present.flatten().to(each.dtype)).sum()
+
+
+def _shares(present: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each copy's share [B, N, K] in its class: even over those of present supports, over all where there is none."""
+    there = torch.where(present.any(2, keepdim=True), present, True).to(dtype)
+    return there / there.sum(2, keepdim=True)
 
 
 def _mean(x: Tensor, weight: Tensor, axis: int) -> Tensor:

@@ -114,8 +114,9 @@ class FullContextMatching(Matching):
         self.context = BothWays(nn.LSTM, width, width)
         self.reader = nn.LSTMCell(width, width)
         if self.settings.start:
-            for cell in (self.context.ahead, self.context.back, self.reader):
-                silence(cell)
+            silence(self.context.ahead)
+            silence(self.context.back)
+            silence(self.reader)
 
     def embedded(self, task: Task) -> Task:
         support, shown = task.support.flatten(1, 2), task.shown.flatten(1, 2)
@@ -153,5 +154,3 @@ class FullContextMatching(Matching):
             new, memory = self.reader(flat, ((h + weight @ g).flatten(0, 1), memory))
             hidden = new.view_as(q)
         return hidden + q
-
-

@@ -46,7 +46,9 @@ def pooled_task(episodes: Episodes, module: nn.Module | None = None) -> Task:
     support, query = single(episodes)
     dtype = work_dtype(support.x.dtype, module)
     s, q = support.pooled().to(dtype), query.pooled().to(dtype)
-    return Task(where_there(s, support.present), support.present, where_there(q, query.present), query.present)
+    return Task(
+        where_there(s, support.present), support.present, where_there(q, query.present), query.present
+    )
 
 
 def where_there(x: Tensor, there: Tensor) -> Tensor:
@@ -64,7 +66,9 @@ def near(x: Tensor, w: Tensor, shift: Tensor | None = None) -> Tensor:
         return (x @ w.transpose(1, 2)) / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     gap = shift[:, None]
     product = x @ torch.cat([w, gap], 1).transpose(1, 2)
-    square = x.norm(dim=-1, keepdim=True).square() + 2 * product[..., -1:] + gap.square().sum(-1, keepdim=True)
+    square = (
+        x.norm(dim=-1, keepdim=True).square() + 2 * product[..., -1:] + gap.square().sum(-1, keepdim=True)
+    )
     return (product[..., :-1] + gap @ w.transpose(1, 2)) / square.clamp(min=1e-24).sqrt()
 
 
@@ -219,7 +223,9 @@ class TaskNorm(nn.Module):
         flat = x.transpose(0, 1).flatten(1, 2)
         if flat[:, 0].numel() < 2:
             raise UsageError("Batch statistics need more than one pair a task; use more queries or ways.")
-        out = F.batch_norm(flat, None, None, self.weight.repeat(tasks), self.bias.repeat(tasks), training=True)
+        out = F.batch_norm(
+            flat, None, None, self.weight.repeat(tasks), self.bias.repeat(tasks), training=True
+        )
         return out.view(items, tasks, *x.shape[2:]).transpose(0, 1)
 
     @torch.no_grad()

@@ -236,8 +236,8 @@ class Motion(nn.Module):
     def _plain(self, centre: int) -> None:
         """Begin with differences of the frames themselves, in a random basis."""
         for layer in (self.reduce, self.smooth, self.up):
-            layer.weight.zero_()
-            nn.init.zeros_(layer.bias)
+            for weight in layer.parameters():
+                weight.zero_()
         nn.init.orthogonal_(self.reduce.weight[:, :, 1, centre, centre])
         self.smooth.weight[:, :, centre, centre] = torch.eye(len(self.smooth.weight))
         nn.init.orthogonal_(self.up.weight[:, :, 0, 0])

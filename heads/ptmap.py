@@ -120,7 +120,10 @@ class PTMAP(Head):
             new_right = column / (across @ new_left).clamp(min=1e-30)
             if self.settings.stop == "each":
                 # An episode that has converged stays where it stopped, whatever the others of its batch do.
-                new_left, new_right = torch.where(moving, new_left, left), torch.where(moving, new_right, right)
+                new_left, new_right = (
+                    torch.where(moving, new_left, left),
+                    torch.where(moving, new_right, right),
+                )
                 now = torch.where(moving, now, before)
             left, right, before = new_left, new_right, now
         return left * plan * right.transpose(1, 2)

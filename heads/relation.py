@@ -22,7 +22,7 @@ from .parts import neutral
 
 @dataclass(frozen=True)
 class RelationSettings(Settings):
-    """side: of square maps that features are folded into (D = channels * side^2), for the published network; 0: vectors.
+    """side: of square maps that features are folded into (D = channels * side^2), for the published network; 0: none.
 
     hidden: units of the hidden layer (0: 8 on maps as published, 64 on vectors). filters, padding: of the map network
     (padding 0 for miniImageNet's 19x19 maps, 1 for Omniglot's 5x5). pool: "sum" of the supports, or "mean".
@@ -90,7 +90,9 @@ class VectorJudge(nn.Module):
     def __init__(self, dim: int, given: RelationSettings) -> None:
         super().__init__()
         hidden = given.hidden or 64
-        self.of_class = nn.Linear(dim, hidden)  # the two halves of one layer, applied once a class and once a query
+        self.of_class = nn.Linear(
+            dim, hidden
+        )  # the two halves of one layer, applied once a class and once a query
         self.of_query = nn.Linear(dim, hidden, bias=False)
         self.norm = TaskNorm(hidden, given.momentum, given.batch_statistics)
         self.out = nn.Linear(hidden, 1)
@@ -111,14 +113,14 @@ class MapJudge(nn.Module):
     def __init__(self, channels: int, given: RelationSettings) -> None:
         super().__init__()
         self.side = given.side
-        self.blocks = nn.ModuleList(
-            MapBlock(width, given) for width in (2 * channels, given.filters)
-        )
+        self.blocks = nn.ModuleList(MapBlock(width, given) for width in (2 * channels, given.filters))
         left = given.side
         for _ in self.blocks:
             left = (left + 2 * given.padding - 2) // 2
         if left < 1:
-            raise UsageError(f"Maps of side {given.side} are too small for two blocks with padding {given.padding}.")
+            raise UsageError(
+                f"Maps of side {given.side} are too small for two blocks with padding {given.padding}."
+            )
         self.hidden = nn.Linear(given.filters * left**2, given.hidden or 8)
         self.out = nn.Linear(given.hidden or 8, 1)
 

@@ -48,7 +48,16 @@ class TARNSettings(Settings):
 
 class TARN(Head):
     settings_class = TARNSettings
-    recipe = Recipe(steps=400, tasks=4, query=5, rate=1e-3, weight_decay=5e-4, clip_norm=1.0, mix=0.5)
+    recipe = Recipe(
+        steps=200,
+        tasks=4,
+        query=5,
+        weight_decay=5e-4,
+        clip_norm=1.0,
+        evaluate_episodes=200,
+        patience=4,
+        mix=0.5,
+    )
     sequences = True
     word_map: Tensor
     word_offset: Tensor
@@ -84,7 +93,9 @@ class TARN(Head):
         (table,) = base.tables.values()
         pooled = table.pooled()
         x, label = pooled.x[pooled.present, 0].double(), base.label[pooled.present]
-        total = torch.zeros(len(base.class_names), x.shape[1], dtype=x.dtype, device=x.device).index_add(0, label, x)
+        total = torch.zeros(len(base.class_names), x.shape[1], dtype=x.dtype, device=x.device).index_add(
+            0, label, x
+        )
         count = torch.bincount(label, minlength=len(total)).clamp(min=1)[:, None]
         mean, words = total / count, F.normalize(base.words.double(), dim=-1)
         self.word_offset[0, : words.shape[1]] = words.mean(0)
@@ -122,7 +133,7 @@ class TARN(Head):
             return self._zero_shot(episodes)
         support, query = single(episodes)
         s, q = self._segments(support), self._segments(query)
-        batch, ways, shots = support.present.shape
+        ways, shots = support.present.shape[1:]
         score = self._pairs(s.flatten(1, 2), support.length.flatten(1, 2), q, query.length)
         score = score.unflatten(-1, (ways, shots))
         if self.aligned is not None:
@@ -131,7 +142,9 @@ class TARN(Head):
 
     def _zero_shot(self, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
         if episodes.words is None or self.words is None:
-            raise UsageError("Without supports TARN needs class words; extract a word stream or name one with --words.")
+            raise UsageError(
+                "Without supports TARN needs class words; extract a word stream or name one with --words."
+            )
         (query,) = episodes.query.values()
         q = self._segments(query)
         words = F.normalize(episodes.words.to(q.dtype), dim=-1)
@@ -166,7 +179,7 @@ class TARN(Head):
         batch, queries, supports, steps, width = compared.shape
         length = q_length[:, :, None].expand(-1, -1, supports)
         if self.settings.padded:
-            length = torch.full_like(length, q_length.amax())
+            length = q_length.amax().expand_as(length)
         states = self.compare(compared.reshape(-1, steps, width))[0]
         return self.out(last(states, length.reshape(-1))).view(batch, queries, supports)
 

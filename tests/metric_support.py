@@ -37,9 +37,7 @@ def random_episodes(
         return torch.randn(*shape, generator=chance, dtype=torch.float64)
 
     centre = noise(batch, ways, dim)
-    label = torch.stack(
-        [torch.randperm(ways * per_class, generator=chance) % ways for _ in range(batch)]
-    )
+    label = torch.stack([torch.randperm(ways * per_class, generator=chance) % ways for _ in range(batch)])
     support = centre[:, :, None, None] + spread * noise(batch, ways, shots, steps, dim)
     picked = torch.gather(centre, 1, label[..., None].expand(-1, -1, dim))
     query = picked[:, :, None] + spread * noise(batch, ways * per_class, steps, dim)
@@ -72,9 +70,7 @@ def without_queries(episodes: Episodes, gone: Tensor) -> Episodes:
 def some_queries(episodes: Episodes, first: int) -> Episodes:
     """The same tasks with their first queries only."""
     (query,) = episodes.query.values()
-    return replace(
-        episodes, query={ONE: query[:, :first]}, query_label=episodes.query_label[:, :first]
-    )
+    return replace(episodes, query={ONE: query[:, :first]}, query_label=episodes.query_label[:, :first])
 
 
 def features(episodes: Episodes) -> tuple[Tensor, Tensor]:

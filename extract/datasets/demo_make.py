@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from .demo_plan import Clip, pictures
 from .demo_write import missing_clips, sweep, write_clip
 
 _FRAMES_WORTH_A_PROCESS = 4_000  # about what is rendered in the two seconds that a process needs to start
+_STATED = 3  # exit code of a process whose last line of standard error is the sentence for the user
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
 
 
@@ -75,7 +77,8 @@ def _in_processes(jobs: Sequence[_Job], folder: Path, workers: int, tell: Callab
     children: list[_Child] = []
     try:
         try:
-            children += [_Child(jobs[i::workers], folder, writing) for i in range(workers)]
+            for i in range(workers):
+                children.append(_Child(jobs[i::workers], folder, writing))  # noqa: PERF401 (end those that started)
         finally:
             os.close(writing)
         while done := os.read(reading, 4096):  # ends when the last child has closed its end
@@ -112,8 +115,11 @@ class _Child:
         if code := self.process.wait():
             self.words.seek(0)
             said = self.words.read().decode(errors="replace").strip().splitlines()
+            if code == _STATED:
+                raise FsmmError(said[-1])
+            why = said[-1] if said else f"status {code}"
             raise FsmmError(
-                said[-1] if said else f"A process that makes demo clips ended early ({code}); run again."
+                f"A process that makes demo clips ended early ({why}); run the same again to continue."
             )
 
     def end(self) -> None:
@@ -126,12 +132,14 @@ class _Child:
 def serve() -> None:
     """The life of a child process: jobs as JSON from standard input; one byte to standard output for each clip made."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the unfinished file is deleted
     order = json.load(sys.stdin)
     jobs = [(_clip(job["clip"]), np.array(job["picture"], np.uint8)) for job in order["jobs"]]
     try:
         _here(jobs, Path(order["folder"]), _report)
     except FsmmError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(_STATED)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(1)  # the parent was interrupted, or is gone: nobody reads what would be said
 

@@ -79,6 +79,22 @@ def test_a_second_call_makes_what_is_missing_and_leaves_the_rest(tmp_path: Path)
     assert make_clips(SMALL[:5], tmp_path) == 0
 
 
+def test_an_interrupted_run_leaves_whole_files_only_and_continues(tmp_path: Path) -> None:
+    clips = SMALL[:40]
+
+    def interrupt(done: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_clips(clips, tmp_path, workers=2, progress=interrupt)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".mp4"}
+    for path in files:
+        assert len(decoded(path)[0]) == 16
+    assert make_clips(clips, tmp_path) == len(clips) - len(files)
+
+
 def test_a_clip_that_fails_leaves_no_file(tmp_path: Path) -> None:
     """A frame with odd sides cannot be h264 with halved colour: encoding stops in the middle."""
     clip = dataclasses.replace(SMALL[0], width=63)

@@ -20,7 +20,9 @@ def _slow(given: BDCSPNSettings, support: torch.Tensor, query: torch.Tensor) -> 
     for c in range(ways):
         mine = moved[choice == c]
         if given.top:
-            mine = mine[F.cosine_similarity(mine, first[c][None], dim=-1).argsort(descending=True)[: given.top]]
+            mine = mine[
+                F.cosine_similarity(mine, first[c][None], dim=-1).argsort(descending=True)[: given.top]
+            ]
         members = torch.cat([s[c], mine]) if given.propagate else s[c]
         weight = (given.scale * F.cosine_similarity(members, first[c][None], dim=-1)).exp()
         prototypes.append((weight[:, None] * members).sum(0) / weight.sum() if given.propagate else first[c])

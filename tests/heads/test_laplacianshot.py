@@ -50,7 +50,7 @@ def test_symmetric_neighbours_make_the_energy_fall() -> None:
     # Mutual pairs: the bound is tight for a symmetric affinity.
     partner = torch.tensor([[1, 0, 3, 2]])[..., None]
     unary = torch.rand(1, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    _, energy = head.bound_updates(unary, partner, torch.ones(1, 4, 1, dtype=torch.float64))
+    _, energy = head.bound_updates(unary, partner, torch.ones(1, 4, 1).double(), torch.ones(1, 4) > 0)
     steps = energy[:, 0][~energy[:, 0].isnan()]
     assert len(steps) > 2
     assert (steps.diff() <= 1e-12).all()
@@ -60,7 +60,7 @@ def test_an_absent_query_is_as_if_it_were_not_asked() -> None:
     episodes = random_episodes()
     gone = torch.zeros(3, 12, dtype=torch.bool)
     gone[:, 7:] = True
-    head = LaplacianShot(inputs(), LaplacianShotSettings(tolerance=0.0))
+    head = LaplacianShot(inputs(), LaplacianShotSettings())
     torch.testing.assert_close(head(without_queries(episodes, gone))[:, :7], head(some_queries(episodes, 7)))
 
 

@@ -26,7 +26,9 @@ def test_attention_as_a_loop(distance: str) -> None:
                 "l2": (s - q).square().sum(-1),
                 "dot": -(s * q).sum(-1),
             }[distance]
-            torch.testing.assert_close(ours[b, i], torch.softmax(-2 * far, 0).view(4, 2).sum(1), atol=1e-8, rtol=1e-6)
+            torch.testing.assert_close(
+                ours[b, i], torch.softmax(-2 * far, 0).view(4, 2).sum(1), atol=1e-8, rtol=1e-6
+            )
 
 
 def test_an_absent_support_draws_no_attention() -> None:
@@ -61,7 +63,9 @@ def test_full_context_as_torchs_bidirectional_lstm() -> None:
             h = hidden + q
             hidden, memory = head.reader(q, (h + torch.softmax(h @ s.t(), 1) @ s, memory))
         near = F.normalize(hidden + q, dim=-1) @ F.normalize(s, dim=-1).t()
-        torch.testing.assert_close(ours[b], torch.softmax(near, 1).unflatten(1, (4, 2)).sum(2), atol=1e-8, rtol=1e-6)
+        torch.testing.assert_close(
+            ours[b], torch.softmax(near, 1).unflatten(1, (4, 2)).sum(2), atol=1e-8, rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("width", [0, 6])

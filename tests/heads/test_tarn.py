@@ -93,10 +93,16 @@ def test_the_ridge_start_finds_classes_by_their_words() -> None:
     head = TARN(replace(inputs(10), word_dim=10), TARNSettings(ridge=0.01)).eval()
     head.fit_base(bank)
     count = int(novel.sum())
-    query = Stream(x[novel][None, :, None], torch.ones(1, count, dtype=torch.bool), torch.ones(1, count).long())
+    query = Stream(
+        x[novel][None, :, None], torch.ones(1, count, dtype=torch.bool), torch.ones(1, count).long()
+    )
     support = Stream(torch.zeros(1, 20, 0, 1, 10), *_none(20))
     task = Episodes(
-        {"frame": support}, {"frame": query}, label[novel][None] - 40, torch.arange(20)[None], words[None, 40:]
+        {"frame": support},
+        {"frame": query},
+        label[novel][None] - 40,
+        torch.arange(20)[None],
+        words[None, 40:],
     )
     right = (head(task)[0].argmax(-1) == label[novel] - 40).float().mean()
     assert right > 0.5

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from heads.temporal_support import order_cache
+from temporal_support import order_cache
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.protocol import Protocol

@@ -14,7 +14,9 @@ from fsmm.heads.tim import TIM, TIMSettings, _Labels
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_the_written_gradient_is_that_of_the_objective(distance: str) -> None:
     head = TIM(inputs(), TIMSettings(distance=distance, temperature=6.0))
-    episodes = without_queries(random_episodes(), torch.rand(3, 12, generator=torch.Generator().manual_seed(1)) < 0.3)
+    episodes = without_queries(
+        random_episodes(), torch.rand(3, 12, generator=torch.Generator().manual_seed(1)) < 0.3
+    )
     task = head.task(episodes)
     w = task.means().clone().requires_grad_()
     (expected,) = torch.autograd.grad(head.objective(task, w).sum(), w)
@@ -27,7 +29,9 @@ def test_the_written_gradient_is_that_of_the_objective(distance: str) -> None:
     x = torch.cat([task.support.flatten(1, 2), task.query], 1)
     logits = head.logits(x, task.means(), task.known).detach().requires_grad_()
     traced = torch.autograd.grad(_objective_of_logits(head, logits, task), logits)[0]
-    torch.testing.assert_close(head.logit_gradient(logits.detach(), _Labels(task)), traced, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        head.logit_gradient(logits.detach(), _Labels(task)), traced, rtol=1e-7, atol=1e-9
+    )
 
 
 def _objective_of_logits(head: TIM, logits: torch.Tensor, task: object) -> torch.Tensor:
@@ -64,7 +68,10 @@ def test_an_absent_query_is_as_if_it_were_not_asked() -> None:
     for settings in (TIMSettings(iterations=20, rate=1e-2), TIMSettings(solver="adm", iterations=20)):
         head = TIM(inputs(), settings)
         torch.testing.assert_close(
-            head(without_queries(episodes, gone))[:, :8], head(some_queries(episodes, 8)), rtol=1e-8, atol=1e-9
+            head(without_queries(episodes, gone))[:, :8],
+            head(some_queries(episodes, 8)),
+            rtol=1e-8,
+            atol=1e-9,
         )
 
 

@@ -27,11 +27,14 @@ def outputs(case: Case) -> dict[str, Tensor]:
         start=False,
     )
     head = ARN(Inputs({"frame": (steps, channels)}), settings).double().eval()
-    head.load_state_dict({_ours(k): v for k, v in case.params.items() if not k.endswith("num_batches_tracked")})
+    head.load_state_dict(
+        {_ours(k): v for k, v in case.params.items() if not k.endswith("num_batches_tracked")}
+    )
     loss = head.loss(episodes).total
     ours = dict(head.named_parameters())
     grads = {
-        f"grad.{n}": torch.autograd.grad(loss, ours[_ours(n)], retain_graph=True)[0] for n in case.wanted("grad.")
+        f"grad.{n}": torch.autograd.grad(loss, ours[_ours(n)], retain_graph=True)[0]
+        for n in case.wanted("grad.")
     }
     (s,), (q,) = episodes.support.values(), episodes.query.values()
     return {
@@ -49,4 +52,6 @@ def _ours(official: str) -> str:
     if first.startswith("fc"):
         return f"similarity.{'hidden' if first == 'fc1' else 'out'}.{rest}"
     part, _, name = rest.partition(".")
-    return f"similarity.blocks.{int(first.removeprefix('layer')) - 1}.{'conv' if part == '0' else 'norm'}.{name}"
+    return (
+        f"similarity.blocks.{int(first.removeprefix('layer')) - 1}.{'conv' if part == '0' else 'norm'}.{name}"
+    )

@@ -47,7 +47,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
     order = torch.cat([torch.arange(held).view(way, shot).t().flatten(), torch.arange(held, len(x))])
     ours = dict(head.named_parameters())
     grads = {
-        f"grad.{n}": torch.autograd.grad(losses.total, ours[f"attention.{NAMES[n.partition('.')[2]]}"], retain_graph=True)[0]
+        f"grad.{n}": torch.autograd.grad(
+            losses.total, ours[f"attention.{NAMES[n.partition('.')[2]]}"], retain_graph=True
+        )[0]
         for n in case.wanted("grad.")
     }
     return {

@@ -27,8 +27,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
             )
             head = LaplacianShot(Inputs({"frame": (1, support.shape[-1])}), settings).double()
             head.mean.copy_(case.inputs["train_mean"])
-            unary, neighbour, weight = head.problem(head.task(episodes))
-            assignment, energy = head.bound_updates(unary, neighbour, weight)
+            task = head.task(episodes)
+            unary, neighbour, weight = head.problem(task)
+            assignment, energy = head.bound_updates(unary, neighbour, weight, task.asked)
             queries = unary.shape[1]
             affinity = torch.zeros(1, queries, queries, dtype=unary.dtype).scatter(-1, neighbour, weight)
             made = {

@@ -14,7 +14,9 @@ from fsmm.heads.protonet import ProtoNet, ProtoNetSettings
 def outputs(case: Case) -> dict[str, Tensor]:
     support, query = case.inputs["support"], case.inputs["query"]
     weight = case.params["encoder.weight"]
-    head = ProtoNet(Inputs({"frame": (1, support.shape[-1])}), ProtoNetSettings(embed=weight.shape[0])).double()
+    head = ProtoNet(
+        Inputs({"frame": (1, support.shape[-1])}), ProtoNetSettings(embed=weight.shape[0])
+    ).double()
     assert head.encoder is not None
     with torch.no_grad():
         head.encoder.weight.copy_(weight)
@@ -24,6 +26,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
     logits = head(episodes)[0]
     loss = head.loss(episodes).total
     names = dict(head.named_parameters())
-    grads = {f"grad.{n}": torch.autograd.grad(loss, names[n], retain_graph=True)[0] for n in case.wanted("grad.")}
+    grads = {
+        f"grad.{n}": torch.autograd.grad(loss, names[n], retain_graph=True)[0] for n in case.wanted("grad.")
+    }
     right = (logits.argmax(1) == label).double().mean()
     return {"sqdist": -logits, "log_p": F.log_softmax(logits, 1), "loss": loss, "acc": right, **grads}

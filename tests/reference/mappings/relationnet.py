@@ -13,9 +13,11 @@ from fsmm.heads.relation import Relation, RelationSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:
-    support = by_class(case.inputs["support"], case.inputs["support_labels"]) if (
-        "support_labels" in case.inputs
-    ) else case.inputs["support"].unflatten(0, (case.meta["way"], case.meta["shot"]))
+    support = (
+        by_class(case.inputs["support"], case.inputs["support_labels"])
+        if ("support_labels" in case.inputs)
+        else case.inputs["support"].unflatten(0, (case.meta["way"], case.meta["shot"]))
+    )
     query = case.inputs["query"]
     label = torch.unique(case.inputs["query_labels"], return_inverse=True)[1]
     side = query.shape[-1]

@@ -16,7 +16,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
     episodes = one_task(support, case.inputs["query"], label)
     result = {}
     for transform in ("UN", "L2N", "CL2N"):
-        head = SimpleShot(Inputs({"frame": (1, support.shape[-1])}), SimpleShotSettings(transform.lower())).double()
+        head = SimpleShot(
+            Inputs({"frame": (1, support.shape[-1])}), SimpleShotSettings(transform.lower())
+        ).double()
         head.mean.copy_(case.inputs["train_mean"])
         choice = head(episodes)[0].argmax(1)
         result[f"{transform}_distance"] = head.distances(head.task(episodes))[0]

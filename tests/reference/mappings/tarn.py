@@ -42,7 +42,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
     wrong = replace(episodes, query_label=torch.zeros(pairs, 1, 1, dtype=torch.uint8))
     negative = head.loss(wrong).parts["negative"]
     grads = {
-        f"grad.{n}": torch.autograd.grad(positive, names[n], retain_graph=True)[0] for n in case.wanted("grad.")
+        f"grad.{n}": torch.autograd.grad(positive, names[n], retain_graph=True)[0]
+        for n in case.wanted("grad.")
     }
     return {"relation": logits.sigmoid(), "bce_pos": positive, "bce_neg": negative, **grads}
 

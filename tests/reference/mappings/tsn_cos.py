@@ -23,5 +23,7 @@ def prototype_outputs(case: Case, settings: ProtoNetSettings) -> dict[str, Tenso
     episodes = one_task(support, given["query"], label)
     head = ProtoNet(Inputs({"frame": (support.shape[2], support.shape[3])}), settings)
     loss = head.loss(episodes).total
-    grads = {f"grad.{n}": torch.autograd.grad(loss, given[n], retain_graph=True)[0] for n in case.wanted("grad.")}
+    grads = {
+        f"grad.{n}": torch.autograd.grad(loss, given[n], retain_graph=True)[0] for n in case.wanted("grad.")
+    }
     return {"logits": head(episodes)[0], "loss": loss, **grads}

@@ -17,5 +17,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     episodes = one_task(support, given["query"], label)
     head = ProtoNet(Inputs({"frame": (support.shape[2], support.shape[3])}))
     loss = head.loss(episodes).total
-    grads = {f"grad.{n}": torch.autograd.grad(loss, given[n], retain_graph=True)[0] for n in case.wanted("grad.")}
+    grads = {
+        f"grad.{n}": torch.autograd.grad(loss, given[n], retain_graph=True)[0] for n in case.wanted("grad.")
+    }
     return {"logits": head(episodes)[0], "loss": loss, **grads}
