@@ -44,20 +44,21 @@ FLOOR = 1e-6  # added to every edge before rows are made to sum to one
 
 @dataclass(frozen=True)
 class DPGNSettings(GraphSettings):
-    """generations: G. width: of the point nodes after a generation (0: the embedding's; the published 128 is both).
-
+    """generations: G (published: 6). width: of the point nodes after a generation, 0 for the embedding's (published:
+        128, as the embedding's).
     distribution: "class" keeps one number a class in a distribution node, so that any number of shots works; "sample"
         keeps one a support as published, for exactly ``shots`` supports a class. For one shot they are the same.
     gap: "l2" for (v_i - v_j)^2 or "l1" for |v_i - v_j|, between nodes of either graph.
     weighed_generations: how many generations enter the loss (0: all): as published the first ones, each times
-        ``generation_weight``, and the last one whole. distribution_weight, distance_weight: of the distribution edges and of the cross-entropy
-        of feature distances.
+        ``generation_weight``, and the last one whole.
+    distribution_weight, distance_weight: of the distribution edges, and of the cross-entropy of feature distances.
     use_point, use_distance, use_distribution: the released loss_indicator; off multiplies that output by zero.
     transposed_distance_loss: the released code's slip: the cross-entropy of feature distances takes the axis of queries
         for that of classes (needs one query a class).
     """
 
-    generations: int = 6
+    embed: int = 32
+    generations: int = 3
     width: int = 0
     distribution: str = "class"
     shots: int = 1
@@ -85,7 +86,17 @@ class Generation:
 class DPGN(GraphHead):
     settings_class = DPGNSettings
     recipe = Recipe(
-        steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-5, decay=0.1, decay_every=300, mix=0.5
+        steps=250,
+        tasks=20,
+        query=1,
+        rate=1e-3,
+        weight_decay=1e-5,
+        decay=0.1,
+        decay_every=200,
+        mix=1.0,
+        evaluate_every=25,
+        evaluate_episodes=200,
+        patience=6,
     )
     position_tied = True
 
@@ -114,9 +125,8 @@ class DPGN(GraphHead):
         self.metric = nn.ModuleList(Metric(own.metric_scale, own.smooth) for _ in range(steps))
         if own.metric:
             self.first_edge.silence()
-            for net in self.point_edge:
-                assert isinstance(net, Pointwise)
-                net.silence()
+            for g in count:
+                Pointwise.of(self.point_edge, g).silence()
 
     def forward(self, episodes: Episodes) -> Tensor:
         graph, last = self._run(episodes)
@@ -133,7 +143,7 @@ class DPGN(GraphHead):
     def _run(self, episodes: Episodes) -> tuple[Nodes, list[Generation]]:
         check_ways(episodes, self.inputs.way, "DPGN")
         self._check_shots(episodes)
-        graph = nodes(episodes, self.first_edge.out.weight.dtype)
+        graph = nodes(episodes, self.dtype)
         place = self._places(episodes)
         start = initial_edges(graph, episodes.ways)
         held = initial_distribution(graph, self._fellows(episodes))
@@ -153,7 +163,7 @@ class DPGN(GraphHead):
         place = torch.arange(count, device=episodes.device)
         if self.settings.distribution == "class":
             place = place // episodes.shots
-        return F.one_hot(place, self.places).to(self.first_edge.out.weight.dtype)
+        return F.one_hot(place, self.places).to(self.dtype)
 
     def _fellows(self, episodes: Episodes) -> Tensor:
         """Which places the supports of each support's class fill, [N*K, places] of zeros and ones."""
@@ -178,11 +188,13 @@ class DPGN(GraphHead):
         held_edge, after = edge, []
         for g in range(self.settings.generations):
             plain = self._smoothed(plain, point_edge, g + 1)
-            point_edge = self._edges(self.point_edge[g], point, point_edge, there, self._prior(plain, g + 1))
+            point_edge = self._edges(
+                Pointwise.of(self.point_edge, g), point, point_edge, there, self._prior(plain, g + 1)
+            )
             distance = self._distance(point)
             seen = torch.cat([point_edge[:, :, :s] @ place, held], -1)
             held = F.leaky_relu(self.to_distribution[g](seen), SLOPE)
-            held_edge = self._edges(self.distribution_edge[g], held, held_edge, there, None)
+            held_edge = self._edges(Pointwise.of(self.distribution_edge, g), held, held_edge, there, None)
             around = F.normalize(without_self(held_edge), p=1.0, dim=-1) @ point
             point = self.to_point[g](torch.cat([point, around], -1))
             own = self.settings
@@ -196,16 +208,15 @@ class DPGN(GraphHead):
         return after
 
     def _smoothed(self, plain: Tensor, edge: Tensor, number: int) -> Tensor:
-        return self.metric[number].smooth(plain, edge) if len(self.metric) else plain
+        return Metric.of(self.metric, number).smooth(plain, edge) if len(self.metric) else plain
 
     def _prior(self, plain: Tensor, number: int) -> Tensor | None:
         return self.metric[number](pair_distances(plain)) if len(self.metric) else None
 
     def _edges(
-        self, net: nn.Module, x: Tensor, previous: Tensor, there: Tensor, prior: Tensor | None
+        self, net: Pointwise, x: Tensor, previous: Tensor, there: Tensor, prior: Tensor | None
     ) -> Tensor:
         """One similarity unit: edges [B, n, n] from nodes x and the edges before."""
-        assert isinstance(net, Pointwise)
         logit = pairwise(net, x, square=self.settings.gap == "l2")
         if prior is not None:
             logit = logit + prior
@@ -220,8 +231,9 @@ class DPGN(GraphHead):
         return -(x[:, :, None] - x[:, None]).abs().sum(-1)
 
     def objective(self, after: list[Generation], label: Tensor, graph: Nodes, ways: int) -> Losses:
-        """Per generation: balanced cross-entropy of point edges plus ``distribution_weight`` times that of distribution
-        edges, over pairs that touch a query, plus ``distance_weight`` times the cross-entropy of class-summed distances.
+        """Per generation, over pairs that touch a query: the balanced cross-entropy of point edges, plus
+        ``distribution_weight`` times that of distribution edges; and ``distance_weight`` times the cross-entropy of
+        class-summed distances.
         """
         own = self.settings
         same, known = same_class(label), graph.present & (label >= 0)
@@ -234,7 +246,9 @@ class DPGN(GraphHead):
                 balanced(value, same, counted)
                 + own.distance_weight * self._distance_loss(state.distance, label, graph, ways)
             )
-        early = [own.generation_weight * value for value in each[: (own.weighed_generations or len(each)) - 1]]
+        early = [
+            own.generation_weight * value for value in each[: (own.weighed_generations or len(each)) - 1]
+        ]
         parts = {f"generation{i}": value for i, value in enumerate(each)}
         return Losses(torch.stack([*early, each[-1]]).mean(), parts)
 

@@ -115,10 +115,10 @@ class Relation(nn.Module):
         self.stack = nn.Sequential(
             GroupedLinear(groups, channels, 2 * channels),
             ChannelNorm(norm, groups, 2 * channels),
-            nn.LeakyReLU(),
+            nn.LeakyReLU(inplace=True),
             GroupedLinear(groups, 2 * channels, channels),
             ChannelNorm(norm, groups, channels),
-            nn.LeakyReLU(),
+            nn.LeakyReLU(inplace=True),
             GroupedLinear(groups, channels, 1, zero=zero),
         )
 

@@ -57,7 +57,17 @@ class EGNNSettings(GraphSettings):
 
 class EGNN(GraphHead):
     settings_class = EGNNSettings
-    recipe = Recipe(steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-6, decay_every=200, mix=0.5)
+    recipe = Recipe(
+        steps=150,
+        tasks=4,
+        query=5,
+        rate=5e-4,
+        weight_decay=1e-6,
+        mix=1.0,
+        evaluate_every=25,
+        evaluate_episodes=200,
+        patience=4,
+    )
 
     def __init__(self, inputs: Inputs, settings: EGNNSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -78,20 +88,19 @@ class EGNN(GraphHead):
             Metric(own.metric_scale, own.smooth) for _ in range(own.layers if own.metric else 0)
         )
         if own.metric:
-            for net in self.edge_net:
-                assert isinstance(net, Pointwise)
-                net.silence()
+            for i in range(own.layers):
+                Pointwise.of(self.edge_net, i).silence()
 
     def forward(self, episodes: Episodes) -> Tensor:
-        graph = nodes(episodes, self.edge_net[0].out.weight.dtype)
+        graph = nodes(episodes, self.dtype)
         similar = self._edges(graph, episodes)[-1]
         logits = class_sum(similar[:, graph.supports :, : graph.supports], episodes.ways)
         known = graph.present[:, : graph.supports].unflatten(1, (episodes.ways, -1)).any(2)
         return neutral(logits, graph.present[:, graph.supports :], known)
 
     def loss(self, episodes: Episodes) -> Losses:
-        """Balanced cross-entropy of the edges that touch a query, for every layer, weighted and averaged over layers."""
-        graph = nodes(episodes, self.edge_net[0].out.weight.dtype)
+        """Balanced cross-entropy of the edges that touch a query, weighted and averaged over layers."""
+        graph = nodes(episodes, self.dtype)
         edges = self._edges(graph, episodes)
         return self.edge_loss(edges, node_labels(episodes), graph)
 
@@ -123,7 +132,7 @@ class EGNN(GraphHead):
         for i in range(self.settings.layers):
             x = self._update_nodes(i, x, edge)
             if len(self.metric):
-                plain = self.metric[i].smooth(plain, edge[:, 0])
+                plain = Metric.of(self.metric, i).smooth(plain, edge[:, 0])
             edge = self._update_edges(i, x, edge, plain) * there
             after.append(edge)
         return after
@@ -134,9 +143,7 @@ class EGNN(GraphHead):
         return self.node_net[layer](torch.cat([x, alike, unlike], -1))
 
     def _update_edges(self, layer: int, x: Tensor, edge: Tensor, plain: Tensor) -> Tensor:
-        net = self.edge_net[layer]
-        assert isinstance(net, Pointwise)
-        logit = pairwise(net, x)
+        logit = pairwise(Pointwise.of(self.edge_net, layer), x)
         if len(self.metric):
             logit = logit + self.metric[layer](pair_distances(plain))
         similar = torch.sigmoid(logit)

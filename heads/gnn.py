@@ -16,7 +16,17 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes
 from ..errors import UsageError
 from .base import Inputs, Recipe
-from .graph import SLOPE, Embedding, GraphHead, GraphSettings, Metric, Pointwise, check_ways, over_rows, pairwise
+from .graph import (
+    SLOPE,
+    Embedding,
+    GraphHead,
+    GraphSettings,
+    Metric,
+    Pointwise,
+    check_ways,
+    over_rows,
+    pairwise,
+)
 from .parts import flat_support, neutral, single, squared_distances
 
 FAR = 1e8  # taken off the adjacency's logit of a node with itself, and with an absent node
@@ -33,13 +43,24 @@ class GNNSettings(GraphSettings):
     """
 
     width: int = 32
+    metric_scale: float = 4.0
     variant: str = "mini"
     output_scale: float = 8.0
 
 
 class GNN(GraphHead):
     settings_class = GNNSettings
-    recipe = Recipe(steps=400, tasks=4, query=5, rate=1e-3, weight_decay=1e-6, decay_every=200, mix=0.5)
+    recipe = Recipe(
+        steps=100,
+        tasks=2,
+        query=4,
+        rate=1e-4,
+        weight_decay=1e-6,
+        mix=1.0,
+        evaluate_every=25,
+        evaluate_episodes=200,
+        patience=4,
+    )
     position_tied = True
 
     def __init__(self, inputs: Inputs, settings: GNNSettings | None = None) -> None:
@@ -72,8 +93,8 @@ class GNN(GraphHead):
 
     def _start_training_free(self, size: int) -> None:
         """At first the adjacency is a softmax over distances, and the output its vote over the supports' labels."""
-        for net in self.adjacency:
-            net.silence()
+        for i in range(BLOCKS + 1):
+            Pointwise.of(self.adjacency, i).silence()
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
@@ -84,7 +105,7 @@ class GNN(GraphHead):
         check_ways(episodes, self.inputs.way, "GNN")
         support, query = single(episodes)
         s, present = flat_support(support)
-        dtype = self.out.weight.dtype
+        dtype = self.dtype
         s, q = s.to(dtype), query.pooled().to(dtype)
         label = self._labels(episodes, present).to(dtype)
         logits = self.graphs(q, s, label, query.present, present)[..., : episodes.ways]
@@ -98,7 +119,7 @@ class GNN(GraphHead):
     def graphs(
         self, query: Tensor, support: Tensor, label: Tensor, query_present: Tensor, support_present: Tensor
     ) -> Tensor:
-        """Logits [B, Q, way] of query [B, Q, D], each in a graph of its own with support [B, S, D], label [B, S, way]."""
+        """Logits [B, Q, way] of query [B, Q, D], each in its own graph with support [B, S, D], label [B, S, way]."""
         queries = query.shape[1]
         asker = self._nodes(query, torch.zeros_like(label[:, :1]).expand(-1, queries, -1))
         known = self._nodes(support, label)
@@ -107,9 +128,13 @@ class GNN(GraphHead):
         prior = torch.zeros((), dtype=x.dtype, device=x.device)
         if self.metric is not None:
             prior = self._prior(self.plain(query), self.plain(support))
-        logit = self._shared_pairs(asker, known) if not self.training else pairwise(self.adjacency[0], x)
+        logit = (
+            self._shared_pairs(asker, known)
+            if not self.training
+            else pairwise(Pointwise.of(self.adjacency, 0), x)
+        )
         for i in range(BLOCKS):
-            logit = logit if i == 0 else pairwise(self.adjacency[i], x)
+            logit = logit if i == 0 else pairwise(Pointwise.of(self.adjacency, i), x)
             mixed = self.mix[i](torch.cat([x, self._neighbours(logit + prior, x, there)], -1))
             x = torch.cat([x, F.leaky_relu(over_rows(self.norm[i], mixed), SLOPE)], -1)
         return self._read_out(x, prior, there).unflatten(0, (-1, queries))
@@ -119,7 +144,7 @@ class GNN(GraphHead):
 
     def _shared_pairs(self, asker: Tensor, known: Tensor) -> Tensor:
         """The first adjacency [B*Q, 1+S, 1+S] in evaluation: pairs of supports are the same in all graphs of a task."""
-        net = self.adjacency[0]
+        net = Pointwise.of(self.adjacency, 0)
         across = net((asker[:, :, None] - known[:, None]).abs()).squeeze(-1)
         return _assemble(across, pairwise(net, known))
 
@@ -132,7 +157,7 @@ class GNN(GraphHead):
     def _read_out(self, x: Tensor, prior: Tensor, there: Tensor) -> Tensor:
         """Outputs [G, way] of node 0. In evaluation only its own row is computed; batch norm trains on all."""
         if self.training:
-            logit = pairwise(self.adjacency[BLOCKS], x) + prior
+            logit = pairwise(Pointwise.of(self.adjacency, BLOCKS), x) + prior
         else:
             row = self.adjacency[BLOCKS]((x[:, :1] - x).abs()).squeeze(-1)[:, None]
             logit = row + (prior[:, :1] if prior.ndim else prior)

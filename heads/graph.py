@@ -6,6 +6,7 @@ Nodes of an episode: its N*K supports class by class, then its Q queries; n = N*
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,8 +33,8 @@ class GraphSettings(Settings):
     rescale: multiply features by sqrt(D) first. Cached features have length one, so entries near 1/sqrt(D); layers and
         batch norm are made for entries near one.
     metric: start from a training-free rule: every similarity the graph learns gets the term
-        offset - scale * |x_i - x_j|^2 of the features as given (offset and scale learned), and what the published layers
-        add starts at zero. False is the published graph alone.
+        offset - scale * |x_i - x_j|^2 of the features as given (offset and scale learned), and what the published
+        layers add starts at zero. False is the published graph alone.
     metric_scale: where the scale starts, for distances in units of the mean squared distance of two base clips.
     smooth: where the part starts that the term's features move, layer by layer, towards their neighbours (learned too).
     """
@@ -41,7 +42,7 @@ class GraphSettings(Settings):
     embed: int = 64
     rescale: bool = True
     metric: bool = True
-    metric_scale: float = 4.0
+    metric_scale: float = 8.0
     smooth: float = 0.3
 
 
@@ -102,6 +103,13 @@ class Metric(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
         self.part = nn.Parameter(torch.logit(torch.tensor(float(part))) / HASTE)
 
+    @staticmethod
+    def of(terms: nn.ModuleList, number: int) -> Metric:
+        """One term of a list, typed."""
+        term = terms[number]
+        assert isinstance(term, Metric)
+        return term
+
     def smooth(self, x: Tensor, edge: Tensor) -> Tensor:
         """x [B, n, D] moved along the edges [B, n, n], a node's own left out."""
         weight = F.normalize(without_self(edge), p=1.0, dim=-1)
@@ -123,6 +131,11 @@ class GraphHead(Head):
     def fit_base(self, base: FeatureBank) -> None:
         """Measures the mean squared distance of two base clips."""
         self.unit.fill_(mean_square_distance(base))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; features are brought to it."""
+        return next(self.parameters()).dtype
 
     def plain(self, x: Tensor) -> Tensor:
         """Features in units of the distance of two base clips."""
@@ -160,7 +173,7 @@ class Pointwise(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [inputs, *widths]
-        self.linear = nn.ModuleList(nn.Linear(a, b, bias) for a, b in zip(sizes, sizes[1:]))
+        self.linear = nn.ModuleList(nn.Linear(a, b, bias) for a, b in itertools.pairwise(sizes))
         self.norm = nn.ModuleList(nn.BatchNorm1d(width) for width in widths)
         self.out = nn.Linear(sizes[-1], out) if out else None
         self.drop = [*drop, *[0.0] * (len(widths) - len(drop))]
@@ -178,6 +191,13 @@ class Pointwise(nn.Module):
             return F.dropout(x, rate)
         kept = F.dropout(x.new_ones(x.shape[0], *[1] * (x.ndim - 2), x.shape[-1]), rate)
         return x * kept
+
+    @staticmethod
+    def of(nets: nn.ModuleList, number: int) -> Pointwise:
+        """One net of a list, typed."""
+        net = nets[number]
+        assert isinstance(net, Pointwise)
+        return net
 
     def silence(self) -> None:
         """Zero output weights: what this net adds starts at nothing."""
@@ -245,9 +265,9 @@ def balanced(value: Tensor, same: Tensor, counted: Tensor) -> Tensor:
     """Mean over the counted pairs of one class plus mean over the counted pairs of two; all [B, n, n]."""
     positive = (same & counted).to(value.dtype)
     negative = (~same & counted).to(value.dtype)
-    return (value * positive).sum() / positive.sum().clamp(min=1) + (value * negative).sum() / negative.sum().clamp(
-        min=1
-    )
+    return (value * positive).sum() / positive.sum().clamp(min=1) + (
+        value * negative
+    ).sum() / negative.sum().clamp(min=1)
 
 
 def touching_queries(present: Tensor, supports: int, among_queries: bool = True) -> Tensor:

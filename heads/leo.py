@@ -1,8 +1,8 @@
 """LEO: Meta-Learning with Latent Embedding Optimization (Rusu et al., ICLR 2019).
 
-The supports of a class, and how they relate to those of the others, give a code of few numbers; the code is decoded into
-the class's weights. A few gradient steps on the supports move the code, a few more move the weights themselves, both at
-learned rates. Made for frozen features. Inductive.
+The supports of a class, and how they relate to those of the others, give a code of few numbers; the code is decoded
+into the class's weights. A few gradient steps on the supports move the code, a few more move the weights themselves,
+both at learned rates. Made for frozen features. Inductive.
 """
 
 from __future__ import annotations
@@ -62,7 +62,17 @@ class Adapted:
 
 class LEO(Head):
     settings_class = LEOSettings
-    recipe = Recipe(steps=400, tasks=12, query=5, rate=1e-4, clip_value=0.1, clip_norm=0.1)
+    recipe = Recipe(
+        steps=300,
+        tasks=8,
+        query=5,
+        rate=1e-4,
+        clip_value=0.1,
+        clip_norm=0.1,
+        evaluate_every=50,
+        evaluate_episodes=200,
+        patience=3,
+    )
 
     def __init__(self, inputs: Inputs, settings: LEOSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -93,7 +103,7 @@ class LEO(Head):
         used = len(axes)
         grow = dim**0.5  # features have length one: this brings codes near the unit normal that KL asks for
         self.encoder.weight.zero_()[:used] = grow * axes
-        first, second, third = (layer.weight.zero_() for layer in self.relation)
+        first, second, third = (weight.zero_() for weight in self._relation_weights())
         unit = torch.eye(size, device=axes.device, dtype=axes.dtype)
         # A ReLU net that passes a code through: its positive and its negative part, side by side.
         first[:size, :size], first[size:, :size] = unit, -unit
@@ -101,6 +111,9 @@ class LEO(Head):
         third[:size, :size], third[:size, size:] = unit, -unit
         third[size:] = 0.1 / (0.8 * size)  # standard deviations of about a tenth
         self.decoder.weight.zero_()[:dim, :used] = self.settings.logit_scale / grow * axes.T
+
+    def _relation_weights(self) -> list[Tensor]:
+        return [layer.weight for layer in self.relation if isinstance(layer, nn.Linear)]
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self._logits(episodes, self._adapted(episodes))
@@ -113,9 +126,11 @@ class LEO(Head):
     def objective(self, entropy: Tensor, adapted: Adapted) -> Losses:
         """The total of a mean cross-entropy and every regulariser."""
         own: LEOSettings = self.settings
-        matrices = [self.encoder.weight, self.decoder.weight, *(layer.weight for layer in self.relation)]
+        matrices = [self.encoder.weight, self.decoder.weight, *self._relation_weights()]
         l2 = torch.stack([weight.square().sum() for weight in matrices]).sum() / 2
-        rows = F.normalize(self.decoder.weight, dim=0)  # a row of the published [L, 2D] matrix is a column here
+        rows = F.normalize(
+            self.decoder.weight, dim=0
+        )  # a row of the published [L, 2D] matrix is a column here
         unit = torch.eye(rows.shape[1], device=rows.device, dtype=rows.dtype)
         orthogonality = (rows.T @ rows - unit).square().mean()
         total = entropy + own.kl * adapted.kl + own.penalty * adapted.penalty
@@ -158,10 +173,12 @@ class LEO(Head):
 
     def _encode(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and spread of the codes [B, N, K, L]: K equal copies of the class's mean over its pairs."""
-        batch, ways, shots = present.shape
+        ways, shots = present.shape[1:]
         code = self.encoder(F.dropout(x, self.settings.dropout, self.training)).flatten(1, 2)
         count = ways * shots
-        pair = torch.cat([code[:, :, None].expand(-1, -1, count, -1), code[:, None].expand(-1, count, -1, -1)], -1)
+        pair = torch.cat(
+            [code[:, :, None].expand(-1, -1, count, -1), code[:, None].expand(-1, count, -1, -1)], -1
+        )
         for layer in self.relation[:-1]:
             pair = F.relu(layer(pair))
         there = present.flatten(1, 2).to(x.dtype)

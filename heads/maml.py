@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.func import grad
 from torch.nn import functional as F
@@ -43,7 +42,16 @@ class MAMLSettings(Settings):
 
 class MAML(Head):
     settings_class = MAMLSettings
-    recipe = Recipe(steps=400, tasks=4, query=15, rate=1e-3, clip_value=10.0)
+    recipe = Recipe(
+        steps=100,
+        tasks=4,
+        query=15,
+        rate=1e-4,
+        clip_value=10.0,
+        evaluate_every=25,
+        evaluate_episodes=200,
+        patience=2,
+    )
     position_tied = True
 
     def __init__(self, inputs: Inputs, settings: MAMLSettings | None = None) -> None:

@@ -37,15 +37,17 @@ class MatchingSettings(Settings):
 
 @dataclass(frozen=True)
 class FullContextSettings(MatchingSettings):
-    """width: of the LSTMs; features are mapped to it and the change they bring is mapped back. 0: the features' own.
+    """scale: as above; a softmax of bare cosines (1, as re-implemented) is too flat for the LSTMs to learn from.
 
+    width: of the LSTMs; features are mapped to it and the change they bring is mapped back. 0: the features' own.
     unrolling: steps of the query's attention LSTM.
     order: in which the supports are read: "centrality" (nearest to the supports' mean first), so that predictions do
     not depend on how classes happen to be numbered; or "given" (re-implementations).
     start: LSTMs begin at zero output, so that the untrained head is the plain one; False: at random.
     """
 
-    width: int = 64
+    scale: float = 10.0
+    width: int = 16
     unrolling: int = 2
     order: str = "centrality"
     start: bool = True
@@ -101,7 +103,7 @@ class FullContextMatching(Matching):
     """
 
     settings_class = FullContextSettings
-    recipe = Recipe(steps=600, rate=1e-3, clip_norm=1.0, mix=0.5)
+    recipe = Recipe(steps=400, clip_norm=1.0, mix=0.5)
 
     def __init__(self, inputs: Inputs, settings: FullContextSettings | None = None) -> None:
         super().__init__(inputs, settings)

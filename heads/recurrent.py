@@ -37,6 +37,6 @@ class BothWays(nn.Module):
 
 @torch.no_grad()
 def silence(cell: nn.Module) -> None:
-    """Make an LSTM (or LSTMCell) put out zeros until it is trained: its cell input is tanh(0), yet gradients reach it."""
+    """Make an LSTM (or LSTMCell) put out zeros until it is trained: its cell input is tanh(0); gradients reach it."""
     for weight in cell.parameters():
         weight.chunk(4)[2].zero_()  # gates are stacked as input, forget, cell, output

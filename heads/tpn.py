@@ -28,8 +28,9 @@ class TPNSettings(Settings):
     """neighbours: k of the kNN graph, a sample itself counted; 0 for the full graph.
 
     alpha: how far labels spread, in (0, 1). learn_alpha: train it (the released code's rn = 30) or not (rn = 300).
-    embed: width of a learned linear embedding; 0 for none. sigma: the start of every length scale, for features
-        multiplied by sqrt(D) (``rescale``); 0 for the published random start.
+    embed: width of a learned linear embedding; 0 for none.
+    rescale: features in units of the distance of two base clips, times sqrt(D). sigma: where every length scale starts
+        for those; 0 for the published random start.
     hidden: width of the relation net on vectors. side: 0 for vectors; else features are maps [D / side^2, side, side]
         and the relation net is the published one with two convolutions.
     support_loss: cross-entropy over the supports as well, as published.
@@ -40,7 +41,7 @@ class TPNSettings(Settings):
     learn_alpha: bool = False
     embed: int = 0
     rescale: bool = True
-    sigma: float = 0.3
+    sigma: float = 0.25
     hidden: int = 8
     side: int = 0
     support_loss: bool = True
@@ -58,7 +59,16 @@ class Propagation:
 
 class TPN(GraphHead):
     settings_class = TPNSettings
-    recipe = Recipe(steps=400, tasks=4, query=10, rate=1e-3, decay_every=200)
+    recipe = Recipe(
+        steps=200,
+        tasks=4,
+        query=10,
+        rate=1e-3,
+        decay_every=100,
+        evaluate_every=50,
+        evaluate_episodes=200,
+        patience=4,
+    )
 
     def __init__(self, inputs: Inputs, settings: TPNSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -94,7 +104,7 @@ class TPN(GraphHead):
         return Losses(value, {"ce": value})
 
     def _spread(self, episodes: Episodes) -> tuple[Nodes, Propagation]:
-        graph = nodes(episodes, self.relation.last.weight.dtype)
+        graph = nodes(episodes, self.dtype)
         start = F.one_hot(node_labels(episodes)[:, : graph.supports], episodes.ways)
         return graph, self.propagate(graph, start)
 

@@ -26,6 +26,7 @@ from ..episodes.protocol import Missing, Protocol, bounds
 from ..errors import FsmmError
 from ..heads.base import Head, Losses, Recipe
 from .measure import measure, validation_protocol
+from .threads import half_the_cores
 
 LATEST = "latest.safetensors"
 
@@ -67,8 +68,9 @@ def train(
     recipe = recipe or head.recipe
     task = training_protocol(protocol, recipe, base, seed, modalities, missing)
     trainer = _Trainer(head, base, val, protocol, task, recipe, seed, folder)
-    trainer.resume()
-    return trainer.run(progress)
+    with half_the_cores(base.device):
+        trainer.resume()
+        return trainer.run(progress)
 
 
 class _Trainer:

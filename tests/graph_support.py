@@ -28,14 +28,14 @@ def random_task(batch: int = 2, ways: int = 3, shots: int = 2, per_class: int = 
     chance = torch.Generator().manual_seed(seed)
     label = torch.stack([torch.randperm(ways * per_class, generator=chance) % ways for _ in range(batch)])
     centre = torch.randn(batch, ways, DIM, generator=chance, dtype=torch.float64)
-    support = centre[:, :, None] + torch.randn(
-        batch, ways, shots, DIM, generator=chance, dtype=torch.float64
-    )
+    support = centre[:, :, None] + torch.randn(batch, ways, shots, DIM, generator=chance, dtype=torch.float64)
     query = torch.gather(centre, 1, label[..., None].expand(-1, -1, DIM))
     query = query + torch.randn(query.shape, generator=chance, dtype=torch.float64)
     unit = torch.nn.functional.normalize
     ids = torch.arange(ways).expand(batch, ways)
-    return Episodes({"frame": stream(unit(support, dim=-1))}, {"frame": stream(unit(query, dim=-1))}, label, ids)
+    return Episodes(
+        {"frame": stream(unit(support, dim=-1))}, {"frame": stream(unit(query, dim=-1))}, label, ids
+    )
 
 
 def parts(task: Episodes) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,13 @@ STEPS, DIM = 5, 16
 
 
 def episode(
-    batch: int = 2, ways: int = 3, shots: int = 2, queries: int = 6, seed: int = 0, short: bool = True, spread: float = 0.7
+    batch: int = 2,
+    ways: int = 3,
+    shots: int = 2,
+    queries: int = 6,
+    seed: int = 0,
+    short: bool = True,
+    spread: float = 0.7,
 ) -> Episodes:
     """Gaussian classes in float64; every step a unit vector; lengths from 2 to STEPS unless ``short`` is off."""
     chance = torch.Generator().manual_seed(seed)
@@ -54,7 +60,9 @@ def head(name: str, settings: Mapping[str, str] | None = None, seed: int = 0) ->
 def cut(task: Episodes, side: str) -> Episodes:
     """The same task with garbage written beyond every clip's length on one side: it must not count."""
     stream = getattr(task, side)["frame"]
-    garbage = 9.0 * torch.randn(stream.x.shape, generator=torch.Generator().manual_seed(5), dtype=stream.x.dtype)
+    garbage = 9.0 * torch.randn(
+        stream.x.shape, generator=torch.Generator().manual_seed(5), dtype=stream.x.dtype
+    )
     x = torch.where(stream.mask()[..., None], stream.x, garbage)
     changed = {"frame": Stream(x, stream.present, stream.length)}
     support, query = (changed if side == s else getattr(task, s) for s in ("support", "query"))

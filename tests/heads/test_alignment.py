@@ -59,10 +59,11 @@ def test_lengths_are_truncation(gamma: float) -> None:
 
 def test_pairs_may_have_any_shape_and_lengths_broadcast() -> None:
     m = random_matrices(4, 5, 2 * 3 * 6).view(4, 5, 2, 3, 6)
-    rows, columns = torch.tensor([[4, 2, 1], [3, 4, 4]])[..., None], torch.tensor([5, 1, 2, 3, 4, 5]).expand(2, 1, 6)
-    flat = alignment(
-        m.flatten(2), 0.1, rows.expand(2, 3, 6).flatten(), columns.expand(2, 3, 6).flatten()
+    rows, columns = (
+        torch.tensor([[4, 2, 1], [3, 4, 4]])[..., None],
+        torch.tensor([5, 1, 2, 3, 4, 5]).expand(2, 1, 6),
     )
+    flat = alignment(m.flatten(2), 0.1, rows.expand(2, 3, 6).flatten(), columns.expand(2, 3, 6).flatten())
     assert torch.allclose(alignment(m, 0.1, rows, columns).flatten(), flat)
 
 

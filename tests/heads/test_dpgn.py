@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 from torch.nn import functional as F
 
 from fsmm.errors import UsageError
 from fsmm.heads.dpgn import DPGN, DPGNSettings, initial_edges
 from fsmm.heads.graph import nodes
-from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
 
 def make(**given: object) -> DPGN:

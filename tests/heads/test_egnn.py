@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
 from fsmm.heads.egnn import EGNN, EGNNSettings, initial_edges
 from fsmm.heads.graph import nodes
-from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
 
 def make(**given: object) -> EGNN:
@@ -43,7 +43,9 @@ def test_inductive_queries_are_scored_alone_and_transductive_ones_are_not() -> N
         head = make(transductive=transductive)
         alone = []
         for i in range(6):
-            one = type(task)(task.support, {"frame": query[:, i : i + 1]}, task.query_label[:, i : i + 1], task.class_id)
+            one = type(task)(
+                task.support, {"frame": query[:, i : i + 1]}, task.query_label[:, i : i + 1], task.class_id
+            )
             alone.append(head(one))
         assert torch.allclose(torch.cat(alone, 1), head(task)) != transductive
 

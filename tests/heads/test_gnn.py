@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 from torch import nn
 
 from fsmm.errors import UsageError
 from fsmm.heads.gnn import GNN, GNNSettings
-from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
 
 def make(**given: object) -> GNN:

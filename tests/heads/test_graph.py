@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests_support import bank_of
 from torch.nn import functional as F
 
 from fsmm.heads.graph import (
@@ -19,7 +20,6 @@ from fsmm.heads.graph import (
     touching_queries,
     without_self,
 )
-from tests_support import bank_of
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -71,7 +71,9 @@ def test_pairs_that_touch_a_query_by_a_loop() -> None:
         for i in range(5):
             for j in range(5):
                 queries = int(i >= 2) + int(j >= 2)
-                expected = bool(present[0, i] and present[0, j]) and (queries == 1 or (among and queries == 2))
+                expected = bool(present[0, i] and present[0, j]) and (
+                    queries == 1 or (among and queries == 2)
+                )
                 assert bool(found[0, i, j]) == expected
 
 

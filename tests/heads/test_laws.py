@@ -227,15 +227,13 @@ def test_absent_supports_and_classes_are_survived(name: str) -> None:
             gone[:, 1] = True
         else:
             gone[:] = True
-        logits = head(
-            replace(
-                task, support={m: without(s, gone) for m, s in task.support.items()}
-            )
-        )
+        logits = head(replace(task, support={m: without(s, gone) for m, s in task.support.items()}))
         assert torch.isfinite(logits).all(), hole
         if hole == "a class" and METHODS[name].words == "no":
             others = logits[..., [0, 2, 3]]
-            assert bool((logits[..., 1] <= others.amax(-1) + 1e-9).all())  # what was never seen is never the best
+            assert bool(
+                (logits[..., 1] <= others.amax(-1) + 1e-9).all()
+            )  # what was never seen is never the best
 
 
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.modalities != "one"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graph_support import DIM, inputs, parts, perturbed, random_task, with_absent_support
+from tests_support import bank_of
 from torch import Tensor
 from torch.nn import functional as F
 
 from fsmm.heads.leo import LEO, LEOSettings
-from graph_support import DIM, inputs, parts, perturbed, random_task, with_absent_support
-from tests_support import bank_of
 
 
 def make(**given: object) -> LEO:
@@ -83,7 +83,9 @@ def test_regularisers_are_what_they_say() -> None:
     rows = head.decoder.weight.T
     cosine = F.cosine_similarity(rows[:, None], rows[None], dim=-1)
     orthogonality = 7.0 * (cosine - torch.eye(4)).square().mean()
-    expected = losses.parts["ce"] + 2.0 * losses.parts["kl"] + 3.0 * losses.parts["penalty"] + l2 + orthogonality
+    expected = (
+        losses.parts["ce"] + 2.0 * losses.parts["kl"] + 3.0 * losses.parts["penalty"] + l2 + orthogonality
+    )
     assert torch.allclose(losses.total, expected)
 
 

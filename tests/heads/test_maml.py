@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 from torch.nn import functional as F
 
 from fsmm.errors import UsageError
 from fsmm.heads.maml import MAML, MAMLSettings
-from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
 
 def make(**given: object) -> MAML:

@@ -45,7 +45,9 @@ def test_an_absent_support_draws_no_attention() -> None:
 
 def test_full_context_as_torchs_bidirectional_lstm() -> None:
     torch.manual_seed(0)
-    head = FullContextMatching(inputs(), FullContextSettings(width=0, order="given", start=False)).double()
+    head = FullContextMatching(
+        inputs(), FullContextSettings(scale=1.0, width=0, order="given", start=False)
+    ).double()
     episodes = random_episodes()
     g = nn.LSTM(12, 12, bidirectional=True).double()
     g.load_state_dict(
@@ -71,7 +73,7 @@ def test_full_context_as_torchs_bidirectional_lstm() -> None:
 @pytest.mark.parametrize("width", [0, 6])
 def test_the_untrained_head_is_the_plain_one(width: int) -> None:
     episodes = random_episodes()
-    head = FullContextMatching(inputs(), FullContextSettings(width=width)).double()
+    head = FullContextMatching(inputs(), FullContextSettings(scale=1.0, width=width)).double()
     torch.testing.assert_close(head(episodes), Matching(inputs())(episodes))
 
 

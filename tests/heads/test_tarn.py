@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fsmm.episodes.batch import Episodes, Stream
 from fsmm.errors import UsageError
+from fsmm.heads.metric_parts import AlignedStart
 from fsmm.heads.tarn import TARN, TARNSettings
 
 
@@ -59,6 +60,26 @@ def test_the_score_of_a_class_is_the_mean_over_its_supports() -> None:
     head, episodes = _head(), random_episodes(steps=5)
     pairs, _, _ = head.relations(episodes)
     torch.testing.assert_close(head(episodes).sigmoid(), pairs.sigmoid().mean(-1))
+
+
+def test_the_start_aligns_segments_as_a_loop() -> None:
+    episodes = random_episodes(steps=5)
+    support, query = episodes.support["frame"], episodes.query["frame"]
+    ours = AlignedStart().double().similarity(query, support)
+    for b, i, c, k in ((0, 0, 0, 0), (1, 4, 2, 1), (2, 9, 3, 0)):
+        s = F.normalize(support.x[b, c, k, : support.length[b, c, k]], dim=1)
+        q = F.normalize(query.x[b, i, : query.length[b, i]], dim=1)
+        near = q @ s.t()
+        there = (torch.softmax(10 * near, 1) * near).sum(1).mean()
+        back = (torch.softmax(10 * near, 0) * near).sum(0).mean()
+        torch.testing.assert_close(ours[b, i, c, k], (there + back) / 2)
+
+
+def test_the_untrained_head_is_its_start() -> None:
+    episodes = random_episodes(steps=5, shots=1)
+    head = TARN(inputs(steps=5), TARNSettings(hidden=4, relation=3)).double().eval()
+    near = AlignedStart().double().similarity(episodes.query["frame"], episodes.support["frame"])
+    torch.testing.assert_close(head(episodes), 10 * near[..., 0] - 5)
 
 
 def _zero_shot(episodes: Episodes) -> Episodes:

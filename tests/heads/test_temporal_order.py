@@ -18,8 +18,8 @@ from fsmm.studies.evaluate import evaluate
 from fsmm.studies.train import train
 
 CHANCE = 0.2
-TASK = Protocol(n_way=5, k_shot=5, n_query=4)
-BRIEF = {"steps": "60", "tasks": "4", "query": "4", "evaluate_every": "20", "evaluate_episodes": "60",
+TASK = Protocol(n_way=5, k_shot=1, n_query=4)
+BRIEF = {"steps": "20", "tasks": "2", "query": "3", "evaluate_every": "10", "evaluate_episodes": "20",
          "optimiser": "adam", "rate": "1e-3", "mix": "0"}  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def accuracy(cache: Path, name: str, settings: dict[str, str]) -> tuple[float, f
         base, val, novel = (bank.pooled() for bank in (base, val, novel))
     if any(p.requires_grad for p in head.parameters()):
         train(head, base, val, TASK, update_settings(head.recipe, BRIEF, name))
-    found = evaluate(head, novel, TASK, 150).accuracy
+    found = evaluate(head, novel, TASK, 120).accuracy
     return float(found.mean()), float(found.std() / len(found) ** 0.5)
 
 
@@ -61,8 +61,8 @@ def test_means_are_at_chance(cache: Path) -> None:
         ("otam", {}),
         ("otam", {"direction": "both"}),
         ("otam", {"direction": "reversed", "gamma": "0"}),
-        ("trx", {"width": "32"}),
-        ("strm", {"width": "32"}),
+        ("trx", {"width": "32", "cardinalities": "2"}),
+        ("strm", {"width": "32", "cardinalities": "2"}),
         ("hyrsm", {}),
         ("hyrsmpp", {}),
         ("ta2n", {}),

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from graph_support import DIM, inputs, parts, perturbed, random_task, with_absent_support
 
 from fsmm.errors import UsageError
 from fsmm.heads.base import Inputs
 from fsmm.heads.graph import nodes
 from fsmm.heads.tpn import TPN, TPNSettings
-from graph_support import DIM, inputs, parts, perturbed, random_task, with_absent_support
 
 
 def make(**given: object) -> TPN:
@@ -52,7 +52,9 @@ def test_the_loss_counts_supports_unless_told_otherwise() -> None:
     task = random_task()
     both, queries = make().loss(task).total, make(support_loss=False).loss(task).total
     logits = make()(task)
-    assert torch.allclose(queries, torch.nn.functional.cross_entropy(logits.flatten(0, 1), task.query_label.flatten()))
+    assert torch.allclose(
+        queries, torch.nn.functional.cross_entropy(logits.flatten(0, 1), task.query_label.flatten())
+    )
     assert not torch.allclose(both, queries)
 
 

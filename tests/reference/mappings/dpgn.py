@@ -61,7 +61,9 @@ def run(head: DPGN, case: Case, graph: Nodes) -> list[Generation]:
     given = case.inputs
     assert torch.allclose(initial_edges(graph, case.meta["way"]), given["edge_init"])
     place = torch.eye(graph.supports, dtype=graph.x.dtype)
-    return head.run(given["middle_node"], given["point_node"], given["dist_node"], given["edge_init"], place, graph)
+    return head.run(
+        given["middle_node"], given["point_node"], given["dist_node"], given["edge_init"], place, graph
+    )
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

@@ -38,7 +38,9 @@ def build(case: Case) -> EGNN:
     head = EGNN(Inputs({ONLY: (1, dim)}, way=meta["way"]), own).double()
     state = head.state_dict()
     table = names(meta["L"])
-    head.load_state_dict(state | {ours: case.params[theirs].view_as(state[ours]) for ours, theirs in table.items()})
+    head.load_state_dict(
+        state | {ours: case.params[theirs].view_as(state[ours]) for ours, theirs in table.items()}
+    )
     return head
 
 
@@ -64,7 +66,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
         given[f"grad.{name}"] = value.view_as(case.expected[f"grad.{name}"])
     alone = one_graph_a_query(graph)
     edge = build(case).eval().layers(alone, initial_edges(alone, case.meta["way"], False))[-1]
-    given["eval_nontransductive_query_scores"] = scores(edge[:, 0], alone, case).view_as(given["eval_query_scores"])
+    given["eval_nontransductive_query_scores"] = scores(edge[:, 0], alone, case).view_as(
+        given["eval_query_scores"]
+    )
     return given
 
 

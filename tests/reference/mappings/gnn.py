@@ -1,4 +1,4 @@
-"""few-shot-gnn's MetricNN: official names are gnn_obj.layer_w0.conv2d_1 and the like; conv weights are [out, in, 1, 1]."""
+"""few-shot-gnn's MetricNN: official names are like gnn_obj.layer_w0.conv2d_1; conv weights are [out, in, 1, 1]."""
 
 from __future__ import annotations
 
@@ -42,11 +42,17 @@ def build(case: Case) -> GNN:
     support, label = case.inputs["supports"], case.inputs["support_onehot"]
     omniglot = "omniglot" in case.meta["ds"]
     settings = GNNSettings(
-        embed=0, rescale=False, metric=False, width=case.meta["nf"], variant="omniglot" if omniglot else "mini"
+        embed=0,
+        rescale=False,
+        metric=False,
+        width=case.meta["nf"],
+        variant="omniglot" if omniglot else "mini",
     )
     head = GNN(Inputs({ONLY: (1, support.shape[-1])}, way=label.shape[-1]), settings).double()
     own = head.state_dict()
-    head.load_state_dict(own | {ours: case.params[name].view_as(own[ours]) for ours, name in names(case).items()})
+    head.load_state_dict(
+        own | {ours: case.params[name].view_as(own[ours]) for ours, name in names(case).items()}
+    )
     for net in head.adjacency:
         net.drop = [0.0] * len(net.drop)  # the fixtures were made without dropout
     return head

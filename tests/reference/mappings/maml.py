@@ -1,4 +1,4 @@
-"""learn2learn's MAML over a linear (weight, bias) or one-hidden-layer (0.*, 2.*) network; grads second and first order."""
+"""learn2learn's MAML over a linear (weight, bias) or one-hidden-layer (0.*, 2.*) network, both orders."""
 
 from __future__ import annotations
 

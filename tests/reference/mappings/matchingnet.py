@@ -19,7 +19,12 @@ def outputs(case: Case) -> dict[str, Tensor]:
     inputs = Inputs({"frame": (1, x.shape[-1])})
     if meta["fce"]:
         settings = FullContextSettings(
-            meta["distance"], width=0, unrolling=meta["unrolling_steps"], order="given", start=False
+            meta["distance"],
+            scale=1.0,
+            width=0,
+            unrolling=meta["unrolling_steps"],
+            order="given",
+            start=False,
         )
         head: Matching = FullContextMatching(inputs, settings).double()
     else:

@@ -16,8 +16,8 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 def names(case: Case) -> dict[str, str]:
     """Our parameter or buffer -> the official one."""
-    table = {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias") for ours, theirs in
-             (("convolution.0", "layer1.0"), ("convolution.1", "layer2.0"), ("first", "fc3"), ("last", "fc4"))}  # fmt: skip
+    layers = {"convolution.0": "layer1.0", "convolution.1": "layer2.0", "first": "fc3", "last": "fc4"}
+    table = {f"{a}.{part}": f"{b}.{part}" for a, b in layers.items() for part in ("weight", "bias")}
     for layer in (0, 1):
         table |= {f"norm.{layer}.{part}": f"layer{layer + 1}.1.{part}" for part in NORM}
     table = {f"relation.{ours}": f"relation.{theirs}" for ours, theirs in table.items()}
