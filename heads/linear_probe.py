@@ -7,14 +7,17 @@ the Gram matrix of its supports, whatever the feature width; all tasks of a batc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Settings
+from .gram import query_support, within_classes
 from .lbfgs import Point, minimise
 from .metric_parts import work_dtype
 from .parts import flat_support, neutral, single, support_labels
@@ -35,6 +38,7 @@ class LinearProbeSettings(Settings):
 
 class LinearProbe(Head):
     settings_class = LinearProbeSettings
+    inner_products = True
 
     def __init__(self, inputs: Inputs, settings: LinearProbeSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -57,6 +61,21 @@ class LinearProbe(Head):
         weight = alpha.transpose(1, 2) @ x
         return neutral(q @ weight.transpose(1, 2) + offset, query.present, known)
 
+    @torch.no_grad()
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        """Logits [B, Q, N] from inner products [n, n] of all clips; every clip is there."""
+        batch, ways, shots = index.support.shape
+        known = torch.ones(batch, ways, dtype=torch.bool, device=gram.device)
+        label = torch.arange(ways, device=gram.device).repeat_interleave(shots)
+        present = known.repeat_interleave(shots, 1)
+        alpha, offset = Problem(among_supports(gram, index), label, present, known, self.settings).solve()
+        return query_support(gram, index).flatten(2) @ alpha + offset
+
+
+def among_supports(gram: Tensor, index: EpisodeIndex) -> Tensor:
+    """Inner products [B, N*K, N*K] of all supports of an episode, class by class, from those of all clips [n, n]."""
+    return within_classes(gram, replace(index, support=index.support.flatten(1)[:, None])).squeeze(1)
+
 
 class Problem:
     """Multinomial logistic regression of B tasks over the Gram matrix of their M = N*K supports.
@@ -77,7 +96,7 @@ class Problem:
         self.c = torch.where(pair, settings.c / 2, settings.c).to(gram.dtype)
         self.weight = present.to(gram.dtype) * self.c[:, None]
         self.excluded = torch.where(known, 0.0, -1e30).to(gram.dtype)[:, None, :]
-        self.target = torch.nn.functional.one_hot(label, self.ways).to(gram.dtype)
+        self.target = F.one_hot(label, self.ways).to(gram.dtype)
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """A [B, M, N] and b [B, 1, N]."""

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Settings
+from .gram import query_support
+from .linear_probe import among_supports
 from .metric_parts import work_dtype
 from .parts import flat_support, neutral, single, support_labels
 
@@ -29,6 +33,7 @@ class RidgeSettings(Settings):
 
 class Ridge(Head):
     settings_class = RidgeSettings
+    inner_products = True
 
     def __init__(self, inputs: Inputs, settings: RidgeSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -40,12 +45,22 @@ class Ridge(Head):
         support, query = single(episodes)
         x, present = flat_support(support)
         x = x.to(work_dtype(x.dtype)) * present[..., None]
-        target = (
-            torch.nn.functional.one_hot(support_labels(episodes), episodes.ways).to(x.dtype)
-            * present[..., None]
-        )
-        identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        alpha = torch.linalg.solve(x @ x.transpose(1, 2) + self.settings.penalty * identity, target)
+        alpha = self._coefficients(x @ x.transpose(1, 2), present, support_labels(episodes), episodes.ways)
         weight = alpha.transpose(1, 2) @ x
         logits = self.settings.scale * query.pooled().to(x.dtype) @ weight.transpose(1, 2)
         return neutral(logits, query.present, support.present.any(2))
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        """Logits [B, Q, N] from inner products [n, n] of all clips; every clip is there."""
+        batch, ways, shots = index.support.shape
+        among = among_supports(gram, index)
+        label = torch.arange(ways, device=gram.device).repeat_interleave(shots)
+        present = torch.ones(batch, ways * shots, dtype=torch.bool, device=gram.device)
+        alpha = self._coefficients(among, present, label, ways)
+        return self.settings.scale * query_support(gram, index).flatten(2) @ alpha
+
+    def _coefficients(self, among: Tensor, present: Tensor, label: Tensor, ways: int) -> Tensor:
+        """(G + penalty I)^-1 Y [B, M, N] of inner products G [B, M, M]; targets of absent supports are zero."""
+        target = F.one_hot(label, ways).to(among.dtype) * present[..., None]
+        identity = torch.eye(among.shape[1], dtype=among.dtype, device=among.device)
+        return torch.linalg.solve(among + self.settings.penalty * identity, target)

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .base import Head, Inputs, Recipe, Settings
-from .metric_parts import work_dtype
 from .parts import neutral, single
-from .trx import CrossTransformers, pair_bytes
+from .trx import CrossTransformers, pair_bytes, prepared
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,11 @@ class SloshNetSettings(Settings):
     released: the released code's long-term path. It attends across clips and positions instead of time, then reads
         memory with time and channels exchanged, so a clip's features depend on which others share its side of the
         episode (predictions are then transductive, and tied to the order of clips).
-    rescale: multiply unit features by sqrt(C). start: paths begin so that the untrained head is TRX on the features.
+    level, rescale, sharpness: as in TRX; sharpness counts only with start. rescale multiplies features by sqrt(C).
+    start: paths begin so that the untrained head is TRX on the features, with TRX's own calm beginning.
     hidden: of the long-term path's layers; 0 for 4 C as published.
-    cardinalities, width, position, dropout, memory: of TRX (published width: 1152). scale: multiplies the logits
-        (published: 1; the distances of rescaled features grow with C, and training starts from posteriors, not votes).
+    cardinalities, width, position, dropout, memory: of TRX (published width: 1152).
+    scale: multiplies the logits, which are divided by C again after a rescale (1 in the paper).
     """
 
     side: int = 1
@@ -41,14 +41,16 @@ class SloshNetSettings(Settings):
     heads: int = 8
     hidden: int = 256
     released: bool = False
+    level: bool = True
     rescale: bool = True
+    sharpness: float = 0.4
     start: bool = True
     cardinalities: tuple[int, ...] = (2,)
     width: int = 256
     position: float = 0.1
     dropout: float = 0.1
     memory: int = 256
-    scale: float = 0.05
+    scale: float = 10.0
 
 
 class SloshNet(Head):
@@ -81,6 +83,8 @@ class SloshNet(Head):
         self.tuples = CrossTransformers(
             dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
         )
+        if own.start:
+            self.tuples.begin(own.sharpness, orthogonal=True)
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
@@ -88,13 +92,13 @@ class SloshNet(Head):
             Stream(support.x.flatten(1, 2), support.present.flatten(1, 2), support.length.flatten(1))
         )
         s = Stream(s.x.unflatten(1, support.present.shape[1:]), support.present, support.length)
-        logits = self.settings.scale * self.tuples(s, self.temporal(query))
+        logits = self.settings.scale / self.gain**2 * self.tuples(s, self.temporal(query))
         return neutral(logits, query.present, support.present.any(2))
 
     def temporal(self, clips: Stream) -> Stream:
         """Both paths over clips [B, V, T, C * side^2]: features [B, V, T, C]."""
         side, valid = self.settings.side, clips.mask()
-        x = clips.x.to(work_dtype(clips.x.dtype, self)) * self.gain
+        x = prepared(clips, self.settings.level, self.gain, self.balance.dtype).x
         maps = x.unflatten(-1, (-1, side, side))
         fused = self.fused(self.short(maps, valid), self.long(maps, valid), self.balance.softmax(0))
         return Stream(fused * valid[..., None].to(fused.dtype), clips.present, clips.length)

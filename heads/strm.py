@@ -40,7 +40,7 @@ class STRMSettings(TRXSettings):
 class STRM(Head):
     settings_class = STRMSettings
     recipe = Recipe(
-        steps=200, tasks=4, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_episodes=100
+        steps=120, tasks=4, query=5, rate=1e-4, evaluate_every=30, evaluate_episodes=100, patience=3, mix=0.5
     )
     sequences = True
 
@@ -57,6 +57,7 @@ class STRM(Head):
         self.tuples = CrossTransformers(
             dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
         )
+        self.tuples.begin(own.sharpness, own.orthogonal)
         self.near = nn.ModuleList([NearestTuple(dim, size, own.dropout) for size in own.cardinalities])
         if own.frozen_auxiliary:
             self.near.requires_grad_(False)

@@ -45,13 +45,13 @@ class TRXSettings(Settings):
     scale: float = 10.0
     sharpness: float = 0.4
     orthogonal: bool = True
-    memory: int = 256
+    memory: int = 64
 
 
 class TRX(Head):
     settings_class = TRXSettings
     recipe = Recipe(
-        steps=200, tasks=4, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_episodes=100
+        steps=120, tasks=4, query=5, rate=1e-4, evaluate_every=30, evaluate_episodes=100, patience=3, mix=0.5
     )
     sequences = True
 
@@ -63,6 +63,7 @@ class TRX(Head):
         self.tuples = CrossTransformers(
             dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
         )
+        self.tuples.begin(own.sharpness, own.orthogonal)
 
     def forward(self, episodes: Episodes) -> Tensor:
         dtype = self.tuples.dtype
@@ -75,7 +76,7 @@ class TRX(Head):
 
 
 def prepared(stream: Stream, level: bool, stretch: float, dtype: torch.dtype) -> Stream:
-    """The stream in the weights' dtype, times ``stretch``; with ``level`` each clip over the length of its mean step."""
+    """The stream in the weights' dtype, times ``stretch``; ``level``: each clip over the length of its mean step."""
     stream = stream.to(stream.x.device, dtype)
     x = stream.x * stretch if stretch != 1.0 else stream.x
     if level:

@@ -16,6 +16,18 @@ from tests_support import synthetic_cache  # noqa: E402
 SHARED = ROOT.parent / "shared"
 
 
+class RootIsNoPackage:
+    """The repository root holds the package's own __init__.py; pytest must not import it under the clone's name."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(RootIsNoPackage())
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared data; tests that need it skip where it is absent."""

@@ -25,8 +25,9 @@ def bank(x: torch.Tensor) -> FeatureBank:
     table = TensorTable(x, there.long() * steps, there)
     label = torch.arange(n) % 3
     names = ["a", "b", "c"]
-    return FeatureBank("toy", "base", "event", "default", {"frame": StreamName("frame", "net")}, {"frame": table}, label,
-                       names, torch.tensor([4, 0, 2]), torch.arange(n).numpy())  # fmt: skip
+    streams = {"frame": StreamName("frame", "net")}
+    ids, rows = torch.tensor([4, 0, 2]), torch.arange(n).numpy()
+    return FeatureBank("toy", "base", "event", "default", streams, {"frame": table}, label, names, ids, rows)
 
 
 def test_the_untrained_head_is_set_matching() -> None:

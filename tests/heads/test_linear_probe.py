@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from tests_support import bank_of
 from torch import Tensor
 
 from fsmm.cache.table import Stream
 from fsmm.episodes.batch import Episodes
+from fsmm.episodes.gather import materialise
+from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.base import Inputs
+from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.gram import gram_of
 from fsmm.heads.lbfgs import Point, minimise
 from fsmm.heads.linear_probe import LinearProbe, LinearProbeSettings
 
@@ -193,3 +199,15 @@ def test_a_converged_problem_stays_and_a_curved_valley_is_followed() -> None:
     found = minimise(rosenbrock, start, torch.full((3,), 1e-8), 300)
     torch.testing.assert_close(found, torch.ones_like(found), rtol=0, atol=1e-6)
     assert found[1].tolist() == [1.0, 1.0]
+
+
+def test_inner_products_of_all_clips_give_the_same_logits() -> None:
+    torch.manual_seed(0)
+    bank = bank_of(torch.randn(72, 10), torch.arange(6).repeat_interleave(12))
+    task = Protocol(n_way=4, k_shot=3, n_query=5)
+    head = build_head("linear-probe", inputs_of(bank))
+    index = next(Sampler(bank, task).batches(0, 20, 20))
+    gram = gram_of(bank, task, 10_000)
+    assert gram is not None
+    direct = head(materialise(bank, index, task))
+    torch.testing.assert_close(head.gram_logits(gram, index), direct, rtol=1e-3, atol=1e-3)

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge as Peer
+from tests_support import bank_of
 from torch import Tensor
 
 from fsmm.cache.table import Stream
 from fsmm.episodes.batch import Episodes
+from fsmm.episodes.gather import materialise
+from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.base import Inputs
+from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.gram import gram_of
 from fsmm.heads.ridge import Ridge, RidgeSettings
 
 
@@ -65,3 +71,15 @@ def test_low_precision_is_raised_and_penalties_checked() -> None:
     assert torch.isfinite(ridge(10)(episodes(5, 1, 10).to("cpu", torch.bfloat16))).all()
     with pytest.raises(UsageError, match="positive"):
         ridge(10, penalty=0.0)
+
+
+def test_inner_products_of_all_clips_give_the_same_logits() -> None:
+    torch.manual_seed(0)
+    bank = bank_of(torch.randn(72, 10), torch.arange(6).repeat_interleave(12))
+    task = Protocol(n_way=4, k_shot=3, n_query=5)
+    head = build_head("ridge", inputs_of(bank))
+    index = next(Sampler(bank, task).batches(0, 20, 20))
+    gram = gram_of(bank, task, 10_000)
+    assert gram is not None
+    direct = head(materialise(bank, index, task))
+    torch.testing.assert_close(head.gram_logits(gram, index), direct, rtol=1e-3, atol=1e-3)

@@ -12,6 +12,7 @@ from torch import nn
 from fsmm.episodes.batch import Stream
 from fsmm.errors import UsageError
 from fsmm.heads.sloshnet import LongTerm, ShortTerm, SloshNet, SloshNetSettings
+from fsmm.heads.trx import TRX, TRXSettings
 
 STEPS, DIM = 5, 16
 
@@ -23,13 +24,10 @@ def head(**settings: Any) -> SloshNet:
 
 def test_the_untrained_head_is_trx_on_the_features() -> None:
     net, task = head(), random_episodes(steps=STEPS, dim=DIM)
-    (support,), (query,) = task.support.values(), task.query.values()
-    by = DIM**0.5
-    plain = net.tuples(
-        Stream(support.x * by, support.present, support.length),
-        Stream(query.x * by, query.present, query.length),
-    )
-    assert torch.allclose(net(task), 0.05 * plain)
+    own = TRXSettings(cardinalities=(2,), width=24, level=True, rescale=True, scale=10.0)
+    plain = TRX(inputs(DIM, STEPS), own).double().eval()
+    plain.tuples.load_state_dict(net.tuples.state_dict())
+    assert torch.allclose(net(task), plain(task))
 
 
 def test_long_term_attention_is_one_block_over_time() -> None:

@@ -26,7 +26,7 @@ def test_the_first_stage_is_linear_sampling_with_zeros_outside() -> None:
     ours, task = made(), episode(short=False)
     clip = task.query["frame"]
     with torch.no_grad():
-        ours.theta.out.bias.copy_(torch.tensor([0.9, 0.4]))
+        ours.theta.out.bias.copy_(torch.tensor([1.5, 1.0]))
     theta = ours.theta_of(clip)
     even = torch.linspace(-1, 1, STEPS, dtype=torch.float64)
     place = theta[..., :1] * even + theta[..., 1:]
