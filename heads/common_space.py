@@ -81,8 +81,9 @@ class CommonSpace(Head):
         """Where clips lie: unit vectors [..., dim], the mean over the modalities present; and whether any is."""
         total, count = None, None
         for m, stream in streams.items():
-            here = stream.present[..., None].to(stream.x.dtype)
-            point = F.normalize(self._project(m, stream), dim=-1) * here
+            point = F.normalize(self._project(m, stream), dim=-1)
+            here = stream.present[..., None].to(point.dtype)
+            point = point * here
             total, count = (point, here) if total is None or count is None else (total + point, count + here)
         if total is None or count is None:
             raise UsageError("An episode carries no modality at all.")
@@ -90,13 +91,17 @@ class CommonSpace(Head):
 
     def _project(self, modality: str, stream: Stream) -> Tensor:
         # unit features have entries near 1/sqrt(D); the maps want entries near one
-        x = stream.pooled()
-        return self.maps[_key(modality)](x * x.shape[-1] ** 0.5)
+        layer = self.maps[_key(modality)]
+        x = stream.pooled().to(next(layer.parameters()).dtype)
+        return layer(x * x.shape[-1] ** 0.5)
 
     def name(self, words: Tensor) -> Tensor:
         """Where class words lie: unit vectors [..., dim]. Raises UsageError where the head has no word map."""
         if self.word_map is None:
-            raise UsageError("This common space was built without class words; extract a word stream, or use supports.")
+            raise UsageError(
+                "This common space was built without class words; extract a word stream, or use supports."
+            )
+        words = words.to(next(self.word_map.parameters()).dtype)
         return F.normalize(self.word_map(F.normalize(words, dim=-1) * words.shape[-1] ** 0.5), dim=-1)
 
     def forward(self, episodes: Episodes) -> Tensor:
@@ -106,11 +111,17 @@ class CommonSpace(Head):
             decision = "prototype" if episodes.shots else "words"
         if decision == "words":
             if episodes.words is None:
-                raise UsageError("Deciding by words needs class words; extract a word stream or name one with --words.")
+                raise UsageError(
+                    "Deciding by words needs class words; extract a word stream or name one with --words."
+                )
             known = torch.ones(episodes.class_id.shape, dtype=torch.bool, device=episodes.device)
-            return neutral(cosine(query, self.name(episodes.words)) / self.settings.temperature, query_present, known)
+            return neutral(
+                cosine(query, self.name(episodes.words)) / self.settings.temperature, query_present, known
+            )
         if not episodes.shots:
-            raise UsageError(f"decision={decision} needs supports; use --k-shot 1 or more, or decision=words.")
+            raise UsageError(
+                f"decision={decision} needs supports; use --k-shot 1 or more, or decision=words."
+            )
         support, present = self.place(episodes.support)
         known = present.any(2)
         if decision == "prototype":

@@ -67,7 +67,9 @@ class Related(NamedTuple):
 
 class HyRSM(Head):
     settings_class = HyRSMSettings
-    recipe = Recipe(steps=400, tasks=4, query=5, rate=1e-4, weight_decay=5e-4, evaluate_episodes=200)
+    recipe = Recipe(
+        steps=300, tasks=4, query=5, rate=1e-4, weight_decay=5e-4, evaluate_episodes=200, patience=3
+    )
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: HyRSMSettings | None = None) -> None:

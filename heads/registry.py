@@ -53,7 +53,9 @@ METHODS: dict[str, Method] = {
     ),
     "feat": Method("feat:FEAT", "Ye et al., FEAT, CVPR", 2020, "episodic"),
     "arn": Method("arn:ARN", "Zhang et al., ARN, ECCV", 2020, "episodic"),
-    "laplacianshot": Method("laplacianshot:LaplacianShot", "Ziko et al., LaplacianShot, ICML", 2020, "none", True),
+    "laplacianshot": Method(
+        "laplacianshot:LaplacianShot", "Ziko et al., LaplacianShot, ICML", 2020, "none", True
+    ),
     "bdcspn": Method("bdcspn:BDCSPN", "Liu et al., Prototype Rectification, ECCV", 2020, "none", True),
     "tim": Method("tim:TIM", "Boudiaf et al., TIM, NeurIPS", 2020, "none", True),
     "ptmap": Method("ptmap:PTMAP", "Hu et al., PT-MAP, ICANN", 2021, "none", True),
@@ -63,16 +65,34 @@ METHODS: dict[str, Method] = {
     "mtfan": Method("mtfan:MTFAN", "Wu et al., MTFAN, CVPR", 2022, "episodic"),
     "molo": Method("molo:MoLo", "Wang et al., MoLo, CVPR", 2023, "episodic"),
     "sloshnet": Method("sloshnet:SloshNet", "Xing et al., SloshNet, AAAI", 2023, "episodic"),
-    "clipfsar": Method("clipfsar:CLIPFSAR", "Wang et al., CLIP-FSAR, IJCV", 2023, "episodic", False, "one", "optional"),
+    "clipfsar": Method(
+        "clipfsar:CLIPFSAR", "Wang et al., CLIP-FSAR, IJCV", 2023, "episodic", False, "one", "optional"
+    ),
     "common-space": Method(
-        "common_space:CommonSpace", "Frome et al., DeViSE, NeurIPS", 2013, "batch", False, "any", "optional", True
+        "common_space:CommonSpace",
+        "Frome et al., DeViSE, NeurIPS",
+        2013,
+        "batch",
+        False,
+        "any",
+        "optional",
+        True,
     ),
     "ridge-words": Method(
-        "ridge_words:RidgeWords", "Palatucci et al., Zero-shot Learning with Semantic Output Codes, NeurIPS", 2009,
-        "none", False, "one", "needed", True,
+        "ridge_words:RidgeWords",
+        "Palatucci et al., Zero-shot Learning with Semantic Output Codes, NeurIPS",
+        2009,
+        "none",
+        False,
+        "one",
+        "needed",
+        True,
     ),
     "semi-protonet": Method(
-        "semi_protonet:SemiProtoNet", "Ren et al., Semi-Supervised Few-Shot Classification, ICLR", 2018, "none"
+        "semi_protonet:SemiProtoNet",
+        "Ren et al., Semi-Supervised Few-Shot Classification, ICLR",
+        2018,
+        "none",
     ),
     "protonet": Method("protonet:ProtoNet", "Snell et al., Prototypical Networks, NeurIPS", 2017, "none"),
     "nearest": Method("nearest:NearestNeighbour", "Cover and Hart, Nearest Neighbor, IEEE TIT", 1967, "none"),
@@ -87,8 +107,12 @@ METHODS: dict[str, Method] = {
     "eckpn": Method("eckpn:ECKPN", "Chen et al., ECKPN, CVPR", 2021, "episodic", True, "one", "optional"),
     "otam": Method("otam:OTAM", "Cao et al., Temporal Alignment, CVPR", 2020, "none"),
     "trx": Method("trx:TRX", "Perrett et al., Temporal-Relational CrossTransformers, CVPR", 2021, "episodic"),
-    "strm": Method("strm:STRM", "Thatipelli et al., Spatio-temporal Relation Modeling, CVPR", 2022, "episodic"),
-    "hyrsm": Method("hyrsm:HyRSM", "Wang et al., Hybrid Relation Guided Set Matching, CVPR", 2022, "episodic"),
+    "strm": Method(
+        "strm:STRM", "Thatipelli et al., Spatio-temporal Relation Modeling, CVPR", 2022, "episodic"
+    ),
+    "hyrsm": Method(
+        "hyrsm:HyRSM", "Wang et al., Hybrid Relation Guided Set Matching, CVPR", 2022, "episodic"
+    ),
     "hyrsmpp": Method("hyrsm:HyRSMPlusPlus", "Wang et al., HyRSM++, Pattern Recognition", 2024, "episodic"),
     "ta2n": Method("ta2n:TA2N", "Li et al., Two-Stage Action Alignment Network, AAAI", 2022, "episodic"),
 }

@@ -40,9 +40,7 @@ class TA2NSettings(Settings):
 
 class TA2N(Head):
     settings_class = TA2NSettings
-    recipe = Recipe(
-        steps=300, tasks=8, query=5, optimiser="sgd", rate=1e-3, momentum=0.0, evaluate_episodes=200
-    )
+    recipe = Recipe(steps=300, tasks=8, query=5, rate=2e-4, evaluate_episodes=200, patience=4, mix=0.5)
     sequences = True
 
     def __init__(self, inputs: Inputs, settings: TA2NSettings | None = None) -> None:
@@ -87,7 +85,9 @@ class TA2N(Head):
 
     def _features(self, stream: Stream) -> Tensor:
         """[..., T, C, pixels]."""
-        return self.dropout(stream.x.to(self.fuse.key.weight.dtype) * self.stretch).unflatten(-1, (-1, self.pixels))
+        return self.dropout(stream.x.to(self.fuse.key.weight.dtype) * self.stretch).unflatten(
+            -1, (-1, self.pixels)
+        )
 
     def transformed(self, stream: Stream) -> Tensor:
         """First stage: every clip read at positions a u + b, u evenly in [-1, 1]: [..., T, C, pixels].

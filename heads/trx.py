@@ -43,7 +43,7 @@ class TRXSettings(Settings):
     level: bool = True
     rescale: bool = True
     scale: float = 10.0
-    sharpness: float = 0.4
+    sharpness: float = 0.7
     orthogonal: bool = True
     memory: int = 64
 

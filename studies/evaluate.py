@@ -34,6 +34,8 @@ class Evaluation:
 
     accuracy: float32 [E], each episode's share of queries classified rightly, in the order of episode numbers.
     confusion: int64 [C, C], true by predicted class, over all queries.
+    balanced: every episode draws as many clips of as many classes; the intervals over clips and classes were derived
+        and verified for such episodes alone, and are not given for others.
     """
 
     accuracy: np.ndarray
@@ -44,6 +46,7 @@ class Evaluation:
     seconds: float
     chunk: int
     excluded: list[str] = field(default_factory=list)
+    balanced: bool = True
 
     @property
     def mean(self) -> float:
@@ -57,8 +60,10 @@ class Evaluation:
         return {
             "accuracy": self.mean,
             "ci95": _number(statistics.draw_interval(values)),
-            "ci95_clips": _number(statistics.clip_interval(values, self.counts)),
-            "ci95_classes": _number(statistics.class_interval(values, self.counts, self.ways)),
+            "ci95_clips": _number(statistics.clip_interval(values, self.counts)) if self.balanced else None,
+            "ci95_classes": (
+                _number(statistics.class_interval(values, self.counts, self.ways)) if self.balanced else None
+            ),
             "per_class": {n: float(r) for n, r, s in zip(self.class_names, right, seen) if s},
             "episodes": len(self.accuracy),
             "eval_seconds": self.seconds,
@@ -111,8 +116,23 @@ def evaluate(
                 progress(len(index))
     seconds = time.perf_counter() - started
     return Evaluation(
-        accuracy, confusion, bank.class_names, counts, drawn_ways / episodes, seconds, chunk, sampler.excluded
+        accuracy,
+        confusion,
+        bank.class_names,
+        counts,
+        drawn_ways / episodes,
+        seconds,
+        chunk,
+        sampler.excluded,
+        is_balanced(protocol),
     )
+
+
+def is_balanced(protocol: Protocol) -> bool:
+    """Whether every episode draws as many clips of as many classes."""
+    (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
+    fixed = way_low == way_high and shot_low == shot_high
+    return fixed and protocol.dirichlet is None and protocol.small_classes != "short"
 
 
 @dataclass

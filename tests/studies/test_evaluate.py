@@ -154,3 +154,15 @@ def test_unlabelled_clips_help_the_head_that_uses_them_and_leave_others_alone(tm
     helped = evaluate(semi, bank, protocol, 200, unlabelled=bank).accuracy
     assert np.array_equal(evaluate(semi, bank, Protocol(n_query=5), 200).accuracy, without)
     assert (helped - without).mean() > 2 * (helped - without).std() / np.sqrt(200)
+
+
+@pytest.mark.parametrize("protocol", [Protocol(n_way=(3, 5), n_query=3), Protocol(dirichlet=1.0, n_query=3)])
+def test_intervals_over_clips_and_classes_are_given_for_balanced_episodes_alone(
+    bank: FeatureBank, protocol: Protocol
+) -> None:
+    head = build_head("protonet", inputs_of(bank))
+    found, plain = (evaluate(head, bank, p, 60).summary() for p in (protocol, Protocol(n_query=3)))
+    assert found["ci95"] is not None
+    assert found["ci95_clips"] is None
+    assert found["ci95_classes"] is None
+    assert plain["ci95_clips"] is not None
