@@ -78,15 +78,20 @@ def plain_loop(bank: FeatureBank, episodes: int) -> float:
 
 def easyfsl(bank: FeatureBank, episodes: int) -> float | None:
     """easyfsl's own evaluate() with its PrototypicalNetworks over the same features; None where it is not installed."""
+    from fsmm.extract.torchvision_care import ensure_torchvision
+
     try:
+        ensure_torchvision()
         from easyfsl.datasets import FeaturesDataset
         from easyfsl.methods import PrototypicalNetworks
-        from easyfsl.methods.utils import evaluate as easy_evaluate
         from easyfsl.samplers import TaskSampler
+        from easyfsl.utils import evaluate as easy_evaluate
     except ImportError:
         return None
     x = bank.tables["frame"].gather(torch.arange(len(bank))).pooled()
     data = FeaturesDataset(bank.label.tolist(), x, bank.class_names)
+    # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes
+    torch.utils.data.Sampler.__init__ = lambda self, data_source=None: None
     sampler = TaskSampler(data, n_way=5, n_shot=5, n_query=15, n_tasks=episodes)
     loader = torch.utils.data.DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
     model = PrototypicalNetworks(torch.nn.Identity())
@@ -112,15 +117,16 @@ def sklearn_probe(bank: FeatureBank, episodes: int) -> tuple[float, float]:
     return episodes / (time.perf_counter() - started), same / episodes
 
 
-def product_bound(episodes: int = 2000, chunk: int = 50) -> float:
-    """The batched product of the shape, queries by prototypes, features already in place."""
-    query, prototype = torch.randn(chunk, 75, DIM), torch.randn(chunk, DIM, 5)
+def product_bound(chunk: int = 50, repeats: int = 40) -> float:
+    """The batched product of the shape, queries by prototypes, in the faster layout, features already in place."""
+    query, prototype = torch.randn(chunk, 75, DIM), torch.randn(chunk, 5, DIM)
     out = torch.empty(chunk, 75, 5)
-    return (
-        chunk
-        / median_seconds(lambda: [torch.bmm(query, prototype, out=out) for _ in range(episodes // chunk)], 5)
-        * (episodes // chunk)
-    )
+
+    def run() -> None:
+        for _ in range(repeats):
+            torch.bmm(query, prototype.transpose(1, 2), out=out)
+
+    return chunk * repeats / median_seconds(run, 9)
 
 
 def read_bound(bank: FeatureBank) -> float:

@@ -20,6 +20,7 @@ from ..errors import UsageError
 from .base import Head, Inputs, Recipe, Settings
 from .gram import plain_table, query_support, within_classes
 from .parts import class_means, cosine, neutral, single, squared_distances
+from .reuse import gather_rows
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ProtoNet(Head):
         batch, ways, shots = index.support.shape
         bags = index.support.reshape(batch * ways, shots).to(x.device)
         prototype = F.embedding_bag(bags, x, mode="mean").view(batch, ways, -1)
-        query = F.embedding(index.query.to(x.device), x)
+        query = gather_rows(x, index.query)
         # |q|^2 is the same for every class of a query, so posteriors and predictions do not need it.
         return torch.baddbmm(
             prototype.square().sum(-1)[:, None, :].neg(), query, prototype.transpose(1, 2), alpha=2.0

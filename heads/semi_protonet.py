@@ -38,7 +38,9 @@ class SemiProtoNet(Head):
             prototype = self._refine(prototype, known, shots, extra.pooled(), extra.present)
         return neutral(-squared_distances(query.pooled(), prototype), query.present, known)
 
-    def _refine(self, prototype: Tensor, known: Tensor, shots: Tensor, extra: Tensor, present: Tensor) -> Tensor:
+    def _refine(
+        self, prototype: Tensor, known: Tensor, shots: Tensor, extra: Tensor, present: Tensor
+    ) -> Tensor:
         """prototype [B, N, D], known [B, N], shots [B, N], extra [B, U, D], present [B, U] -> refined [B, N, D]."""
         supported = prototype * shots[..., None]
         refined = prototype

@@ -10,12 +10,13 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHARED_PAGES = {"matching-fce": "matching", "hyrsmpp": "hyrsm"}
 HEAD = """# Methods
 
-One page a method: what it computes, its source, where we differ and why, the free choices, the default recipe. This index
-is made from the table of methods by `python scripts/methods_index.py`.
+One page a method: what it computes, its source, where we differ and why, the free choices, the default
+recipe. This index is made from the table of methods by `python scripts/methods_index.py`.
 
-*Regime*: none (training-free), episodic, or batch (of base clips). *Modalities*: methods of one modality take several by
-fusion: EC (concatenation), EA (co-attention, then concatenation; starts equal to EC), LF (mean of the modalities'
-posteriors); `protonet-lf` or `--fusion lf`. Features reach every head scaled to length one a step (`--normalise`).
+*Regime*: none (training-free), episodic, or batch (of base clips). *Modalities*: methods of one modality take
+several by fusion: EC (concatenation), EA (co-attention, then concatenation; starts equal to EC), LF (mean of the
+modalities' posteriors); `protonet-lf` or `--fusion lf`. Features reach every head scaled to length one a step
+(`--normalise`).
 
 | method | paper | year | regime | transductive | modalities | words | zero-shot |
 | --- | --- | --- | --- | --- | --- | --- | --- |

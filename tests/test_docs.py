@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from fsmm.heads.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +20,9 @@ def test_every_method_has_a_section_that_the_index_links(name: str) -> None:
     assert f"## {Path(found[1]).stem}" in (ROOT / "docs" / found[1]).read_text()
 
 
-@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):

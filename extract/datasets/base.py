@@ -24,7 +24,7 @@ class DatasetOptions:
 
     small: the module's smallest meaningful form (tests). seed: for every draw below.
     label_set: the default label set, whose classes are split. clips / per_class: draw a smaller benchmark.
-    split_file: JSON {"base": [...], "val": [...], "novel": [...]} of class names; else the split is drawn by split_seed.
+    split_file: JSON {"base": [...], "val": [...], "novel": [...]} of class names; else drawn by split_seed.
     split_sizes: (base, val, novel) counts for a drawn split. unlabelled: a folder of further videos without labels.
     """
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests_support import bank_of
+
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.gram import gram_of
-from tests_support import bank_of
 
 LABEL = torch.arange(6).repeat_interleave(12)
 PROTOCOL = Protocol(n_way=4, k_shot=3, n_query=5)
