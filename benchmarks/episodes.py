@@ -92,7 +92,7 @@ def easyfsl(bank: FeatureBank, episodes: int) -> float | None:
     x = bank.tables["frame"].gather(torch.arange(len(bank))).pooled()
     data = FeaturesDataset(bank.label.tolist(), x, bank.class_names)
     # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes
-    with mock.patch.object(torch.utils.data.Sampler, "__init__", lambda self, data_source=None: None):
+    with mock.patch.object(torch.utils.data.Sampler, "__init__", return_value=None):
         sampler = TaskSampler(data, n_way=5, n_shot=5, n_query=15, n_tasks=episodes)
     loader = torch.utils.data.DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
     model = PrototypicalNetworks(torch.nn.Identity())

@@ -203,7 +203,7 @@ class AMFAR(Head):
 
 
 def _as(episodes: Episodes, m: str, dtype: torch.dtype, pool: bool, level: bool) -> Episodes:
-    """The episodes with one modality, in ``dtype``; with ``pool`` averaged over time, with ``level`` then of length one."""
+    """The episodes with one modality, in ``dtype``; ``pool``: averaged over time; ``level``: then of length one."""
 
     def read(stream: Stream) -> Stream:
         x = stream.x.to(episodes.device, dtype)
