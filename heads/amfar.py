@@ -35,8 +35,6 @@ class AMFARSettings(Settings):
 
     teacher: "none" (active), or the modality that always teaches all others (the paper's T-RGB and T-Flow baselines).
     distance: inside a branch: "proto" (squared Euclidean to the class mean), "otam" or "trx".
-    level: scale averaged clips to length one ("proto"; a clip whose steps differ much averages to a short vector, and
-        distances would say more about that than about content).
     weight: lambda, of the distillation terms (not published; 1). temperature: of the distilled posteriors.
     width: of the residual projection that each modality learns; 0 for none. dropout: inside it.
     scale: of the distances, learned for each modality from this start. Distances are in units of their spread over base
@@ -49,7 +47,6 @@ class AMFARSettings(Settings):
     ami: bool = True
     teacher: str = "none"
     distance: str = "proto"
-    level: bool = True
     weight: float = 1.0
     temperature: float = 1.0
     width: int = 64
@@ -139,7 +136,7 @@ class AMFAR(Head):
                 {m: support}, {m: query}, label, torch.arange(len(first), device=base.device)[None]
             )
             there = query.present[..., None] & support.present.any(2)[:, None]
-            distance = -head(_as(task, m, self.unit.dtype, self.pool, self.settings.level))[there]
+            distance = -head(_as(task, m, self.unit.dtype, self.pool))[there]
             if len(distance) > 1 and float(distance.std()) > 0:
                 self.unit[i] = distance.std()
         self.train(training)
@@ -192,8 +189,7 @@ class AMFAR(Head):
 
     def _branch(self, m: str, episodes: Episodes) -> Tensor:
         """One modality's logits [B, Q, N]."""
-        dtype = work_dtype(episodes.query[m].x.dtype, self)
-        alone = _as(episodes, m, dtype, self.pool, self.settings.level)
+        alone = _as(episodes, m, work_dtype(episodes.query[m].x.dtype, self), self.pool)
         alone.support[m], alone.query[m] = self.project[m](alone.support[m]), self.project[m](alone.query[m])
         scale = self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
         return scale * self._heads()[m](alone)
@@ -202,15 +198,14 @@ class AMFAR(Head):
         return {m: head for m, head in self.branch.items() if isinstance(head, Head)}
 
 
-def _as(episodes: Episodes, m: str, dtype: torch.dtype, pool: bool, level: bool) -> Episodes:
-    """The episodes with one modality, in ``dtype``; ``pool``: averaged over time; ``level``: then of length one."""
+def _as(episodes: Episodes, m: str, dtype: torch.dtype, pool: bool) -> Episodes:
+    """The episodes with one modality, in ``dtype``; averaged over time where the distance does not read it."""
 
     def read(stream: Stream) -> Stream:
         x = stream.x.to(episodes.device, dtype)
         if not pool:
             return Stream(x, stream.present, stream.length)
         mean = Stream(x, stream.present, stream.length).pooled()[..., None, :]
-        mean = F.normalize(mean, dim=-1) if level else mean
         return Stream(mean, stream.present, stream.present.to(stream.length.dtype))
 
     support, query = {m: read(episodes.support[m])}, {m: read(episodes.query[m])}
