@@ -202,10 +202,11 @@ class _Trainer:
         )
 
     def _identity(self) -> str:
-        return json.dumps({**asdict(self.recipe), "seed": self.seed}, sort_keys=True)
+        heads = [f"{type(m).__name__} {m.settings}" for m in self.head.modules() if isinstance(m, Head)]
+        return json.dumps({**asdict(self.recipe), "seed": self.seed, "heads": heads, "task": str(self.task)})
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint where there is one of the same recipe and seed."""
+        """Continue from the folder's checkpoint where there is one of the same head, recipe, task and seed."""
         if self.folder is None or not (self.folder / LATEST).is_file():
             return
         tensors, about = load_tensors(self.folder / LATEST)

@@ -113,6 +113,14 @@ def test_an_interrupted_training_continues_step_for_step(cache: Path, tmp_path: 
         assert torch.equal(a, b)
 
 
+def test_a_checkpoint_of_other_settings_is_not_continued(cache: Path, tmp_path: Path) -> None:
+    """The same folder, recipe and seed, another width: trained anew, as in a folder of its own."""
+    run(cache, "protonet", tmp_path / "a", settings={"embed": "5", **SHORT})
+    other = run(cache, "protonet", tmp_path / "a", settings={"embed": "6", **SHORT})
+    alone = run(cache, "protonet", tmp_path / "b", settings={"embed": "6", **SHORT})
+    assert np.array_equal(other.accuracy, alone.accuracy)
+
+
 def test_training_learns_what_can_be_learned(tmp_path: Path) -> None:
     """Classes differ in one feature of sixteen, noise fills the rest: a learned embedding must beat raw features."""
     rng = np.random.default_rng(0)
