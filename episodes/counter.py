@@ -67,20 +67,18 @@ def subset(word: np.ndarray, population: np.ndarray, size: np.ndarray | None = N
     population); M when None. Returns int32 [..., M] without repetition, -1 beyond ``size``.
     The set is uniform; the order inside it is not.
     """
-    slots = word.shape[-1]
-    lowest = (np.asarray(population) - (slots if size is None else size)).astype(np.int32)
-    longest = slots if size is None else int(size.max(initial=0))
-    out = np.full(word.shape, -1, np.int32)
-    for j in range(longest):
-        top = lowest + np.int32(j)
-        drawn = below(word[..., j], (top + 1).astype(np.uint64))
-        if j:
-            taken = (out[..., :j] == drawn[..., None]).any(-1)
-            np.copyto(drawn, top, where=taken)
-        if size is not None:
-            np.copyto(drawn, -1, where=size <= j)
-        out[..., j] = drawn
-    return out
+    lead, slots = word.shape[:-1], word.shape[-1]
+    chosen = np.broadcast_to(slots if size is None else size, lead).reshape(-1)
+    lowest = (np.broadcast_to(population, lead).reshape(-1) - chosen).astype(np.int32)
+    # slots first: every step below runs along contiguous memory over all leading indices
+    top = lowest + np.arange(slots, dtype=np.int32)[:, None]
+    drawn = below(np.ascontiguousarray(word.reshape(len(chosen), slots).T), (top + 1).astype(np.uint64))
+    for j in range(1, slots):
+        taken = (drawn[:j] == drawn[j]).any(0)
+        np.copyto(drawn[j], top[j], where=taken)
+    if size is not None:
+        drawn[np.arange(slots)[:, None] >= chosen] = -1
+    return np.ascontiguousarray(drawn.T).reshape(word.shape)
 
 
 def outside(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
@@ -93,6 +91,21 @@ def outside(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def order(word: np.ndarray) -> np.ndarray:
-    """A random permutation [..., M] from 32-bit words [..., M] (ties, of chance M**2 / 2**33, fall in index order)."""
-    return np.argsort(word, axis=-1, kind="stable")
+def order(word: np.ndarray, last: np.ndarray | None = None) -> np.ndarray:
+    """A random permutation, int64 [..., M], from 32-bit words [..., M]; slots where ``last`` is true go to the end.
+
+    A slot's number is packed below its random bits, so that one sort of plain integers does it: much faster than an
+    argsort. At least 24 random bits a slot remain; ties fall in index order.
+    """
+    slots = word.shape[-1]
+    width = slots.bit_length()
+    whole = np.uint32 if width <= 7 else np.uint64
+    key = word.astype(whole)
+    # the top bit is free for ``last``: 31 random bits in either type, less what a 32-bit key gives to the number
+    key >>= whole(1)
+    key = key & ~whole((1 << width) - 1) if whole is np.uint32 else key << whole(width)
+    key |= np.arange(slots, dtype=whole)
+    if last is not None:
+        key[last] |= whole(1 << 31) if whole is np.uint32 else whole(1 << 63)
+    key.sort(axis=-1)
+    return (key & whole((1 << width) - 1)).astype(np.int64)

@@ -63,7 +63,8 @@ class Sampler:
     def __init__(self, bank: FeatureBank, protocol: Protocol, unlabelled: int = 0) -> None:
         if bank.multi:
             raise UsageError(
-                f"Label set {bank.label_set!r} is multi-hot; use --multi-label, or choose a single-label set."
+                f"Label set {bank.label_set!r} is multi-hot, and this study needs one label a clip; choose a "
+                "single-label set with --label-set."
             )
         self.bank, self.protocol, self.pool = bank, protocol, unlabelled
         label = bank.label.cpu().numpy()
@@ -114,14 +115,13 @@ class Sampler:
         """The given episodes, all of the same way and shot."""
         classes = self._draw_classes(episode, ways)
         support = self._draw_support(episode, classes, shots)
-        query, label = self._draw_query(episode, classes, support)
-        rows = self._rows
+        query, padded = self._draw_query(episode, classes, support)
         first = self._first[classes]
         return EpisodeIndex(
             torch.from_numpy(np.asarray(episode, np.int64)),
             torch.from_numpy(self._class[classes]),
-            torch.from_numpy(rows[first[..., None] + support]),
-            *self._shuffled(episode, rows, first, query, label),
+            torch.from_numpy(self._rows[first[..., None] + support]),
+            *self._shuffled(episode, first, query, padded),
             torch.from_numpy(self._draw_unlabelled(episode)),
         )
 
@@ -139,15 +139,15 @@ class Sampler:
 
     def _draw_query(
         self, episode: np.ndarray, classes: np.ndarray, support: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Positions within each class and labels, [B, N, slots]; -1 is padding."""
+    ) -> tuple[np.ndarray, bool]:
+        """Positions within each class, [B, N, slots]; and whether some may be padding (-1)."""
         ways, shots = support.shape[1:]
         left = self._count[classes] - shots
         slots, share = self._shares(episode, left)
         words = counter.words(self._keys["query"], episode, ways * slots).reshape(len(episode), ways, slots)
-        drawn = counter.outside(counter.subset(words, left, share), support)
-        label = np.broadcast_to(np.arange(ways)[None, :, None], drawn.shape)
-        return drawn, label if share is None else np.where(drawn >= 0, label, -1)
+        drawn = counter.subset(words, left, share)
+        drawn = counter.outside(drawn, support)
+        return drawn, share is not None
 
     def _shares(self, episode: np.ndarray, left: np.ndarray) -> tuple[int, np.ndarray | None]:
         """Query slots a class, and how many of them each class fills, int [B, N]; None where all."""
@@ -161,20 +161,21 @@ class Sampler:
         return self.protocol.n_query, None
 
     def _shuffled(
-        self, episode: np.ndarray, rows: np.ndarray, first: np.ndarray, query: np.ndarray, label: np.ndarray
+        self, episode: np.ndarray, first: np.ndarray, query: np.ndarray, padded: bool
     ) -> tuple[Tensor, Tensor]:
         """Bank rows and labels [B, Q] in random order; padding goes last and is cut where no episode needs it."""
-        batch = len(episode)
-        flat = np.where(query >= 0, rows[first[..., None] + query], -1).reshape(batch, -1)
-        label = label.reshape(batch, -1)
-        words = counter.words(self._keys["order"], episode, flat.shape[1])
-        order = counter.order(np.where(label >= 0, words, np.uint64(1 << 33)))
-        longest = int((label >= 0).sum(1).max(initial=0))
-        order = order[:, :longest]
-        return (
-            torch.from_numpy(np.take_along_axis(flat, order, 1)),
-            torch.from_numpy(np.take_along_axis(label, order, 1)),
-        )
+        batch, ways, slots = query.shape
+        there = query.reshape(batch, -1) >= 0 if padded else None
+        words = counter.words(self._keys["order"], episode, ways * slots)
+        order = counter.order(words, None if there is None else ~there)
+        place = (query + first[..., None]).reshape(batch, -1)
+        row = self._rows[np.take_along_axis(place, order, 1)]
+        label = order // slots
+        if there is not None:
+            there = np.take_along_axis(there, order, 1)
+            longest = int(there.sum(1).max(initial=0))
+            row, label = (np.where(there, x, -1)[:, :longest] for x in (row, label))
+        return torch.from_numpy(row), torch.from_numpy(label)
 
     def _draw_unlabelled(self, episode: np.ndarray) -> np.ndarray:
         words = counter.words(self._keys["unlabelled"], episode, self.protocol.unlabelled)

@@ -97,6 +97,7 @@ class Head(nn.Module):
     sequences: whether the head reads time; others are handed features averaged over time (T = 1), which is faster.
     batchwise: trained on batches of base clips (``batch_loss``) instead of episodes (``loss``).
     inner_products: whether logits depend on features through inner products alone (then ``gram_logits`` exists).
+    light: whether an episode takes tens of microseconds and no gradients: evaluation may then fork processes.
     position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode
         permutes the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
     """
@@ -106,6 +107,7 @@ class Head(nn.Module):
     sequences: ClassVar[bool] = False
     batchwise: bool = False
     inner_products: bool = False
+    light: bool = False
     position_tied: ClassVar[bool] = False
 
     def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:

@@ -65,7 +65,7 @@ class EarlyFusion(Head):
         width = sum(dim for _, dim in inputs.streams.values())
         self.attention = CoAttention(inputs, self.settings.attention) if attention else None
         self.inner = inner(replace(inputs, streams={FUSED: (self.steps, width)}), inner_settings)
-        self.batchwise = inner.batchwise
+        self.batchwise, self.light = inner.batchwise, inner.light
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self.inner(self.fuse(episodes))

@@ -38,6 +38,7 @@ class LinearProbeSettings(Settings):
 
 class LinearProbe(Head):
     settings_class = LinearProbeSettings
+    light = True
     inner_products = True
 
     def __init__(self, inputs: Inputs, settings: LinearProbeSettings | None = None) -> None:

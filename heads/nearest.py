@@ -23,6 +23,7 @@ class NearestSettings(Settings):
 
 class NearestNeighbour(Head):
     settings_class = NearestSettings
+    light = True
 
     def __init__(self, inputs: Inputs, settings: NearestSettings | None = None) -> None:
         super().__init__(inputs, settings)

@@ -41,6 +41,7 @@ class ProtoNetSettings(Settings):
 
 class ProtoNet(Head):
     settings_class = ProtoNetSettings
+    light = True
     recipe = Recipe(decay_every=2000)
 
     def __init__(self, inputs: Inputs, settings: ProtoNetSettings | None = None) -> None:

@@ -33,6 +33,7 @@ class RidgeSettings(Settings):
 
 class Ridge(Head):
     settings_class = RidgeSettings
+    light = True
     inner_products = True
 
     def __init__(self, inputs: Inputs, settings: RidgeSettings | None = None) -> None:

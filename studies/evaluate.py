@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +17,13 @@ from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.base import Head
 from . import statistics
+from .parallel import share
 from .statistics import DrawCounts
 
-R = TypeVar("R")
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
 _BLOCK = 512
+# Forking costs tens of milliseconds; fewer episodes than this are done before it pays.
+_FORK_FROM = 2000
 _CPU_BUDGET = 8 << 20
 _CUDA_BUDGET = 1 << 30
 
@@ -85,43 +85,37 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of ``head`` on episodes first .. first+episodes-1 of the protocol over ``bank``.
 
-    progress: called with the number of episodes just scored. workers: threads that score blocks side by side (one
-    core each; None: as many as torch would use). Results depend on neither the chunk nor the workers.
+    progress: called with the number of episodes just scored. workers: threads or processes that score blocks side by
+    side (one core each; None: as many as torch would use). Results depend on neither the chunk nor the workers.
     Raises TooFew where the bank cannot serve the protocol.
     """
     head.eval()
     started = time.perf_counter()
     sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
-    classes = len(bank.class_names)
-    accuracy = np.zeros(episodes, np.float32)
-    confusion = np.zeros((classes, classes), np.int64)
-    counts = DrawCounts.empty(bank.label.cpu().numpy(), classes)
     chunk = chunk_size(head, bank, protocol)
-    drawn_ways = 0.0
+    label, classes = bank.label.cpu().numpy(), len(bank.class_names)
 
-    def score(block: Block) -> list[tuple[EpisodeIndex, Tensor]]:
-        return [
-            (i, head.score(bank, i, protocol, unlabelled).argmax(-1).cpu())
-            for i in block.chunks(sampler, chunk)
-        ]
+    def work(part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
+        tally = Tally.empty(label, classes)
+        for block in part:
+            index, predicted = block.draw(sampler), []
+            for chunked in chunks(index, chunk):
+                predicted.append(score(chunked).argmax(-1).cpu())
+                tick(len(chunked))
+            tally.add(index, torch.cat(predicted))
+        return tally
 
-    for scored in side_by_side(score, blocks(sampler, first, episodes, chunk), bank.device, workers):
-        for index, predicted in scored:
-            value = _tally(index, predicted, confusion)
-            accuracy[index.episode.numpy() - first] = value
-            clips = torch.cat([index.support.flatten(1), index.query], 1).numpy()
-            counts.add(index.classes.numpy(), clips, value)
-            drawn_ways += index.classes.shape[1] * len(index)
-            if progress:
-                progress(len(index))
-    seconds = time.perf_counter() - started
+    score = head.scorer(bank, protocol, episodes, unlabelled)
+    cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
+    forked = head.light and bank.device.type == "cpu" and episodes >= _FORK_FROM
+    total = Tally.sum(share(work, list(blocks(sampler, first, episodes, chunk)), cores, forked, progress))
     return Evaluation(
-        accuracy,
-        confusion,
+        total.accuracies(first, episodes),
+        total.confusion,
         bank.class_names,
-        counts,
-        drawn_ways / episodes,
-        seconds,
+        total.counts,
+        total.ways / episodes,
+        time.perf_counter() - started,
         chunk,
         sampler.excluded,
         is_balanced(protocol),
@@ -143,11 +137,14 @@ class Block:
     ways: int
     shots: int
 
-    def chunks(self, sampler: AnySampler, size: int) -> Iterator[EpisodeIndex]:
-        """The drawn block, ``size`` episodes at a time."""
-        drawn = sampler.draw(self.episode, self.ways, self.shots)
-        for start in range(0, len(drawn), size):
-            yield drawn[start : start + size]
+    def draw(self, sampler: AnySampler) -> EpisodeIndex:
+        return sampler.draw(self.episode, self.ways, self.shots)
+
+
+def chunks(index: EpisodeIndex, size: int) -> Iterator[EpisodeIndex]:
+    """Drawn episodes, ``size`` at a time."""
+    for start in range(0, len(index), size):
+        yield index[start : start + size]
 
 
 def blocks(sampler: AnySampler, first: int, count: int, chunk: int) -> Iterator[Block]:
@@ -161,32 +158,6 @@ def blocks(sampler: AnySampler, first: int, count: int, chunk: int) -> Iterator[
             yield Block(same[start : start + size], int(way), int(shot))
 
 
-def side_by_side(
-    work: Callable[[Block], R], items: Iterable[Block], device: torch.device, workers: int | None = None
-) -> Iterator[R]:
-    """``work`` over the items, results in order; on the CPU in threads of one core each.
-
-    Operations of a few hundred microseconds gain nothing from splitting over cores and lose much when a core is
-    busy elsewhere; whole blocks a core do not wait for each other. A bounded window keeps memory bounded.
-    """
-    count = workers or (torch.get_num_threads() if device.type == "cpu" else 1)
-    if count == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 def chunk_size(head: Head, bank: FeatureBank, protocol: Protocol) -> int:
     """Episodes scored at once, so that what the head touches fits the cache (CPU) or a share of memory (CUDA)."""
     ways = bounds(protocol.n_way)[1] or len(bank.class_names)
@@ -197,17 +168,56 @@ def chunk_size(head: Head, bank: FeatureBank, protocol: Protocol) -> int:
     return int(np.clip(budget // cost, 1, 1024 if bank.device.type == "cpu" else 8192))
 
 
-def _tally(index: EpisodeIndex, predicted: Tensor, confusion: np.ndarray) -> np.ndarray:
-    """Each episode's accuracy [B]; adds the queries to the confusion matrix."""
-    label = index.query_label
-    there = label >= 0
-    right = ((predicted == label) & there).sum(1).numpy()
-    value = (right / np.maximum(there.sum(1).numpy(), 1)).astype(np.float32)
-    true_class = torch.gather(index.classes, 1, label.clamp(min=0))
-    said_class = torch.gather(index.classes, 1, predicted)
-    pair = (true_class * len(confusion) + said_class)[there].numpy()
-    confusion += np.bincount(pair, minlength=confusion.size).reshape(confusion.shape)
-    return value
+@dataclass
+class Tally:
+    """What a worker found in its episodes, as sums that merge.
+
+    episode, accuracy: one array a block. confusion: int64 [C, C]. ways: classes drawn, summed over episodes.
+    """
+
+    confusion: np.ndarray
+    counts: DrawCounts
+    episode: list[np.ndarray] = field(default_factory=list)
+    accuracy: list[np.ndarray] = field(default_factory=list)
+    ways: float = 0.0
+
+    @classmethod
+    def empty(cls, clip_class: np.ndarray, classes: int) -> Tally:
+        return cls(np.zeros((classes, classes), np.int64), DrawCounts.empty(clip_class, classes))
+
+    @classmethod
+    def sum(cls, parts: Sequence[Tally]) -> Tally:
+        """The first part with the others added to it."""
+        total = parts[0]
+        for part in parts[1:]:
+            total.confusion += part.confusion
+            total.counts.merge(part.counts)
+            total.episode += part.episode
+            total.accuracy += part.accuracy
+            total.ways += part.ways
+        return total
+
+    def add(self, index: EpisodeIndex, predicted: Tensor) -> None:
+        """Count the predictions [B, Q] of drawn episodes."""
+        label, said, classes = index.query_label.numpy(), predicted.numpy(), index.classes.numpy()
+        there = label >= 0
+        value = ((said == label).sum(1) / np.maximum(there.sum(1), 1)).astype(np.float32)
+        size = len(self.confusion)
+        true_class = np.take_along_axis(classes, np.maximum(label, 0), 1)
+        pair = true_class * size + np.take_along_axis(classes, said, 1)
+        pair = pair.ravel() if there.all() else pair[there]
+        self.confusion += np.bincount(pair, minlength=size * size).reshape(size, size)
+        clips = np.concatenate([index.support.flatten(1).numpy(), index.query.numpy()], 1)
+        self.counts.add(classes, clips, value)
+        self.episode.append(index.episode.numpy())
+        self.accuracy.append(value)
+        self.ways += classes.size
+
+    def accuracies(self, first: int, episodes: int) -> np.ndarray:
+        """float32 [E] in the order of episode numbers."""
+        out = np.zeros(episodes, np.float32)
+        out[np.concatenate(self.episode) - first] = np.concatenate(self.accuracy)
+        return out
 
 
 def _number(value: float) -> float | None:

@@ -15,7 +15,7 @@ from ..episodes.binary import BinarySampler
 from ..episodes.protocol import Protocol
 from ..heads.base import Head
 from . import statistics
-from .evaluate import blocks, chunk_size
+from .evaluate import blocks, chunk_size, chunks
 
 
 @dataclass
@@ -71,7 +71,7 @@ def evaluate_multi_label(
     hits = np.zeros((episodes, ways, 3))
     label_sum, label_times = np.zeros(len(bank.class_names)), np.zeros(len(bank.class_names))
     tasks = blocks(sampler, 0, episodes * ways, chunk)
-    for index in itertools.chain.from_iterable(block.chunks(sampler, chunk) for block in tasks):
+    for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
         logits = head.score(bank, index, protocol)
         score = (logits[..., 1] - logits[..., 0]).float().cpu().numpy()
         truth = index.query_label.numpy().astype(bool)

@@ -21,7 +21,7 @@ from ..episodes.gather import materialise
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
 from ..heads.base import Head
-from .evaluate import blocks, chunk_size
+from .evaluate import blocks, chunk_size, chunks
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def reliability(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int
     sampler = sampler_for(bank, protocol)
     chunk = chunk_size(head, bank, protocol)
     tasks = blocks(sampler, 0, episodes, chunk)
-    for index in itertools.chain.from_iterable(block.chunks(sampler, chunk) for block in tasks):
+    for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
         batch = materialise(bank, index, protocol)
         logits = branch_logits(head, batch)
         real = batch.query_label >= 0

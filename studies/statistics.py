@@ -47,6 +47,13 @@ class DrawCounts:
         self.class_times += np.bincount(classes.ravel(), minlength=c)
         self.class_value += np.bincount(classes.ravel(), np.repeat(value, classes.shape[1]), minlength=c)
 
+    def merge(self, other: DrawCounts) -> None:
+        """Add the sums of other episodes over the same clips."""
+        self.clip_times += other.clip_times
+        self.clip_value += other.clip_value
+        self.class_times += other.class_times
+        self.class_value += other.class_value
+
 
 def draw_interval(values: np.ndarray, confidence: float = 0.95) -> float:
     """Half width of the normal interval over episode draws: z sd / sqrt(E). NaN for fewer than two episodes."""

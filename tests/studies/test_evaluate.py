@@ -16,7 +16,9 @@ from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
+from fsmm.heads import gram
 from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.gram import gram_of
 from fsmm.studies import evaluate as module
 from fsmm.studies.evaluate import evaluate
 
@@ -166,3 +168,22 @@ def test_intervals_over_clips_and_classes_are_given_for_balanced_episodes_alone(
     assert found["ci95_clips"] is None
     assert found["ci95_classes"] is None
     assert plain["ci95_clips"] is not None
+
+
+@pytest.mark.parametrize("method", ["protonet", "nearest", "ridge", "linear-probe"])
+def test_processes_and_the_gram_path_change_nothing(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small split of whole clips takes the Gram path; one made too small for it reads the features."""
+    bank = FeatureBank.load(synthetic_cache(tmp_path, absent=0.0, noise=2.0), ["frame"]).pooled()
+    head, protocol = build_head(method, inputs_of(bank)), Protocol(n_query=5, k_shot=2)
+    assert gram_of(bank, protocol, 2400) is not None
+    alone = evaluate(head, bank, protocol, 2400, workers=1)
+    forked = evaluate(head, bank, protocol, 2400, workers=3)
+    monkeypatch.setattr(gram, "MAX_CLIPS", 0)
+    direct = evaluate(head, bank, protocol, 2400, workers=1)
+    assert np.array_equal(alone.accuracy, forked.accuracy)
+    assert np.array_equal(alone.confusion, forked.confusion)
+    assert forked.summary()["ci95_clips"] == pytest.approx(alone.summary()["ci95_clips"], rel=1e-9)
+    # a tie that rounding decides may fall the other way
+    assert (alone.accuracy != direct.accuracy).mean() < 0.002

@@ -1,0 +1,151 @@
+"""Share work over cores: threads, or forked processes where an item's operations are too small for threads.
+
+Operations of a few hundred microseconds gain nothing from splitting over cores and lose much when a core is busy
+elsewhere; whole items a worker do not wait for each other. Threads still meet at the interpreter's lock between
+operations; a forked process does not, and shares the features without a copy.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import FsmmError
+
+Item = TypeVar("Item")
+R = TypeVar("R")
+Tick = Callable[[int], None]
+_POLL = 0.1  # seconds between reports of progress
+
+
+class _Stopped(Exception):
+    """Raised inside a thread whose results nobody waits for any more."""
+
+
+def share(
+    work: Callable[[Sequence[Item], Tick], R],
+    items: Sequence[Item],
+    workers: int,
+    forked: bool = False,
+    progress: Tick | None = None,
+) -> list[R]:
+    """``work(part, tick)`` of each worker's part of the items (every ``workers``-th one), results in worker order.
+
+    work calls tick(n) when n more units are done. progress: called in this thread with the units since its last call.
+    forked: in forked processes (what work changes stays there) where the platform has them; threads otherwise.
+    Raises what a worker raised; FsmmError where a process died.
+    """
+    workers = max(1, min(workers, len(items)))
+    parts = [items[i::workers] for i in range(workers)]
+    if workers == 1:
+        return [work(parts[0], progress or (lambda n: None))]
+    run = _in_processes if forked and sys.platform == "linux" else _in_threads
+    return run(work, parts, progress)
+
+
+def _in_threads(
+    work: Callable[[Sequence[Item], Tick], R], parts: list[Sequence[Item]], progress: Tick | None
+) -> list[R]:
+    done, reported, stop = [0] * len(parts), 0, threading.Event()
+
+    def one(number: int) -> R:
+        def tick(n: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            done[number] += n
+
+        return work(parts[number], tick)
+
+    with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(one, i) for i in range(len(parts))]
+        try:
+            waiting = True
+            while waiting:
+                waiting = bool(wait(futures, _POLL, "FIRST_EXCEPTION").not_done)
+                failed = any(f.done() and f.exception() for f in futures)
+                if progress and sum(done) > reported:
+                    progress(sum(done) - reported)
+                    reported = sum(done)
+                if failed:
+                    break
+        finally:
+            stop.set()
+        errors = [e for f in futures if f.done() and (e := f.exception()) and not isinstance(e, _Stopped)]
+        if errors:
+            raise errors[0]
+        return [f.result() for f in futures]
+
+
+def _in_processes(
+    work: Callable[[Sequence[Item], Tick], R], parts: list[Sequence[Item]], progress: Tick | None
+) -> list[R]:
+    context = multiprocessing.get_context("fork")
+    done = context.Array("q", len(parts))
+    processes, ends = [], []
+    for number, part in enumerate(parts):
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(work, part, done, number, send), daemon=True)
+        process.start()
+        send.close()
+        processes.append(process)
+        ends.append(receive)
+    try:
+        return _collect(ends, done, progress)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _child(
+    work: Callable[[Sequence[Item], Tick], R], part: Sequence[Item], done: Any, number: int, send: Connection
+) -> None:
+    # Ctrl-C is the parent's to handle: it ends its children.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+    def tick(n: int) -> None:
+        done[number] += n
+
+    try:
+        send.send((True, work(part, tick)))
+    except Exception as error:  # whatever it is, the parent raises it
+        send.send((False, error))
+
+
+def _collect(ends: list[Connection], done: Any, progress: Tick | None) -> list[Any]:
+    """Results in order, progress meanwhile."""
+    waiting, found = dict(enumerate(ends)), {}
+    reported = 0
+    while waiting:
+        connection.wait(list(waiting.values()), _POLL)
+        for number, end in list(waiting.items()):
+            if end.poll():
+                found[number] = _received(end)
+                del waiting[number]
+        if progress and sum(done) > reported:
+            progress(sum(done) - reported)
+            reported = sum(done)
+    return [found[number] for number in range(len(ends))]
+
+
+def _received(end: Connection) -> Any:
+    try:
+        fine, value = end.recv()
+    except EOFError:
+        raise FsmmError(
+            "A worker process died before it was done, perhaps for want of memory; set OMP_NUM_THREADS=1 to work in "
+            "one process."
+        ) from None
+    if not fine:
+        raise value
+    return value
