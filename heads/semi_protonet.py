@@ -1,8 +1,9 @@
 """Soft k-means ProtoNet: Meta-Learning for Semi-Supervised Few-Shot Classification (Ren et al., ICLR 2018).
 
 Prototypes start as class means; unlabelled clips are assigned to them softly by distance and pull them along
-(equation 3 of the paper). Without unlabelled clips it is ProtoNet. Inductive in its queries: they never move a
-prototype.
+(equation 3 of the paper). Clips far from a class beside the other unlabelled clips are masked out of it (equations 6 to
+8), because most unlabelled clips may belong to no class of the episode. Without unlabelled clips it is ProtoNet.
+Inductive in its queries: they never move a prototype.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ from .parts import class_means, neutral, single, squared_distances
 @dataclass(frozen=True)
 class SemiProtoNetSettings(Settings):
     """rounds: refinements. temperature: divides squared distances in the soft assignment; features of length one
-    lie within a squared distance of four, so the paper's 1 would assign almost evenly."""
+    lie within a squared distance of four, so the paper's 1 would assign almost evenly.
+    mask: leave out distractors by sigmoid(slope * (threshold - d)), d being a clip's distance to the class over the mean
+    of all unlabelled clips' (the paper predicts threshold and slope by a trained network; here they are constants)."""
 
     rounds: int = 1
     temperature: float = 0.1
+    mask: bool = True
+    threshold: float = 0.5
+    slope: float = 30.0
 
 
 class SemiProtoNet(Head):
@@ -45,10 +51,18 @@ class SemiProtoNet(Head):
         supported = prototype * shots[..., None]
         refined = prototype
         for _ in range(self.settings.rounds):
-            distance = squared_distances(extra, refined).masked_fill(~known[:, None], float("inf"))
-            weight = torch.softmax(-distance / self.settings.temperature, -1).nan_to_num()
-            weight = weight * present[..., None].to(weight.dtype)
+            distance = squared_distances(extra, refined)
+            heat = (-distance / self.settings.temperature).masked_fill(~known[:, None], float("-inf"))
+            weight = torch.softmax(heat, -1).nan_to_num() * present[..., None].to(distance.dtype)
+            if self.settings.mask:
+                weight = weight * self._mask(distance, present)
             total = supported + weight.transpose(1, 2) @ extra
             count = shots + weight.sum(1)
             refined = torch.where(known[..., None], total / count.clamp(min=1e-9)[..., None], prototype)
         return refined
+
+    def _mask(self, distance: Tensor, present: Tensor) -> Tensor:
+        """How much each unlabelled clip may belong to each class, in 0..1, of distances [B, U, N]."""
+        there = present[..., None].to(distance.dtype)
+        mean = (distance * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+        return torch.sigmoid(self.settings.slope * (self.settings.threshold - distance / mean.clamp(min=1e-9)))
