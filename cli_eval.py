@@ -44,6 +44,9 @@ def episode_eval(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to evaluate.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
     train_seed: Annotated[Optional[int], typer.Option(help="Seed of training (default: --seed).")] = None,
+    train_seeds: Annotated[
+        Optional[int], typer.Option(help="Train this many times, seed by seed; prints the spread.")
+    ] = None,
     split: Annotated[str, typer.Option(help="base, val, novel or all classes.")] = "novel",
     label_set: Annotated[Optional[str], typer.Option(help="Label set (else the dataset's default).")] = None,
     class_split: Annotated[str, typer.Option(help="Which of the named class splits.")] = "default",
@@ -93,7 +96,7 @@ def episode_eval(
     find(method)  # an unknown name is refused before anything heavy is imported
     from .episodes.protocol import Missing, Protocol, parse_range
     from .studies.episode_eval import missing_sweep as run_sweep
-    from .studies.episode_eval import run_spec
+    from .studies.episode_eval import run_spec, seed_spread, spread_of
     from .studies.spec import RunSpec
 
     protocol = Protocol(
@@ -128,13 +131,19 @@ def episode_eval(
         dtype,
         seed if train_seed is None else train_seed,
     )
+    if missing_sweep is not None and train_seeds is not None:
+        raise UsageError("--missing-sweep and --train-seeds cannot be combined; run one after the other.")
     with bars() as progress:
-        if missing_sweep is not None:
+        if train_seeds is not None:
+            runs = seed_spread(spec, train_seeds, dataset, cache, episodes, device, out, retrain, progress)
+        elif missing_sweep is not None:
             runs = run_sweep(spec, missing_sweep, dataset, cache, episodes, device, out, retrain, progress)
         else:
             runs = [run_spec(spec, dataset, cache, episodes, device, out, retrain, reliability, progress)]
     found = [run.metrics for run in runs]
-    if json:
+    if train_seeds is not None:
+        (console.print_json if json else show_seeds)(spread_of(runs))
+    elif json:
         console.print_json(found[0] if missing_sweep is None else found)
     elif missing_sweep is None:
         show(found[0])
@@ -256,6 +265,18 @@ def show_sweep(what: str, found: list[dict[str, Any]]) -> None:
         for m in found
     ]
     console.print_table(f"{found[0]['method']}: missing {what}", ("rate", "accuracy", "± (draws)"), rows)
+
+
+def show_seeds(found: Mapping[str, Any]) -> None:
+    """Accuracy of each training seed, and their spread."""
+    rows = [
+        (f"seed {seed}", f"{100 * accuracy:.2f} %", _percent(interval))
+        for seed, accuracy, interval in zip(found["seeds"], found["accuracy"], found["ci95_draws"])
+    ]
+    spread = f"{100 * found['sd_over_seeds']:.2f} %"
+    rows.append(("mean, standard deviation over seeds", f"{100 * found['mean']:.2f} %", spread))
+    title = f"{found['method']}: the same episodes, another training each"
+    console.print_table(title, ("", "accuracy", "± (draws) / sd"), rows)
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from .parts import class_means, neutral, single, squared_distances
 class SemiProtoNetSettings(Settings):
     """rounds: refinements. temperature: divides squared distances in the soft assignment; features of length one
     lie within a squared distance of four, so the paper's 1 would assign almost evenly.
-    mask: leave out distractors by sigmoid(slope * (threshold - d)), d being a clip's distance to the class over the mean
-    of all unlabelled clips' (the paper predicts threshold and slope by a trained network; here they are constants)."""
+    mask: leave out distractors by sigmoid(slope * (threshold - d)), where d is a clip's distance to the class over the
+    mean of all unlabelled clips' (the paper predicts threshold and slope by a trained network; here: constants)."""
 
     rounds: int = 1
     temperature: float = 0.1
@@ -65,4 +65,6 @@ class SemiProtoNet(Head):
         """How much each unlabelled clip may belong to each class, in 0..1, of distances [B, U, N]."""
         there = present[..., None].to(distance.dtype)
         mean = (distance * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
-        return torch.sigmoid(self.settings.slope * (self.settings.threshold - distance / mean.clamp(min=1e-9)))
+        return torch.sigmoid(
+            self.settings.slope * (self.settings.threshold - distance / mean.clamp(min=1e-9))
+        )

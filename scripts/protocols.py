@@ -1,7 +1,7 @@
 """The table of protocols in docs/results.md: every protocol through the command line, one Markdown row each.
 
-    python scripts/protocols.py --dataset demo --cache CACHE
-    python scripts/protocols.py --dataset ave28 --cache CACHE
+python scripts/protocols.py --dataset demo --cache CACHE
+python scripts/protocols.py --dataset ave28 --cache CACHE
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ COMMON: tuple[tuple[str, str], ...] = (
     ("transductive, Dirichlet queries", "--method ptmap --dirichlet 1"),
     ("Dirichlet queries", "--method protonet --dirichlet 1"),
     ("{a} missing in half of the queries", "--method protonet --missing {a}=0.5@query"),
-    ("{a} missing in half of all clips, training too", "--method common-space --missing {a}=0.5 --train-missing {a}=0.5"),
+    (
+        "{a} missing in half of all clips, training too",
+        "--method common-space --missing {a}=0.5 --train-missing {a}=0.5",
+    ),
     ("common space", "--method common-space"),
     ("supports {a}, queries {b}", "--method common-space --support-modalities {a} --query-modalities {b}"),
     ("supports {b}, queries {a}", "--method common-space --support-modalities {b} --query-modalities {a}"),
@@ -68,7 +71,9 @@ def main() -> None:
     for number, (title, text) in enumerate((*COMMON, *OWN[given.dataset])):
         names = {key: facts[key] for key in ("a", "b")}
         chosen = text.format(**names)
-        found = run(given, [*facts["base"], *chosen.split()], facts["all"], given.out / given.dataset / str(number))
+        found = run(
+            given, [*facts["base"], *chosen.split()], facts["all"], given.out / given.dataset / str(number)
+        )
         print(f"| {title.format(**names)} | `{chosen}` | {result(found)} |", flush=True)
 
 

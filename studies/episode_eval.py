@@ -25,7 +25,7 @@ from .multi_label import MultiLabelEvaluation
 from .reliability import reliability
 from .spec import RunSpec
 from .store import digest, save_run
-from .train import Training, load_tensors, save_tensors, train
+from .train import Training, load_tensors, save_tensors, train, write_json
 
 CHECKPOINT = "head.safetensors"
 SWEEP_RATES = tuple(i / 10 for i in range(11))
@@ -138,6 +138,53 @@ def missing_sweep(
     ]
 
 
+def seed_spread(
+    spec: RunSpec,
+    seeds: int,
+    dataset: str | None = None,
+    cache: Path | str | None = None,
+    episodes: int = 10_000,
+    device: str = "auto",
+    out: Path | str | None = None,
+    retrain: bool = False,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """The head trained under ``seeds`` training seeds from the spec's on, each measured on the same episodes.
+
+    Each seed's run lies in a folder of its own below the run's; ``seeds.json`` there holds ``spread_of`` them.
+    Raises UsageError for fewer than two seeds, and for a method that has nothing to train.
+    """
+    if seeds < 2:
+        raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")
+    banks = Banks(spec, cache, dataset, pick_device(device))
+    spec = replace(spec, protocol=replace(spec.protocol, label_set=banks.test.label_set))
+    _check_modalities(spec, banks.test)
+    folder = _folder(spec, banks, out)
+    runs = []
+    for seed in range(spec.train_seed, spec.train_seed + seeds):
+        step, place = replace(spec, train_seed=seed), folder / f"seed-{seed}"
+        job = _Job(step, banks, place, *ready_head(step, banks, place, retrain, progress))
+        if not any(p.requires_grad for p in job.head.parameters()):
+            raise UsageError(f"Method {spec.method!r} has nothing to train, so seeds have no spread.")
+        runs.append(_finish(job, step, place, episodes, False, progress))
+    write_json(folder / "seeds.json", spread_of(runs))
+    return runs
+
+
+def spread_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Mean accuracy over training seeds, their standard deviation (n - 1), and each seed's accuracy."""
+    values = np.array([run.mean for run in runs])
+    return {
+        "method": runs[0].metrics["method"],
+        "seeds": [run.metrics["train_seed"] for run in runs],
+        "accuracy": values.tolist(),
+        "mean": float(values.mean()),
+        "sd_over_seeds": float(values.std(ddof=1)),
+        "ci95_draws": [run.metrics["ci95"] for run in runs],
+        "runs": [str(run.out) for run in runs],
+    }
+
+
 @dataclass
 class _Job:
     """A run that is ready to be measured."""
@@ -162,8 +209,12 @@ def _begin(
     banks = Banks(spec, cache, dataset, pick_device(device))
     spec = replace(spec, protocol=replace(spec.protocol, label_set=banks.test.label_set))
     _check_modalities(spec, banks.test)
-    folder = Path(out) if out is not None else banks.folder / "runs" / f"{spec.method}-{spec.digest()}"
+    folder = _folder(spec, banks, out)
     return _Job(spec, banks, folder, *ready_head(spec, banks, folder, retrain, progress))
+
+
+def _folder(spec: RunSpec, banks: Banks, out: Path | str | None) -> Path:
+    return Path(out) if out is not None else banks.folder / "runs" / f"{spec.method}-{spec.digest()}"
 
 
 def _steps(spec: RunSpec, sweep: str, bank: FeatureBank) -> list[tuple[float, RunSpec]]:

@@ -20,10 +20,10 @@ from fsmm.errors import FsmmError, UsageError
 from fsmm.heads.base import Recipe
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.studies.compare import compare, holm, paired
-from fsmm.studies.episode_eval import episode_eval, missing_sweep
+from fsmm.studies.episode_eval import episode_eval, missing_sweep, seed_spread
 from fsmm.studies.multi_label import average_precision, f1
 from fsmm.studies.spec import RunSpec
-from fsmm.studies.train import train
+from fsmm.studies.train import load_tensors, train
 from fsmm.studies.zero_shot import harmonic_mean
 
 SHORT = {
@@ -276,6 +276,28 @@ def test_a_sweep_over_missing_rates_trains_once_and_ends_where_absence_does(
     assert [r.metrics["protocol"]["missing"][0]["rate"] for r in runs] == [i / 10 for i in range(11)]
     complete = run(cache, "protonet", tmp_path / "c")
     assert np.array_equal(runs[0].accuracy, complete.accuracy)
+
+
+def test_seeds_of_training_are_a_spread_of_their_own(cache: Path, tmp_path: Path) -> None:
+    brief = {"train.steps": "4", "train.evaluate_every": "2", "train.evaluate_episodes": "10"}
+    spec = RunSpec("relation", Protocol(n_query=4), fusion="ec", settings=brief)
+    runs = seed_spread(spec, 3, "toy", cache, 60, out=tmp_path / "s")
+    stored = json.loads((tmp_path / "s" / "seeds.json").read_text())
+    means = [r.accuracy.mean(dtype=np.float64) for r in runs]
+    assert stored["seeds"] == [0, 1, 2]
+    assert stored["sd_over_seeds"] == pytest.approx(np.std(means, ddof=1))
+    first, again = (torch.cat([*load_weights(tmp_path / "s" / n)]) for n in ("seed-0", "seed-1"))
+    assert not torch.equal(first, again)
+    alone = run(cache, "relation", tmp_path / "alone", fusion="ec", settings=brief, train_seed=2, episodes=60)
+    assert np.array_equal(alone.accuracy, runs[2].accuracy)
+    for other, seeds, sentence in (("protonet", 2, "nothing to train"), ("relation", 1, "at least 2")):
+        plain = replace(spec, method=other, settings={})
+        with pytest.raises(UsageError, match=sentence):
+            seed_spread(plain, seeds, "toy", cache, 20, out=tmp_path / other)
+
+
+def load_weights(folder: Path) -> list[torch.Tensor]:
+    return [t.flatten().float() for t in load_tensors(folder / "head.safetensors")[0].values()]
 
 
 def test_runs_on_the_same_episodes_are_paired_and_others_refused(cache: Path, tmp_path: Path) -> None:
