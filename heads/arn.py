@@ -45,6 +45,7 @@ class ARN(Head):
     settings_class = ARNSettings
     recipe = Recipe(steps=200, tasks=4, query=5, clip_norm=1.0, evaluate_episodes=200, patience=4, mix=0.5)
     sequences = True
+    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: ARNSettings | None = None) -> None:
         super().__init__(inputs, settings)

@@ -17,6 +17,7 @@ from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .gram import gram_of
+from .pairs import pair_matrix, pair_scorer, pays
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Head(nn.Module):
     sequences: whether the head reads time; others are handed features averaged over time (T = 1), which is faster.
     batchwise: trained on batches of base clips (``batch_loss``) instead of episodes (``loss``).
     inner_products: whether logits depend on features through inner products alone (then ``gram_logits`` exists).
+    pairwise: whether a one-shot logit depends on the query and the class's support alone, and on no word; pools_shots:
+        whether ``pool_shots`` then makes logits of several supports a class.
     light: whether an episode takes tens of microseconds and no gradients: evaluation may then fork processes.
     position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode
         permutes the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
@@ -107,6 +110,8 @@ class Head(nn.Module):
     sequences: ClassVar[bool] = False
     batchwise: bool = False
     inner_products: bool = False
+    pairwise: ClassVar[bool] = False
+    pools_shots: ClassVar[bool] = False
     light: bool = False
     position_tied: ClassVar[bool] = False
 
@@ -154,13 +159,19 @@ class Head(nn.Module):
     ) -> Callable[[EpisodeIndex], Tensor]:
         """A function from drawn episodes to logits, prepared for scoring ``episodes`` of them over this bank."""
         gram = gram_of(bank, protocol, episodes) if self.inner_products else None
-        if gram is None:
-            return lambda index: self.score(bank, index, protocol, unlabelled)
-        return lambda index: self.gram_logits(gram, index)
+        if gram is not None:
+            return lambda index: self.gram_logits(gram, index)
+        if pays(self, bank, protocol, episodes):
+            return pair_scorer(self, pair_matrix(self, bank))
+        return lambda index: self.score(bank, index, protocol, unlabelled)
 
     def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
         """Logits [B, Q, N] from inner products [n, n] of all clips, for heads with ``inner_products``."""
         raise TypeError(f"{type(self).__name__} needs features, not inner products")
+
+    def pool_shots(self, pair: Tensor) -> Tensor:
+        """Logits [B, Q, N] from one-shot logits [B, Q, N, K], for heads with ``pools_shots``."""
+        raise TypeError(f"{type(self).__name__} does not score supports one by one")
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         """Bytes one episode needs beside its features (pair tensors and the like); sizes the evaluation's chunks."""

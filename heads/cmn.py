@@ -39,6 +39,7 @@ class CMN(Head):
     settings_class = CMNSettings
     recipe = Recipe(steps=400, rate=1e-4, evaluate_episodes=200, mix=0.5)
     sequences = True
+    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: CMNSettings | None = None) -> None:
         super().__init__(inputs, settings)

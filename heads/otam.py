@@ -40,7 +40,9 @@ class OTAM(Head):
     settings_class = OTAMSettings
     recipe = Recipe(steps=400, query=5, optimiser="sgd", rate=1e-3, momentum=0.9, weight_decay=5e-4)
     sequences = True
-    inner_products = True
+    pairwise = True
+    pools_shots = True
+    light = True
 
     def __init__(self, inputs: Inputs, settings: OTAMSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -113,6 +115,10 @@ class OTAM(Head):
         mean = torch.einsum("bqnk,bnk->bqn", distance.unflatten(-1, (ways, -1)), there)
         mean = mean / there.sum(2).clamp(min=1)[:, None]
         return neutral(-mean, query.present, support.present.any(2))
+
+    def pool_shots(self, pair: Tensor) -> Tensor:
+        """A class's distance is the mean over its supports."""
+        return pair.mean(-1)
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         """The distance matrices, their transposed copy and the working columns."""

@@ -43,6 +43,7 @@ class STRM(Head):
         steps=120, tasks=4, query=5, rate=1e-4, evaluate_every=30, evaluate_episodes=100, patience=3, mix=0.5
     )
     sequences = True
+    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: STRMSettings | None = None) -> None:
         super().__init__(inputs, settings)

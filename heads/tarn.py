@@ -59,6 +59,8 @@ class TARN(Head):
         mix=0.5,
     )
     sequences = True
+    pairwise = True
+    pools_shots = True
     word_map: Tensor
     word_offset: Tensor
 
@@ -192,6 +194,10 @@ class TARN(Head):
         # The square root's slope at zero is infinite: padding and identical segments stay finite with the clamp.
         apart = (q - aligned).square().sum(-1).clamp(min=1e-16).sqrt()
         return torch.stack([F.cosine_similarity(q, aligned, dim=-1), apart], -1)
+
+    def pool_shots(self, pair: Tensor) -> Tensor:
+        """Log-odds of the mean relation score over a class's supports."""
+        return torch.logit(pair.sigmoid().mean(-1), eps=1e-6)
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         steps = self.inputs.one()[1]
