@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import episodes, extract, heads_temporal
+from . import episodes, extract, heads, heads_temporal
 from .table import Row, print_rows
 
 
@@ -13,6 +13,7 @@ def main() -> None:
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians; ratios matter, not the figures."
     )
     print_rows("Episodes: 5-way 5-shot 15-query, D = 512, 20 classes x 600 clips", episodes.run())
+    print_rows("Heads: 5-way 5-shot 15-query, D = 512, 20 classes x 60 clips", heads.run())
     print_rows("Temporal heads: 5-way 5-shot, 5 queries a class, T = 8, D = 512", heads_temporal.run())
     rows = [Row(f"{r['stage']} {r['note']}".strip(), r["clips_per_second"], "clips/s") for r in extract.run()]
     print_rows("Extraction of demo clips", rows)

@@ -42,6 +42,7 @@ class FEATSettings(Settings):
 
 class FEAT(Head):
     settings_class = FEATSettings
+    light = True
     recipe = Recipe(steps=600, optimiser="sgd", rate=2e-3, weight_decay=5e-4, decay_every=200, mix=0.5)
 
     def __init__(self, inputs: Inputs, settings: FEATSettings | None = None) -> None:

@@ -55,6 +55,7 @@ class FullContextSettings(MatchingSettings):
 
 class Matching(Head):
     settings_class = MatchingSettings
+    light = True
 
     def __init__(self, inputs: Inputs, settings: MatchingSettings | None = None) -> None:
         super().__init__(inputs, settings)

@@ -116,6 +116,7 @@ class CentredHead(Head):
     base classes' mean first. The mean is found by ``fit_base`` (zero until then).
     """
 
+    light = True
     mean: Tensor
 
     def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:

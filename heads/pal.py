@@ -35,6 +35,7 @@ class PALSettings(Settings):
 
 class PAL(Head):
     settings_class = PALSettings
+    light = True
     recipe = Recipe(steps=600, optimiser="sgd", rate=1e-2, momentum=0.9, mix=0.5)
 
     def __init__(self, inputs: Inputs, settings: PALSettings | None = None) -> None:

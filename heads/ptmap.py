@@ -43,6 +43,7 @@ class PTMAPSettings(Settings):
 
 class PTMAP(Head):
     settings_class = PTMAPSettings
+    light = True
 
     def __init__(self, inputs: Inputs, settings: PTMAPSettings | None = None) -> None:
         super().__init__(inputs, settings)

@@ -44,6 +44,7 @@ class RelationSettings(Settings):
 
 class Relation(Head):
     settings_class = RelationSettings
+    light = True
     recipe = Recipe(steps=600, rate=1e-3, clip_norm=0.5, mix=0.5)
 
     def __init__(self, inputs: Inputs, settings: RelationSettings | None = None) -> None:

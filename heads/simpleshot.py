@@ -25,7 +25,6 @@ class SimpleShotSettings(Settings):
 
 class SimpleShot(CentredHead):
     settings_class = SimpleShotSettings
-    light = True
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits: minus the squared distance (the order of the paper's Euclidean distance)."""

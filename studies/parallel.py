@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing import connection
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 R = TypeVar("R")
 Tick = Callable[[int], None]
 _POLL = 0.1  # seconds between reports of progress
+_PATIENCE = 60.0  # seconds without progress of any process before their work is done here
 
 
 class _Stopped(Exception):
@@ -99,11 +101,12 @@ def _in_processes(
         processes.append(process)
         ends.append(receive)
     try:
-        return _collect(ends, done, progress)
+        found = _collect(ends, done, progress)
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()
             process.join()
+    return [found[i] if i in found else work(part, lambda n: None) for i, part in enumerate(parts)]
 
 
 def _child(
@@ -122,20 +125,27 @@ def _child(
         send.send((False, error))
 
 
-def _collect(ends: list[Connection], done: Any, progress: Tick | None) -> list[Any]:
-    """Results in order, progress meanwhile."""
+def _collect(ends: list[Connection], done: Any, progress: Tick | None) -> dict[int, Any]:
+    """Results by worker, progress meanwhile; without those of workers that stood still for too long.
+
+    A forked process can be caught by a lock of a numerical library that a thread held when it was forked. It is very
+    rare, and a run must not wait for ever.
+    """
     waiting, found = dict(enumerate(ends)), {}
-    reported = 0
-    while waiting:
+    reported, moved, seen = 0, time.monotonic(), list(done)
+    while waiting and time.monotonic() - moved < _PATIENCE:
         connection.wait(list(waiting.values()), _POLL)
         for number, end in list(waiting.items()):
             if end.poll():
                 found[number] = _received(end)
                 del waiting[number]
-        if progress and sum(done) > reported:
-            progress(sum(done) - reported)
-            reported = sum(done)
-    return [found[number] for number in range(len(ends))]
+                moved = time.monotonic()
+        if list(done) != seen:
+            moved, seen = time.monotonic(), list(done)
+        if progress and sum(seen) > reported:
+            progress(sum(seen) - reported)
+            reported = sum(seen)
+    return found
 
 
 def _received(end: Connection) -> Any:

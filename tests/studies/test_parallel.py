@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from fsmm.errors import FsmmError, UsageError
+from fsmm.studies import parallel
 from fsmm.studies.parallel import share
 
 both = pytest.mark.parametrize("forked", [False, True])
@@ -52,6 +53,22 @@ def test_a_dead_process_is_one_sentence() -> None:
 
     with pytest.raises(FsmmError, match="worker process died"):
         share(die, range(4), 2, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_a_process_that_stands_still_is_given_up_and_its_part_done_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE", 1.0)
+    here = os.getpid()
+
+    def stuck(part: Sequence[int], tick: Callable[[int], None]) -> list[int]:
+        while 1 in part and os.getpid() != here:
+            time.sleep(0.01)
+        return squares(part, tick)
+
+    found = share(stuck, range(5), 2, True)
+    assert found == [[0, 4, 16], [1, 9]]
 
 
 @both
