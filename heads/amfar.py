@@ -36,6 +36,8 @@ class AMFARSettings(Settings):
     teacher: "none" (active), or the modality that always teaches all others (the paper's T-RGB and T-Flow baselines).
     distance: inside a branch: "proto" (squared Euclidean to the class mean), "otam" or "trx".
     weight: lambda, of the distillation terms (not published; 1). temperature: of the distilled posteriors.
+    level: scale each clip so that its mean step has unit length, as pooled features have: otherwise clips whose steps
+        differ much are short, and distances say more about that than about content.
     width: of the residual projection that each modality learns; 0 for none. dropout: inside it.
     scale: of the distances, learned for each modality from this start. Distances are in units of their spread over base
     clips, without which the certainties of different encoders could not be compared.
@@ -49,6 +51,7 @@ class AMFARSettings(Settings):
     distance: str = "proto"
     weight: float = 1.0
     temperature: float = 1.0
+    level: bool = True
     width: int = 64
     dropout: float = 0.5
     scale: float = 2.0
@@ -136,7 +139,7 @@ class AMFAR(Head):
                 {m: support}, {m: query}, label, torch.arange(len(first), device=base.device)[None]
             )
             there = query.present[..., None] & support.present.any(2)[:, None]
-            distance = -head(_as(task, m, self.unit.dtype, self.pool))[there]
+            distance = -head(self._alone(task, m))[there]
             if len(distance) > 1 and float(distance.std()) > 0:
                 self.unit[i] = distance.std()
         self.train(training)
@@ -189,27 +192,30 @@ class AMFAR(Head):
 
     def _branch(self, m: str, episodes: Episodes) -> Tensor:
         """One modality's logits [B, Q, N]."""
-        alone = _as(episodes, m, work_dtype(episodes.query[m].x.dtype, self), self.pool)
+        alone = self._alone(episodes, m)
         alone.support[m], alone.query[m] = self.project[m](alone.support[m]), self.project[m](alone.query[m])
         scale = self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
         return scale * self._heads()[m](alone)
 
+    def _alone(self, episodes: Episodes, m: str) -> Episodes:
+        """The episodes with one modality, in the weights' dtype; averaged over time where the distance ignores it."""
+        dtype = work_dtype(episodes.query[m].x.dtype, self)
+
+        def read(stream: Stream) -> Stream:
+            stream = stream.to(episodes.device, dtype)
+            mean = stream.pooled()
+            length = mean.norm(dim=-1, keepdim=True).clamp(min=1e-6) if self.settings.level else 1.0
+            if self.pool:
+                steps = stream.present.to(stream.length.dtype)
+                return Stream((mean / length)[..., None, :], stream.present, steps)
+            shorter = length[..., None] if isinstance(length, Tensor) else length
+            return Stream(stream.x / shorter, stream.present, stream.length)
+
+        support, query = {m: read(episodes.support[m])}, {m: read(episodes.query[m])}
+        return replace(episodes, support=support, query=query, words=None, unlabelled=None)
+
     def _heads(self) -> dict[str, Head]:
         return {m: head for m, head in self.branch.items() if isinstance(head, Head)}
-
-
-def _as(episodes: Episodes, m: str, dtype: torch.dtype, pool: bool) -> Episodes:
-    """The episodes with one modality, in ``dtype``; averaged over time where the distance does not read it."""
-
-    def read(stream: Stream) -> Stream:
-        x = stream.x.to(episodes.device, dtype)
-        if not pool:
-            return Stream(x, stream.present, stream.length)
-        mean = Stream(x, stream.present, stream.length).pooled()[..., None, :]
-        return Stream(mean, stream.present, stream.present.to(stream.length.dtype))
-
-    support, query = {m: read(episodes.support[m])}, {m: read(episodes.query[m])}
-    return replace(episodes, support=support, query=query, words=None, unlabelled=None)
 
 
 class Projection(nn.Module):

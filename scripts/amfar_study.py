@@ -1,0 +1,151 @@
+"""AMFAR's ablations and fixed teachers on clean, noisy and incomplete queries, as Markdown tables.
+
+    python scripts/amfar_study.py --dataset ave28 --cache CACHE --modalities frame,audio --class-splits s0,s1,s2
+
+Every head is trained with its default recipe on clean episodes and then read in two ways, with certainty weights (AMI)
+and with equal weights (late fusion). "noisy X": modality X of half of the queries is replaced by noise of unit length;
+"missing X": taken away. Cells hold AMI / equal weights, then the branches alone; per cent, means over class splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fsmm.episodes.batch import Episodes, Stream
+from fsmm.episodes.gather import materialise
+from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.sampler import Sampler
+from fsmm.heads.base import Head
+from fsmm.studies.banks import Banks, pick_device
+from fsmm.studies.episode_eval import ready_head
+from fsmm.studies.spec import RunSpec
+
+Change = Callable[[Episodes], Episodes]
+CHUNK = 50
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--dataset", required=True)
+    options.add_argument("--cache", type=Path, required=True)
+    options.add_argument("--modalities", type=lambda t: t.split(","), default=["frame", "audio"])
+    options.add_argument("--class-splits", type=lambda t: t.split(","), default=["default"])
+    options.add_argument("--shots", type=lambda t: [int(k) for k in t.split(",")], default=[1, 5])
+    options.add_argument("--episodes", type=int, default=1000)
+    options.add_argument("--out", type=Path, default=Path("runs/amfar"))
+    given = options.parse_args()
+    for shots in given.shots:
+        table(given, shots)
+
+
+def table(given: argparse.Namespace, shots: int) -> None:
+    """One table: variants by conditions."""
+    first, second = given.modalities
+    changes: dict[str, Change] = {
+        "clean": lambda e: e,
+        f"noisy {second}": lambda e: half_noisy(e, second),
+        f"noisy {first}": lambda e: half_noisy(e, first),
+        f"missing {second}": lambda e: half_missing(e, second),
+    }
+    print(f"\n| {shots}-shot | {' | '.join(changes)} | {first} branch | {second} branch |")
+    print(f"| --- |{' --- |' * (len(changes) + 2)}", flush=True)
+    for name, settings in variants(first, second).items():
+        print(f"| {name} | {' | '.join(cells(given, shots, settings, changes))} |", flush=True)
+
+
+def variants(first: str, second: str) -> dict[str, dict[str, str]]:
+    """The rows: what is switched off, and the fixed teachers."""
+    return {
+        "untrained (late fusion)": {"train.steps": "0"},
+        "complete": {},
+        "without AC": {"ac": "false"},
+        "without RC": {"rc": "false"},
+        "without AC and RC": {"ac": "false", "rc": "false"},
+        "without AMD": {"amd": "false"},
+        f"{first} always teaches": {"teacher": first},
+        f"{second} always teaches": {"teacher": second},
+    }
+
+
+def cells(
+    given: argparse.Namespace, shots: int, settings: dict[str, str], changes: Mapping[str, Change]
+) -> list[str]:
+    """A variant's cells: accuracies over all class splits, with the half width of the paired difference."""
+    found: dict[str, list[np.ndarray]] = {}
+    for split in given.class_splits:
+        protocol = Protocol(k_shot=shots, class_split=split)
+        spec = RunSpec(
+            "amfar", protocol, modalities=tuple(given.modalities), settings=settings, normalise="l2"
+        )
+        banks = Banks(spec, given.cache, given.dataset, pick_device("cpu"))
+        code = "-".join(f"{k}={v}" for k, v in settings.items()) or "complete"
+        head, _ = ready_head(spec, banks, given.out / given.dataset / f"{code}-{shots}-{split}")
+        for name, values in accuracies(head.eval(), banks, protocol, given.episodes, changes).items():
+            found.setdefault(name, []).append(values)
+    joined = {name: 100 * np.concatenate(values) for name, values in found.items()}
+    texts = []
+    for name in changes:
+        weighted, equal = joined[f"{name}, ami"], joined[f"{name}, equal"]
+        gap = weighted - equal
+        error = 1.96 * gap.std() / len(gap) ** 0.5
+        texts.append(f"{weighted.mean():.1f} / {equal.mean():.1f} ({gap.mean():+.1f} ± {error:.1f})")
+    return texts + [f"{joined[m].mean():.1f}" for m in given.modalities]
+
+
+@torch.no_grad()
+def accuracies(
+    head: Head, banks: Banks, protocol: Protocol, episodes: int, changes: Mapping[str, Change]
+) -> dict[str, np.ndarray]:
+    """Per-episode accuracies under every change, with and without certainty weights; and of the branches, clean."""
+    found: dict[str, list[np.ndarray]] = {}
+
+    def note(name: str, logits: torch.Tensor, label: torch.Tensor) -> None:
+        found.setdefault(name, []).append((logits.argmax(-1) == label).float().mean(1).numpy())
+
+    settings = head.settings
+    for index in Sampler(banks.test, protocol).batches(0, episodes, CHUNK):
+        torch.manual_seed(int(index.episode[0]))
+        clean = materialise(banks.test, index, protocol)
+        for name, change in changes.items():
+            task = change(clean)
+            for how, ami in (("ami", True), ("equal", False)):
+                head.settings = replace(settings, ami=ami)
+                note(f"{name}, {how}", head(task), task.query_label)
+        for m, logits in head.branches(clean).items():
+            note(m, logits, clean.query_label)
+    head.settings = settings
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def half(stream: Stream) -> torch.Tensor:
+    """Half of the queries, bool [B, Q]."""
+    return torch.rand(stream.present.shape) < 0.5
+
+
+def half_noisy(episodes: Episodes, modality: str) -> Episodes:
+    """Half of the queries with noise of unit length in place of the modality."""
+    s = episodes.query[modality]
+    noise = F.normalize(torch.randn(s.x.shape), dim=-1) * s.mask()[..., None]
+    x = torch.where(half(s)[..., None, None], noise, s.x)
+    return replace(episodes, query={**episodes.query, modality: Stream(x, s.present, s.length)})
+
+
+def half_missing(episodes: Episodes, modality: str) -> Episodes:
+    """Half of the queries without the modality."""
+    s = episodes.query[modality]
+    keep = ~half(s)
+    gone = Stream(s.x * keep[..., None, None], s.present & keep, s.length * keep)
+    return replace(episodes, query={**episodes.query, modality: gone})
+
+
+if __name__ == "__main__":
+    main()
