@@ -130,8 +130,8 @@ def test_a_modality_that_a_query_lacks_has_no_vote(ami: bool) -> None:
 
 
 def test_the_untrained_branch_is_protonet() -> None:
-    """The residual projection starts at zero; a branch is then ProtoNet times its scale."""
-    task, net = two_modal(), head(scale=3.0)
+    """The residual projection starts at zero; without levelling a branch is then ProtoNet times its scale."""
+    task, net = two_modal(), head(scale=3.0, level=False)
     for m, shape in SHAPES.items():
         plain = ProtoNet(Inputs({m: shape})).double()(task.only([m]))
         assert torch.allclose(net.branches(task)[m], 3.0 * plain)
@@ -195,7 +195,7 @@ def noisy(task_seed: int, batch: int = 60) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_certainty_weights_help_where_a_modality_is_unreliable() -> None:
     """Paired over tasks: weighting by certainty beats equal weights when half of one modality is noise."""
-    weighted, equal, whole = noisy(0, 200)
+    weighted, equal, whole = noisy(0, 800)
     gain = weighted - equal
     assert float(gain.mean()) > 3 * float(gain.std()) / math.sqrt(len(gain))
     assert float(whole.mean()) > float(weighted.mean())
