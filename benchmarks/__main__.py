@@ -14,7 +14,10 @@ def main() -> None:
     )
     print_rows("Episodes: 5-way 5-shot 15-query, D = 512, 20 classes x 600 clips", episodes.run())
     print_rows("Heads: 5-way 5-shot 15-query, D = 512, 20 classes x 60 clips", heads.run())
-    print_rows("Temporal heads: 5-way 5-shot, 5 queries a class, T = 8, D = 512", heads_temporal.run())
+    print_rows(
+        "Temporal heads: 5-way, 15 queries a class, T = 8, D = 512, 20 classes x 30 clips",
+        heads_temporal.run(),
+    )
     rows = [Row(f"{r['stage']} {r['note']}".strip(), r["clips_per_second"], "clips/s") for r in extract.run()]
     print_rows("Extraction of demo clips", rows)
 

@@ -19,9 +19,11 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
+from fsmm.episodes.batch import Episodes
 from fsmm.episodes.draw import sampler_for
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
@@ -80,15 +82,17 @@ def rate(work: Callable[[int], object], seconds: float = SECONDS, most: int = 10
     return n / min(times)
 
 
-def one_by_one(head: Head, bank: FeatureBank) -> Callable[[int], None]:
+def one_by_one(
+    head: Callable[[Episodes], Tensor], bank: FeatureBank, protocol: Protocol = TASK
+) -> Callable[[int], None]:
     """Evaluation as a short script has it: one task is gathered, scored and counted at a time."""
 
     @torch.no_grad()
     def work(n: int) -> None:
-        index = Sampler(bank, TASK).draw(np.arange(n), 5, 5)
+        (index,) = Sampler(bank, protocol).batches(0, n, n)
         for i in range(n):
             one = index[i : i + 1]
-            said = head(materialise(bank, one, TASK)).argmax(-1)
+            said = head(materialise(bank, one, protocol)).argmax(-1)
             (said == one.query_label).float().mean().item()
 
     return work

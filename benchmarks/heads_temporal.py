@@ -1,49 +1,44 @@
-"""OTAM and TRX: tasks a second in one batch, one task at a time, and as a plain script of the published equations.
+"""OTAM and TRX: evaluation beside one task at a time, and beside a plain script of the published equations.
 
-5-way 5-shot, 5 queries a class, T = 8, D = 512, random features. Wall and process time, medians; peak memory is that of
-a fresh process that does nothing else, so it holds torch too (about 250 MB). ``python -m benchmarks.heads_temporal``.
+5-way 1- and 5-shot, 15 queries a class, T = 8, D = 512, 20 synthetic classes of 30 clips; 10,000 episodes, or as many
+as fit half a minute. Each form runs in a fresh process, whose peak memory holds torch too (about 250 MB).
+``python -m benchmarks.heads_temporal``.
 """
 
 from __future__ import annotations
 
 import json
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from itertools import combinations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.base import Head, Inputs
-from fsmm.heads.build import build_head
+from fsmm.episodes.batch import Episodes
+from fsmm.episodes.gather import materialise
+from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.sampler import Sampler
+from fsmm.heads.base import Head
+from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.trx import TRX, TupleAttention
+from fsmm.studies.evaluate import evaluate
 
+from .episodes import STEPS, synthetic_bank
+from .heads import one_by_one, rate
 from .table import Row, print_rows
 
-WAYS, SHOTS, PER_CLASS, STEPS, DIM = 5, 5, 5, 8, 512
-FORMS = ("batch", "single", "plain")
-LABELS = {"batch": "one batch", "single": "one task at a time", "plain": "plain script, one task at a time"}
-TASKS = {"otam": 64, "trx": 8}
+CLIPS, SECONDS = 30, 30.0
+FORMS = ("ours", "single", "plain")
+LABELS = {"ours": "ours", "single": "one task at a time", "plain": "plain script, one task at a time"}
 
 
-def random_tasks(count: int) -> Episodes:
-    """Unit features without structure."""
-    torch.manual_seed(0)
-
-    def clips(*shape: int) -> Stream:
-        x = F.normalize(torch.randn(*shape, STEPS, DIM), dim=-1)
-        return Stream(x, torch.ones(shape, dtype=torch.bool), torch.full(shape, STEPS))
-
-    label = torch.arange(WAYS).repeat(PER_CLASS).expand(count, -1)
-    support, query = clips(count, WAYS, SHOTS), clips(count, WAYS * PER_CLASS)
-    return Episodes({"frame": support}, {"frame": query}, label, torch.arange(WAYS).expand(count, -1))
+def task(shots: int) -> Protocol:
+    """The measured episodes."""
+    return Protocol(n_way=5, k_shot=shots, n_query=15)
 
 
 def plain_otam(support: Tensor, query: Tensor) -> Tensor:
@@ -85,76 +80,61 @@ def plain_trx(head: TRX, support: Tensor, query: Tensor) -> Tensor:
     return torch.stack(each).mean(0)
 
 
-def work(method: str, form: str) -> tuple[Callable[[], object], int]:
-    """What is timed, and how many tasks one call does."""
-    count = TASKS[method]
-    head = build_head(method, Inputs({"frame": (STEPS, DIM)})).eval()
-    tasks = random_tasks(count if form == "batch" else 1)
-    support, query = tasks.support["frame"].x[0], tasks.query["frame"].x[0]
-    if form != "plain":
-        return partial(head, tasks), count if form == "batch" else 1
-    if isinstance(head, TRX):
-        return partial(plain_trx, head, support, query), 1
-    return partial(plain_otam, support, query), 1
+def measure(method: str, form: str, shots: int) -> dict[str, float]:
+    """Episodes a second of one form, and this process's peak memory in MB."""
+    bank, protocol = synthetic_bank(STEPS, clips=CLIPS), task(shots)
+    head = build_head(method, inputs_of(bank)).eval()
+    if form == "ours":
+        found = rate(lambda n: evaluate(head, bank, protocol, n), SECONDS)
+    else:
+        forward = head if form == "single" else plain_form(head)
+        found = rate(one_by_one(forward, bank, protocol), 2.0)
+    return {"rate": found, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-@torch.no_grad()
-def measure(method: str, form: str, repeats: int = 7) -> dict[str, float]:
-    """Median seconds a task, wall and process, and peak memory of this process in MB."""
-    run, count = work(method, form)
-    run()
-    wall, used = [], []
-    for _ in range(repeats):
-        started, spent = time.perf_counter(), time.process_time()
-        run()
-        wall.append((time.perf_counter() - started) / count)
-        used.append((time.process_time() - spent) / count)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"wall": statistics.median(wall), "process": statistics.median(used), "memory": memory}
+def plain_form(head: Head) -> Callable[[Episodes], Tensor]:
+    """The plain script, called like a head."""
+
+    def forward(episodes: Episodes) -> Tensor:
+        support, query = episodes.support["frame"].x[0], episodes.query["frame"].x[0]
+        if isinstance(head, TRX):
+            return plain_trx(head, support, query)[None]
+        return plain_otam(support, query)[None]
+
+    return forward
 
 
-def bench(method: str) -> list[Row]:
-    """Rows of one method: each form in a process of its own; ratios by wall and by process time to the batch."""
+def bench(method: str, shots: int) -> list[Row]:
+    """Rows of one method: each form in a process of its own."""
     found = {}
     for form in FORMS:
-        command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, method, form]
+        command = [sys.executable, "-m", "fsmm.benchmarks.heads_temporal", method, form, str(shots)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[form] = json.loads(done.stdout.splitlines()[-1])
     rows = []
-    for form in FORMS:
-        seen, batch = found[form], found["batch"]
-        name = f"{method}, {LABELS[form]}"
-        for clock in ("wall", "process"):
-            ratio = seen[clock] / batch[clock]
-            against = "" if form == "batch" else "times the batch's time"
-            unit = "tasks/s" if clock == "wall" else "tasks/s of process time"
-            rows.append(Row(name, 1 / seen[clock], unit, against, ratio, seen["memory"]))
+    for form in FORMS[::-1]:
+        seen, name = found[form], f"{method}, {shots}-shot, {LABELS[form]}"
+        times = found["ours"]["rate"] / seen["rate"]
+        against = "" if form == "ours" else "is how much faster ours is"
+        rows.append(
+            Row(name, seen["rate"], "episodes/s", against, times if against else float("nan"), seen["memory"])
+        )
     return rows
-
-
-def bench_otam() -> list[Row]:
-    """OTAM's rows."""
-    return bench("otam")
-
-
-def bench_trx() -> list[Row]:
-    """TRX's rows."""
-    return bench("trx")
 
 
 def run() -> list[Row]:
     """All rows."""
-    return [*bench_otam(), *bench_trx()]
+    return [row for method in ("otam", "trx") for shots in (1, 5) for row in bench(method, shots)]
 
 
 def check(method: str) -> float:
     """Largest difference of the plain script's logits from the head's, relative to their size."""
-    head: Head = build_head(method, Inputs({"frame": (STEPS, DIM)}), _as_published(method)).double().eval()
-    tasks = random_tasks(1).to("cpu", torch.float64)
-    support, query = tasks.support["frame"].x[0], tasks.query["frame"].x[0]
+    bank = synthetic_bank(STEPS, clips=CLIPS)
+    head: Head = build_head(method, inputs_of(bank), _as_published(method)).double().eval()
+    index = next(Sampler(bank, task(5)).batches(0, 1, 1))
+    episodes = materialise(bank, index, task(5)).to("cpu", torch.float64)
     with torch.no_grad():
-        plain = plain_trx(head, support, query) if isinstance(head, TRX) else plain_otam(support, query)
-        ours = head(tasks)[0]
+        plain, ours = plain_form(head)(episodes), head(episodes)
     return float((plain - ours).abs().max() / ours.abs().max())
 
 
@@ -164,7 +144,7 @@ def _as_published(method: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2])))
+    if len(sys.argv) == 4:
+        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
     else:
-        print_rows("Temporal heads: 5-way 5-shot, 5 queries a class, T = 8, D = 512", run())
+        print_rows("Temporal heads: 5-way, 15 queries a class, T = 8, D = 512, 20 classes x 30 clips", run())

@@ -330,8 +330,9 @@ def innermost(head: Head) -> Head:
 
 
 def recipe_of(head: Head) -> Recipe:
-    """The published recipe of the method."""
-    return innermost(head).recipe
+    """The published recipe of the method; a wrapper's own where only the wrapper learns."""
+    inner = innermost(head)
+    return inner.recipe if any(p.requires_grad for p in inner.parameters()) else head.recipe
 
 
 def wants_base(head: Head) -> bool:
