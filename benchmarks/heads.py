@@ -40,7 +40,7 @@ from .table import Row, print_rows
 
 CLIPS, WORDS = 60, 64
 TASK = Protocol(n_way=5, k_shot=5, n_query=15)
-SECONDS = 1.5  # of each measurement, about
+SECONDS = 0.8  # of each measurement, about
 # easyfsl's class of a method, with the number of steps that both then take
 EASYFSL = {
     "ptmap": ("PTMAP", {"fine_tuning_steps": 20}, {"iterations": "20"}),
