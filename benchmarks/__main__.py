@@ -13,7 +13,7 @@ def main() -> None:
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians; ratios matter, not the figures."
     )
     print_rows("Episodes: 5-way 5-shot 15-query, D = 512, 20 classes x 600 clips", episodes.run())
-    print_rows("Heads: 5-way 5-shot 15-query, D = 512, 20 classes x 60 clips", heads.run())
+    print_rows("Heads: 5-way 1-shot 15-query, D = 512, 20 classes x 60 clips", heads.run())
     print_rows(
         "Temporal heads: 5-way, 15 queries a class, T = 8, D = 512, 20 classes x 30 clips",
         heads_temporal.run(),

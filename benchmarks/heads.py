@@ -1,6 +1,6 @@
 """Every head batched beside the same head one task at a time, in evaluation and in training; and beside easyfsl.
 
-5-way 5-shot 15-query over 20 synthetic classes of 60 clips, D = 512 (T = 8 for heads that read time; two modalities
+5-way 1-shot 15-query over 20 synthetic classes of 60 clips, D = 512 (T = 8 for heads that read time; two modalities
 for heads that need two). Each method is measured in a fresh process, whose peak memory holds torch too (about 250 MB).
 ``python -m benchmarks.heads [METHOD ...]``.
 """
@@ -39,7 +39,7 @@ from .episodes import CLASSES, STEPS, synthetic_bank
 from .table import Row, print_rows
 
 CLIPS, WORDS = 60, 64
-TASK = Protocol(n_way=5, k_shot=5, n_query=15)
+TASK = Protocol(n_way=5, k_shot=1, n_query=15)
 SECONDS = 0.8  # of each measurement, about
 # easyfsl's class of a method, with the number of steps that both then take
 EASYFSL = {
@@ -154,7 +154,7 @@ def measure_easyfsl(method: str) -> dict[str, float]:
     def work(n: int) -> None:
         # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes
         with mock.patch.object(torch.utils.data.Sampler, "__init__", return_value=None):
-            sampler = TaskSampler(data, n_way=5, n_shot=5, n_query=15, n_tasks=n)
+            sampler = TaskSampler(data, n_way=5, n_shot=1, n_query=15, n_tasks=n)
         loader = torch.utils.data.DataLoader(
             data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn
         )
@@ -215,4 +215,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps({"measure": measure, "measure_easyfsl": measure_easyfsl}[sys.argv[2]](sys.argv[3])))
     else:
-        print_rows("Heads: 5-way 5-shot 15-query, D = 512, 20 classes x 60 clips", run(sys.argv[1:]))
+        print_rows("Heads: 5-way 1-shot 15-query, D = 512, 20 classes x 60 clips", run(sys.argv[1:]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
@@ -60,12 +59,10 @@ def squared_distances(query: Tensor, centre: Tensor) -> Tensor:
 def cosine(a: Tensor, b: Tensor, epsilon: float = 0.0) -> Tensor:
     """<a, b> / (|a||b| + epsilon) for all pairs: a [..., I, D], b [..., J, D] give [..., I, J].
 
-    With epsilon 0 the vectors are normalised first (a zero vector has cosine 0).
+    The products are divided, not the vectors: no copy of the many features. A zero vector has cosine 0.
     """
-    if epsilon == 0.0:
-        return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(-1, -2)
     norms = a.norm(dim=-1)[..., :, None] * b.norm(dim=-1)[..., None, :]
-    return (a @ b.transpose(-1, -2)) / (norms + epsilon)
+    return (a @ b.transpose(-1, -2)) / (norms + epsilon if epsilon else norms.clamp(min=1e-12))
 
 
 def flat_support(support: Stream) -> tuple[Tensor, Tensor]:

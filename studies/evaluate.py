@@ -24,7 +24,7 @@ from .statistics import DrawCounts
 _BLOCK = 512
 # Forking costs tens of milliseconds; fewer episodes than this are done before it pays.
 _FORK_FROM = 2000
-_CPU_BUDGET = 8 << 20
+_CPU_BUDGET = 4 << 20
 _CUDA_BUDGET = 1 << 30
 
 
@@ -108,7 +108,9 @@ def evaluate(
     score = head.scorer(bank, protocol, episodes, unlabelled)
     cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
     forked = head.light and bank.device.type == "cpu" and episodes >= _FORK_FROM
-    total = Tally.sum(share(work, list(blocks(sampler, first, episodes, chunk)), cores, forked, progress))
+    total = Tally.sum(
+        share(work, list(blocks(sampler, first, episodes, chunk, cores)), cores, forked, progress)
+    )
     return Evaluation(
         total.accuracies(first, episodes),
         total.confusion,
@@ -147,9 +149,13 @@ def chunks(index: EpisodeIndex, size: int) -> Iterator[EpisodeIndex]:
         yield index[start : start + size]
 
 
-def blocks(sampler: AnySampler, first: int, count: int, chunk: int) -> Iterator[Block]:
-    """Episodes first .. first+count-1 in blocks of one shape, large enough to draw at full speed."""
-    size = max(_BLOCK // chunk, 1) * chunk
+def blocks(sampler: AnySampler, first: int, count: int, chunk: int, workers: int = 1) -> Iterator[Block]:
+    """Episodes first .. first+count-1 in blocks of one shape, large enough to draw at full speed.
+
+    Where there are few episodes, smaller: every worker gets several blocks.
+    """
+    wanted = _BLOCK if workers == 1 else min(_BLOCK, count // (4 * workers))
+    size = max(wanted // chunk, 1) * chunk
     episode = np.arange(first, first + count, dtype=np.int64)
     ways, shots = sampler.shapes(episode)
     for way, shot in np.unique(np.stack([ways, shots], 1), axis=0):
