@@ -16,6 +16,8 @@ from .errors import FsmmError
 # MKL's own memory pool keeps locks that a forked worker could inherit held; without it nothing is slower here.
 os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
+INTERRUPTED = 130  # the shell's code of a command that Ctrl-C ended
+
 app = typer.Typer(
     name="fsmm",
     help="Few-shot learning on multimodal video: extract features once, then evaluate every method over the cache.",
@@ -60,12 +62,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _say("Interrupted; run the same command again to continue.")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
         sys.exit(_other(error))
+    if code == INTERRUPTED:  # newer parsers catch the interrupt themselves and hand back its code
+        _say("Interrupted; run the same command again to continue.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -73,7 +77,7 @@ def _other(error: Exception) -> int:
     """Exit code of an error that is not ours; the parser's own usage errors are sentences already."""
     if isinstance(error, typer.Abort):
         _say("Interrupted; run the same command again to continue.")
-        return 130
+        return INTERRUPTED
     sentence = getattr(error, "format_message", None)  # typer's parser, whichever click it carries
     if sentence is not None:
         _say(f"{sentence().rstrip('.')}. See the command's --help.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,3 +134,37 @@ def test_wrong_use_gets_one_sentence_and_a_code(
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_c_ends_an_evaluation_and_its_workers_with_one_sentence(cache: Path, tmp_path: Path) -> None:
+    words = ["--method", "protonet", "--modalities", "frame", "--n-query", "4", "--episodes", "4000000"]
+    command = [
+        sys.executable,
+        "-m",
+        "fsmm",
+        "episode-eval",
+        *words,
+        "--cache",
+        str(cache),
+        "--out",
+        str(tmp_path),
+    ]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    deadline = time.monotonic() + 60
+    while running.poll() is None and len(children.read_text().split()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children.read_text().split()
+    assert len(workers) == 2, running.communicate()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err.strip() == "fsmm: Interrupted; run the same command again to continue."
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
