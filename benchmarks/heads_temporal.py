@@ -1,7 +1,8 @@
 """OTAM and TRX: evaluation beside one task at a time, and beside a plain script of the published equations.
 
-5-way 1- and 5-shot, 15 queries a class, T = 8, D = 512, 20 synthetic classes of 30 clips; 10,000 episodes, or as many
-as fit half a minute. Each form runs in a fresh process, whose peak memory holds torch too (about 250 MB).
+5-way 1- and 5-shot, 15 queries a class, T = 8, D = 512, 20 synthetic classes of 30 clips; a test of 10,000
+episodes, or as many as fit some seconds. Each form runs in a fresh process, whose peak memory holds torch too (about
+250 MB).
 ``python -m benchmarks.heads_temporal``.
 """
 
@@ -11,6 +12,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import combinations
 
@@ -18,12 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.batch import Episodes
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.base import Head
 from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.pairs import pays
 from fsmm.heads.trx import TRX, TupleAttention
 from fsmm.studies.evaluate import evaluate
 
@@ -31,7 +35,7 @@ from .episodes import STEPS, synthetic_bank
 from .heads import one_by_one, rate
 from .table import Row, print_rows
 
-CLIPS, SECONDS = 30, 30.0
+CLIPS, EPISODES, SECONDS = 30, 10_000, 10.0
 FORMS = ("ours", "single", "plain")
 LABELS = {"ours": "ours", "single": "one task at a time", "plain": "plain script, one task at a time"}
 
@@ -85,11 +89,20 @@ def measure(method: str, form: str, shots: int) -> dict[str, float]:
     bank, protocol = synthetic_bank(STEPS, clips=CLIPS), task(shots)
     head = build_head(method, inputs_of(bank)).eval()
     if form == "ours":
-        found = rate(lambda n: evaluate(head, bank, protocol, n), SECONDS)
+        found = standard_test(head, bank, protocol)
     else:
         forward = head if form == "single" else plain_form(head)
         found = rate(one_by_one(forward, bank, protocol), 2.0)
     return {"rate": found, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def standard_test(head: Head, bank: FeatureBank, protocol: Protocol) -> float:
+    """Episodes a second of a test of 10,000; of a shorter one where no pair is scored once for all of them."""
+    if not pays(head, bank, protocol, EPISODES):
+        return rate(lambda n: evaluate(head, bank, protocol, n), SECONDS)
+    started = time.perf_counter()
+    evaluate(head, bank, protocol, EPISODES)
+    return EPISODES / (time.perf_counter() - started)
 
 
 def plain_form(head: Head) -> Callable[[Episodes], Tensor]:
