@@ -13,7 +13,7 @@ from ._version import __version__
 from .console import Verbosity, set_verbosity
 from .errors import FsmmError
 
-# MKL's own memory pool keeps locks that a forked worker could inherit held; without it nothing is slower here.
+# A forked worker was once seen spinning inside MKL's own memory pool; without the pool nothing is slower here.
 os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 INTERRUPTED = 130  # the shell's code of a command that Ctrl-C ended

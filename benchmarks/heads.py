@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, repeat
+from importlib.util import find_spec
 from unittest import mock
 
 import numpy as np
@@ -181,10 +181,9 @@ def rows_of(method: str) -> list[Row]:
 
 def rows_of_easyfsl(method: str) -> list[Row]:
     """Ours beside easyfsl's; one row that says so where it does not install."""
-    try:
-        found = alone("measure_easyfsl", method)
-    except subprocess.CalledProcessError:
+    if find_spec("easyfsl") is None:
         return [Row(f"{method}, easyfsl (did not install)", float("nan"))]
+    found = alone("measure_easyfsl", method)
     return [
         Row(f"{method}, easyfsl", found["easyfsl"]),
         Row(
@@ -206,9 +205,8 @@ def alone(what: str, method: str) -> dict[str, float]:
 def run(methods: list[str] | None = None) -> list[Row]:
     """All rows."""
     names = methods or [name for name in METHODS if find(name)[0].words != "needed"]
-    rows = chain.from_iterable(map(rows_of, names))
-    easy = chain.from_iterable(f(m) for f, m in zip(repeat(rows_of_easyfsl), names) if m in EASYFSL)
-    return [*rows, *easy]
+    rows = [row for name in names for row in rows_of(name)]
+    return rows + [row for name in names if name in EASYFSL for row in rows_of_easyfsl(name)]
 
 
 if __name__ == "__main__":

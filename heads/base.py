@@ -110,7 +110,7 @@ class Head(nn.Module):
     sequences: ClassVar[bool] = False
     batchwise: bool = False
     inner_products: bool = False
-    pairwise: ClassVar[bool] = False
+    pairwise: bool = False
     pools_shots: ClassVar[bool] = False
     light: bool = False
     position_tied: ClassVar[bool] = False

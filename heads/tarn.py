@@ -71,6 +71,7 @@ class TARN(Head):
             raise unknown("comparison", given.compare, COMPARISONS)
         if given.align not in ("support", "query"):
             raise unknown("alignment", given.align, ("support", "query"))
+        self.pairwise = not given.padded  # padded states depend on the longest query of the batch
         width = 2 * given.hidden
         self.embed = BothWays(nn.GRU, dim, given.hidden)
         self.align = nn.Linear(width, width, bias=False)

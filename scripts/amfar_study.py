@@ -43,6 +43,8 @@ def main() -> None:
     options.add_argument("--episodes", type=int, default=1000)
     options.add_argument("--out", type=Path, default=Path("runs/amfar"))
     given = options.parse_args()
+    if len(given.modalities) != 2:
+        options.error("--modalities must name two, such as frame,audio")
     for shots in given.shots:
         table(given, shots)
 

@@ -86,7 +86,8 @@ def run(given: argparse.Namespace, options: list[str], modalities: str, out: Pat
     )
     if done.returncode:
         sys.exit(f"fsmm {shlex.join(command)}\n{done.stderr}")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def result(metrics: dict[str, Any]) -> str:

@@ -156,10 +156,7 @@ def seed_spread(
     """
     if seeds < 2:
         raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")
-    banks = Banks(spec, cache, dataset, pick_device(device))
-    spec = replace(spec, protocol=replace(spec.protocol, label_set=banks.test.label_set))
-    _check_modalities(spec, banks.test)
-    folder = _folder(spec, banks, out)
+    spec, banks, folder = _loaded(spec, cache, dataset, device, out)
     runs = []
     for seed in range(spec.train_seed, spec.train_seed + seeds):
         step, place = replace(spec, train_seed=seed), folder / f"seed-{seed}"
@@ -206,15 +203,19 @@ def _begin(
     progress: Progress | None,
 ) -> _Job:
     """Load the banks, then build, fit and load or train the head."""
-    banks = Banks(spec, cache, dataset, pick_device(device))
-    spec = replace(spec, protocol=replace(spec.protocol, label_set=banks.test.label_set))
-    _check_modalities(spec, banks.test)
-    folder = _folder(spec, banks, out)
+    spec, banks, folder = _loaded(spec, cache, dataset, device, out)
     return _Job(spec, banks, folder, *ready_head(spec, banks, folder, retrain, progress))
 
 
-def _folder(spec: RunSpec, banks: Banks, out: Path | str | None) -> Path:
-    return Path(out) if out is not None else banks.folder / "runs" / f"{spec.method}-{spec.digest()}"
+def _loaded(
+    spec: RunSpec, cache: Path | str | None, dataset: str | None, device: str, out: Path | str | None
+) -> tuple[RunSpec, Banks, Path]:
+    """The spec with its label set named, the banks, and the run's folder."""
+    banks = Banks(spec, cache, dataset, pick_device(device))
+    spec = replace(spec, protocol=replace(spec.protocol, label_set=banks.test.label_set))
+    _check_modalities(spec, banks.test)
+    place = Path(out) if out is not None else banks.folder / "runs" / f"{spec.method}-{spec.digest()}"
+    return spec, banks, place
 
 
 def _steps(spec: RunSpec, sweep: str, bank: FeatureBank) -> list[tuple[float, RunSpec]]:
@@ -396,10 +397,10 @@ def _metrics(
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory this process has held (on CUDA: that torch has allocated), in MB."""
+    """The most memory that this process or one of its workers has held (on CUDA: that torch has allocated), in MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return used / 2**20 if sys.platform == "darwin" else used / 2**10
 
 

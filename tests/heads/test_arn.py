@@ -15,7 +15,7 @@ from fsmm.heads.arn import ARN, ARNSettings
 
 def _head(**given: object) -> ARN:
     torch.manual_seed(0)
-    head = ARN(inputs(16, 5), ARNSettings(**{"filters": 4, "start": False, **given})).double()  # type: ignore[arg-type]
+    head = ARN(inputs(16, 5), ARNSettings(**{"filters": 4, "start": False, **given})).double()
     for name, buffer in head.named_buffers():
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 2)

@@ -32,7 +32,7 @@ def _problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_the_same_steps_as_torch(ours: descent.Descent, theirs: object) -> None:
     x, w, label = _problem()
     free = w.clone().requires_grad_()
-    optimiser = theirs([free])  # type: ignore[operator]
+    optimiser = theirs([free])
     for _ in range(12):
         logits = descent.cosine_logits(x, free, 4.0)
         loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="sum")

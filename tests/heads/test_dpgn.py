@@ -15,7 +15,7 @@ from fsmm.heads.graph import nodes
 def make(**given: object) -> DPGN:
     torch.manual_seed(0)
     small = {"embed": 6, "generations": 2}
-    head = perturbed(DPGN(inputs(), DPGNSettings(**{**small, **given})))  # type: ignore[arg-type]
+    head = perturbed(DPGN(inputs(), DPGNSettings(**{**small, **given})))
     assert isinstance(head, DPGN)
     return head
 

@@ -13,7 +13,7 @@ from fsmm.heads.graph import nodes
 def make(**given: object) -> EGNN:
     torch.manual_seed(0)
     small = {"embed": 6, "node_width": 8, "edge_width": 6}
-    head = perturbed(EGNN(inputs(), EGNNSettings(**{**small, **given})))  # type: ignore[arg-type]
+    head = perturbed(EGNN(inputs(), EGNNSettings(**{**small, **given})))
     assert isinstance(head, EGNN)
     return head
 

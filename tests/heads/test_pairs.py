@@ -11,6 +11,7 @@ import torch
 from tests_support import synthetic_cache
 
 from fsmm.cache.bank import FeatureBank
+from fsmm.cache.table import TensorTable
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads import pairs
@@ -78,12 +79,15 @@ def test_it_is_taken_only_where_it_may_be(bank: FeatureBank) -> None:
         {"k_shot": 0},
     ):
         assert not pairs.pays(head, bank, replace(TASK, **change), many)
-    absent = replace(bank.tables["frame"].gather(torch.arange(len(bank))))
+    absent = bank.tables["frame"].gather(torch.arange(len(bank)))
     absent.present[0] = False
-    from fsmm.cache.table import TensorTable
-
     holed = replace(bank, tables={"frame": TensorTable(absent.x, absent.length, absent.present)})
     assert not pairs.pays(head, holed, TASK, many)
+
+
+def test_a_head_that_reads_the_batch_does_not_claim_pairs(bank: FeatureBank) -> None:
+    padded = build_head("tarn", inputs_of(bank), {"padded": "true"})
+    assert not pairs.pays(padded, bank, TASK, 10**9)
 
 
 def test_an_evaluation_takes_it_and_finds_the_same(bank: FeatureBank, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.errors import FsmmError, UsageError
 from fsmm.heads.base import Recipe
 from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.relation import Relation
 from fsmm.studies.compare import compare, holm, paired
-from fsmm.studies.episode_eval import episode_eval, missing_sweep, seed_spread
+from fsmm.studies.episode_eval import episode_eval, missing_sweep, recipe_of, seed_spread
 from fsmm.studies.multi_label import average_precision, f1
 from fsmm.studies.spec import RunSpec
 from fsmm.studies.train import load_tensors, train
@@ -276,6 +277,15 @@ def test_a_sweep_over_missing_rates_trains_once_and_ends_where_absence_does(
     assert [r.metrics["protocol"]["missing"][0]["rate"] for r in runs] == [i / 10 for i in range(11)]
     complete = run(cache, "protonet", tmp_path / "c")
     assert np.array_equal(runs[0].accuracy, complete.accuracy)
+
+
+def test_only_a_wrapper_that_learns_alone_trains_by_its_own_recipe(cache: Path) -> None:
+    inputs = inputs_of(FeatureBank.load(cache, ["frame", "audio"]))
+    own = build_head("protonet", inputs, fusion="ea")
+    assert recipe_of(own) == type(own).recipe
+    assert recipe_of(own) != build_head("protonet", inputs, fusion="ec").inner.recipe
+    for fusion in ("ec", "ea", "lf"):
+        assert recipe_of(build_head("relation", inputs, fusion=fusion)) == Relation.recipe
 
 
 def test_seeds_of_training_are_a_spread_of_their_own(cache: Path, tmp_path: Path) -> None:
