@@ -15,9 +15,9 @@ recipe. This index is made from the table of methods by `python scripts/methods_
 
 *Regime*: none (training-free), episodic, or batch (of base clips). *Modalities*: methods of one modality take
 several by fusion: EC (concatenation), EA (co-attention, then concatenation; starts equal to EC), LF (mean of the
-modalities' posteriors); `protonet-lf` or `--fusion lf`. Where only co-attention learns (EA over a training-free head) it
-trains by its own recipe: Adam 1e-4, 600 steps, all classes blends of two. Features reach every head scaled to length one a step
-(`--normalise`).
+modalities' posteriors); `protonet-lf` or `--fusion lf`. Where co-attention alone learns (EA over a training-free
+head) it trains by its own recipe: Adam 1e-4, 600 steps, all classes blends of two. Features reach every head scaled
+to length one a step (`--normalise`).
 
 | method | paper | year | regime | transductive | modalities | words | zero-shot |
 | --- | --- | --- | --- | --- | --- | --- | --- |
