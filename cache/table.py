@@ -51,10 +51,11 @@ class Stream:
 
 
 class Table(ABC):
-    """n clips through one encoder. length int64 [n], present bool [n]; steps T and width D."""
+    """n clips through one encoder. length int64 [n], present bool [n]; steps T and width D; whether all are present."""
 
     length: Tensor
     present: Tensor
+    all_present: bool
     steps: int
     dim: int
 
@@ -131,6 +132,7 @@ class MappedTable(Table):
         length = np.minimum(source_length, max_steps)
         self.length = torch.from_numpy(length).to(device)
         self.present = self.length > 0
+        self.all_present = bool(self.present.all())
         self.steps = int(max(length.max(initial=0), 1))
         self.dim = int(maps[0].shape[1])
         self.device, self.dtype = torch.device(device), dtype

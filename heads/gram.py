@@ -16,16 +16,20 @@ from ..episodes.sampler import EpisodeIndex
 MAX_CLIPS = 6000  # 144 MB of float32
 
 
+def whole(bank: FeatureBank, protocol: Protocol) -> bool:
+    """Whether every drawn clip is there with all that the bank holds of it, and nothing else is."""
+    chosen = protocol.support_modalities is not None or protocol.query_modalities is not None
+    if protocol.missing or protocol.unlabelled or chosen or protocol.dirichlet is not None:
+        return False
+    return protocol.small_classes != "short" and all(t.all_present for t in bank.tables.values())
+
+
 def plain_table(bank: FeatureBank, protocol: Protocol) -> TensorTable | None:
     """The only table of a bank of pooled features that are all there and all used; None where there is more to it."""
-    if len(bank.tables) != 1 or protocol.missing or protocol.unlabelled or protocol.small_classes == "short":
-        return None
-    if protocol.support_modalities is not None or protocol.query_modalities is not None or protocol.dirichlet:
+    if len(bank.tables) != 1 or not whole(bank, protocol):
         return None
     (table,) = bank.tables.values()
-    if not isinstance(table, TensorTable) or table.steps != 1 or not table.all_present:
-        return None
-    return table
+    return table if isinstance(table, TensorTable) and table.steps == 1 else None
 
 
 def gram_of(bank: FeatureBank, protocol: Protocol, episodes: int) -> Tensor | None:

@@ -18,6 +18,7 @@ from ..cache.table import Stream
 from ..episodes.batch import Episodes
 from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex
+from .gram import whole
 
 if TYPE_CHECKING:
     from .base import Head
@@ -28,15 +29,9 @@ _SIDES, _TILE_BYTES = (256, 64), 32 << 20
 
 def pays(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int) -> bool:
     """Whether the matrix of all pairs is allowed, and costs at most half of the episodes' own pairs."""
-    plain = not (
-        protocol.missing or protocol.unlabelled or protocol.cross_modal or protocol.small_classes == "short"
-    )
-    chosen = protocol.support_modalities is not None or protocol.query_modalities is not None
     shots, ways = bounds(protocol.k_shot), bounds(protocol.n_way)[1] or len(bank.class_names)
     poolable = shots == (1, 1) or (shots[0] >= 1 and head.pools_shots)
-    if not (head.pairwise and plain and poolable) or chosen or protocol.dirichlet is not None:
-        return False
-    if len(bank) > MAX_CLIPS or not all(bool(t.present.all()) for t in bank.tables.values()):
+    if not (head.pairwise and poolable) or len(bank) > MAX_CLIPS or not whole(bank, protocol):
         return False
     return 2 * len(bank) ** 2 <= episodes * ways**2 * protocol.n_query * shots[0]
 

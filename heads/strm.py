@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .alignment import at_least, resample, sinusoid
-from .base import Head, Inputs, Losses, Recipe, cross_entropy
+from .base import Inputs, Losses, Recipe, cross_entropy
 from .parts import neutral, single
-from .trx import CrossTransformers, TRXSettings, pair_bytes, prepared
+from .trx import CrossTransformers, TRXSettings, TupleHead, prepared
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,11 @@ class STRMSettings(TRXSettings):
     start: bool = True
 
 
-class STRM(Head):
+class STRM(TupleHead):
     settings_class = STRMSettings
     recipe = Recipe(
         steps=120, tasks=4, query=5, rate=1e-4, evaluate_every=30, evaluate_episodes=100, patience=3, mix=0.5
     )
-    sequences = True
-    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: STRMSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -67,16 +65,17 @@ class STRM(Head):
             self.frames.along_time.silence()
             self.frames.along_features.silence()
 
-    def forward(self, episodes: Episodes) -> Tensor:
-        support, query = single(episodes)
-        return self._main(self.enriched(support), self.enriched(query))
-
     def loss(self, episodes: Episodes) -> Losses:
         """Mean cross-entropy of the main logits, plus ``auxiliary`` times that of the nearest-tuple classifier."""
         support, query = (self.enriched(s) for s in single(episodes))
-        main = cross_entropy(self._main(support, query), episodes.query_label)
+        logits = self.factor * self.tuples(self._mixed(support), self._mixed(query))
+        logits = neutral(logits, query.present, support.present.any(2))
+        main = cross_entropy(logits, episodes.query_label)
         second = cross_entropy(self.auxiliary_logits(support, query), episodes.query_label)
         return Losses(main + self.settings.auxiliary * second, {"ce": main, "auxiliary": second})
+
+    def seen(self, stream: Stream) -> Stream:
+        return self._mixed(self.enriched(stream))
 
     def enriched(self, stream: Stream) -> Stream:
         """Patch-enriched frames [..., T, D]; every clip brought to the steps that the mixing along time is made for."""
@@ -84,19 +83,14 @@ class STRM(Head):
         frames = self.patches(x.x.unflatten(-1, (self.settings.patches, -1)))
         return Stream(frames * x.present[..., None, None].to(frames.dtype), x.present, x.length)
 
-    def _main(self, support: Stream, query: Stream) -> Tensor:
-        s, q = (Stream(self.frames(part.x), part.present, part.length) for part in (support, query))
-        logits = self.settings.scale / self.stretch**2 * self.tuples(s, q)
-        return neutral(logits, query.present, support.present.any(2))
+    def _mixed(self, stream: Stream) -> Stream:
+        return Stream(self.frames(stream.x), stream.present, stream.length)
 
     def auxiliary_logits(self, support: Stream, query: Stream) -> Tensor:
         """Mean over cardinalities of minus the mean distance of query tuples to the nearest of a class, [B, Q, N]."""
         s, q = (at_least(part, max(self.settings.cardinalities)) for part in (support, query))
         logits = self.settings.scale / self.stretch * torch.stack([near(s, q) for near in self.near]).mean(0)
         return neutral(logits, query.present, support.present.any(2))
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
 
 
 class Layers(nn.Module):

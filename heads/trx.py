@@ -7,19 +7,27 @@ query's tuples wins; several tuple lengths (cardinalities) are averaged. Inducti
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import comb
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.protocol import Protocol, bounds
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import at_least, sinusoid
 from .base import Head, Inputs, Recipe, Settings
+from .gram import whole
+from .pairs import pays
 from .parts import neutral, single
+
+KEPT_BYTES, KEPT_AT_ONCE = 2 << 30, 256
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,55 @@ class TRXSettings(Settings):
     memory: int = 64
 
 
-class TRX(Head):
+class TupleHead(Head):
+    """TRX and what is built on it: logits are ``factor`` times those of ``tuples`` over clips as they are ``seen``."""
+
+    sequences = True
+    pairwise = True
+    steps: int
+    stretch: float
+    tuples: CrossTransformers
+
+    def seen(self, stream: Stream) -> Stream:
+        """Clips as the tuples take them, but for the position code."""
+        return prepared(stream, self.settings.level, self.stretch, self.tuples.dtype)
+
+    @property
+    def factor(self) -> float:
+        """Of the logits."""
+        return float(self.settings.scale / self.stretch**2)
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        support, query = (self.seen(s) for s in single(episodes))
+        return neutral(self.factor * self.tuples(support, query), query.present, support.present.any(2))
+
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Callable[[EpisodeIndex], Tensor]:
+        """Frames are mapped once for all episodes, where that fits and pairs of clips cannot be scored once."""
+        if pays(self, bank, protocol, episodes) or not self.keeps(bank, protocol):
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        (table,) = bank.tables.values()
+        with torch.no_grad():
+            rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
+            kept = self.tuples.kept([self.seen(table.gather(part)) for part in rows])
+        return lambda index: self.factor * self.tuples.of_kept(kept, index).float()
+
+    def keeps(self, bank: FeatureBank, protocol: Protocol) -> bool:
+        """Whether all clips of the bank are there in every episode, and their mapped frames fit ``KEPT_BYTES``."""
+        slots = sum(max(self.steps, *self.settings.cardinalities) * c for c in self.settings.cardinalities)
+        fits = len(bank) * slots * self.settings.width * 8 <= KEPT_BYTES
+        return fits and bounds(protocol.k_shot)[0] > 0 and whole(bank, protocol)
+
+    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
+        return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
+
+
+class TRX(TupleHead):
     settings_class = TRXSettings
     recipe = Recipe(
         steps=120, tasks=4, query=5, rate=1e-4, evaluate_every=30, evaluate_episodes=100, patience=3, mix=0.5
     )
-    sequences = True
-    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: TRXSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -65,15 +115,6 @@ class TRX(Head):
             dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
         )
         self.tuples.begin(own.sharpness, own.orthogonal)
-
-    def forward(self, episodes: Episodes) -> Tensor:
-        dtype = self.tuples.dtype
-        support, query = (prepared(s, self.settings.level, self.stretch, dtype) for s in single(episodes))
-        logits = self.settings.scale / self.stretch**2 * self.tuples(support, query)
-        return neutral(logits, query.present, support.present.any(2))
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
 
 
 def prepared(stream: Stream, level: bool, stretch: float, dtype: torch.dtype) -> Stream:
@@ -124,24 +165,51 @@ class CrossTransformers(nn.Module):
 
     def by_cardinality(self, support: Stream, query: Stream) -> list[Tensor]:
         """Logits [B, Q, N] of each cardinality alone. Clips shorter than a tuple hold their last step."""
-        support, query = (self._placed(at_least(s, max(self.cardinalities))) for s in (support, query))
-        return [self._in_parts(module, support, query) for module in self.each]
+        support, query = self._placed(support), self._placed(query)
+        queries = query.present.shape[1]
 
-    def _in_parts(self, module: nn.Module, support: Stream, query: Stream) -> Tensor:
-        assert isinstance(module, TupleAttention)
-        steps = max(support.x.shape[-2], query.x.shape[-2])
-        each = pair_bytes(steps, (module.size,), support.present.numel())
-        part = max(1, (self.memory << 20) // each)
-        there, starts = module.tuples(support), range(0, max(query.x.shape[1], 1), part)
-        return torch.cat([module(there, module.tuples(query[:, i : i + part])) for i in starts], 1)
+        def one(module: TupleAttention) -> Tensor:
+            there = module.tuples(support)
+            return torch.cat(
+                [module(there, module.tuples(query[:, p])) for p in self._parts(there, queries)], 1
+            )
+
+        return [one(module) for module in self._attentions()]
+
+    def kept(self, clips: Sequence[Stream]) -> list[Tuples]:
+        """The tuples of all clips of some streams [n, T, D], one entry a cardinality."""
+        placed = [self._placed(part) for part in clips]
+        return [Tuples.joined([m.tuples(part) for part in placed]) for m in self._attentions()]
+
+    def of_kept(self, kept: Sequence[Tuples], index: EpisodeIndex) -> Tensor:
+        """Logits [B, Q, N] of drawn episodes over clips whose tuples are ``kept``."""
+        support, query = (rows.to(kept[0].key.device) for rows in (index.support, index.query))
+
+        def one(module: TupleAttention, own: Tuples) -> Tensor:
+            there = own[support]
+            return torch.cat([module(there, own[query[:, p]]) for p in self._parts(there, query.shape[1])], 1)
+
+        return torch.stack([one(module, own) for module, own in zip(self._attentions(), kept)]).mean(0)
+
+    def _attentions(self) -> list[TupleAttention]:
+        return [module for module in self.each if isinstance(module, TupleAttention)]
+
+    def _parts(self, support: Tuples, queries: int) -> list[slice]:
+        """Which queries of every task each pass takes against supports [B, N, K]; of even sizes."""
+        clips, tuples = support.valid.shape[:-1].numel(), support.valid.shape[-1]
+        most = max(1, (self.memory << 20) // tuples_bytes(tuples, clips))
+        edges = torch.linspace(0, queries, max(1, -(-queries // most)) + 1).round().int().tolist()
+        return [slice(first, last) for first, last in pairwise(edges)]
 
     def _placed(self, stream: Stream) -> Stream:
-        """Position codes added to every step."""
+        """Position codes added to every step; clips shorter than a tuple hold their last step."""
+        stream = at_least(stream, max(self.cardinalities))
         code = self.position * sinusoid(stream.x.shape[-2], stream.x)
         return Stream(self.dropout(stream.x + code), stream.present, stream.length)
 
 
-class Tuples(NamedTuple):
+@dataclass
+class Tuples:
     """The ordered tuples of clips [*clips], P a clip, by what their frames contribute.
 
     A frame contributes to a tuple by its place in it, so a clip has S = T * size contributions (slots) and a tuple is
@@ -155,6 +223,18 @@ class Tuples(NamedTuple):
     member: Tensor
     deviation: Tensor
     valid: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Tuples:
+        """Those of some of the clips."""
+        return Tuples(self.key[rows], self.value[rows], self.member, self.deviation[rows], self.valid[rows])
+
+    @staticmethod
+    def joined(parts: Sequence[Tuples]) -> Tuples:
+        """One after another, along the first dimension of the clips."""
+        key, value, deviation, valid = (
+            torch.cat([getattr(p, name) for p in parts]) for name in ("key", "value", "deviation", "valid")
+        )
+        return Tuples(key, value, parts[0].member, deviation, valid)
 
 
 class TupleAttention(nn.Module):
@@ -242,5 +322,9 @@ def _between(query: Tensor, support: Tensor, member: Tensor) -> Tensor:
 
 def pair_bytes(steps: int, sizes: tuple[int, ...], supports: int) -> int:
     """Bytes of the tuple pairs of one query and so many supports: attention, its logits and their parts."""
-    most = max(comb(max(steps, max(sizes)), size) for size in sizes)
-    return 4 * 3 * most * most * max(supports, 1)
+    return tuples_bytes(max(comb(max(steps, max(sizes)), size) for size in sizes), supports)
+
+
+def tuples_bytes(tuples: int, supports: int) -> int:
+    """The same, of clips of so many tuples."""
+    return 4 * 3 * tuples * tuples * max(supports, 1)

@@ -62,11 +62,12 @@ def synthetic_cache(
     return root
 
 
-def bank_of(x: torch.Tensor, label: torch.Tensor) -> FeatureBank:
-    """A bank of novel clips with features x [n, D] and labels [n], all in memory."""
+def bank_of(x: torch.Tensor, label: torch.Tensor, length: torch.Tensor | None = None) -> FeatureBank:
+    """A bank of novel clips with features x [n, D] or [n, T, D], labels [n] and lengths [n], all in memory."""
     n, classes = len(x), int(label.max()) + 1
-    ones = torch.ones(n, dtype=torch.bool)
-    table = TensorTable(x[:, None], ones.long(), ones)
+    x = x[:, None] if x.ndim == 2 else x
+    length = torch.full((n,), x.shape[1]) if length is None else length
+    table = TensorTable(x, length, length > 0)
     names = [str(i) for i in range(classes)]
     return FeatureBank(
         "simulated",

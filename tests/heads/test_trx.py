@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
+from unittest.mock import patch
 
 import pytest
 import torch
 from temporal_support import STEPS, cut, episode, head, order_kept
+from tests_support import bank_of
 from torch import Tensor
 from torch.nn import functional as F
 
 from fsmm.cache.table import Stream
 from fsmm.episodes.batch import Episodes
+from fsmm.episodes.protocol import Missing, Protocol
+from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
+from fsmm.heads import trx
 from fsmm.heads.alignment import sinusoid
+from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.trx import TRX, TupleAttention
 
 SMALL = {"width": "7", "level": "false"}
@@ -132,6 +139,36 @@ def test_gradients_of_the_weights() -> None:
     start = (module.key.weight, module.value.weight, module.norm.weight, module.norm.bias)
     given = tuple(w.detach().clone().requires_grad_() for w in start)
     assert torch.autograd.gradcheck(logits, given, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["trx", "strm"])
+@pytest.mark.parametrize("shots", [1, 3])
+def test_clips_mapped_once_for_all_episodes_give_the_direct_logits(name: str, shots: int) -> None:
+    torch.manual_seed(0)
+    length = torch.randint(1, STEPS + 1, (60,))
+    x = torch.randn(60, STEPS, 6) * (torch.arange(STEPS) < length[:, None])[..., None]
+    bank = bank_of(x, torch.arange(5).repeat_interleave(12), length=length)
+    protocol = Protocol(n_way=3, k_shot=shots, n_query=4)
+    made = build_head(name, inputs_of(bank), {"width": "7"}).double().eval()
+    for weight in made.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    index = next(Sampler(bank, protocol).batches(0, 8, 8))
+    direct = made.score(bank, index, protocol).float()
+    with patch.object(made, "forward", side_effect=AssertionError("the clips were mapped again")):
+        found = made.scorer(bank, protocol, 1)(index)
+    assert torch.allclose(found, direct, rtol=1e-6)
+
+
+def test_clips_are_not_kept_where_some_are_withheld_or_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bank = bank_of(torch.randn(60, STEPS, 6), torch.arange(5).repeat_interleave(12))
+    made, task = build_head("trx", inputs_of(bank)), Protocol(n_way=3, k_shot=2, n_query=4)
+    assert isinstance(made, TRX)
+    assert made.keeps(bank, task)
+    assert not made.keeps(bank, replace(task, missing=(Missing("frame", 0.5),)))
+    monkeypatch.setattr(trx, "KEPT_BYTES", 1 << 20)
+    assert not made.keeps(bank, task)
 
 
 def test_a_tuple_of_nothing_is_refused() -> None:
