@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
+from ..cache.table import TensorTable
 from ..episodes.batch import Episodes, Stream
 from ..episodes.gather import materialise
 from ..episodes.protocol import Protocol
@@ -158,15 +159,20 @@ class Head(nn.Module):
         self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
     ) -> Callable[[EpisodeIndex], Tensor]:
         """A function from drawn episodes to logits, prepared for scoring ``episodes`` of them over this bank."""
-        gram = gram_of(bank, protocol, episodes) if self.inner_products else None
+        gram = gram_of(self, bank, protocol, episodes)
         if gram is not None:
             return lambda index: self.gram_logits(gram, index)
         if pays(self, bank, protocol, episodes):
             return pair_scorer(self, pair_matrix(self, bank))
         return lambda index: self.score(bank, index, protocol, unlabelled)
 
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        """Features [n, D] of all clips, whose inner products ``gram_logits`` reads; None where there are none."""
+        table = next(iter(bank.tables.values())) if len(bank.tables) == 1 else None
+        return table.x[:, 0] if isinstance(table, TensorTable) and table.steps == 1 else None
+
     def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
-        """Logits [B, Q, N] from inner products [n, n] of all clips, for heads with ``inner_products``."""
+        """Logits [B, Q, N] from inner products [n, n] of all clips' ``points``, for heads with ``inner_products``."""
         raise TypeError(f"{type(self).__name__} needs features, not inner products")
 
     def pool_shots(self, pair: Tensor) -> Tensor:

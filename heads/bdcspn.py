@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..episodes.batch import Episodes
 from .base import Settings
 from .metric_parts import CentredHead, Task, masked_mean, near
 from .parts import neutral
@@ -38,8 +37,7 @@ class BDCSPNSettings(Settings):
 class BDCSPN(CentredHead):
     settings_class = BDCSPNSettings
 
-    def forward(self, episodes: Episodes) -> Tensor:
-        task = self.task(episodes)
+    def of_task(self, task: Task) -> Tensor:
         shift = self.shift(task)
         similar = near(
             task.query, self.rectified(task, shift), shift if self.settings.score_shifted else None

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings
+from .gram import query_support, to_sums
 from .parts import class_means, cosine, neutral
 
 LOSSES = ("softmax", "triplet", "infonce")
@@ -50,6 +53,7 @@ class CommonSpace(Head):
     settings_class = CommonSpaceSettings
     recipe = Recipe(steps=1500, tasks=128, rate=1e-3, weight_decay=1e-4, evaluate_every=50, patience=10)
     batchwise = True
+    light = True
     maps: nn.ModuleDict
 
     def __init__(self, inputs: Inputs, settings: CommonSpaceSettings | None = None) -> None:
@@ -60,6 +64,7 @@ class CommonSpace(Head):
                 f"objective is one of {', '.join(LOSSES)} and decision one of {', '.join(DECISIONS)}; "
                 f"got {own.objective!r} and {own.decision!r}."
             )
+        self.inner_products = own.decision != "words"
         self.maps = nn.ModuleDict({_key(m): self._map(dim) for m, (_, dim) in inputs.streams.items()})
         uses_words = inputs.word_dim is not None and not own.learned_anchors
         self.word_map = self._map(inputs.word_dim) if uses_words and inputs.word_dim else None
@@ -130,6 +135,17 @@ class CommonSpace(Head):
         similarity = cosine(query, support.flatten(1, 2)).masked_fill(~present.flatten(1)[:, None], -2.0)
         nearest = similarity.unflatten(-1, (episodes.ways, -1)).amax(-1)
         return neutral(nearest / self.settings.temperature, query_present, known)
+
+    @torch.no_grad()
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        """Where all clips lie."""
+        rows = torch.arange(len(bank), device=bank.device)
+        return self.place({m: table.gather(rows) for m, table in bank.tables.items()})[0]
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        nearest = self.settings.decision == "nearest"
+        value = query_support(gram, index).amax(-1) if nearest else to_sums(gram, index)
+        return value / self.settings.temperature
 
     def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
         """The objective for each modality alone and for the clip as a whole, plus InfoNCE between modalities."""

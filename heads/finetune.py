@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..episodes.batch import Episodes
 from ..errors import UsageError
 from . import descent
 from .base import Inputs, Settings
@@ -62,8 +61,7 @@ class FineTune(CentredHead):
             raise UsageError("A cosine classifier has no direction at zero; use start=prototypes.")
 
     @torch.no_grad()
-    def forward(self, episodes: Episodes) -> Tensor:
-        task = self.task(episodes)
+    def of_task(self, task: Task) -> Tensor:
         return neutral(self.fitted_logits(task), task.asked, task.known)
 
     def fitted_logits(self, task: Task) -> Tensor:

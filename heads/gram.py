@@ -6,12 +6,17 @@ an episode from it. Equal to the direct path up to rounding.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from ..cache.bank import FeatureBank
 from ..cache.table import TensorTable
 from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex
+
+if TYPE_CHECKING:
+    from .base import Head
 
 MAX_CLIPS = 6000  # 144 MB of float32
 
@@ -32,19 +37,19 @@ def plain_table(bank: FeatureBank, protocol: Protocol) -> TensorTable | None:
     return table if isinstance(table, TensorTable) and table.steps == 1 else None
 
 
-def gram_of(bank: FeatureBank, protocol: Protocol, episodes: int) -> Tensor | None:
+def gram_of(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int) -> Tensor | None:
     """Inner products [n, n] of all clips in float32, where that costs less than the episodes' own products.
 
     Scoring E episodes directly takes E * Q * N products of D; the matrix takes n * n / 2 of them at a better rate.
     """
-    table = plain_table(bank, protocol)
-    ways = bounds(protocol.n_way)[1] or len(bank.class_names)
+    n, ways = len(bank), bounds(protocol.n_way)[1] or len(bank.class_names)
     products = episodes * ways * ways * protocol.n_query
-    n = len(bank)
-    if table is None or n > MAX_CLIPS or n * n > 2 * products:
+    if not head.inner_products or n > MAX_CLIPS or n * n > 2 * products:
         return None
-    x = table.x[:, 0].float()
-    return x @ x.T
+    if not whole(bank, protocol) or bounds(protocol.k_shot)[0] < 1:
+        return None
+    x = head.points(bank)
+    return None if x is None else x.float() @ x.float().T
 
 
 def query_support(gram: Tensor, index: EpisodeIndex) -> Tensor:
@@ -58,3 +63,17 @@ def within_classes(gram: Tensor, index: EpisodeIndex) -> Tensor:
     """Inner products of the supports of each class, [B, N, K, K]."""
     support = index.support.to(gram.device)
     return gram.view(-1).take(support[..., :, None] * len(gram) + support[..., None, :])
+
+
+def to_means(gram: Tensor, index: EpisodeIndex) -> Tensor:
+    """Squared distances [B, Q, N] of queries to the means of each class's supports."""
+    own = gram.diagonal()[index.query.to(gram.device)][..., None]
+    norm = within_classes(gram, index).mean((2, 3))[:, None]
+    return (own + norm - 2 * query_support(gram, index).mean(-1)).clamp(min=0)
+
+
+def to_sums(gram: Tensor, index: EpisodeIndex) -> Tensor:
+    """Cosines [B, Q, N] of queries and the sums (or means) of each class's supports."""
+    own = gram.diagonal().clamp(min=0).sqrt()[index.query.to(gram.device)][..., None]
+    length = within_classes(gram, index).sum((2, 3)).clamp(min=0).sqrt()[:, None]
+    return query_support(gram, index).sum(-1) / (own * length).clamp(min=1e-12)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..episodes.batch import Episodes
 from ..errors import UsageError
 from .base import Inputs, Settings
 from .metric_parts import CentredHead, Task, apart, masked_mean, near
@@ -50,9 +49,8 @@ class LaplacianShot(CentredHead):
         if self.settings.empty not in ("keep", "drop"):
             raise UsageError(f"empty={self.settings.empty!r} is not known; use keep or drop.")
 
-    def forward(self, episodes: Episodes) -> Tensor:
+    def of_task(self, task: Task) -> Tensor:
         """Logits: log of the relaxed assignments."""
-        task = self.task(episodes)
         unary, neighbour, weight = self.problem(task)
         assignment, _ = self.bound_updates(unary, neighbour, weight, task.asked)
         return neutral(assignment.clamp(min=1e-20).log(), task.asked, task.known)

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from ..errors import unknown
 from .base import Head, Inputs, Losses, Recipe, Settings
+from .gram import query_support
 from .metric_parts import Task, pooled_task
 from .parts import class_sum, cosine, neutral, squared_distances
 from .recurrent import BothWays, silence
@@ -61,11 +64,24 @@ class Matching(Head):
         super().__init__(inputs, settings)
         if self.settings.distance not in ("cosine", "l2", "dot"):
             raise unknown("distance", self.settings.distance, ("cosine", "l2", "dot"))
+        self.inner_products = not self.settings.query_raw
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits: log probabilities."""
         task = self.embedded(pooled_task(episodes, self))
-        return neutral(self.probabilities(task).clamp(_LEAST, 1 - _LEAST).log(), task.asked, task.known)
+        return neutral(_logs(self.probabilities(task)), task.asked, task.known)
+
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        x = super().points(bank)
+        return F.normalize(x.float(), dim=-1) if x is not None and self.settings.distance == "cosine" else x
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        similar = query_support(gram, index)
+        if self.settings.distance == "l2":
+            similar = 2 * similar - gram.diagonal()[index.support.to(gram.device)][:, None]
+        # what is the same for all supports of a query (|q|^2, the cosine's one) is nothing to the softmax
+        attention = torch.softmax(self.settings.scale * similar.flatten(2), -1)
+        return _logs(class_sum(attention, similar.shape[2]))
 
     def loss(self, episodes: Episodes) -> Losses:
         """Negative log likelihood of the true class."""
@@ -96,6 +112,10 @@ class Matching(Head):
         return cosine(query, support) - 1
 
 
+def _logs(probability: Tensor) -> Tensor:
+    return probability.clamp(_LEAST, 1 - _LEAST).log()
+
+
 class FullContextMatching(Matching):
     """Matching Networks with full context embeddings.
 
@@ -110,6 +130,7 @@ class FullContextMatching(Matching):
         super().__init__(inputs, settings)
         if self.settings.order not in ("centrality", "given"):
             raise unknown("order", self.settings.order, ("centrality", "given"))
+        self.inner_products = False
         dim = inputs.one()[2]
         width = self.settings.width or dim
         self.down = nn.Linear(dim, width, bias=False) if self.settings.width else nn.Identity()

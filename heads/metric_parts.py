@@ -5,6 +5,7 @@ Shapes: B tasks, N ways, K shots, Q queries, D features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,11 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.protocol import Protocol
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .base import Head, Inputs, Settings
+from .gram import gram_of, whole
 from .parts import class_means, cosine, single
 
 TRANSFORMS = ("un", "l2n", "cl2n")
@@ -129,6 +133,36 @@ class CentredHead(Head):
         (table,) = base.tables.values()
         self.mean = table.mean().to(self.mean)
 
+    def forward(self, episodes: Episodes) -> Tensor:
+        return self.of_task(self.task(episodes))
+
+    def of_task(self, task: Task) -> Tensor:
+        """Logits [B, Q, N] of a task whose features are transformed."""
+        raise TypeError(f"{type(self).__name__} does not define of_task")
+
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Callable[[EpisodeIndex], Tensor]:
+        """Features are transformed once for all episodes, where all of them are there."""
+        x = self.points(bank) if whole(bank, protocol) else None
+        if x is None or gram_of(self, bank, protocol, episodes) is not None:
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        clips, device = x, bank.device
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support, query = clips[index.support.to(device)], clips[index.query.to(device)]
+            shown, asked = (
+                torch.ones(t.shape[:-1], dtype=torch.bool, device=device) for t in (support, query)
+            )
+            return self.of_task(Task(support, shown, query, asked))
+
+        return score
+
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        x = super().points(bank)
+        return None if x is None else self.transformed(x.to(work_dtype(x.dtype)))
+
     def task(self, episodes: Episodes) -> Task:
         """The pooled task with features transformed; absent clips stay zero."""
         task = pooled_task(episodes)
@@ -157,7 +191,11 @@ class CosineStart(nn.Module):
 
     def forward(self, query: Tensor, prototype: Tensor) -> Tensor:
         """query [B, Q, D], prototype [B, N, D] -> [B, Q, N]."""
-        return self.scale * cosine(query, prototype) + self.offset
+        return self.of_cosines(cosine(query, prototype))
+
+    def of_cosines(self, value: Tensor) -> Tensor:
+        """The same from cosines."""
+        return self.scale * value + self.offset
 
 
 class AlignedStart(nn.Module):
@@ -228,6 +266,11 @@ class TaskNorm(nn.Module):
             flat, None, None, self.weight.repeat(tasks), self.bias.repeat(tasks), training=True
         )
         return out.view(items, tasks, *x.shape[2:]).transpose(0, 1)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift [C] of evaluation by running statistics."""
+        scale = self.weight / (self.running_var + 1e-5).sqrt()
+        return scale, self.bias - scale * self.running_mean
 
     @torch.no_grad()
     def _track(self, x: Tensor) -> None:

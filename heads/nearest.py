@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
@@ -24,12 +26,12 @@ class NearestSettings(Settings):
 class NearestNeighbour(Head):
     settings_class = NearestSettings
     light = True
+    inner_products = True
 
     def __init__(self, inputs: Inputs, settings: NearestSettings | None = None) -> None:
         super().__init__(inputs, settings)
         if self.settings.distance not in ("euclidean", "cosine"):
             raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
-        self.inner_products = self.settings.distance == "euclidean"
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits: minus the distance to the nearest present support of each class."""
@@ -42,7 +44,13 @@ class NearestNeighbour(Head):
         known = support.present.any(2)
         return neutral(-nearest.masked_fill(~known[:, None, :], 0.0), query.present, known)
 
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        x = super().points(bank)
+        return F.normalize(x.float(), dim=-1) if x is not None and self.settings.distance == "cosine" else x
+
     def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
         """max_k of -|q - s_k|^2 + |q|^2 = 2 <q, s_k> - <s_k, s_k>."""
+        if self.settings.distance == "cosine":
+            return query_support(gram, index).amax(-1) - 1
         norm = gram.diagonal()[index.support.to(gram.device)]
         return (2 * query_support(gram, index) - norm[:, None]).amax(-1)

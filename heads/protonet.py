@@ -18,7 +18,7 @@ from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Recipe, Settings
-from .gram import plain_table, query_support, within_classes
+from .gram import plain_table, query_support, to_sums, within_classes
 from .parts import class_means, cosine, neutral, single, squared_distances
 from .reuse import gather_rows
 
@@ -50,7 +50,9 @@ class ProtoNet(Head):
             raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
         _, _, dim = inputs.one()
         self.encoder = nn.Linear(dim, self.settings.embed) if self.settings.embed else None
-        self.inner_products = self.encoder is None and self.settings.distance == "euclidean"
+        given = self.settings
+        plain = given.distance == "euclidean" or not (given.per_support or given.epsilon)
+        self.inner_products = self.encoder is None and plain
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
@@ -78,7 +80,8 @@ class ProtoNet(Head):
         unlabelled: FeatureBank | None = None,
     ) -> Tensor:
         """As forward, straight from the table: prototypes by one bag sum, no copy of the supports."""
-        table = plain_table(bank, protocol) if self.inner_products else None
+        direct = self.inner_products and self.settings.distance == "euclidean"
+        table = plain_table(bank, protocol) if direct else None
         if table is None:
             return super().score(bank, index, protocol, unlabelled)
         x = table.x[:, 0]
@@ -93,5 +96,7 @@ class ProtoNet(Head):
 
     def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
         """-|q - p|^2 + |q|^2 = 2 mean_k <q, s_k> - mean_kl <s_k, s_l>."""
+        if self.settings.distance == "cosine":
+            return self.settings.scale * to_sums(gram, index)
         norm = within_classes(gram, index).mean((2, 3))
         return 2 * query_support(gram, index).mean(-1) - norm[:, None, :]

@@ -7,15 +7,20 @@ sigmoid is regressed to 1 for the true class and 0 for the others. On maps the n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
+from ..episodes.protocol import Protocol
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings
+from .gram import gram_of, to_sums
 from .metric_parts import CosineStart, Task, TaskNorm, pooled_task, relation_mse
 from .parts import neutral
 
@@ -58,6 +63,7 @@ class Relation(Head):
                 raise UsageError(f"Features of width {dim} cannot be folded into maps of side {given.side}.")
             self.judge: nn.Module = MapJudge(dim // given.side**2, given)
         else:
+            self.inner_products = not given.batch_statistics
             self.judge = VectorJudge(dim, given)
             self.cosine = CosineStart() if given.start else None
 
@@ -78,6 +84,28 @@ class Relation(Head):
             total = task.means()
         score = self.judge(total, task.query)
         return score if self.cosine is None else score + self.cosine(task.query, total)
+
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Callable[[EpisodeIndex], Tensor]:
+        """On vectors each clip passes the first layer once for all episodes, and cosines come from the Gram matrix."""
+        gram = gram_of(self, bank, protocol, episodes)
+        if gram is None or not isinstance(self.judge, VectorJudge):
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        x = self.points(bank)
+        assert x is not None
+        with torch.no_grad():
+            of_class, of_query = self.judge.halves(x.to(self.judge.out.weight.dtype))
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            assert isinstance(self.judge, VectorJudge)
+            support, query = index.support.to(bank.device), index.query.to(bank.device)
+            shots = 1 if self.settings.pool == "sum" else support.shape[2]
+            value = self.judge.joined(of_class[support].sum(2) / shots, of_query[query])
+            return value if self.cosine is None else value + self.cosine.of_cosines(to_sums(gram, index))
+
+        return score
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         given = self.settings
@@ -101,6 +129,19 @@ class VectorJudge(nn.Module):
         if given.start:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What clips [n, D] add to the hidden layer as supports and as queries, [n, hidden], in evaluation."""
+        scale, shift = self.norm.affine()
+        of_query = (
+            F.linear(x * self.stretch, self.of_query.weight) * scale + self.of_class.bias * scale + shift
+        )
+        return F.linear(x * self.stretch, self.of_class.weight) * scale, of_query
+
+    def joined(self, of_class: Tensor, of_query: Tensor) -> Tensor:
+        """Scores [B, Q, N] of halves [B, N, hidden] and [B, Q, hidden]."""
+        hidden = (of_query[:, :, None] + of_class[:, None]).relu_()
+        return (hidden @ self.out.weight[0]) + self.out.bias
 
     def forward(self, total: Tensor, query: Tensor) -> Tensor:
         pair = self.of_query(query * self.stretch)[:, :, None] + self.of_class(total * self.stretch)[:, None]

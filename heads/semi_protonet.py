@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from .base import Head, Settings
+from .gram import to_means
 from .parts import class_means, neutral, single, squared_distances
 
 
@@ -34,6 +36,8 @@ class SemiProtoNetSettings(Settings):
 
 class SemiProtoNet(Head):
     settings_class = SemiProtoNetSettings
+    light = True
+    inner_products = True
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
@@ -43,6 +47,10 @@ class SemiProtoNet(Head):
             shots = support.present.sum(2).to(prototype.dtype)
             prototype = self._refine(prototype, known, shots, extra.pooled(), extra.present)
         return neutral(-squared_distances(query.pooled(), prototype), query.present, known)
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        """Without unlabelled clips."""
+        return -to_means(gram, index)
 
     def _refine(
         self, prototype: Tensor, known: Tensor, shots: Tensor, extra: Tensor, present: Tensor

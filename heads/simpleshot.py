@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from .base import Settings
+from .gram import to_means
 from .metric_parts import CentredHead, Task
 from .parts import neutral, squared_distances
 
@@ -25,10 +26,13 @@ class SimpleShotSettings(Settings):
 
 class SimpleShot(CentredHead):
     settings_class = SimpleShotSettings
+    inner_products = True
 
-    def forward(self, episodes: Episodes) -> Tensor:
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        return -to_means(gram, index)
+
+    def of_task(self, task: Task) -> Tensor:
         """Logits: minus the squared distance (the order of the paper's Euclidean distance)."""
-        task = self.task(episodes)
         return neutral(-self.distances(task).square(), task.asked, task.known)
 
     def distances(self, task: Task) -> Tensor:

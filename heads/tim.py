@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..episodes.batch import Episodes
 from ..errors import UsageError
 from . import descent
 from .base import Inputs, Settings
@@ -58,9 +57,8 @@ class TIM(CentredHead):
         if given.solver == "adm" and given.distance == "cosine":
             raise UsageError("The alternating solver has no closed form for the cosine; use solver=gd.")
 
-    def forward(self, episodes: Episodes) -> Tensor:
+    def of_task(self, task: Task) -> Tensor:
         """Logits before the softmax, at the fitted weights."""
-        task = self.task(episodes)
         return neutral(self.logits(task.query, self.fit(task), task.known), task.asked, task.known)
 
     @torch.no_grad()

@@ -207,7 +207,7 @@ def test_inner_products_of_all_clips_give_the_same_logits() -> None:
     task = Protocol(n_way=4, k_shot=3, n_query=5)
     head = build_head("linear-probe", inputs_of(bank))
     index = next(Sampler(bank, task).batches(0, 20, 20))
-    gram = gram_of(bank, task, 10_000)
+    gram = gram_of(head, bank, task, 10_000)
     assert gram is not None
     direct = head(materialise(bank, index, task))
     torch.testing.assert_close(head.gram_logits(gram, index), direct, rtol=1e-3, atol=1e-3)

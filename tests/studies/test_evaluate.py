@@ -177,7 +177,7 @@ def test_processes_and_the_gram_path_change_nothing(
     """A small split of whole clips takes the Gram path; one made too small for it reads the features."""
     bank = FeatureBank.load(synthetic_cache(tmp_path, absent=0.0, noise=2.0), ["frame"]).pooled()
     head, protocol = build_head(method, inputs_of(bank)), Protocol(n_query=5, k_shot=2)
-    assert gram_of(bank, protocol, 2400) is not None
+    assert gram_of(head, bank, protocol, 2400) is not None
     alone = evaluate(head, bank, protocol, 2400, workers=1)
     forked = evaluate(head, bank, protocol, 2400, workers=3)
     monkeypatch.setattr(gram, "MAX_CLIPS", 0)
