@@ -7,17 +7,24 @@ class's centre. Inductive: queries never enter the attention of the prototypes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
+from ..episodes.protocol import Protocol, bounds
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
-from .metric_parts import Task, pooled_task, targets
-from .parts import neutral, squared_distances
+from .gram import whole
+from .metric_parts import Task, apart, pooled_task, targets, work_dtype
+from .parts import neutral
+
+KEPT_NUMBERS = 1 << 25  # 512 MB for clips and their three projections
 
 
 @dataclass(frozen=True)
@@ -91,19 +98,37 @@ class FEAT(Head):
         prototype = self.attention(task.means(), task.known[:, None, :])
         return self._logits(task.query, prototype, self.settings.temperature)
 
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Callable[[EpisodeIndex], Tensor]:
+        """A prototype's projections are the means of its supports': every clip is projected once for all episodes."""
+        x = self.points(bank) if whole(bank, protocol) and bounds(protocol.k_shot)[0] > 0 else None
+        if x is None or x.numel() > KEPT_NUMBERS:
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        with torch.no_grad():
+            clip = self._scaled(x.to(work_dtype(x.dtype, self)))
+            parts = (clip, *self.attention.projected(clip))
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support = index.support.to(clip.device)
+            mean, query, key, value = (part[support].mean(2) for part in parts)
+            prototype = self.attention.mixed(mean, query, key, value)
+            return self._logits(clip[index.query.to(clip.device)], prototype, self.settings.temperature)
+
+        return score
+
     def _logits(self, x: Tensor, centre: Tensor, temperature: float) -> Tensor:
         if self.settings.distance == "euclidean":
-            return -squared_distances(x, centre) / temperature
+            return -apart(x, centre) / temperature
         return x @ F.normalize(centre, dim=-1).transpose(1, 2) / temperature
 
     def _task(self, episodes: Episodes) -> Task:
         task = pooled_task(episodes, self)
-        if not self.settings.rescale:
-            return task
-        length = task.query.shape[-1] ** 0.5
-        return task._replace(
-            support=length * F.normalize(task.support, dim=-1), query=length * F.normalize(task.query, dim=-1)
-        )
+        return task._replace(support=self._scaled(task.support), query=self._scaled(task.query))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x.shape[-1] ** 0.5 * F.normalize(x, dim=-1) if self.settings.rescale else x
 
 
 class SetAttention(nn.Module):
@@ -128,3 +153,12 @@ class SetAttention(nn.Module):
         weight = torch.softmax(logits.masked_fill(~sees, -1e4), -1)
         mixed = self.attention_dropout(weight) @ self.value(x)
         return self.norm(x + self.dropout(self.out(mixed)))
+
+    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, and values with the last layer's weights applied, of vectors [..., D]."""
+        return self.query(x) / self.heat, self.key(x), F.linear(self.value(x), self.out.weight)
+
+    def mixed(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """As forward in evaluation, of a set [B, M, D] all of which sees all, and its projections."""
+        weight = torch.softmax(query @ key.transpose(1, 2), -1)
+        return self.norm(x + weight @ value + self.out.bias)

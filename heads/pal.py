@@ -77,7 +77,12 @@ class PAL(Head):
         return self.settings.scale * cosine(q, prototype, self.settings.epsilon)
 
     def attend(self, x: Tensor, memory: Tensor, there: Tensor) -> Tensor:
-        """Single-head attention of x [B, I, D] to memory [B, J, D] where there [B, J]."""
-        logits = self.query(x) @ self.key(memory).transpose(1, 2) / x.shape[-1] ** 0.5
-        weight = torch.softmax(logits.masked_fill(~there[:, None, :], -1e4), -1)
-        return self.out(weight @ self.value(memory))
+        """Single-head attention of x [B, I, D] to memory [B, J, D] where there [B, J].
+
+        <Wq x + b, k> = <x, Wq^T k> + <b, k>, and weights and Wo commute: the many x are never projected, the few rows
+        of the memory are projected twice instead.
+        """
+        key = self.key(memory)
+        logits = torch.baddbmm((key @ self.query.bias)[:, None], x, (key @ self.query.weight).transpose(1, 2))
+        weight = torch.softmax((logits / x.shape[-1] ** 0.5).masked_fill(~there[:, None, :], -1e4), -1)
+        return weight @ (self.value(memory) @ self.out.weight.T) + self.out.bias

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Inputs, Losses, Recipe, Settings
 from .graph import GraphHead, Nodes, node_labels, nodes, pair_distances
@@ -70,6 +72,9 @@ class TPN(GraphHead):
         patience=4,
     )
 
+    inner_products = True
+    light = True
+
     def __init__(self, inputs: Inputs, settings: TPNSettings | None = None) -> None:
         super().__init__(inputs, settings)
         own: TPNSettings = self.settings
@@ -80,7 +85,7 @@ class TPN(GraphHead):
             raise UsageError(f"{dim} features are not maps of {own.side} x {own.side}; choose another side.")
         self.factor = dim**0.5 if own.rescale else 1.0
         self.encoder = nn.Linear(dim, own.embed, bias=False) if own.embed else None
-        width = own.embed or dim
+        self.width = width = own.embed or dim
         if self.encoder is not None:
             nn.init.orthogonal_(self.encoder.weight)
         self.relation = MapScale(dim, own) if own.side else VectorScale(width, own)
@@ -108,23 +113,43 @@ class TPN(GraphHead):
         start = F.one_hot(node_labels(episodes)[:, : graph.supports], episodes.ways)
         return graph, self.propagate(graph, start)
 
+    @torch.no_grad()
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        """Each clip over its own length scale."""
+        x = super().points(bank)
+        return None if x is None else self._placed(x.to(self.dtype)[None])[0][0]
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        batch, ways, shots = index.support.shape
+        row = torch.cat([index.support.flatten(1), index.query], 1).to(gram.device)
+        own = gram.diagonal()[row]
+        product = gram.view(-1).take(row[:, :, None] * len(gram) + row[:, None])
+        distance = (own[:, :, None] + own[:, None] - 2 * product).clamp(min=0)
+        weight = self._nearest(torch.exp(-distance / (2 * self.width)))
+        start = torch.eye(ways, dtype=gram.dtype, device=gram.device).repeat_interleave(shots, 0)
+        label = gram.new_zeros(batch, row.shape[1], ways)
+        label[:, : ways * shots] = start
+        return self._closed_form(_smooth(weight), label)[:, ways * shots :]
+
     def propagate(self, graph: Nodes, support_label: Tensor) -> Propagation:
         """Labels of all nodes from those of the supports [B, N*K, N] (one-hot)."""
-        x = self.plain(graph.x) * self.factor if self.settings.rescale else graph.x
-        x = x if self.encoder is None else self.encoder(x)
-        sigma = self.relation(x)
-        weight = self._weight(x / (sigma + EPSILON), graph)
-        degree = weight.sum(1)
-        scale = (1 / (degree + EPSILON)).sqrt()
-        smooth = scale[:, :, None] * weight * scale[:, None, :]
+        x, sigma = self._placed(graph.x)
+        mean_square = pair_distances(x) / self.width
+        weight = self._nearest(torch.exp(-mean_square / 2) * graph.pair_mask())
+        smooth = _smooth(weight)
         label = torch.zeros(*x.shape[:2], support_label.shape[-1], dtype=x.dtype, device=x.device)
         label[:, : graph.supports] = support_label.to(x.dtype) * graph.present[:, : graph.supports, None]
         return Propagation(sigma, weight, smooth, self._closed_form(smooth, label))
 
-    def _weight(self, x: Tensor, graph: Nodes) -> Tensor:
-        """Gaussian edges [B, n, n] of the nearest neighbours of either end, between present nodes."""
-        mean_square = pair_distances(x) / x.shape[-1]
-        weight = torch.exp(-mean_square / 2) * graph.pair_mask()
+    def _placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded nodes [B, n, D] over their length scales, and those [B, n, 1]."""
+        x = self.plain(x) * self.factor if self.settings.rescale else x
+        x = x if self.encoder is None else self.encoder(x)
+        sigma = self.relation(x)
+        return x / (sigma + EPSILON), sigma
+
+    def _nearest(self, weight: Tensor) -> Tensor:
+        """Edges [B, n, n] of the nearest neighbours of either end; the others become zero."""
         k = self.settings.neighbours
         if not 0 < k < weight.shape[-1]:
             return weight
@@ -137,6 +162,12 @@ class TPN(GraphHead):
         unit = torch.eye(smooth.shape[-1], dtype=dtype, device=smooth.device)
         system = unit - self.alpha.to(dtype) * smooth.to(dtype) + EPSILON
         return torch.linalg.solve(system, label.to(dtype)).to(label.dtype)
+
+
+def _smooth(weight: Tensor) -> Tensor:
+    """D^-1/2 W D^-1/2 of edges W [B, n, n]."""
+    scale = (1 / (weight.sum(1) + EPSILON)).sqrt()
+    return scale[:, :, None] * weight * scale[:, None, :]
 
 
 class VectorScale(nn.Module):
