@@ -28,12 +28,12 @@ _SIDES, _TILE_BYTES = (256, 64), 32 << 20
 
 
 def pays(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int) -> bool:
-    """Whether the matrix of all pairs is allowed, and costs at most half of the episodes' own pairs."""
+    """Whether the matrix of all pairs is allowed, and costs clearly less than the episodes' own pairs."""
     shots, ways = bounds(protocol.k_shot), bounds(protocol.n_way)[1] or len(bank.class_names)
     poolable = shots == (1, 1) or (shots[0] >= 1 and head.pools_shots)
     if not (head.pairwise and poolable) or len(bank) > MAX_CLIPS or not whole(bank, protocol):
         return False
-    return 2 * len(bank) ** 2 <= episodes * ways**2 * protocol.n_query * shots[0]
+    return 1.25 * len(bank) ** 2 <= episodes * ways**2 * protocol.n_query * shots[0]
 
 
 @torch.no_grad()
