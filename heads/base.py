@@ -18,7 +18,7 @@ from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .gram import gram_of
-from .pairs import pair_matrix, pair_scorer, pays
+from .pairs import as_one_episode, pair_matrix, pair_scorer, pays
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,10 @@ class Head(nn.Module):
     def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
         """Logits [B, Q, N] from inner products [n, n] of all clips' ``points``, for heads with ``inner_products``."""
         raise TypeError(f"{type(self).__name__} needs features, not inner products")
+
+    def pair_scores(self, bank: FeatureBank) -> Callable[[Tensor, Tensor], Tensor]:
+        """For heads with ``pairwise``: a function from clips as queries [r] and as one-shot supports [c] to [r, c]."""
+        return lambda rows, columns: as_one_episode(self, bank, rows, columns)
 
     def pool_shots(self, pair: Tensor) -> Tensor:
         """Logits [B, Q, N] from one-shot logits [B, Q, N, K], for heads with ``pools_shots``."""

@@ -40,9 +40,8 @@ def pays(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int) -> bo
 def pair_matrix(head: Head, bank: FeatureBank) -> Tensor:
     """One-shot logits [n, n] of every clip as a query (rows) against every clip as the support of a class."""
     parts = torch.arange(len(bank), device=bank.device).split(_side(head))
-    return torch.cat(
-        [torch.cat([_tile(head, bank, rows, columns) for columns in parts], 1) for rows in parts]
-    )
+    score = head.pair_scores(bank)
+    return torch.cat([torch.cat([score(rows, columns) for columns in parts], 1) for rows in parts])
 
 
 def _side(head: Head) -> int:
@@ -53,7 +52,7 @@ def _side(head: Head) -> int:
     return side
 
 
-def _tile(head: Head, bank: FeatureBank, rows: Tensor, columns: Tensor) -> Tensor:
+def as_one_episode(head: Head, bank: FeatureBank, rows: Tensor, columns: Tensor) -> Tensor:
     """Logits [rows, columns] by one episode whose classes are the columns' clips."""
     support = {m: _as_classes(t.gather(columns)) for m, t in bank.tables.items()}
     query = {m: _as_queries(t.gather(rows)) for m, t in bank.tables.items()}

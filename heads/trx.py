@@ -82,19 +82,38 @@ class TupleHead(Head):
         self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
     ) -> Callable[[EpisodeIndex], Tensor]:
         """Frames are mapped once for all episodes, where that fits and pairs of clips cannot be scored once."""
-        if pays(self, bank, protocol, episodes) or not self.keeps(bank, protocol):
+        drawn = whole(bank, protocol) and bounds(protocol.k_shot)[0] > 0
+        if pays(self, bank, protocol, episodes) or not drawn or not self.keeps(bank):
             return super().scorer(bank, protocol, episodes, unlabelled)
-        (table,) = bank.tables.values()
-        with torch.no_grad():
-            rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
-            kept = self.tuples.kept([self.seen(table.gather(part)) for part in rows])
-        return lambda index: self.factor * self.tuples.of_kept(kept, index).float()
+        kept = self._kept(bank)
 
-    def keeps(self, bank: FeatureBank, protocol: Protocol) -> bool:
-        """Whether all clips of the bank are there in every episode, and their mapped frames fit ``KEPT_BYTES``."""
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support, query = (rows.to(bank.device) for rows in (index.support, index.query))
+            return self.factor * self.tuples.of_kept(kept, support, query).float()
+
+        return score
+
+    def pair_scores(self, bank: FeatureBank) -> Callable[[Tensor, Tensor], Tensor]:
+        if not self.keeps(bank):
+            return super().pair_scores(bank)
+        kept = self._kept(bank)
+
+        def score(rows: Tensor, columns: Tensor) -> Tensor:
+            return self.factor * self.tuples.of_kept(kept, columns[None, :, None], rows[None])[0].float()
+
+        return score
+
+    @torch.no_grad()
+    def _kept(self, bank: FeatureBank) -> list[Tuples]:
+        (table,) = bank.tables.values()
+        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
+        return self.tuples.kept([self.seen(table.gather(part)) for part in rows])
+
+    def keeps(self, bank: FeatureBank) -> bool:
+        """Whether the mapped frames of all clips fit ``KEPT_BYTES``."""
         slots = sum(max(self.steps, *self.settings.cardinalities) * c for c in self.settings.cardinalities)
-        fits = len(bank) * slots * self.settings.width * 8 <= KEPT_BYTES
-        return fits and bounds(protocol.k_shot)[0] > 0 and whole(bank, protocol)
+        return len(bank) * slots * self.settings.width * 8 <= KEPT_BYTES
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
@@ -181,9 +200,8 @@ class CrossTransformers(nn.Module):
         placed = [self._placed(part) for part in clips]
         return [Tuples.joined([m.tuples(part) for part in placed]) for m in self._attentions()]
 
-    def of_kept(self, kept: Sequence[Tuples], index: EpisodeIndex) -> Tensor:
-        """Logits [B, Q, N] of drawn episodes over clips whose tuples are ``kept``."""
-        support, query = (rows.to(kept[0].key.device) for rows in (index.support, index.query))
+    def of_kept(self, kept: Sequence[Tuples], support: Tensor, query: Tensor) -> Tensor:
+        """Logits [B, Q, N] of rows [B, N, K] and [B, Q] of the clips whose tuples are ``kept``."""
 
         def one(module: TupleAttention, own: Tuples) -> Tensor:
             there = own[support]
@@ -278,30 +296,36 @@ class TupleAttention(nn.Module):
 
     def forward(self, support: Tuples, query: Tuples) -> Tensor:
         """Logits [B, Q, N] of supports [B, N, K] and queries [B, Q]."""
-        weight = self.attention(support, query)  # [B, Q, P, N, K, P']
-        gathered = (weight @ support.member).flatten(-2)  # weights of slots [B, Q, P, N, K*S]
-        values = support.value.flatten(2, 3)  # [B, N, K*S, d]
-        cross = _between(query.value, values, query.member)
+        gathered = self.gathered(support, query)  # [B, N, K, Q*P, S]
+        cross = _between(query.value, support.value, query.member)
+        values, weight = support.value.flatten(2, 3), gathered.transpose(2, 3).flatten(3)  # [B, N, Q*P, K*S]
+        products = values @ values.transpose(-1, -2)
+        prototype = ((weight @ products) * weight).sum(-1)  # |sum a v|^2 [B, N, Q*P]
         own = _lengths(query.value, query.member)  # |v|^2 [B, Q, P]
-        by_class = gathered.movedim(3, 1)  # [B, N, Q, P, K*S]
-        products = (values @ values.transpose(-1, -2))[:, :, None]
-        prototype = ((by_class @ products) * by_class).sum(-1)  # |sum a v|^2 [B, N, Q, P]
-        distance = own[..., None] - 2 * (gathered * cross).sum(-1) + prototype.movedim(1, -1)
+        distance = prototype - 2 * (gathered * cross).sum((2, 4))
+        distance = distance.unflatten(-1, own.shape[1:]) + own[:, None]
         counted = query.valid.to(distance.dtype)
-        mean = torch.einsum("bqpn,bqp->bqn", distance, counted) / counted.sum(-1).clamp(min=1)[..., None]
+        mean = torch.einsum("bnqp,bqp->bqn", distance, counted) / counted.sum(-1).clamp(min=1)[..., None]
         return -mean.to(self.key.weight.dtype)
 
-    def attention(self, support: Tuples, query: Tuples) -> Tensor:
-        """Weights [B, Q, P, N, K, P'] that add up to one over each class's tuples (K, P')."""
+    def gathered(self, support: Tuples, query: Tuples) -> Tensor:
+        """How much each support slot weighs in the prototypes of query tuples, [B, N, K, Q*P, S].
+
+        The softmax is written out: its sums over (K, P') come from the product that sums tuples to slots.
+        """
         gain, shift = (w.to(support.key.dtype) for w in (self.norm.weight, self.norm.bias))
         scaled = query.member / (query.deviation[..., None] * gain.numel() ** 0.5)
-        product = _between(query.key * gain.square(), support.key.flatten(2, 3), scaled)
-        product = product.unflatten(-1, support.key.shape[2:4]) @ support.member.T
+        product = _between(query.key * gain.square(), support.key, scaled)
         # <k_p, k_p'> without what is the same for every p'
         constant = (support.key @ (gain * shift)) @ support.member.T / support.deviation / gain.numel() ** 0.5
-        constant = constant.masked_fill(~support.valid, -1e30)
-        logits = torch.addcmul(constant[:, None, None], product, 1 / support.deviation[:, None, None])
-        return torch.softmax(logits.flatten(-2), -1).view_as(logits)
+        constant = constant.masked_fill(~support.valid, -1e30)[..., None, :]
+        tuples = support.member.T / support.deviation[..., None, :]
+        parts = (t.flatten(0, 2) for t in (constant, product, tuples))
+        logits = torch.baddbmm(*parts).view(*product.shape[:-1], -1)  # [B, N, K, Q*P, P']
+        most = logits.detach().amax((2, 4), keepdim=True)
+        weight = (logits - most).exp() if logits.requires_grad else logits.sub_(most).exp_()
+        slots = weight @ F.pad(support.member, (0, 1), value=1.0)
+        return slots[..., :-1] / slots[..., -1:].sum(2, keepdim=True)
 
 
 def _lengths(slots: Tensor, member: Tensor) -> Tensor:
@@ -311,13 +335,13 @@ def _lengths(slots: Tensor, member: Tensor) -> Tensor:
 
 
 def _between(query: Tensor, support: Tensor, member: Tensor) -> Tensor:
-    """Inner products of query tuples and support slots [B, Q, P, N, M].
+    """Inner products of query tuples and support slots [B, N, K, Q*P, S].
 
-    query [B, Q, S, d], support [B, N, M, d]; member [P, S] or [B, Q, P, S] sums the query's slots to tuples.
+    query [B, Q, S, d], support [B, N, K, S, d]; member [P, S] or [B, Q, P, S] sums the query's slots to tuples.
     """
-    flat = query.flatten(1, 2) @ support.flatten(1, 2).transpose(1, 2)
-    product = member @ flat.unflatten(1, query.shape[1:3])
-    return product.unflatten(-1, support.shape[1:3])
+    flat = query.flatten(1, 2) @ support.flatten(1, 3).transpose(1, 2)
+    product = member @ flat.unflatten(1, query.shape[1:3])  # [B, Q, P, N*K*S]
+    return product.unflatten(-1, support.shape[1:4]).permute(0, 3, 4, 1, 2, 5).flatten(3, 4)
 
 
 def pair_bytes(steps: int, sizes: tuple[int, ...], supports: int) -> int:

@@ -163,12 +163,18 @@ def test_clips_are_not_kept_where_some_are_withheld_or_they_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bank = bank_of(torch.randn(60, STEPS, 6), torch.arange(5).repeat_interleave(12))
-    made, task = build_head("trx", inputs_of(bank)), Protocol(n_way=3, k_shot=2, n_query=4)
-    assert isinstance(made, TRX)
-    assert made.keeps(bank, task)
-    assert not made.keeps(bank, replace(task, missing=(Missing("frame", 0.5),)))
+    made, task = build_head("trx", inputs_of(bank)).eval(), Protocol(n_way=3, k_shot=2, n_query=4)
+    index = next(Sampler(bank, task).batches(0, 1, 1))
+
+    def maps_again(protocol: Protocol) -> bool:
+        with patch.object(made, "forward", wraps=made.forward) as forward:
+            made.scorer(bank, protocol, 1)(index)
+        return bool(forward.called)
+
+    assert not maps_again(task)
+    assert maps_again(replace(task, missing=(Missing("frame", 0.5),)))
     monkeypatch.setattr(trx, "KEPT_BYTES", 1 << 20)
-    assert not made.keeps(bank, task)
+    assert maps_again(task)
 
 
 def test_a_tuple_of_nothing_is_refused() -> None:
