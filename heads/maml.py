@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.func import grad
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
 from .base import Head, Inputs, Recipe, Settings
 from .graph import check_ways
@@ -26,7 +28,9 @@ class MAMLSettings(Settings):
     """hidden: width of one hidden layer with ReLU; 0 for a linear classifier.
 
     rate: the inner step. train_steps, test_steps: inner steps in training and evaluation (mini-ImageNet: 5 and 10).
-    first_order: take the inner gradients as constants. rescale: multiply features by sqrt(D) first.
+    first_order: take the inner gradients as constants.
+    level: mean squared length that features are brought to, as the base classes' are; 0: as they are. Whether an inner
+        step at the published rate descends or overshoots depends on it, whatever the encoder's width.
     zero_head: start the class columns at zero (then no class position is preferred before training, and one inner step
         is a nearest class mean by inner product); False is the published random start.
     """
@@ -36,7 +40,7 @@ class MAMLSettings(Settings):
     train_steps: int = 5
     test_steps: int = 10
     first_order: bool = False
-    rescale: bool = True
+    level: float = 512.0
     zero_head: bool = True
 
 
@@ -53,17 +57,26 @@ class MAML(Head):
         patience=2,
     )
     position_tied = True
+    factor: Tensor
 
     def __init__(self, inputs: Inputs, settings: MAMLSettings | None = None) -> None:
         super().__init__(inputs, settings)
         own: MAMLSettings = self.settings
         _, _, dim = inputs.one()
-        self.factor = dim**0.5 if own.rescale else 1.0
+        self.register_buffer("factor", torch.ones(()))
         self.first = nn.Linear(dim, own.hidden) if own.hidden else None
         self.last = nn.Linear(own.hidden or dim, inputs.way)
         if own.zero_head:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
+
+    def fit_base(self, base: FeatureBank) -> None:
+        """Measures the features that inner steps will see."""
+        (table,) = base.tables.values()
+        pooled = table.pooled()
+        square = pooled.x[pooled.present, 0].double().square().sum(1).mean()
+        if self.settings.level and square > 0:
+            self.factor.copy_((self.settings.level / square).sqrt())
 
     def forward(self, episodes: Episodes) -> Tensor:
         check_ways(episodes, self.inputs.way, "MAML")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from graph_support import inputs, parts, perturbed, random_task, with_absent_support
+from tests_support import bank_of
 from torch.nn import functional as F
 
 from fsmm.errors import UsageError
-from fsmm.heads.maml import MAML, MAMLSettings
+from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.maml import MAML, MAMLSettings, classify
 
 
 def make(**given: object) -> MAML:
@@ -27,7 +29,7 @@ def test_adaptation_equals_gradient_descent_task_by_task(hidden: int) -> None:
     for b in range(2):
         layers = [torch.nn.Linear(10, hidden), torch.nn.ReLU()] if hidden else []
         net = torch.nn.Sequential(*layers, torch.nn.Linear(hidden or 10, 3)).double()
-        state = list(head.state_dict().values())
+        state = list(head.parameters())
         with torch.no_grad():
             for mine, theirs in zip(net.parameters(), state):
                 mine.copy_(theirs)
@@ -37,6 +39,26 @@ def test_adaptation_equals_gradient_descent_task_by_task(hidden: int) -> None:
             F.cross_entropy(net(support[b].flatten(0, 1) * head.factor), label).backward()
             descent.step()
         assert torch.allclose(head(task)[b], net(query[b] * head.factor))
+
+
+@pytest.mark.parametrize("width", [64, 2304])
+def test_inner_steps_descend_whatever_the_width(width: int) -> None:
+    """Base clips set the scale: the support loss falls over the published steps for narrow and wide features alike."""
+    torch.manual_seed(0)
+    x = (
+        F.normalize(torch.randn(60, width) + 1.0, dim=-1) * 1.4
+    )  # a large common part, as pooled features have
+    clips = bank_of(x, torch.arange(5).repeat_interleave(12))
+    head = build_head("maml", inputs_of(clips))
+    assert isinstance(head, MAML)
+    head.fit_base(clips)
+    support, label = (x[::12] * head.factor)[None], torch.arange(5)[None]
+    losses = []
+    for steps in range(11):
+        logits = classify(head.adapt(support, label, torch.ones(1, 5), steps, 5), support)
+        losses.append(float(F.cross_entropy(logits[0], label[0]).detach()))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_one_step_from_a_zero_head_is_a_nearest_class_mean() -> None:

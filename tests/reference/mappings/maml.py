@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
@@ -18,9 +19,10 @@ def names(case: Case) -> dict[str, str]:
 def build(case: Case, first_order: bool) -> MAML:
     meta = case.meta
     own = MAMLSettings(hidden=meta["hid"], rate=meta["lr"], train_steps=meta["steps"], test_steps=meta["steps"],
-                       first_order=first_order, rescale=False, zero_head=False)  # fmt: skip
+                       first_order=first_order, level=0.0, zero_head=False)  # fmt: skip
     head = MAML(Inputs({ONLY: (1, case.inputs["support"].shape[-1])}, way=meta["way"]), own).double()
-    head.load_state_dict({ours: case.params[theirs] for ours, theirs in names(case).items()})
+    state = {ours: case.params[theirs] for ours, theirs in names(case).items()}
+    head.load_state_dict(state | {"factor": torch.ones(())})
     return head
 
 
