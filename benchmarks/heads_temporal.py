@@ -12,7 +12,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import combinations
 
@@ -20,22 +19,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.batch import Episodes
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.base import Head
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.pairs import pays
 from fsmm.heads.trx import TRX, TupleAttention
-from fsmm.studies.evaluate import evaluate
 
 from .episodes import STEPS, synthetic_bank
-from .heads import one_by_one, rate
+from .heads import one_by_one, rate, standard_test
 from .table import Row, print_rows
 
-CLIPS, EPISODES, SECONDS = 30, 10_000, 10.0
+CLIPS, SECONDS = 30, 10.0
 FORMS = ("ours", "single", "plain")
 LABELS = {"ours": "ours", "single": "one task at a time", "plain": "plain script, one task at a time"}
 
@@ -89,20 +85,11 @@ def measure(method: str, form: str, shots: int) -> dict[str, float]:
     bank, protocol = synthetic_bank(STEPS, clips=CLIPS), task(shots)
     head = build_head(method, inputs_of(bank)).eval()
     if form == "ours":
-        found = standard_test(head, bank, protocol)
+        found = standard_test(head, bank, protocol, SECONDS)
     else:
         forward = head if form == "single" else plain_form(head)
         found = rate(one_by_one(forward, bank, protocol), 2.0)
     return {"rate": found, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def standard_test(head: Head, bank: FeatureBank, protocol: Protocol) -> float:
-    """Episodes a second of a test of 10,000; of a shorter one where no pair is scored once for all of them."""
-    if not pays(head, bank, protocol, EPISODES):
-        return rate(lambda n: evaluate(head, bank, protocol, n), SECONDS)
-    started = time.perf_counter()
-    evaluate(head, bank, protocol, EPISODES)
-    return EPISODES / (time.perf_counter() - started)
 
 
 def plain_form(head: Head) -> Callable[[Episodes], Tensor]:
