@@ -43,7 +43,7 @@ class TPNSettings(Settings):
     learn_alpha: bool = False
     embed: int = 0
     rescale: bool = True
-    sigma: float = 0.25
+    sigma: float = 0.2
     hidden: int = 8
     side: int = 0
     support_loss: bool = True
