@@ -275,3 +275,19 @@ def touching_queries(present: Tensor, supports: int, among_queries: bool = True)
     query = torch.arange(present.shape[1], device=present.device) >= supports
     either = (query[:, None] | query) if among_queries else (query[:, None] ^ query)
     return either & present[:, :, None] & present[:, None, :]
+
+
+def nearness(bank: FeatureBank, group: int = 80, neighbours: int = 4) -> float:
+    """The mean of |x_i - x_j|^2 to the nearest clips within groups as large as an episode, over that of all pairs.
+
+    Small where clips lie in tight clusters. Of the bank's first stream, averaged over time; groups are drawn once.
+    """
+    table = next(iter(bank.tables.values())).pooled()
+    x = table.x[table.present, 0].double()
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)]
+    found = []
+    for part in x.split(group):
+        if len(part) > neighbours:
+            distance = torch.cdist(part, part).square().fill_diagonal_(torch.inf)
+            found.append(distance.topk(neighbours, largest=False).values.mean())
+    return float(torch.stack(found).mean()) / mean_square_distance(bank) if found else 1.0

@@ -18,7 +18,7 @@ from ..episodes.batch import Episodes
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Inputs, Losses, Recipe, Settings
-from .graph import GraphHead, Nodes, node_labels, nodes, pair_distances
+from .graph import GraphHead, Nodes, nearness, node_labels, nodes, pair_distances
 from .parts import neutral
 
 EPSILON = 2.220446049250313e-16  # of float64; the released code adds it whatever the precision
@@ -32,7 +32,7 @@ class TPNSettings(Settings):
     alpha: how far labels spread, in (0, 1). learn_alpha: train it (the released code's rn = 30) or not (rn = 300).
     embed: width of a learned linear embedding; 0 for none.
     rescale: features in units of the distance of two base clips, times sqrt(D). sigma: where every length scale starts
-        for those; 0 for the published random start.
+        for those, times how near neighbours are (``nearness``); 0 for the published random start.
     hidden: width of the relation net on vectors. side: 0 for vectors; else features are maps [D / side^2, side, side]
         and the relation net is the published one with two convolutions.
     support_loss: cross-entropy over the supports as well, as published.
@@ -43,7 +43,7 @@ class TPNSettings(Settings):
     learn_alpha: bool = False
     embed: int = 0
     rescale: bool = True
-    sigma: float = 0.2
+    sigma: float = 0.45
     hidden: int = 8
     side: int = 0
     support_loss: bool = True
@@ -93,6 +93,12 @@ class TPN(GraphHead):
             nn.init.zeros_(self.relation.last.weight)
             nn.init.constant_(self.relation.last.bias, own.sigma)
         self.alpha = nn.Parameter(torch.tensor(own.alpha), requires_grad=own.learn_alpha)
+
+    def fit_base(self, base: FeatureBank) -> None:
+        """Measures distances of base clips; length scales start in proportion to how near neighbours are."""
+        super().fit_base(base)
+        if self.settings.sigma:
+            nn.init.constant_(self.relation.last.bias, self.settings.sigma * nearness(base))
 
     def forward(self, episodes: Episodes) -> Tensor:
         graph, spread = self._spread(episodes)

@@ -14,6 +14,7 @@ from fsmm.heads.graph import (
     carry_mass,
     edge_entropy,
     mean_square_distance,
+    nearness,
     pair_distances,
     pairwise,
     same_class,
@@ -115,3 +116,21 @@ def test_mean_square_distance_is_the_mean_over_pairs() -> None:
     x = random(7, 3)
     found = mean_square_distance(bank_of(x, torch.arange(7)))
     assert found == pytest.approx(torch.cdist(x, x).square().mean().item())
+
+
+def test_nearness_is_what_clusters_leave_within_them() -> None:
+    """Ten far clusters of forty: neighbours lie within one, so the ratio is near (nearest within) / (all pairs)."""
+    centre = 10 * random(10, 16)
+    clips = centre.repeat_interleave(40, 0) + random(400, 16, seed=1)
+    label = torch.arange(10).repeat_interleave(40)
+    near = nearness(bank_of(clips, label), group=400)
+    square = torch.cdist(clips, clips).square()
+    off = ~torch.eye(400, dtype=torch.bool)
+    expected = square.masked_fill(~off, torch.inf).sort(-1).values[:, :4].mean() / square[off].mean()
+    assert near == pytest.approx(float(expected), rel=0.01)
+    assert nearness(bank_of(random(400, 16), label), group=400) > 10 * near
+    assert nearness(bank_of(3 * clips, label), group=400) == pytest.approx(near, rel=1e-6)
+
+
+def test_nearness_of_too_few_clips_is_one() -> None:
+    assert nearness(bank_of(random(3, 4), torch.arange(3))) == 1.0
