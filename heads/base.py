@@ -14,10 +14,10 @@ from ..cache.bank import FeatureBank
 from ..cache.table import TensorTable
 from ..episodes.batch import Episodes, Stream
 from ..episodes.gather import materialise
-from ..episodes.protocol import Protocol
+from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
-from .gram import gram_of
+from .gram import gram_of, whole
 from .pairs import as_one_episode, pair_matrix, pair_scorer, pays
 
 
@@ -164,7 +164,18 @@ class Head(nn.Module):
             return lambda index: self.gram_logits(gram, index)
         if pays(self, bank, protocol, episodes):
             return pair_scorer(self, pair_matrix(self, bank))
+        if whole(bank, protocol) and bounds(protocol.k_shot)[0] > 0:
+            prepared = self.prepared(bank)
+            if prepared is not None:
+                return prepared
         return lambda index: self.score(bank, index, protocol, unlabelled)
+
+    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+        """A function from drawn episodes to logits that has done each clip's part of the work once; None: no such way.
+
+        Every drawn clip is there with all that the bank holds of it.
+        """
+        return None
 
     def points(self, bank: FeatureBank) -> Tensor | None:
         """Features [n, D] of all clips, whose inner products ``gram_logits`` reads; None where there are none."""

@@ -16,11 +16,9 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
-from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
-from .gram import whole
 from .metric_parts import Task, apart, pooled_task, targets, work_dtype
 from .parts import neutral
 
@@ -98,13 +96,11 @@ class FEAT(Head):
         prototype = self.attention(task.means(), task.known[:, None, :])
         return self._logits(task.query, prototype, self.settings.temperature)
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Callable[[EpisodeIndex], Tensor]:
-        """A prototype's projections are the means of its supports': every clip is projected once for all episodes."""
-        x = self.points(bank) if whole(bank, protocol) and bounds(protocol.k_shot)[0] > 0 else None
+    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+        """A prototype's projections are the means of its supports': every clip is projected once."""
+        x = self.points(bank)
         if x is None or x.numel() > KEPT_NUMBERS:
-            return super().scorer(bank, protocol, episodes, unlabelled)
+            return None
         with torch.no_grad():
             clip = self._scaled(x.to(work_dtype(x.dtype, self)))
             parts = (clip, *self.attention.projected(clip))

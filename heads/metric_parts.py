@@ -14,11 +14,9 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
-from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .base import Head, Inputs, Settings
-from .gram import gram_of, whole
 from .parts import class_means, cosine, single
 
 TRANSFORMS = ("un", "l2n", "cl2n")
@@ -140,13 +138,11 @@ class CentredHead(Head):
         """Logits [B, Q, N] of a task whose features are transformed."""
         raise TypeError(f"{type(self).__name__} does not define of_task")
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Callable[[EpisodeIndex], Tensor]:
-        """Features are transformed once for all episodes, where all of them are there."""
-        x = self.points(bank) if whole(bank, protocol) else None
-        if x is None or gram_of(self, bank, protocol, episodes) is not None:
-            return super().scorer(bank, protocol, episodes, unlabelled)
+    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+        """Features are transformed once."""
+        x = self.points(bank)
+        if x is None:
+            return None
         clips, device = x, bank.device
 
         @torch.no_grad()

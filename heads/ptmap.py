@@ -52,11 +52,11 @@ class PTMAP(Head):
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits: log of the transported mass."""
-        task = self.prepared(pooled_task(episodes))
+        task = self.transformed(pooled_task(episodes))
         share, _ = self.adapt(task)
         return neutral(share.clamp(min=1e-20).log(), task.asked, task.known)
 
-    def prepared(self, task: Task) -> Task:
+    def transformed(self, task: Task) -> Task:
         """Power transform, unit length, centring of supports and queries each by their own mean, unit length.
 
         The released code rotates features in between to have fewer coordinates; nothing here depends on a rotation.

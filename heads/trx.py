@@ -18,13 +18,10 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
-from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import at_least, sinusoid
 from .base import Head, Inputs, Recipe, Settings
-from .gram import whole
-from .pairs import pays
 from .parts import neutral, single
 
 KEPT_BYTES, KEPT_AT_ONCE = 2 << 30, 256
@@ -78,13 +75,10 @@ class TupleHead(Head):
         support, query = (self.seen(s) for s in single(episodes))
         return neutral(self.factor * self.tuples(support, query), query.present, support.present.any(2))
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Callable[[EpisodeIndex], Tensor]:
-        """Frames are mapped once for all episodes, where that fits and pairs of clips cannot be scored once."""
-        drawn = whole(bank, protocol) and bounds(protocol.k_shot)[0] > 0
-        if pays(self, bank, protocol, episodes) or not drawn or not self.keeps(bank):
-            return super().scorer(bank, protocol, episodes, unlabelled)
+    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+        """Frames are mapped once."""
+        if not self.keeps(bank):
+            return None
         kept = self._kept(bank)
 
         @torch.no_grad()

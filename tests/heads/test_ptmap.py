@@ -13,7 +13,7 @@ from fsmm.heads.ptmap import PTMAP, PTMAPSettings
 
 def test_rows_and_columns_of_the_transport() -> None:
     head = PTMAP(inputs())
-    task = head.prepared(pooled_task(random_episodes()))
+    task = head.transformed(pooled_task(random_episodes()))
     share = head.shares(task, task.means())
     # rows are scaled before columns, and the loop ends when their sums hardly change from round to round
     torch.testing.assert_close(share.sum(2), torch.ones(3, 12, dtype=torch.float64), rtol=0, atol=5e-3)
@@ -22,7 +22,7 @@ def test_rows_and_columns_of_the_transport() -> None:
 
 def test_scaling_the_plan_itself_gives_the_same() -> None:
     head = PTMAP(inputs())
-    task = head.prepared(pooled_task(random_episodes(batch=1)))
+    task = head.transformed(pooled_task(random_episodes(batch=1)))
     centre = task.means()
     plan = torch.exp(-10 * (task.query[0, :, None] - centre[0, None]).square().sum(-1))
     plan, before = plan / plan.sum(), torch.zeros(12, dtype=torch.float64)
@@ -52,10 +52,10 @@ def test_an_absent_query_is_as_if_it_were_not_asked(balanced: bool) -> None:
 def test_negative_features_keep_their_sign() -> None:
     episodes = random_episodes()
     head = PTMAP(inputs())
-    here = head.prepared(pooled_task(episodes))
+    here = head.transformed(pooled_task(episodes))
     for stream in (*episodes.support.values(), *episodes.query.values()):
         stream.x.neg_()
-    torch.testing.assert_close(head.prepared(pooled_task(episodes)).query, -here.query)
+    torch.testing.assert_close(head.transformed(pooled_task(episodes)).query, -here.query)
 
 
 def test_an_unknown_stop_is_refused() -> None:

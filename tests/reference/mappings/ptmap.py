@@ -27,7 +27,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         stop="batch",
     )
     head = PTMAP(Inputs({"frame": (1, raw.shape[-1])}), settings)
-    task = head.prepared(pooled_task(episodes))
+    task = head.transformed(pooled_task(episodes))
     final, centre = head.adapt(task)
     logits = head(episodes)
     return {
