@@ -31,6 +31,7 @@ from .parts import flat_support, neutral, single, squared_distances
 
 FAR = 1e8  # taken off the adjacency's logit of a node with itself, and with an absent node
 BLOCKS = 2
+PART_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,22 @@ class GNN(GraphHead):
         dtype = self.dtype
         s, q = s.to(dtype), query.pooled().to(dtype)
         label = self._labels(episodes, present).to(dtype)
-        logits = self.graphs(q, s, label, query.present, present)[..., : episodes.ways]
-        return neutral(logits, query.present, support.present.any(2))
+        part = self._queries_at_once(q.shape, s.shape[1])
+        logits = [
+            self.graphs(q[:, i : i + part], s, label, query.present[:, i : i + part], present)
+            for i in range(0, max(q.shape[1], 1), part)
+        ]
+        return neutral(torch.cat(logits, 1)[..., : episodes.ways], query.present, support.present.any(2))
+
+    def _queries_at_once(self, shape: torch.Size, supports: int) -> int:
+        """Queries of every task whose graphs are built at once: pairs of nodes then fit the processor's cache.
+
+        In training all of them, for the statistics of batch norm.
+        """
+        batch, queries, _ = shape
+        pairs = (supports + 1) * (supports + 2) // 2
+        graph = 4 * pairs * (self.embedding.width + self.inputs.way)
+        return max(queries, 1) if self.training else max(1, PART_BYTES // max(batch * graph, 1))
 
     def _labels(self, episodes: Episodes, present: Tensor) -> Tensor:
         """One-hot labels of the supports [B, NK, way]; zero for absent ones."""

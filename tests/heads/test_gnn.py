@@ -8,6 +8,7 @@ from graph_support import inputs, parts, perturbed, random_task, with_absent_sup
 from torch import nn
 
 from fsmm.errors import UsageError
+from fsmm.heads import gnn
 from fsmm.heads.gnn import GNN, GNNSettings
 
 
@@ -69,3 +70,10 @@ def test_fewer_classes_than_built_for_and_more() -> None:
 def test_an_unknown_variant_is_refused() -> None:
     with pytest.raises(UsageError, match="mini or omniglot"):
         make(variant="other")
+
+
+def test_queries_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, task = make().eval(), random_task()
+    whole = head(task)
+    monkeypatch.setattr(gnn, "PART_BYTES", 1)
+    assert torch.allclose(head(task), whole, rtol=1e-12)
