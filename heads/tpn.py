@@ -43,7 +43,7 @@ class TPNSettings(Settings):
     learn_alpha: bool = False
     embed: int = 0
     rescale: bool = True
-    sigma: float = 0.45
+    sigma: float = 0.4
     hidden: int = 8
     side: int = 0
     support_loss: bool = True
