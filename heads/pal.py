@@ -6,15 +6,21 @@ cosine. A second loss looks from the prototypes' side: each must draw its own qu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
+from ..episodes.sampler import EpisodeIndex
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
 from .metric_parts import Task, pooled_task, targets
 from .parts import class_means, cosine, neutral
+
+KEPT_NUMBERS = 1 << 25  # 640 MB for clips and what their attention makes of them
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,32 @@ class PAL(Head):
         prototype, _ = class_means(s.view_as(task.support), task.shown)
         return self.settings.scale * cosine(q, prototype, self.settings.epsilon)
 
+    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+        """Every clip is projected once; an adapted query is never written out, only its products."""
+        x = self.points(bank)
+        if x is None or x.numel() > KEPT_NUMBERS:
+            return None
+        with torch.no_grad():
+            clips = Projected(self, x.to(self.out.weight.dtype) * self.stretch)
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support, query = (rows.to(bank.device) for rows in (index.support, index.query))
+            s, q = clips.adapted(support.flatten(1)), clips.clips.x[query]
+            values = s.value + self.out.bias  # weights add up to one
+            prototype = s.x.unflatten(1, support.shape[1:]).mean(2)
+            products = q @ torch.cat([s.key, values, prototype], 1).transpose(1, 2)
+            seen, drawn, near = products.split([s.key.shape[1], s.key.shape[1], prototype.shape[1]], -1)
+            weight = torch.softmax((seen + s.shift[:, None]) / q.shape[-1] ** 0.5, -1)
+            near = near + weight @ (values @ prototype.transpose(1, 2))
+            among = weight @ (values @ values.transpose(1, 2))
+            square = q.norm(dim=-1).square() + (weight * (2 * drawn + among)).sum(-1)
+            norms = square.clamp(min=0).sqrt()[..., None] * prototype.norm(dim=-1)[:, None]
+            epsilon = self.settings.epsilon
+            return self.settings.scale * near / (norms + epsilon if epsilon else norms.clamp(min=1e-12))
+
+        return score
+
     def attend(self, x: Tensor, memory: Tensor, there: Tensor) -> Tensor:
         """Single-head attention of x [B, I, D] to memory [B, J, D] where there [B, J].
 
@@ -86,3 +118,40 @@ class PAL(Head):
         logits = torch.baddbmm((key @ self.query.bias)[:, None], x, (key @ self.query.weight).transpose(1, 2))
         weight = torch.softmax((logits / x.shape[-1] ** 0.5).masked_fill(~there[:, None, :], -1e4), -1)
         return weight @ (self.value(memory) @ self.out.weight.T) + self.out.bias
+
+
+class Seen(NamedTuple):
+    """Clips x [..., D] as the attention sees them.
+
+    key [..., D]: Wq^T of their keys; shift [...]: bq's product with the keys; value [..., D]: Wo of their values.
+    """
+
+    x: Tensor
+    key: Tensor
+    shift: Tensor
+    value: Tensor
+
+
+class Projected:
+    """All clips as they are seen; what their values, and the output's bias, change where a clip takes them up."""
+
+    def __init__(self, head: PAL, x: Tensor) -> None:
+        query, key, value, out = head.query, head.key, head.value, head.out
+        keys = key(x)
+        self.clips = Seen(x, keys @ query.weight, keys @ query.bias, value(x) @ out.weight.T)
+        # keys, shifts and values are affine in a clip
+        linear = key.weight.T @ query.weight, key.weight.T @ query.bias, value.weight.T @ out.weight.T
+        added = self.clips.value
+        self.change = Seen(added, *(added @ matrix for matrix in linear))
+        self.constant = Seen(out.bias, *(out.bias @ matrix for matrix in linear))
+
+    def adapted(self, rows: Tensor) -> Seen:
+        """Clips at rows [B, S] after they attended to one another."""
+        clip, change = (Seen(*(part[rows] for part in seen)) for seen in (self.clips, self.change))
+        logits = (clip.x @ clip.key.transpose(1, 2) + clip.shift[:, None]) / clip.x.shape[-1] ** 0.5
+        weight = torch.softmax(logits, -1)
+        moved = (
+            own + torch.einsum("bst,bt...->bs...", weight, more) + fixed
+            for own, more, fixed in zip(clip, change, self.constant)
+        )
+        return Seen(*moved)
