@@ -17,7 +17,7 @@ from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings
 from .metric_parts import AlignedStart, TaskNorm, relation_mse, work_dtype
-from .parts import class_means, neutral, single
+from .parts import class_means, max_pool, neutral, single
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,28 @@ class SimilarityNetwork(nn.Module):
     def forward(self, prototype: Tensor, query: Tensor) -> Tensor:
         """prototype [B, N, C, C], query [B, Q, C, C] -> [B, Q, N]; the class is the first channel."""
         ways, queries = prototype.shape[1], query.shape[1]
-        shape = (-1, queries, ways, -1, -1)
-        h = torch.stack([prototype[:, None].expand(shape), query[:, :, None].expand(shape)], 3).flatten(1, 2)
-        for number, block in enumerate(self.blocks):
-            y = block(h) if number == 0 else h + block(h)
-            h = F.max_pool2d(y.flatten(0, 1), 2).unflatten(0, y.shape[:2])
+        h = self._first(prototype, query) if self.training else self._first_in_halves(prototype, query)
+        for block in self.blocks[1:]:
+            h = max_pool(h + block(h))
         return self.out(F.relu(self.hidden(h.flatten(2)))).view(-1, queries, ways)
+
+    def _first(self, prototype: Tensor, query: Tensor) -> Tensor:
+        """The first block over both matrices of every pair, [B, Q*N, filters, C/2, C/2]."""
+        shape = (-1, query.shape[1], prototype.shape[1], -1, -1)
+        both = torch.stack([prototype[:, None].expand(shape), query[:, :, None].expand(shape)], 3)
+        return max_pool(self.blocks[0](both.flatten(1, 2)))
+
+    def _first_in_halves(self, prototype: Tensor, query: Tensor) -> Tensor:
+        """The same in evaluation, where the block is linear before its ReLU: one convolution a matrix, not a pair."""
+        block = self.blocks[0]
+        assert isinstance(block, ConvolutionBlock)
+        scale, shift = block.norm.affine()
+        of_class, of_query = (block.conv.weight * scale[:, None, None, None]).split(1, 1)
+        bias = None if block.conv.bias is None else block.conv.bias * scale + shift
+        left = F.conv2d(prototype.flatten(0, 1)[:, None], of_class, padding=1)
+        right = F.conv2d(query.flatten(0, 1)[:, None], of_query, bias, padding=1)
+        left, right = left.unflatten(0, prototype.shape[:2]), right.unflatten(0, query.shape[:2])
+        return F.relu(max_pool(left[:, None] + right[:, :, None])).flatten(1, 2)
 
 
 class ConvolutionBlock(nn.Module):

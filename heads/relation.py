@@ -22,7 +22,7 @@ from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings
 from .gram import gram_of, to_sums
 from .metric_parts import CosineStart, Task, TaskNorm, pooled_task, relation_mse
-from .parts import neutral
+from .parts import max_pool, neutral
 
 
 @dataclass(frozen=True)
@@ -186,4 +186,4 @@ class MapBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-        return F.max_pool2d(F.relu(y).flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        return max_pool(F.relu(y))

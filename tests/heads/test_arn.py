@@ -19,6 +19,8 @@ def _head(**given: object) -> ARN:
     for name, buffer in head.named_buffers():
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 2)
+        if name.endswith("running_mean"):
+            buffer.uniform_(-1, 1)
     return head.eval()
 
 
