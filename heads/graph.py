@@ -181,7 +181,8 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for linear, norm, rate in zip(self.linear, self.norm, self.drop):
-            x = F.leaky_relu(over_rows(norm, linear(x)), SLOPE)
+            y = over_rows(norm, linear(x)) if norm.training else F.linear(x, *folded(linear, norm))
+            x = F.leaky_relu_(y, SLOPE)
             if rate and self.training:
                 x = self._dropped(x, rate)
         return x if self.out is None else self.out(x)
@@ -206,6 +207,17 @@ class Pointwise(nn.Module):
             nn.init.zeros_(self.out.bias)
 
 
+def folded(linear: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear layer and the batch norm after it, in evaluation, as one linear layer."""
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = -norm.running_mean if linear.bias is None else linear.bias - norm.running_mean
+    return linear.weight * scale[:, None], norm.bias + scale * shift
+
+
 def over_rows(norm: nn.Module, x: Tensor) -> Tensor:
     """Batch norm over all but the last axis."""
     return norm(x.flatten(0, -2)).view_as(x)
@@ -222,7 +234,11 @@ def pairwise(net: Pointwise, x: Tensor, square: bool = False) -> Tensor:
         return net(gap.square() if square else gap.abs()).squeeze(-1)
     i, j = torch.triu_indices(n, n, device=x.device)
     gap = x[:, i] - x[:, j]
-    value = net(gap.square() if square else gap.abs()).squeeze(-1)
+    if gap.requires_grad:
+        gap = gap.square() if square else gap.abs()
+    else:
+        gap = gap.square_() if square else gap.abs_()
+    value = net(gap).squeeze(-1)
     place = torch.empty(n, n, dtype=torch.int64, device=x.device)
     place[i, j] = place[j, i] = torch.arange(len(i), device=x.device)
     return value[:, place]
