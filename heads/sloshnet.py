@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..episodes.batch import Episodes, Stream
+from ..episodes.batch import Stream
 from ..errors import UsageError
-from .base import Head, Inputs, Recipe, Settings
-from .parts import neutral, single
-from .trx import CrossTransformers, pair_bytes, prepared
+from .base import Inputs, Recipe, Settings
+from .trx import CrossTransformers, TupleHead, scaled
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class SloshNetSettings(Settings):
     scale: float = 10.0
 
 
-class SloshNet(Head):
+class SloshNet(TupleHead):
     settings_class = SloshNetSettings
     recipe = Recipe(
         steps=100,
@@ -65,7 +64,6 @@ class SloshNet(Head):
         evaluate_every=25,
         evaluate_episodes=60,
     )
-    sequences = True
 
     def __init__(self, inputs: Inputs, settings: SloshNetSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -76,7 +74,7 @@ class SloshNet(Head):
                 f"side={own.side} does not fit features of width {flat}; use 1 for pooled features."
             )
         dim = flat // own.side**2
-        self.gain = math.sqrt(dim) if own.rescale else 1.0
+        self.stretch = math.sqrt(dim) if own.rescale else 1.0
         self.short = ShortTerm(dim, own.groups, own.start)
         self.long = LongTerm(dim, own.heads, own.hidden or 4 * dim, own.released, own.start)
         self.balance = nn.Parameter(torch.zeros(2))
@@ -86,19 +84,19 @@ class SloshNet(Head):
         if own.start:
             self.tuples.begin(own.sharpness, orthogonal=True)
 
-    def forward(self, episodes: Episodes) -> Tensor:
-        support, query = single(episodes)
-        s = self.temporal(
-            Stream(support.x.flatten(1, 2), support.present.flatten(1, 2), support.length.flatten(1))
+    def seen(self, stream: Stream) -> Stream:
+        """Clips of any shape through both paths."""
+        lead = stream.present.shape
+        flat = Stream(
+            stream.x.flatten(0, -3)[None], stream.present.flatten()[None], stream.length.flatten()[None]
         )
-        s = Stream(s.x.unflatten(1, support.present.shape[1:]), support.present, support.length)
-        logits = self.settings.scale / self.gain**2 * self.tuples(s, self.temporal(query))
-        return neutral(logits, query.present, support.present.any(2))
+        x = self.temporal(flat).x
+        return Stream(x.reshape(*lead, *x.shape[2:]), stream.present, stream.length)
 
     def temporal(self, clips: Stream) -> Stream:
         """Both paths over clips [B, V, T, C * side^2]: features [B, V, T, C]."""
         side, valid = self.settings.side, clips.mask()
-        x = prepared(clips, self.settings.level, self.gain, self.balance.dtype).x
+        x = scaled(clips, self.settings.level, self.stretch, self.balance.dtype).x
         maps = x.unflatten(-1, (-1, side, side))
         fused = self.fused(self.short(maps, valid), self.long(maps, valid), self.balance.softmax(0))
         return Stream(fused * valid[..., None].to(fused.dtype), clips.present, clips.length)
@@ -106,9 +104,6 @@ class SloshNet(Head):
     def fused(self, short: Tensor, long: Tensor, gamma: Tensor) -> Tensor:
         """2 gamma_1 short + 2 gamma_0 long, averaged over positions: maps [..., T, C, H, W] -> [..., T, C]."""
         return (2 * gamma[1] * short + 2 * gamma[0] * long).mean((-1, -2))
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return pair_bytes(self.steps, self.settings.cardinalities, ways * shots) * queries
 
 
 class ShortTerm(nn.Module):

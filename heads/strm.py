@@ -18,7 +18,7 @@ from ..errors import UsageError
 from .alignment import at_least, resample, sinusoid
 from .base import Inputs, Losses, Recipe, cross_entropy
 from .parts import neutral, single
-from .trx import CrossTransformers, TRXSettings, TupleHead, prepared
+from .trx import CrossTransformers, TRXSettings, TupleHead, scaled
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class STRM(TupleHead):
 
     def enriched(self, stream: Stream) -> Stream:
         """Patch-enriched frames [..., T, D]; every clip brought to the steps that the mixing along time is made for."""
-        x = prepared(resample(stream, self.steps), self.settings.level, self.stretch, self.tuples.dtype)
+        x = scaled(resample(stream, self.steps), self.settings.level, self.stretch, self.tuples.dtype)
         frames = self.patches(x.x.unflatten(-1, (self.settings.patches, -1)))
         return Stream(frames * x.present[..., None, None].to(frames.dtype), x.present, x.length)
 

@@ -64,7 +64,7 @@ class TupleHead(Head):
 
     def seen(self, stream: Stream) -> Stream:
         """Clips as the tuples take them, but for the position code."""
-        return prepared(stream, self.settings.level, self.stretch, self.tuples.dtype)
+        return scaled(stream, self.settings.level, self.stretch, self.tuples.dtype)
 
     @property
     def factor(self) -> float:
@@ -130,7 +130,7 @@ class TRX(TupleHead):
         self.tuples.begin(own.sharpness, own.orthogonal)
 
 
-def prepared(stream: Stream, level: bool, stretch: float, dtype: torch.dtype) -> Stream:
+def scaled(stream: Stream, level: bool, stretch: float, dtype: torch.dtype) -> Stream:
     """The stream in the weights' dtype, times ``stretch``; ``level``: each clip over the length of its mean step."""
     stream = stream.to(stream.x.device, dtype)
     x = stream.x * stretch if stretch != 1.0 else stream.x
