@@ -279,6 +279,7 @@ def ready_head(
         {
             **spec.training_identity(),
             "recipe": asdict(recipe),
+            "head": asdict(innermost(head).settings),  # with its defaults: a new default is a new head
             "base": banks.base.fingerprint(),
             "streams": {k: str(v) for k, v in banks.base.streams.items()},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.errors import FsmmError, UsageError
 from fsmm.heads.base import Recipe
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.relation import Relation
+from fsmm.heads.relation import Relation, RelationSettings
 from fsmm.studies.compare import compare, holm, paired
 from fsmm.studies.episode_eval import episode_eval, missing_sweep, recipe_of, seed_spread
 from fsmm.studies.multi_label import average_precision, f1
@@ -370,3 +370,24 @@ def test_wrong_requests_get_one_sentence(cache: Path, tmp_path: Path, given: dic
         run(cache, "protonet", tmp_path / "r", **given)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r" / "metrics.json").exists()
+
+
+def test_a_head_trained_under_another_default_is_trained_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = {"train.steps": "4", "train.evaluate_every": "2", "train.evaluate_episodes": "10"}
+
+    def trains() -> bool:
+        run = episode_eval("relation", "toy", cache, protocol=Protocol(n_query=4), episodes=20, settings=brief,
+                           out=tmp_path / "r")  # fmt: skip
+        return run.training is not None
+
+    assert trains()
+    assert not trains()
+
+    @dataclass(frozen=True)
+    class Later(RelationSettings):
+        hidden: int = 8
+
+    monkeypatch.setattr(Relation, "settings_class", Later)
+    assert trains()
