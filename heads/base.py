@@ -14,10 +14,10 @@ from ..cache.bank import FeatureBank
 from ..cache.table import TensorTable
 from ..episodes.batch import Episodes, Stream
 from ..episodes.gather import materialise
-from ..episodes.protocol import Protocol, bounds
+from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
-from .gram import gram_of, whole
+from .gram import gram_of, repeats
 from .pairs import as_one_episode, pair_matrix, pair_scorer, pays
 
 
@@ -98,7 +98,8 @@ class Head(nn.Module):
 
     sequences: whether the head reads time; others are handed features averaged over time (T = 1), which is faster.
     batchwise: trained on batches of base clips (``batch_loss``) instead of episodes (``loss``).
-    inner_products: whether logits depend on features through inner products alone (then ``gram_logits`` exists).
+    inner_products: whether logits depend on features through inner products (then ``gram_logits`` exists), or through
+        them and what each clip gives by itself (then ``gram_scorer`` does).
     pairwise: whether a one-shot logit depends on the query and the class's support alone, and on no word; pools_shots:
         whether ``pool_shots`` then makes logits of several supports a class.
     light: whether scoring takes small operations and no gradients: evaluation may then fork processes.
@@ -161,10 +162,10 @@ class Head(nn.Module):
         """A function from drawn episodes to logits, prepared for scoring ``episodes`` of them over this bank."""
         gram = gram_of(self, bank, protocol, episodes)
         if gram is not None:
-            return lambda index: self.gram_logits(gram, index)
+            return self.gram_scorer(gram, bank)
         if pays(self, bank, protocol, episodes):
             return pair_scorer(self, pair_matrix(self, bank))
-        if whole(bank, protocol) and bounds(protocol.k_shot)[0] > 0:
+        if repeats(bank, protocol, episodes):
             prepared = self.prepared(bank)
             if prepared is not None:
                 return prepared
@@ -181,6 +182,10 @@ class Head(nn.Module):
         """Features [n, D] of all clips, whose inner products ``gram_logits`` reads; None where there are none."""
         table = next(iter(bank.tables.values())) if len(bank.tables) == 1 else None
         return table.x[:, 0] if isinstance(table, TensorTable) and table.steps == 1 else None
+
+    def gram_scorer(self, gram: Tensor, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor]:
+        """A function from drawn episodes to logits, from inner products [n, n] of all clips' ``points``."""
+        return lambda index: self.gram_logits(gram, index)
 
     def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
         """Logits [B, Q, N] from inner products [n, n] of all clips' ``points``, for heads with ``inner_products``."""

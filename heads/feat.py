@@ -20,9 +20,7 @@ from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
 from .metric_parts import Task, apart, pooled_task, targets, work_dtype
-from .parts import neutral
-
-KEPT_NUMBERS = 1 << 25  # 512 MB for clips and their three projections
+from .parts import KEPT_NUMBERS, neutral
 
 
 @dataclass(frozen=True)

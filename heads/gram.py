@@ -29,6 +29,13 @@ def whole(bank: FeatureBank, protocol: Protocol) -> bool:
     return protocol.small_classes != "short" and all(t.all_present for t in bank.tables.values())
 
 
+def repeats(bank: FeatureBank, protocol: Protocol, episodes: int) -> bool:
+    """Whether episodes of whole clips draw more of them than the bank holds, so that work done once a clip pays."""
+    ways, shots = bounds(protocol.n_way)[1] or len(bank.class_names), bounds(protocol.k_shot)[0]
+    drawn = episodes * ways * (shots + protocol.n_query)
+    return shots > 0 and drawn >= len(bank) and whole(bank, protocol)
+
+
 def plain_table(bank: FeatureBank, protocol: Protocol) -> TensorTable | None:
     """The only table of a bank of pooled features that are all there and all used; None where there is more to it."""
     if len(bank.tables) != 1 or not whole(bank, protocol):

@@ -18,9 +18,7 @@ from ..episodes.batch import Episodes
 from ..episodes.sampler import EpisodeIndex
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
 from .metric_parts import Task, pooled_task, targets
-from .parts import class_means, cosine, neutral
-
-KEPT_NUMBERS = 1 << 25  # 640 MB for clips and what their attention makes of them
+from .parts import KEPT_NUMBERS, class_means, cosine, neutral
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,12 @@ class PAL(Head):
         if x is None or x.numel() > KEPT_NUMBERS:
             return None
         with torch.no_grad():
-            clips = Projected(self, x.to(self.out.weight.dtype) * self.stretch)
+            projected = Projected(self, x.to(self.out.weight.dtype) * self.stretch)
 
         @torch.no_grad()
         def score(index: EpisodeIndex) -> Tensor:
             support, query = (rows.to(bank.device) for rows in (index.support, index.query))
-            s, q = clips.adapted(support.flatten(1)), clips.clips.x[query]
+            s, q = projected.adapted(support.flatten(1)), projected.clips.x[query]
             values = s.value + self.out.bias  # weights add up to one
             prototype = s.x.unflatten(1, support.shape[1:]).mean(2)
             products = q @ torch.cat([s.key, values, prototype], 1).transpose(1, 2)

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 
+KEPT_NUMBERS = 1 << 25  # clips times width up to which heads keep projections of a whole split (134 MB each)
+
 
 def single(episodes: Episodes) -> tuple[Stream, Stream]:
     """Support [B, N, K, T, D] and query [B, Q, T, D] of the only modality.

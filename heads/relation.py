@@ -16,11 +16,10 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
-from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Settings
-from .gram import gram_of, to_sums
+from .gram import to_sums
 from .metric_parts import CosineStart, Task, TaskNorm, pooled_task, relation_mse
 from .parts import max_pool, neutral
 
@@ -85,24 +84,19 @@ class Relation(Head):
         score = self.judge(total, task.query)
         return score if self.cosine is None else score + self.cosine(task.query, total)
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Callable[[EpisodeIndex], Tensor]:
-        """On vectors each clip passes the first layer once for all episodes, and cosines come from the Gram matrix."""
-        gram = gram_of(self, bank, protocol, episodes)
-        if gram is None or not isinstance(self.judge, VectorJudge):
-            return super().scorer(bank, protocol, episodes, unlabelled)
-        x = self.points(bank)
+    def gram_scorer(self, gram: Tensor, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor]:
+        """On vectors: each clip passes the first layer once for all episodes; cosines are read off."""
+        x, judge = self.points(bank), self.judge
         assert x is not None
+        assert isinstance(judge, VectorJudge)
         with torch.no_grad():
-            of_class, of_query = self.judge.halves(x.to(self.judge.out.weight.dtype))
+            of_class, of_query = judge.halves(x.to(judge.out.weight.dtype))
 
         @torch.no_grad()
         def score(index: EpisodeIndex) -> Tensor:
-            assert isinstance(self.judge, VectorJudge)
             support, query = index.support.to(bank.device), index.query.to(bank.device)
             shots = 1 if self.settings.pool == "sum" else support.shape[2]
-            value = self.judge.joined(of_class[support].sum(2) / shots, of_query[query])
+            value = judge.joined(of_class[support].sum(2) / shots, of_query[query])
             return value if self.cosine is None else value + self.cosine.of_cosines(to_sums(gram, index))
 
         return score

@@ -15,6 +15,9 @@ import pytest
 pytestmark = pytest.mark.slow
 
 CHANCE = 0.2
+# Of about 31 novel clips each is right with a chance of its own; were those spread by 0.15 around 0.2, their mean would
+# be off by 0.08 once in three hundred draws of clips.
+CLOSE = 0.08
 TASK = [
     "--dataset",
     "demo",
@@ -56,21 +59,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "cache"
 
 
-def interval(cache: Path, method: str, settings: list[str]) -> tuple[float, float]:
-    """Mean accuracy over novel orders and its 95 % half width over clips, of which there are few."""
+def accuracy(cache: Path, method: str, settings: list[str]) -> float:
+    """Mean accuracy over episodes of novel orders."""
     pairs = [word for pair in settings for word in ("--set", pair)]
     out = cache.parent / "runs" / method
     words = ["--method", method, *TASK, *pairs, "--cache", str(cache), "--out", str(out), "--json"]
     found = json.loads(fsmm("episode-eval", *words))
-    return found["accuracy"], found["ci95_clips"]
+    return float(found["accuracy"])
 
 
 def test_the_mean_over_time_is_at_chance(cache: Path) -> None:
-    mean, around = interval(cache, "protonet", [])
-    assert abs(mean - CHANCE) < 1.5 * around
+    assert abs(accuracy(cache, "protonet", []) - CHANCE) < CLOSE
 
 
 @pytest.mark.parametrize("method", READERS)
 def test_heads_that_read_time_are_not(cache: Path, method: str) -> None:
-    mean, around = interval(cache, method, READERS[method])
-    assert mean - 1.5 * around > CHANCE
+    assert accuracy(cache, method, READERS[method]) > CHANCE + 2 * CLOSE

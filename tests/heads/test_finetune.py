@@ -23,7 +23,7 @@ def _slow(given: FineTuneSettings, support: torch.Tensor, query: torch.Tensor) -
     options = {"momentum": given.momentum, "dampening": given.dampening}
     if given.optimiser == "adam":
         kind, options = torch.optim.Adam, {}
-    optimiser = kind([w, bias], lr=given.rate, weight_decay=given.decay, **options)  # type: ignore[call-arg]
+    optimiser = kind([w, bias], lr=given.rate, weight_decay=given.decay, **options)
 
     def logits(x: torch.Tensor) -> torch.Tensor:
         if given.classifier == "linear":

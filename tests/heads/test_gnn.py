@@ -14,7 +14,7 @@ from fsmm.heads.gnn import GNN, GNNSettings
 
 def make(**given: object) -> GNN:
     torch.manual_seed(0)
-    head = perturbed(GNN(inputs(), GNNSettings(**{"embed": 6, "width": 8, **given})))  # type: ignore[arg-type]
+    head = perturbed(GNN(inputs(), GNNSettings(**{"embed": 6, "width": 8, **given})))
     assert isinstance(head, GNN)
     return head
 

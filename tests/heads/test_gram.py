@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -75,6 +76,17 @@ def test_a_prepared_test_reads_no_features(method: str) -> None:
     score = head.scorer(clips, PROTOCOL, 10_000)
     clips.tables["frame"] = broken()
     assert score(index).shape == (3, 20, 4)
+
+
+@pytest.mark.parametrize("method", ["bdcspn", "feat", "pal"])
+def test_clips_are_prepared_only_where_episodes_draw_them_again(method: str) -> None:
+    clips = bank()  # 72 clips; an episode draws 4 * (3 + 5)
+    head = moved(method, {}, clips)
+    with patch.object(head, "prepared", wraps=head.prepared) as prepared:
+        head.scorer(clips, PROTOCOL, 2)
+        assert not prepared.called
+        head.scorer(clips, PROTOCOL, 3)
+        assert prepared.called
 
 
 def broken() -> TensorTable:

@@ -14,7 +14,7 @@ from fsmm.heads.leo import LEO, LEOSettings
 
 def make(**given: object) -> LEO:
     torch.manual_seed(0)
-    head = perturbed(LEO(inputs(), LEOSettings(**{"latent": 4, "principal": False, **given})))  # type: ignore[arg-type]
+    head = perturbed(LEO(inputs(), LEOSettings(**{"latent": 4, "principal": False, **given})))
     assert isinstance(head, LEO)
     return head
 

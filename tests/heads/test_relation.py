@@ -48,12 +48,12 @@ def test_maps_pass_torchs_layers(side: int, padding: int) -> None:
     episodes = random_episodes(batch=2, ways=2, dim=2 * side**2)
     support, query = features(episodes)
     x = torch.cat([support[1, 0].sum(0).view(2, side, side), query[1, 3].view(2, side, side)])[None]
-    for block in head.judge.blocks:  # type: ignore[union-attr]
+    for block in head.judge.blocks:
         norm = block.norm
         x = F.batch_norm(block.conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias)
         x = F.max_pool2d(F.relu(x), 2)
     judge = head.judge
-    score = judge.out(F.relu(judge.hidden(x.flatten(1))))  # type: ignore[operator, union-attr]
+    score = judge.out(F.relu(judge.hidden(x.flatten(1))))
     torch.testing.assert_close(head(episodes)[1, 3, 0], score[0, 0])
 
 
@@ -104,14 +104,14 @@ def test_it_learns_a_relation_that_the_cosine_misses() -> None:
     def accuracy() -> float:
         head.eval()
         episodes = batch(10_000)
-        right = head(episodes).argmax(-1) == episodes.query_label  # type: ignore[attr-defined]
+        right = head(episodes).argmax(-1) == episodes.query_label
         head.train()
         return right.float().mean().item()
 
     before = accuracy()
     for step in range(150):
         optimiser.zero_grad()
-        head.loss(batch(step)).total.backward()  # type: ignore[arg-type]
+        head.loss(batch(step)).total.backward()
         optimiser.step()
     assert before < 0.8
     assert accuracy() > 0.9

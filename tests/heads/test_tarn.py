@@ -18,7 +18,7 @@ from fsmm.heads.tarn import TARN, TARNSettings
 
 def _head(steps: int = 5, words: int | None = None, **given: object) -> TARN:
     torch.manual_seed(0)
-    settings = TARNSettings(**{"hidden": 4, "relation": 3, "start": False, **given})  # type: ignore[arg-type]
+    settings = TARNSettings(**{"hidden": 4, "relation": 3, "start": False, **given})
     return TARN(inputs(steps=steps, words=words), settings).double().eval()
 
 

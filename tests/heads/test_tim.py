@@ -35,7 +35,7 @@ def test_the_written_gradient_is_that_of_the_objective(distance: str) -> None:
 
 
 def _objective_of_logits(head: TIM, logits: torch.Tensor, task: object) -> torch.Tensor:
-    labels = _Labels(task)  # type: ignore[arg-type]
+    labels = _Labels(task)
     cut = labels.hot.shape[1]
     support, query = torch.log_softmax(logits[:, :cut], -1), torch.log_softmax(logits[:, cut:], -1)
     marginal = (query.exp() * labels.query_share).sum(1)

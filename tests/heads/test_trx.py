@@ -155,7 +155,7 @@ def test_clips_mapped_once_for_all_episodes_give_the_direct_logits(name: str, sh
     index = next(Sampler(bank, protocol).batches(0, 8, 8))
     direct = made.score(bank, index, protocol).float()
     with patch.object(made, "forward", side_effect=AssertionError("the clips were mapped again")):
-        found = made.scorer(bank, protocol, 1)(index)
+        found = made.scorer(bank, protocol, 20)(index)
     assert torch.allclose(found, direct, rtol=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_clips_are_not_kept_where_some_are_withheld_or_they_are_too_many(
 
     def maps_again(protocol: Protocol) -> bool:
         with patch.object(made, "forward", wraps=made.forward) as forward:
-            made.scorer(bank, protocol, 1)(index)
+            made.scorer(bank, protocol, 20)(index)
         return bool(forward.called)
 
     assert not maps_again(task)
