@@ -26,13 +26,15 @@ class Inputs:
     """What a head will be built for.
 
     streams: per modality (T, D). word_dim: E, None without class words. base_classes: classes of the base split.
-    way: the largest way of the evaluation (for heads with a fixed-way classifier).
+    way: the largest way of the evaluation (for heads with a fixed-way classifier). shot: supports a class (for heads
+    whose size depends on them), None where they vary.
     """
 
     streams: Mapping[str, tuple[int, int]]
     word_dim: int | None = None
     base_classes: int = 0
     way: int = 5
+    shot: int | None = None
 
     def one(self) -> tuple[str, int, int]:
         """(modality, T, D) of the only stream. Raises UsageError where there are several."""

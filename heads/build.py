@@ -13,10 +13,10 @@ from .registry import find
 DEFAULT_FUSION = "ec"
 
 
-def inputs_of(bank: FeatureBank, base_classes: int = 0, way: int = 5) -> Inputs:
+def inputs_of(bank: FeatureBank, base_classes: int = 0, way: int = 5, shot: int | None = None) -> Inputs:
     """What a head over this bank will be given."""
     streams = {key: (table.steps, table.dim) for key, table in bank.tables.items()}
-    return Inputs(streams, None if bank.words is None else bank.words.shape[1], base_classes, way)
+    return Inputs(streams, None if bank.words is None else bank.words.shape[1], base_classes, way, shot)
 
 
 def needs_sequences(name: str) -> bool:

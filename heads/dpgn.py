@@ -46,8 +46,8 @@ FLOOR = 1e-6  # added to every edge before rows are made to sum to one
 class DPGNSettings(GraphSettings):
     """generations: G (published: 6). width: of the point nodes after a generation, 0 for the embedding's (published:
         128, as the embedding's).
-    distribution: "class" keeps one number a class in a distribution node, so that any number of shots works; "sample"
-        keeps one a support as published, for exactly ``shots`` supports a class. For one shot they are the same.
+    distribution: "sample" keeps one number a support in a distribution node as published; "class" one a class, as does
+        "sample" where shots vary. For one shot they are the same.
     gap: "l2" for (v_i - v_j)^2 or "l1" for |v_i - v_j|, between nodes of either graph.
     weighed_generations: how many generations enter the loss (0: all): as published the first ones, each times
         ``generation_weight``, and the last one whole.
@@ -60,8 +60,7 @@ class DPGNSettings(GraphSettings):
     embed: int = 32
     generations: int = 3
     width: int = 0
-    distribution: str = "class"
-    shots: int = 1
+    distribution: str = "sample"
     gap: str = "l2"
     dropout: float = 0.1
     weighed_generations: int = 0
@@ -111,7 +110,8 @@ class DPGN(GraphHead):
         self.middle, self.embedding = Embedding(dim, own), Embedding(dim, own)
         width = self.embedding.width
         base, rate = own.width or width, own.dropout
-        self.places = inputs.way * (own.shots if own.distribution == "sample" else 1)
+        self.shot = inputs.shot if own.distribution == "sample" else None
+        self.places = inputs.way * (self.shot or 1)
         count = range(own.generations)
         sizes = [width] + [base] * own.generations
         self.first_edge = _similarity(self.middle.width, base, rate)
@@ -150,18 +150,16 @@ class DPGN(GraphHead):
         return graph, self.run(self.middle(graph.x), self.embedding(graph.x), held, start, place, graph)
 
     def _check_shots(self, episodes: Episodes) -> None:
-        own = self.settings
-        if own.distribution == "sample" and episodes.shots != own.shots:
+        if self.shot is not None and episodes.shots != self.shot:
             raise UsageError(
-                f"distribution=sample was built for {own.shots} shots and got {episodes.shots}; set shots="
-                f"{episodes.shots}, or use distribution=class."
+                f"distribution=sample was built for {self.shot} shots and got {episodes.shots}; use distribution=class."
             )
 
     def _places(self, episodes: Episodes) -> Tensor:
         """Which of the distribution's places each support fills, one-hot [N*K, places]."""
         count = episodes.ways * episodes.shots
         place = torch.arange(count, device=episodes.device)
-        if self.settings.distribution == "class":
+        if self.shot is None:
             place = place // episodes.shots
         return F.one_hot(place, self.places).to(self.dtype)
 

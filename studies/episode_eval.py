@@ -264,9 +264,9 @@ def ready_head(
     own = {k: v for k, v in spec.settings.items() if not k.startswith("train.")}
     base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
     way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
-    head = build_head(spec.method, inputs_of(banks.test, base_classes, way), own, spec.fusion).to(
-        banks.device
-    )
+    low, high = bounds(spec.protocol.k_shot)
+    inputs = inputs_of(banks.test, base_classes, way, high if low == high else None)
+    head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
     if wants_base(head):
         head.fit_base(banks.base)
     given = {k.removeprefix("train."): v for k, v in spec.settings.items() if k.startswith("train.")}

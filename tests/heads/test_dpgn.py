@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from graph_support import inputs, parts, perturbed, random_task, with_absent_support
@@ -12,21 +14,21 @@ from fsmm.heads.dpgn import DPGN, DPGNSettings, initial_edges
 from fsmm.heads.graph import nodes
 
 
-def make(**given: object) -> DPGN:
+def make(shot: int | None = None, **given: object) -> DPGN:
     torch.manual_seed(0)
     small = {"embed": 6, "generations": 2}
-    head = perturbed(DPGN(inputs(), DPGNSettings(**{**small, **given})))
+    head = perturbed(DPGN(replace(inputs(), shot=shot), DPGNSettings(**{**small, **given})))
     assert isinstance(head, DPGN)
     return head
 
 
 def test_a_number_a_class_and_a_number_a_support_agree_for_one_shot() -> None:
     task = random_task(shots=1)
-    assert torch.equal(make(distribution="class")(task), make(distribution="sample", shots=1)(task))
+    assert torch.equal(make(distribution="class")(task), make(1)(task))
 
 
 def test_a_number_a_support_needs_the_number_of_shots() -> None:
-    head = make(distribution="sample", shots=2)
+    head = make(2)
     assert torch.isfinite(head(random_task(shots=2))).all()
     with pytest.raises(UsageError, match="built for 2 shots and got 3"):
         head(random_task(shots=3))

@@ -391,3 +391,13 @@ def test_a_head_trained_under_another_default_is_trained_again(
 
     monkeypatch.setattr(Relation, "settings_class", Later)
     assert trains()
+
+
+@pytest.mark.parametrize(("shots", "places"), [(3, 5 * 3), ((1, 3), 5)])
+def test_dpgn_has_one_number_a_support_where_shots_are_fixed(
+    cache: Path, tmp_path: Path, shots: int | tuple[int, int], places: int
+) -> None:
+    task = Protocol(n_query=4, k_shot=shots)
+    run(cache, "dpgn", tmp_path, protocol=task, modalities=["frame"], settings=SHORT)
+    weights, _ = load_tensors(tmp_path / "head.safetensors")
+    assert weights["to_distribution.0.weight"].shape == (places, 2 * places)

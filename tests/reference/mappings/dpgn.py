@@ -44,13 +44,13 @@ def build(case: Case) -> DPGN:
     meta, dim = case.meta, case.inputs["point_node"].shape[-1]
     point, distance, distribution = (bool(on) for on in meta["ind"])
     own = DPGNSettings(
-        embed=0, rescale=False, metric=False, generations=meta["G"], distribution="sample", shots=meta["shot"],
+        embed=0, rescale=False, metric=False, generations=meta["G"],
         gap=meta["metric"], dropout=meta["dropout"], weighed_generations=meta["nl"],
         generation_weight=meta["generation_weight"], distribution_weight=meta["dist_loss_coeff"],
         distance_weight=meta["l2_ce_weight"], use_point=point, use_distance=distance, use_distribution=distribution,
         transposed_distance_loss=True,
     )  # fmt: skip
-    head = DPGN(Inputs({ONLY: (1, dim)}, way=meta["way"]), own).double()
+    head = DPGN(Inputs({ONLY: (1, dim)}, way=meta["way"], shot=meta["shot"]), own).double()
     state = head.state_dict()
     state |= {ours: case.params[theirs].view_as(state[ours]) for ours, theirs in names(meta["G"]).items()}
     head.load_state_dict(state)
