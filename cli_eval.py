@@ -228,6 +228,7 @@ def show(metrics: Mapping[str, Any]) -> None:
     if metrics["excluded_classes"]:
         rows.append(("classes left out as too small", str(len(metrics["excluded_classes"]))))
     rows += [
+        ("clips, classes", _clips(metrics)),
         ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
         ("streams", " + ".join(metrics["streams"].values())),
         ("class words", metrics["words"] or "none"),
@@ -242,6 +243,12 @@ def show(metrics: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "value"), rows)
     if "reliability" in metrics:
         show_reliability(metrics["reliability"])
+
+
+def _clips(metrics: Mapping[str, Any]) -> str:
+    """How many there are of each, and of how many clips the cache lacks a modality."""
+    lacking = [f"{count:,} without {m}" for m, count in metrics["clips_without"].items()]
+    return "; ".join([f"{metrics['clips']:,}, {metrics['classes']}", *lacking])
 
 
 def show_reliability(found: Mapping[str, Any]) -> None:

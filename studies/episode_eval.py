@@ -392,6 +392,7 @@ def _metrics(
         "device": str(banks.device),
         "fingerprint": bank.fingerprint(),
         "clips": len(bank),
+        "clips_without": {m: int((~t.present).sum()) for m, t in bank.tables.items() if not t.all_present},
         "classes": len(bank.class_names),
         "out": str(folder),
     }

@@ -74,6 +74,14 @@ def test_a_run_is_a_folder_that_says_everything(cache: Path, tmp_path: Path) -> 
     assert wanted <= set(metrics)
 
 
+def test_a_run_says_of_how_many_clips_the_cache_lacks_a_modality(cache: Path, tmp_path: Path) -> None:
+    metrics = run(cache, "protonet", tmp_path).metrics
+    bank = FeatureBank.load(cache, ["frame", "audio"])
+    lacking = {m: [bool(x) for x in table.present].count(False) for m, table in bank.tables.items()}
+    assert sum(lacking.values()) > 0
+    assert metrics["clips_without"] == {m: count for m, count in lacking.items() if count}
+
+
 def test_the_same_seed_is_the_same_result_also_for_trained_heads(cache: Path, tmp_path: Path) -> None:
     settings = {"embed": "6", **SHORT}
     first = run(cache, "protonet", tmp_path / "a", settings=settings)
