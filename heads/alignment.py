@@ -29,7 +29,7 @@ def alignment(
     rows, columns: int64 that broadcast to [*pairs], how many steps of each pair count (at least one); None: all.
     """
     soft = gamma > 0
-    score = -distance / gamma if soft else -distance
+    score = distance * (-1 / gamma if soft else -1)
     column = kept = _first_column(score, soft)
     for j in range(1, score.shape[1]):
         onward = _join(column[:-1], column[1:], soft)

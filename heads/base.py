@@ -197,6 +197,10 @@ class Head(nn.Module):
         """For heads with ``pairwise``: a function from clips as queries [r] and as one-shot supports [c] to [r, c]."""
         return lambda rows, columns: as_one_episode(self, bank, rows, columns)
 
+    def pair_exchanges(self, bank: FeatureBank) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """The same in both roles, [rows, columns] and [columns, rows] at once; None where the roles share no work."""
+        return None
+
     def pool_shots(self, pair: Tensor) -> Tensor:
         """Logits [B, Q, N] from one-shot logits [B, Q, N, K], for heads with ``pools_shots``."""
         raise TypeError(f"{type(self).__name__} does not score supports one by one")

@@ -6,15 +6,18 @@ soft minimum makes the path differentiable. A class's distance is the mean over 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from .alignment import alignment, backwards, widened
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .pairs import as_classes, as_queries
 from .parts import cosine, neutral, single
 
 DIRECTIONS = ("one", "both", "reversed")
@@ -80,13 +83,17 @@ class OTAM(Head):
             q.transpose(1, 2).flatten(1, 2), s.transpose(1, 2).flatten(1, 2), self.settings.epsilon
         )
         shaped = product.unflatten(1, (q.shape[2], q.shape[1])).unflatten(-1, (s.shape[2], s.shape[1]))
-        return 1 - shaped.permute(1, 3, 0, 2, 4).contiguous()
+        by_step = shaped.permute(1, 3, 0, 2, 4).contiguous()
+        return 1 - by_step if by_step.requires_grad else by_step.neg_().add_(1)
 
     def directed(self, support: Stream, query: Stream) -> list[Tensor]:
         """The alignment costs [B, Q, N*K] that make up the clip distance, one or two of them."""
         matrix = self.distances(support, query)
+        return self._paths(matrix, *self._lengths(support, query, matrix.shape[:2]))
+
+    def _paths(self, matrix: Tensor, rows: Tensor | None, columns: Tensor | None) -> list[Tensor]:
+        """The same of frame distances [Tq, Ts, B, Q, N*K] and the steps that count."""
         gamma, direction = self.settings.gamma, self.settings.direction
-        rows, columns = self._lengths(support, query, matrix.shape[:2])
         if direction == "one":
             return [alignment(matrix, gamma, rows, columns)]
         turned = matrix.transpose(0, 1)
@@ -115,6 +122,26 @@ class OTAM(Head):
         mean = torch.einsum("bqnk,bnk->bqn", distance.unflatten(-1, (ways, -1)), there)
         mean = mean / there.sum(2).clamp(min=1)[:, None]
         return neutral(-mean, query.present, support.present.any(2))
+
+    def pair_exchanges(self, bank: FeatureBank) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The distances of two clips' frames serve both roles."""
+        (table,) = bank.tables.values()
+
+        def both(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+            here, there = table.gather(rows), table.gather(columns)
+            support, query = as_classes(there), as_queries(here)
+            matrix = self.distances(support, query)
+            long, wide = self._lengths(support, query, matrix.shape[:2])
+            forth = self._combined(self._paths(matrix, long, wide))
+            back = self._combined(self._paths(matrix.transpose(0, 1), wide, long)).transpose(1, 2)
+            logits = (
+                self._logits(forth, support, query),
+                self._logits(back, as_classes(here), as_queries(there)),
+            )
+            first, second = (x[0].to(here.x.dtype).float() for x in logits)
+            return first, second
+
+        return both
 
     def pool_shots(self, pair: Tensor) -> Tensor:
         """A class's distance is the mean over its supports."""

@@ -40,8 +40,15 @@ def pays(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int) -> bo
 def pair_matrix(head: Head, bank: FeatureBank) -> Tensor:
     """One-shot logits [n, n] of every clip as a query (rows) against every clip as the support of a class."""
     parts = torch.arange(len(bank), device=bank.device).split(_side(head))
-    score = head.pair_scores(bank)
-    return torch.cat([torch.cat([score(rows, columns) for columns in parts], 1) for rows in parts])
+    both = head.pair_exchanges(bank)
+    if both is None:
+        score = head.pair_scores(bank)
+        return torch.cat([torch.cat([score(rows, columns) for columns in parts], 1) for rows in parts])
+    matrix = torch.empty(len(bank), len(bank), device=bank.device)
+    for i, rows in enumerate(parts):
+        for columns in parts[i:]:
+            matrix[rows[:, None], columns], matrix[columns[:, None], rows] = both(rows, columns)
+    return matrix
 
 
 def _side(head: Head) -> int:
@@ -54,8 +61,8 @@ def _side(head: Head) -> int:
 
 def as_one_episode(head: Head, bank: FeatureBank, rows: Tensor, columns: Tensor) -> Tensor:
     """Logits [rows, columns] by one episode whose classes are the columns' clips."""
-    support = {m: _as_classes(t.gather(columns)) for m, t in bank.tables.items()}
-    query = {m: _as_queries(t.gather(rows)) for m, t in bank.tables.items()}
+    support = {m: as_classes(t.gather(columns)) for m, t in bank.tables.items()}
+    query = {m: as_queries(t.gather(rows)) for m, t in bank.tables.items()}
     label = torch.zeros((1, len(rows)), dtype=torch.int64, device=bank.device)
     return head(Episodes(support, query, label, columns[None]))[0].float()
 
@@ -72,10 +79,11 @@ def pair_scorer(head: Head, matrix: Tensor) -> Callable[[EpisodeIndex], Tensor]:
     return score
 
 
-def _as_classes(s: Stream) -> Stream:
+def as_classes(s: Stream) -> Stream:
     """Clips [n, T, D] as the single supports of n classes of one episode."""
     return Stream(s.x[None, :, None], s.present[None, :, None], s.length[None, :, None])
 
 
-def _as_queries(s: Stream) -> Stream:
+def as_queries(s: Stream) -> Stream:
+    """Clips [n, T, D] as the queries of one episode."""
     return Stream(s.x[None], s.present[None], s.length[None])

@@ -65,7 +65,8 @@ def cosine(a: Tensor, b: Tensor, epsilon: float = 0.0) -> Tensor:
     The products are divided, not the vectors: no copy of the many features. A zero vector has cosine 0.
     """
     norms = a.norm(dim=-1)[..., :, None] * b.norm(dim=-1)[..., None, :]
-    return (a @ b.transpose(-1, -2)) / (norms + epsilon if epsilon else norms.clamp(min=1e-12))
+    norms, product = norms + epsilon if epsilon else norms.clamp(min=1e-12), a @ b.transpose(-1, -2)
+    return product / norms if product.requires_grad else product.div_(norms)
 
 
 def max_pool(x: Tensor) -> Tensor:

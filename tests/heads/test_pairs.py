@@ -59,6 +59,17 @@ def test_the_matrix_of_pairs_gives_the_direct_logits(name: str, shots: int, bank
     torch.testing.assert_close(found, direct, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("direction", ["one", "both", "reversed"])
+def test_pairs_that_share_distances_are_those_scored_apart(direction: str, bank: FeatureBank) -> None:
+    table = bank.tables["frame"].gather(torch.arange(len(bank)))
+    length = 1 + torch.arange(len(bank)) % 4
+    cut = TensorTable(table.x * (torch.arange(4) < length[:, None])[..., None], length, table.present)
+    bank = replace(bank, tables={"frame": cut})
+    head = build_head("otam", inputs_of(bank), {"direction": direction}).eval()
+    every = torch.arange(len(bank))
+    torch.testing.assert_close(pairs.pair_matrix(head, bank), pairs.as_one_episode(head, bank, every, every))
+
+
 def test_tiles_do_not_matter(bank: FeatureBank, monkeypatch: pytest.MonkeyPatch) -> None:
     head = moved("otam", bank)
     whole = pairs.pair_matrix(head, bank)
