@@ -84,6 +84,7 @@ class Generation:
 
 class DPGN(GraphHead):
     settings_class = DPGNSettings
+    light = True
     recipe = Recipe(
         steps=250,
         tasks=20,

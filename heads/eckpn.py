@@ -75,6 +75,7 @@ class _Graph:
 
 class ECKPN(Head):
     settings_class = ECKPNSettings
+    light = True
     recipe = Recipe(
         steps=200,
         tasks=8,

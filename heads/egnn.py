@@ -57,6 +57,7 @@ class EGNNSettings(GraphSettings):
 
 class EGNN(GraphHead):
     settings_class = EGNNSettings
+    light = True
     recipe = Recipe(
         steps=150,
         tasks=4,

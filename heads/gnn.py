@@ -51,6 +51,7 @@ class GNNSettings(GraphSettings):
 
 class GNN(GraphHead):
     settings_class = GNNSettings
+    light = True
     recipe = Recipe(
         steps=100,
         tasks=2,

@@ -7,6 +7,7 @@ another by a bidirectional LSTM, and a query by an LSTM that attends to them. In
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -130,7 +131,8 @@ class FullContextMatching(Matching):
         super().__init__(inputs, settings)
         if self.settings.order not in ("centrality", "given"):
             raise unknown("order", self.settings.order, ("centrality", "given"))
-        self.inner_products = False
+        own: FullContextSettings = self.settings
+        self.inner_products = own.distance == "cosine" and not own.query_raw and own.width > 0
         dim = inputs.one()[2]
         width = self.settings.width or dim
         self.down = nn.Linear(dim, width, bias=False) if self.settings.width else nn.Identity()
@@ -146,7 +148,7 @@ class FullContextMatching(Matching):
         support, shown = task.support.flatten(1, 2), task.shown.flatten(1, 2)
         s, q = self.down(support), self.down(task.query)
         g = s + self._context(s, shown, self._order(support, shown))
-        f = self._read(q, g, shown)
+        f = self._read(q, self._asked(q), g, shown)
         support = support + self.up(g - s) if self.settings.width else g
         query = task.query + self.up(f - q) if self.settings.width else f
         support = support * shown[..., None].to(support.dtype)
@@ -167,14 +169,55 @@ class FullContextMatching(Matching):
         ahead, back = self.context(torch.gather(s, 1, index), shown.sum(1))
         return torch.zeros_like(s).scatter(1, index, ahead + back)
 
-    def _read(self, q: Tensor, g: Tensor, shown: Tensor) -> Tensor:
-        """f(query | supports): an LSTM that attends to g at each of its steps."""
-        flat = q.flatten(0, 1)
-        memory = torch.zeros_like(flat)
-        hidden = torch.zeros_like(q)
+    def _asked(self, q: Tensor) -> Tensor:
+        """What a query gives the gates of its own LSTM at every step, [..., 4 W]."""
+        return F.linear(q, self.reader.weight_ih, self.reader.bias_ih + self.reader.bias_hh)
+
+    def _read(self, q: Tensor, asked: Tensor, g: Tensor, shown: Tensor) -> Tensor:
+        """f(query | supports) [B, Q, W]: an LSTM that attends to g at each of its steps."""
+        memory, hidden = torch.zeros_like(q), torch.zeros_like(q)
         for _ in range(self.settings.unrolling):
             h = hidden + q
             weight = torch.softmax((h @ g.transpose(1, 2)).masked_fill(~shown[:, None, :], -1e4), -1)
-            new, memory = self.reader(flat, ((h + weight @ g).flatten(0, 1), memory))
-            hidden = new.view_as(q)
+            gates = asked + F.linear(h + weight @ g, self.reader.weight_hh)
+            enter, keep, cell, leave = gates.chunk(4, -1)
+            memory = keep.sigmoid() * memory + enter.sigmoid() * cell.tanh()
+            hidden = leave.sigmoid() * memory.tanh()
         return hidden + q
+
+    def points(self, bank: FeatureBank) -> Tensor | None:
+        return Head.points(self, bank)
+
+    def gram_scorer(self, gram: Tensor, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor]:
+        """Each clip is mapped down once for all episodes, and only what the LSTMs add is new to its inner products.
+
+        With q' = q + U a and s' = s + U b, <q', s'> = <q, s> + <U'q, b> + <a, U's> + <a, U'U b>.
+        """
+        x = self.points(bank)
+        assert x is not None
+        assert isinstance(self.up, nn.Linear)
+        x = x.to(self.up.weight.dtype)
+        with torch.no_grad():
+            low, lifted, own = self.down(x), x @ self.up.weight, gram.diagonal()
+            asked, turn = self._asked(low), self.up.weight.T @ self.up.weight
+
+        def changed(row: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+            """U'U times the changes [B, M, W] of the clips at row [B, M], and their new lengths [B, M]."""
+            turned = change @ turn
+            return turned, (own[row] + (change * (2 * lifted[row] + turned)).sum(-1)).clamp(min=0).sqrt()
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support, query = index.support.to(gram.device).flatten(1), index.query.to(gram.device)
+            shown = torch.ones_like(support, dtype=torch.bool)
+            s, q = low[support], low[query]
+            added = self._context(s, shown, self._order(x[support], shown))
+            change = self._read(q, asked[query], s + added, shown) - q
+            (_, known), (turned, length) = changed(support, added), changed(query, change)
+            product = query_support(gram, index).flatten(2) + change @ lifted[support].transpose(1, 2)
+            product = product + (lifted[query] + turned) @ added.transpose(1, 2)
+            similar = product / (length[..., None] * known[:, None]).clamp(min=1e-12)
+            attention = torch.softmax(self.settings.scale * similar, -1)
+            return _logs(class_sum(attention, index.support.shape[1]))
+
+        return score

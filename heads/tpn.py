@@ -7,6 +7,7 @@ Transductive: queries share labels through one another; no label and no class ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -125,17 +126,22 @@ class TPN(GraphHead):
         x = super().points(bank)
         return None if x is None else self._placed(x.to(self.dtype)[None])[0][0]
 
-    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
-        batch, ways, shots = index.support.shape
-        row = torch.cat([index.support.flatten(1), index.query], 1).to(gram.device)
-        own = gram.diagonal()[row]
-        product = gram.view(-1).take(row[:, :, None] * len(gram) + row[:, None])
-        distance = (own[:, :, None] + own[:, None] - 2 * product).clamp(min=0)
-        weight = self._nearest(torch.exp(-distance / (2 * self.width)))
-        start = torch.eye(ways, dtype=gram.dtype, device=gram.device).repeat_interleave(shots, 0)
-        label = gram.new_zeros(batch, row.shape[1], ways)
-        label[:, : ways * shots] = start
-        return self._closed_form(_smooth(weight), label)[:, ways * shots :]
+    def gram_scorer(self, gram: Tensor, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor]:
+        """The weights of all pairs of clips are found once."""
+        own = gram.diagonal()
+        weights = torch.exp((own[:, None] + own - 2 * gram).clamp(min=0) / (-2 * self.width))
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            batch, ways, shots = index.support.shape
+            row = torch.cat([index.support.flatten(1), index.query], 1).to(gram.device)
+            weight = weights.view(-1).take(row[:, :, None] * len(weights) + row[:, None])
+            start = torch.eye(ways, dtype=gram.dtype, device=gram.device).repeat_interleave(shots, 0)
+            label = gram.new_zeros(batch, row.shape[1], ways)
+            label[:, : ways * shots] = start
+            return self._closed_form(_smooth(self._nearest(weight)), label)[:, ways * shots :]
+
+        return score
 
     def propagate(self, graph: Nodes, support_label: Tensor) -> Propagation:
         """Labels of all nodes from those of the supports [B, N*K, N] (one-hot)."""
@@ -159,7 +165,7 @@ class TPN(GraphHead):
         k = self.settings.neighbours
         if not 0 < k < weight.shape[-1]:
             return weight
-        near = torch.zeros_like(weight).scatter(-1, weight.topk(k, -1).indices, 1.0)
+        near = torch.zeros_like(weight).scatter(-1, weight.topk(k, -1, sorted=False).indices, 1.0)
         return weight * torch.maximum(near, near.transpose(1, 2))
 
     def _closed_form(self, smooth: Tensor, label: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.base import Head
 from . import statistics
+from .allocator import keep_freed_memory
 from .parallel import share
 from .statistics import DrawCounts
 
@@ -90,6 +91,7 @@ def evaluate(
     Raises TooFew where the bank cannot serve the protocol.
     """
     head.eval()
+    keep_freed_memory()
     started = time.perf_counter()
     sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
     chunk = chunk_size(head, bank, protocol)

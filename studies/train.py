@@ -25,6 +25,7 @@ from ..episodes.gather import materialise
 from ..episodes.protocol import Missing, Protocol, bounds
 from ..errors import FsmmError
 from ..heads.base import Head, Losses, Recipe
+from .allocator import keep_freed_memory
 from .measure import measure, validation_protocol
 from .threads import half_the_cores
 
@@ -67,6 +68,7 @@ def train(
     """
     recipe = recipe or head.recipe
     task = training_protocol(protocol, recipe, base, seed, modalities, missing)
+    keep_freed_memory()
     trainer = _Trainer(head, base, val, protocol, task, recipe, seed, folder)
     with half_the_cores(base.device):
         trainer.resume()
