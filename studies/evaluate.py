@@ -24,7 +24,7 @@ from .statistics import DrawCounts
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
 _BLOCK = 512
 # Forking costs tens of milliseconds; fewer episodes than this are done before it pays.
-_FORK_FROM = 2000
+FORK_FROM = 2000
 _CPU_BUDGET = 4 << 20
 _CUDA_BUDGET = 1 << 30
 
@@ -109,7 +109,7 @@ def evaluate(
 
     score = head.scorer(bank, protocol, episodes, unlabelled)
     cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
-    forked = head.light and bank.device.type == "cpu" and episodes >= _FORK_FROM
+    forked = head.light and bank.device.type == "cpu" and episodes >= FORK_FROM
     total = Tally.sum(
         share(work, list(blocks(sampler, first, episodes, chunk, cores)), cores, forked, progress)
     )
