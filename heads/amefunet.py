@@ -14,13 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
 from .fusion import stretch
+from .gram import query_support, to_means
 from .metric_parts import work_dtype
 from .parts import class_means, cosine, neutral, squared_distances
 
+EMBEDDED_AT_ONCE = 64  # clips
 _EPSILON = 1e-5  # of the instance norm
 
 
@@ -54,6 +58,8 @@ class AMeFuNet(Head):
         steps=150, rate=1e-3, weight_decay=1e-4, mix=0.5, evaluate_every=25, evaluate_episodes=200
     )
     sequences = True
+    inner_products = True
+    light = True
 
     def __init__(self, inputs: Inputs, settings: AMeFuNetSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -95,6 +101,17 @@ class AMeFuNet(Head):
         else:
             logits = -squared_distances(query, class_means(support, shown)[0])
         return neutral(self.settings.scale * logits, asked, shown.any(2))
+
+    @torch.no_grad()
+    def points(self, bank: FeatureBank) -> Tensor:
+        """What each clip becomes, guided by its own other modalities."""
+        rows = torch.arange(len(bank), device=bank.device).split(EMBEDDED_AT_ONCE)
+        return torch.cat([self.embed({m: t.gather(r) for m, t in bank.tables.items()})[0] for r in rows])
+
+    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
+        if self.settings.head == "cosine":
+            return self.settings.scale * query_support(gram, index).mean(-1)
+        return -self.settings.scale * to_means(gram, index)
 
     def embed(self, streams: dict[str, Stream], offset: int = 0) -> tuple[Tensor, Tensor]:
         """Clips [..., D] of length one, and which of them have any modality, bool [...]."""

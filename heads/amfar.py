@@ -16,14 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
+from ..cache.table import Table
 from ..episodes.batch import Episodes, Stream
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
-from .base import Head, Inputs, Losses, Recipe, Settings
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings
+from .gram import MAX_CLIPS
 from .metric_parts import work_dtype
 from .parts import neutral
 from .registry import find
 
 DISTANCES = {"proto": "protonet", "otam": "otam", "trx": "trx"}
+READ_AT_ONCE = 256  # clips
 _PER_CLASS = 4  # base clips a class whose distances give a modality's unit
 
 
@@ -74,6 +78,7 @@ class AMFAR(Head):
     settings_class = AMFARSettings
     recipe = Recipe(steps=200, tasks=8, rate=1e-3, weight_decay=1e-4, mix=0.5, evaluate_every=25)
     sequences = True
+    light = True
     branch: nn.ModuleDict
     unit: Tensor
 
@@ -118,6 +123,28 @@ class AMFAR(Head):
     def branches(self, episodes: Episodes) -> dict[str, Tensor]:
         seen = self.views(episodes)
         return dict(zip(seen.names, seen.logits.unbind(0)))
+
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
+        """Inner products of all clips of each modality, where branches compare means over time."""
+        if not self.pool or len(bank) > MAX_CLIPS:
+            return None
+        heads, grams = self._heads(), {m: self._gram(m, table) for m, table in bank.tables.items()}
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            each = [self._factor(m) * heads[m].gram_logits(gram, index) for m, gram in grams.items()]
+            logits = torch.stack(each)
+            seen = Branches(list(grams), logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
+            return (self.trust(seen)[..., None] * logits).sum(0)
+
+        return Scorer(score, of_numbers=True)
+
+    @torch.no_grad()
+    def _gram(self, m: str, table: Table) -> Tensor:
+        """Inner products [n, n] of all clips as branch ``m`` compares them."""
+        rows = torch.arange(len(table), device=table.length.device).split(READ_AT_ONCE)
+        x = torch.cat([self.project[m](self._read(table.gather(r))).x[:, 0] for r in rows]).float()
+        return x @ x.T
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return max(inner.episode_bytes(ways, shots, queries) for inner in self._heads().values())
@@ -194,25 +221,26 @@ class AMFAR(Head):
         """One modality's logits [B, Q, N]."""
         alone = self._alone(episodes, m)
         alone.support[m], alone.query[m] = self.project[m](alone.support[m]), self.project[m](alone.query[m])
-        scale = self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
-        return scale * self._heads()[m](alone)
+        return self._factor(m) * self._heads()[m](alone)
+
+    def _factor(self, m: str) -> Tensor:
+        """Of a modality's distances."""
+        return self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
 
     def _alone(self, episodes: Episodes, m: str) -> Episodes:
         """The episodes with one modality, in the weights' dtype; averaged over time where the distance ignores it."""
-        dtype = work_dtype(episodes.query[m].x.dtype, self)
-
-        def read(stream: Stream) -> Stream:
-            stream = stream.to(episodes.device, dtype)
-            mean = stream.pooled()
-            length = mean.norm(dim=-1, keepdim=True).clamp(min=1e-6) if self.settings.level else 1.0
-            if self.pool:
-                steps = stream.present.to(stream.length.dtype)
-                return Stream((mean / length)[..., None, :], stream.present, steps)
-            shorter = length[..., None] if isinstance(length, Tensor) else length
-            return Stream(stream.x / shorter, stream.present, stream.length)
-
-        support, query = {m: read(episodes.support[m])}, {m: read(episodes.query[m])}
+        support, query = {m: self._read(episodes.support[m])}, {m: self._read(episodes.query[m])}
         return replace(episodes, support=support, query=query, words=None, unlabelled=None)
+
+    def _read(self, stream: Stream) -> Stream:
+        stream = stream.to(stream.x.device, work_dtype(stream.x.dtype, self))
+        mean = stream.pooled()
+        length = mean.norm(dim=-1, keepdim=True).clamp(min=1e-6) if self.settings.level else 1.0
+        if self.pool:
+            steps = stream.present.to(stream.length.dtype)
+            return Stream((mean / length)[..., None, :], stream.present, steps)
+        shorter = length[..., None] if isinstance(length, Tensor) else length
+        return Stream(stream.x / shorter, stream.present, stream.length)
 
     def _heads(self) -> dict[str, Head]:
         return {m: head for m, head in self.branch.items() if isinstance(head, Head)}

@@ -92,6 +92,20 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Scorer:
+    """A function from drawn episodes to their logits [B, Q, N], prepared for a test.
+
+    of_numbers: it reads a few numbers for every pair of clips and no features, so that many episodes at once pay.
+    """
+
+    score: Callable[[EpisodeIndex], Tensor]
+    of_numbers: bool = False
+
+    def __call__(self, index: EpisodeIndex) -> Tensor:
+        return self.score(index)
+
+
 class Head(nn.Module):
     """A method: maps a batch of episodes to logits.
 
@@ -160,21 +174,21 @@ class Head(nn.Module):
 
     def scorer(
         self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Callable[[EpisodeIndex], Tensor]:
-        """A function from drawn episodes to logits, prepared for scoring ``episodes`` of them over this bank."""
+    ) -> Scorer:
+        """Drawn episodes to logits, prepared for scoring ``episodes`` of them over this bank."""
         gram = gram_of(self, bank, protocol, episodes)
         if gram is not None:
-            return self.gram_scorer(gram, bank)
+            return Scorer(self.gram_scorer(gram, bank), of_numbers=True)
         if pays(self, bank, protocol, episodes):
-            return pair_scorer(self, pair_matrix(self, bank))
+            return Scorer(pair_scorer(self, pair_matrix(self, bank)), of_numbers=True)
         if repeats(bank, protocol, episodes):
             prepared = self.prepared(bank)
             if prepared is not None:
                 return prepared
-        return lambda index: self.score(bank, index, protocol, unlabelled)
+        return Scorer(lambda index: self.score(bank, index, protocol, unlabelled))
 
-    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
-        """A function from drawn episodes to logits that has done each clip's part of the work once; None: no such way.
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
+        """Drawn episodes to logits where each clip's part of the work has been done once; None: no such way.
 
         Every drawn clip is there with all that the bank holds of it.
         """

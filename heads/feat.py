@@ -7,7 +7,6 @@ class's centre. Inductive: queries never enter the attention of the prototypes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
-from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
 from .metric_parts import Task, apart, pooled_task, targets, work_dtype
 from .parts import KEPT_NUMBERS, neutral
 
@@ -94,7 +93,7 @@ class FEAT(Head):
         prototype = self.attention(task.means(), task.known[:, None, :])
         return self._logits(task.query, prototype, self.settings.temperature)
 
-    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
         """A prototype's projections are the means of its supports': every clip is projected once."""
         x = self.points(bank)
         if x is None or x.numel() > KEPT_NUMBERS:
@@ -110,7 +109,7 @@ class FEAT(Head):
             prototype = self.attention.mixed(mean, query, key, value)
             return self._logits(clip[index.query.to(clip.device)], prototype, self.settings.temperature)
 
-        return score
+        return Scorer(score)
 
     def _logits(self, x: Tensor, centre: Tensor, temperature: float) -> Tensor:
         if self.settings.distance == "euclidean":

@@ -9,7 +9,7 @@ So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,10 +22,12 @@ from ..episodes.batch import Episodes, Stream
 from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
-from .base import Head, Inputs, Losses, Recipe, Settings
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings
+from .gram import whole
 from .parts import neutral
 
 FUSED = "fused"
+JOINED_AT_ONCE = 256  # clips
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,11 @@ class EarlyFusion(Head):
 
     def scorer(
         self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Callable[[EpisodeIndex], Tensor]:
-        """Concatenate the whole table once where that is the same as concatenating every episode."""
-        whole = all(isinstance(t, TensorTable) and t.all_present for t in bank.tables.values())
+    ) -> Scorer:
+        """Join the whole table once where that is the same as joining every episode."""
+        held = all(isinstance(t, TensorTable) and t.all_present for t in bank.tables.values())
         chosen = protocol.support_modalities is not None or protocol.query_modalities is not None
-        if not whole or chosen or protocol.missing or self.attention is not None or unlabelled is not None:
+        if not held or chosen or protocol.missing or unlabelled is not None:
             return super().scorer(bank, protocol, episodes, unlabelled)
         return self.inner.scorer(self._fused_bank(bank), protocol, episodes)
 
@@ -97,10 +99,11 @@ class EarlyFusion(Head):
 
     @torch.no_grad()
     def _fused_bank(self, base: FeatureBank) -> FeatureBank:
-        """The base classes as the inner head sees them."""
-        rows = torch.arange(len(base), device=base.device)
-        joined = self._join({m: base.tables[m].gather(rows) for m in self.inputs.streams})
-        table = TensorTable(joined.x, joined.length, joined.present)
+        """The same clips as the inner head sees them."""
+        rows = torch.arange(len(base), device=base.device).split(JOINED_AT_ONCE)
+        parts = [self._join({m: base.tables[m].gather(r) for m in self.inputs.streams}) for r in rows]
+        x, length, present = (torch.cat(each) for each in zip(*[(p.x, p.length, p.present) for p in parts]))
+        table = TensorTable(x, length, present)
         return replace(base, tables={FUSED: table}, streams={FUSED: next(iter(base.streams.values()))})
 
     def fuse(self, episodes: Episodes) -> Episodes:
@@ -147,6 +150,7 @@ class LateFusion(Head):
         super().__init__(inputs, settings)
         if self.settings.rule not in ("sum", "product"):
             raise UsageError(f"rule={self.settings.rule!r} is not known; use sum or product.")
+        self.light = inner.light
         self.inner = nn.ModuleDict(
             {
                 m: inner(replace(inputs, streams={m: shape}), inner_settings)
@@ -158,19 +162,35 @@ class LateFusion(Head):
         shared = [m for m in self.inputs.streams if m in episodes.support and m in episodes.query]
         if not shared:
             raise UsageError("Late fusion needs a modality that both support and query carry.")
-        logs = [
-            F.log_softmax(self.inner[m](episodes.only([m])) / self.settings.temperature, -1) for m in shared
-        ]
-        weights = [episodes.query[m].present[..., None].to(logs[0].dtype) for m in shared]
-        total = torch.stack(weights).sum(0).clamp(min=1)
-        if self.settings.rule == "product":
-            joint = torch.stack([w * p for w, p in zip(weights, logs)]).sum(0) / total
-        else:
-            posterior = torch.stack([w * p.exp() for w, p in zip(weights, logs)]).sum(0) / total
-            joint = posterior.clamp(min=1e-12).log()
+        logits = torch.stack([self.inner[m](episodes.only([m])) for m in shared])
+        joint = self.joint(logits, torch.stack([episodes.query[m].present for m in shared]))
         any_query = torch.stack([episodes.query[m].present for m in shared]).any(0)
         any_class = torch.stack([episodes.support[m].present.any(2) for m in shared]).any(0)
         return neutral(joint, any_query, any_class)
+
+    def joint(self, logits: Tensor, present: Tensor) -> Tensor:
+        """Logits [B, Q, N] of all modalities from those of each [M, B, Q, N]; present: bool [M, B, Q]."""
+        log_p = F.log_softmax(logits / self.settings.temperature, -1)
+        weight = present[..., None].to(log_p.dtype)
+        total = weight.sum(0).clamp(min=1)
+        if self.settings.rule == "product":
+            return (weight * log_p).sum(0) / total
+        return ((weight * log_p.exp()).sum(0) / total).clamp(min=1e-12).log()
+
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Scorer:
+        """Each modality in its head's own way, where every clip has all of them."""
+        if not whole(bank, protocol) or unlabelled is not None:
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        each = [self._head(m).scorer(bank.select([m]), protocol, episodes) for m in self.inputs.streams]
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            logits = torch.stack([part(index) for part in each])
+            return self.joint(logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
+
+        return Scorer(score, all(part.of_numbers for part in each))
 
     def loss(self, episodes: Episodes) -> Losses:
         """The sum of the modalities' own objectives: each learns alone, as in the published -LF baselines."""

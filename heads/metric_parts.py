@@ -5,7 +5,6 @@ Shapes: B tasks, N ways, K shots, Q queries, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
-from .base import Head, Inputs, Settings
+from .base import Head, Inputs, Scorer, Settings
 from .parts import class_means, cosine, single
 
 TRANSFORMS = ("un", "l2n", "cl2n")
@@ -138,7 +137,7 @@ class CentredHead(Head):
         """Logits [B, Q, N] of a task whose features are transformed."""
         raise TypeError(f"{type(self).__name__} does not define of_task")
 
-    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
         """Features are transformed once."""
         x = self.points(bank)
         if x is None:
@@ -153,7 +152,7 @@ class CentredHead(Head):
             )
             return self.of_task(Task(support, shown, query, asked))
 
-        return score
+        return Scorer(score)
 
     def points(self, bank: FeatureBank) -> Tensor | None:
         x = super().points(bank)

@@ -6,7 +6,6 @@ cosine. A second loss looks from the prototypes' side: each must draw its own qu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes
 from ..episodes.sampler import EpisodeIndex
-from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
 from .metric_parts import Task, pooled_task, targets
 from .parts import KEPT_NUMBERS, class_means, cosine, neutral
 
@@ -80,7 +79,7 @@ class PAL(Head):
         prototype, _ = class_means(s.view_as(task.support), task.shown)
         return self.settings.scale * cosine(q, prototype, self.settings.epsilon)
 
-    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
         """Every clip is projected once; an adapted query is never written out, only its products."""
         x = self.points(bank)
         if x is None or x.numel() > KEPT_NUMBERS:
@@ -104,7 +103,7 @@ class PAL(Head):
             epsilon = self.settings.epsilon
             return self.settings.scale * near / (norms + epsilon if epsilon else norms.clamp(min=1e-12))
 
-        return score
+        return Scorer(score)
 
     def attend(self, x: Tensor, memory: Tensor, there: Tensor) -> Tensor:
         """Single-head attention of x [B, I, D] to memory [B, J, D] where there [B, J].

@@ -21,7 +21,7 @@ from ..episodes.batch import Episodes, Stream
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import at_least, sinusoid
-from .base import Head, Inputs, Recipe, Settings
+from .base import Head, Inputs, Recipe, Scorer, Settings
 from .parts import neutral, single
 
 KEPT_BYTES, KEPT_AT_ONCE = 2 << 30, 256
@@ -75,7 +75,7 @@ class TupleHead(Head):
         support, query = (self.seen(s) for s in single(episodes))
         return neutral(self.factor * self.tuples(support, query), query.present, support.present.any(2))
 
-    def prepared(self, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor] | None:
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
         """Frames are mapped once."""
         if not self.keeps(bank):
             return None
@@ -86,7 +86,7 @@ class TupleHead(Head):
             support, query = (rows.to(bank.device) for rows in (index.support, index.query))
             return self.factor * self.tuples.of_kept(kept, support, query).float()
 
-        return score
+        return Scorer(score)
 
     def pair_scores(self, bank: FeatureBank) -> Callable[[Tensor, Tensor], Tensor]:
         if not self.keeps(bank):

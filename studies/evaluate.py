@@ -26,6 +26,8 @@ _BLOCK = 512
 # Forking costs tens of milliseconds; fewer episodes than this are done before it pays.
 FORK_FROM = 2000
 _CPU_BUDGET = 4 << 20
+# Episodes at once where no features are gathered: enough to amortise operations, and still in the cache.
+_NUMBERS_CHUNK = 50
 _CUDA_BUDGET = 1 << 30
 
 
@@ -94,7 +96,6 @@ def evaluate(
     keep_freed_memory()
     started = time.perf_counter()
     sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
-    chunk = chunk_size(head, bank, protocol)
     label, classes = bank.label.cpu().numpy(), len(bank.class_names)
 
     def work(part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
@@ -108,6 +109,7 @@ def evaluate(
         return tally
 
     score = head.scorer(bank, protocol, episodes, unlabelled)
+    chunk = max(chunk_size(head, bank, protocol), _NUMBERS_CHUNK if score.of_numbers else 1)
     cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
     forked = head.light and bank.device.type == "cpu" and episodes >= FORK_FROM
     total = Tally.sum(
