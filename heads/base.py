@@ -118,7 +118,7 @@ class Head(nn.Module):
         them and what each clip gives by itself (then ``gram_scorer`` does).
     pairwise: whether a one-shot logit depends on the query and the class's support alone, and on no word; pools_shots:
         whether ``pool_shots`` then makes logits of several supports a class.
-    light: whether scoring takes small operations and no gradients: evaluation may then fork processes.
+    light: whether scoring takes no gradients and gains from forked processes (small operations, or many).
     position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode
         permutes the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
     """
