@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import hausdorff, sinusoid
-from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
-from .parts import class_means, neutral, single
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
+from .parts import KEPT_AT_ONCE, KEPT_BYTES, class_means, neutral, single
 
 FORMS = ("auto", "videos", "prototypes")
 RECTIFY = ("auto", "always", "never")
@@ -63,6 +64,16 @@ class Related(NamedTuple):
     shown: Tensor
     asked: Tensor
     frames: tuple[Tensor, Tensor]
+
+
+class Clips(NamedTuple):
+    """Clips [...] before the task's relation: mapped frames [..., T, D] (their part of the blend), token [..., D], the
+    mean of the frames, and which steps count, bool [..., T].
+    """
+
+    mapped: Tensor
+    token: Tensor
+    valid: Tensor
 
 
 class HyRSM(Head):
@@ -110,7 +121,7 @@ class HyRSM(Head):
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
-        return self.matched(self.relate(support, query), support, query)
+        return self._logits(self.relate(support, query), support, query)
 
     def loss(self, episodes: Episodes) -> Losses:
         """Mean cross-entropy of the logits, plus ``classify`` times that of the frames' base classes."""
@@ -118,7 +129,7 @@ class HyRSM(Head):
         return self._objective(self.relate(support, query), support, query, episodes)
 
     def _objective(self, related: Related, support: Stream, query: Stream, episodes: Episodes) -> Losses:
-        main = cross_entropy(self.matched(related, support, query), episodes.query_label)
+        main = cross_entropy(self._logits(related, support, query), episodes.query_label)
         if self.classifier is None or episodes.multi or not self.settings.classify:
             return Losses(main, {"ce": main})
         extra = self.frame_loss(related, support, query, *self.base_rows(support, episodes))
@@ -129,24 +140,54 @@ class HyRSM(Head):
         s, q = self._within(support), self._within(query)
         shown, asked = support.mask(), query.mask()
         frames = (s, q)
-        if self._by_class(support):
+        if self._by_class(shown.shape[2]):
             s, shown = _frame_means(s, shown)
         else:
             s, shown = s.flatten(1, 2), shown.flatten(1, 2)
-        s_token, q_token = (Stream(x, m.any(-1), m.sum(-1)).pooled() for x, m in ((s, shown), (q, asked)))
-        tokens = torch.cat([s_token[:, None].expand(-1, q.shape[1], -1, -1), q_token[:, :, None]], 2)
-        there = torch.cat([shown.any(-1)[:, None].expand(-1, q.shape[1], -1), asked.any(-1)[..., None]], 2)
-        tokens = self.between(tokens, there)
-        # a linear layer of [frame || token]: the frame's part is the same for every query
-        of_frame, of_token = self.blend.weight.chunk(2, -1)
-        moved = F.linear(tokens, of_token, self.blend.bias)
-        s_out = F.linear(s, of_frame)[:, None] + moved[:, :, :-1, None]
-        q_out = F.linear(q, of_frame) + moved[:, :, -1:]
-        return Related(s_out, q_out, shown, asked, frames)
+        moved = self._related(*(Clips(self._mapped(x), _token(x, m), m) for x, m in ((s, shown), (q, asked))))
+        return Related(*moved, shown, asked, frames)
 
-    def _by_class(self, support: Stream) -> bool:
-        form = self.settings.form
-        return form == "prototypes" or (form == "auto" and support.present.shape[2] > 1)
+    def _related(self, s: Clips, q: Clips) -> tuple[Tensor, Tensor]:
+        """Frames after the clips' relation: of class entries [B, Q, S, T, D] and queries [B, Q, T, D].
+
+        A linear layer of [frame || token]: the frame's part is the same whatever the task.
+        """
+        tokens = self.between(s.token, q.token, s.valid.any(-1), q.valid.any(-1))
+        moved = F.linear(tokens, self.blend.weight.chunk(2, -1)[1], self.blend.bias)
+        return s.mapped[:, None] + moved[:, :, :-1, None], q.mapped + moved[:, :, -1:]
+
+    def _mapped(self, frames: Tensor) -> Tensor:
+        return F.linear(frames, self.blend.weight.chunk(2, -1)[0])
+
+    def _by_class(self, shots: int) -> bool:
+        return self.settings.form == "prototypes" or (self.settings.form == "auto" and shots > 1)
+
+    @torch.no_grad()
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
+        """The frames' relation of every clip, and their part of the blend, are found once."""
+        (table,) = bank.tables.values()
+        if 8 * len(bank) * self.steps * self.blend.weight.shape[0] > KEPT_BYTES:
+            return None
+        streams = [table.gather(r) for r in torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)]
+        frames = torch.cat([self._within(s) for s in streams])
+        valid = torch.cat([s.mask() for s in streams])
+        clips = Clips(self._mapped(frames), _token(frames, valid), valid)
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support, query = index.support.to(bank.device), index.query.to(bank.device)
+            if self._by_class(support.shape[2]):
+                mean, shown = _frame_means(frames[support], valid[support])
+                mapped, _ = _frame_means(clips.mapped[support], valid[support])
+                s = Clips(mapped, _token(mean, shown), shown)
+            else:
+                s = Clips(*(part[support.flatten(1)] for part in clips))
+            q = Clips(*(part[query] for part in clips))
+            related = Related(*self._related(s, q), s.valid, q.valid, (frames[:0], frames[:0]))
+            there = torch.ones_like(support, dtype=torch.bool)
+            return self.matched(related, there, torch.ones_like(query, dtype=torch.bool)).float()
+
+        return Scorer(score)
 
     def _within(self, stream: Stream) -> Tensor:
         """Position codes, then the frames' relation; zeros beyond a clip's length."""
@@ -157,16 +198,18 @@ class HyRSM(Head):
         related = self.within(self.position_dropout(placed), mask)
         return related * mask[..., None].to(x.dtype)
 
-    def matched(self, related: Related, support: Stream, query: Stream) -> Tensor:
-        """Logits [B, Q, N]: minus the set distance to each class."""
+    def _logits(self, related: Related, support: Stream, query: Stream) -> Tensor:
+        return self.matched(related, support.present, query.present).to(query.x.dtype)
+
+    def matched(self, related: Related, support: Tensor, query: Tensor) -> Tensor:
+        """Logits [B, Q, N]: minus the set distance to each class; present support [B, N, K] and query [B, Q]."""
         s, q = (F.normalize(x.float() if x.dtype == torch.bfloat16 else x, dim=-1) for x in related[:2])
         here, there = related.shown[:, None], related.asked[:, :, None]
         distance = hausdorff(1 - s @ q[:, :, None].transpose(-1, -2), here, there, self.settings.average)
-        known = support.present.any(2)
-        if not self._by_class(support):
-            by_class = distance.unflatten(-1, support.present.shape[1:]).movedim(1, -1)  # [B, N, K, Q]
-            distance = class_means(by_class, support.present)[0].transpose(1, 2)
-        return neutral(-self.settings.scale * distance, query.present, known).to(query.x.dtype)
+        if not self._by_class(support.shape[2]):
+            by_class = distance.unflatten(-1, support.shape[1:]).movedim(1, -1)  # [B, N, K, Q]
+            distance = class_means(by_class, support)[0].transpose(1, 2)
+        return neutral(-self.settings.scale * distance, query, support.any(2))
 
     def frame_logits(self, related: Related) -> Tensor:
         """Base-class logits [frames, C] of all support frames, then of all query frames."""
@@ -223,7 +266,7 @@ class FrameRelation(nn.Module):
 
 
 class ClipRelation(nn.Module):
-    """relu(LN(x + attention(x))) over the clips of a task."""
+    """relu(LN(x + attention(x))) over the class entries of a task and one query at a time."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -233,11 +276,27 @@ class ClipRelation(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.attention_dropout, self.dropout = nn.Dropout(0.1), nn.Dropout(0.05)
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
-        """x [..., S, D], there bool [..., S]."""
-        q, k, v = (_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
+    def forward(self, entry: Tensor, asker: Tensor, shown: Tensor, asked: Tensor) -> Tensor:
+        """[B, Q, S+1, D] of class entries [B, S, D], the same for every query, and queries [B, Q, D], which come last.
+
+        shown bool [B, S], asked bool [B, Q].
+        """
+        x, there = _beside(entry, asker), _beside(shown, asked)
+        layers = (self.query, self.key, self.value)
+        q, k, v = (_heads(_beside(layer(entry), layer(asker)), self.heads) for layer in layers)
         attended = _attend(q, k, v, there, self.attention_dropout)
         return torch.relu(self.norm(x + self.dropout(self.out(attended))))
+
+
+def _beside(entry: Tensor, asker: Tensor) -> Tensor:
+    """[B, Q, S+1, ...] of [B, S, ...] and [B, Q, ...]."""
+    each = entry[:, None].expand(-1, asker.shape[1], *[-1] * (entry.ndim - 1))
+    return torch.cat([each, asker[:, :, None]], 2)
+
+
+def _token(frames: Tensor, valid: Tensor) -> Tensor:
+    """The mean of the frames that count, [..., D] of [..., T, D] and bool [..., T]."""
+    return Stream(frames, valid.any(-1), valid.sum(-1)).pooled()
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

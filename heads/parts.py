@@ -9,6 +9,10 @@ from torch.nn import functional as F
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 
+KEPT_BYTES, KEPT_AT_ONCE = (
+    2 << 30,
+    256,
+)  # of the mapped frames of a whole split, which so many clips at once make
 KEPT_NUMBERS = 1 << 25  # clips times width up to which heads keep projections of a whole split (134 MB each)
 
 

@@ -22,9 +22,7 @@ from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import at_least, sinusoid
 from .base import Head, Inputs, Recipe, Scorer, Settings
-from .parts import neutral, single
-
-KEPT_BYTES, KEPT_AT_ONCE = 2 << 30, 256
+from .parts import KEPT_AT_ONCE, KEPT_BYTES, neutral, single
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
 from temporal_support import cut, episode, head, order_kept
+from tests_support import bank_of
 from torch.nn import functional as F
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
 from fsmm.cache.table import TensorTable
+from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
+from fsmm.heads import hyrsm
 from fsmm.heads.alignment import hausdorff
 from fsmm.heads.base import Inputs
-from fsmm.heads.build import build_head
+from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.hyrsm import HyRSM, HyRSMPlusPlus
 
 
@@ -28,6 +33,35 @@ def bank(x: torch.Tensor) -> FeatureBank:
     streams = {"frame": StreamName("frame", "net")}
     ids, rows = torch.tensor([4, 0, 2]), torch.arange(n).numpy()
     return FeatureBank("toy", "base", "event", "default", streams, {"frame": table}, label, names, ids, rows)
+
+
+@pytest.mark.parametrize("method", ["hyrsm", "hyrsmpp"])
+@pytest.mark.parametrize("form", ["videos", "prototypes", "auto"])
+@pytest.mark.parametrize("shots", [1, 3])
+def test_clips_prepared_once_for_all_episodes_give_the_direct_logits(
+    method: str, form: str, shots: int
+) -> None:
+    torch.manual_seed(0)
+    length = torch.randint(1, 5, (60,))
+    x = torch.randn(60, 4, 6) * (torch.arange(4) < length[:, None])[..., None]
+    clips = bank_of(x, torch.arange(5).repeat_interleave(12), length=length)
+    protocol = Protocol(n_way=3, k_shot=shots, n_query=4)
+    made = build_head(method, inputs_of(clips), {"form": form}).double().eval()
+    for weight in made.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    index = next(Sampler(clips, protocol).batches(0, 8, 8))
+    direct = made.score(clips, index, protocol).float()
+    with patch.object(made, "forward", side_effect=AssertionError("the clips were read again")):
+        found = made.scorer(clips, protocol, 20)(index)
+    assert torch.allclose(found, direct, rtol=1e-6)
+
+
+def test_clips_are_not_kept_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = bank_of(torch.randn(60, 4, 6), torch.arange(5).repeat_interleave(12))
+    made = build_head("hyrsm", inputs_of(clips)).eval()
+    assert made.prepared(clips) is not None
+    monkeypatch.setattr(hyrsm, "KEPT_BYTES", 10_000)
+    assert made.prepared(clips) is None
 
 
 def test_the_untrained_head_is_set_matching() -> None:
