@@ -26,6 +26,7 @@ def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> l
     """
     import torch
 
+    from fsmm.allocator import keep_freed_memory
     from fsmm.extract.choose import build_encoders, choose_streams, pick_device
     from fsmm.extract.contract import Sampling
     from fsmm.extract.datasets import load
@@ -36,6 +37,7 @@ def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> l
     ready = [name for name in _STREAMS if state(name.partition("/")[2]) == "ready"]
     chosen = choose_streams(ready if len(ready) > 1 else _WITHOUT_WEIGHTS, None)
     device = pick_device(device)
+    keep_freed_memory()
     encoders = build_encoders(chosen, {}, device)
     with tempfile.TemporaryDirectory() as scratch:
         folder = data or Path(scratch) / "demo"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ..allocator import keep_freed_memory
 from ..cache.catalog import Catalog
 from ..cache.schema import StreamName, check_name, default_cache, list_streams
 from ..errors import UsageError
@@ -70,6 +71,7 @@ def extract(
     listing = _listing(dataset, data, options or DatasetOptions(), name)
     folder = Path(cache) / listing.catalog.dataset if cache else default_cache() / listing.catalog.dataset
     run = _Extraction(folder, listing, built, settings, quiet)
+    keep_freed_memory()
     with cores_shared(device):
         return run.go(device, retry_failed, _asked_for_split(options))
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..allocator import keep_freed_memory
 from ..cache.bank import FeatureBank
 from ..episodes.draw import AnySampler
 from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.base import Head
 from . import statistics
-from .allocator import keep_freed_memory
 from .parallel import share
 from .statistics import DrawCounts
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..allocator import keep_freed_memory
 from ..cache.bank import FeatureBank
 from ..episodes import counter
 from ..episodes.batch import Episodes, Stream
@@ -25,7 +26,6 @@ from ..episodes.gather import materialise
 from ..episodes.protocol import Missing, Protocol, bounds
 from ..errors import FsmmError
 from ..heads.base import Head, Losses, Recipe
-from .allocator import keep_freed_memory
 from .measure import measure, validation_protocol
 from .threads import half_the_cores
 

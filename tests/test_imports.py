@@ -14,8 +14,8 @@ ALLOWED = {
     "cache": {"cache", "errors", "_version"},
     "episodes": {"cache", "episodes", "errors", "_version"},
     "heads": {"cache", "episodes", "heads", "errors", "_version"},
-    "studies": {"cache", "episodes", "heads", "studies", "errors", "console", "_version"},
-    "extract": {"cache", "extract", "errors", "console", "_version"},
+    "studies": {"allocator", "cache", "episodes", "heads", "studies", "errors", "console", "_version"},
+    "extract": {"allocator", "cache", "extract", "errors", "console", "_version"},
 }
 VIDEO = {"av", "cv2", "open_clip", "pytorchvideo", "torchvision", "timm", "ai_edge_litert", "decord"}
 

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import resource
 import numpy as np
-from fsmm.studies.allocator import keep_freed_memory
+from fsmm.allocator import keep_freed_memory
 
 def faults() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
