@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import at_least, hausdorff, sinusoid
-from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
 from .metric_parts import work_dtype
-from .parts import cosine, neutral, single
+from .parts import KEPT_AT_ONCE, KEPT_BYTES, cosine, neutral, single
 from .token_block import BaseClasses, TokenBlock, clip_classes
 
 EPSILON = 0.01  # added to the product of norms in every cosine, as released
@@ -105,6 +106,7 @@ class MoLo(Head):
         evaluate_episodes=60,
     )
     sequences = True
+    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: MoLoSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -145,6 +147,26 @@ class MoLo(Head):
             parts["class"] = self.base.cross_entropy(self.class_logits(seen), *classes)
             total = total + own.class_weight * parts["class"]
         return Losses(total, parts)
+
+    @torch.no_grad()
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
+        """Both branches of every clip are found once."""
+        (table,) = bank.tables.values()
+        if 8 * len(bank) * (self.steps + 1) * self.width > KEPT_BYTES:
+            return None
+        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
+        parts = [self.tokens(table.gather(r)) for r in rows]
+        kept = [Tokens(*(torch.cat(each) for each in zip(*branch))) for branch in zip(*parts)]
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            drawn = index.support.to(bank.device), index.query.to(bank.device)
+            support, query = ([Tokens(*(t[r] for t in branch)) for branch in kept] for r in drawn)
+            shown, asked = (torch.ones_like(r, dtype=torch.bool) for r in drawn)
+            classes = [class_tokens(tokens, shown) for tokens in support]
+            return self.logits(Views(support, query, classes, asked, shown.any(2))).float()
+
+        return Scorer(score)
 
     def views(self, episodes: Episodes) -> Views:
         """Both branches of every clip."""

@@ -42,6 +42,7 @@ class TA2N(Head):
     settings_class = TA2NSettings
     recipe = Recipe(steps=300, tasks=8, query=5, rate=2e-4, evaluate_episodes=200, patience=4, mix=0.5)
     sequences = True
+    pairwise = True
 
     def __init__(self, inputs: Inputs, settings: TA2NSettings | None = None) -> None:
         super().__init__(inputs, settings)
@@ -64,6 +65,7 @@ class TA2N(Head):
         self.fuse, self.coordinate = StepAttention(dim), StepAttention(dim)
         self.spatial = SpatialCoordination(dim, own.map) if own.map else None
         self.norm = nn.LayerNorm(inputs.way) if own.distance_norm else None
+        self.pairwise = self.norm is None
         self.dropout = nn.Dropout(own.dropout)
         if own.start:
             self.fuse.identity()
