@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .alignment import alignment
-from .base import Head, Inputs, Losses, Recipe, Settings, cross_entropy
+from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
 from .metric_parts import work_dtype
-from .parts import cosine, neutral, single
+from .parts import KEPT_AT_ONCE, KEPT_BYTES, cosine, neutral, single
 from .token_block import BaseClasses, TokenBlock, clip_classes
 
 EPSILON = 0.01  # added to the product of norms in cosines, as released
@@ -131,6 +132,28 @@ class CLIPFSAR(Head):
         both = share * F.log_softmax(text, -1) + (1 - share) * F.log_softmax(visual, -1)
         return neutral(both, asked, torch.ones_like(known))
 
+    @torch.no_grad()
+    def prepared(self, bank: FeatureBank) -> Scorer | None:
+        """Queries pass the transformer alone, so every clip does once; in an episode only the classes do."""
+        (table,) = bank.tables.values()
+        wordless = self.speak is not None and bank.words is None
+        if self.settings.mode != "visual" or wordless or 4 * len(bank) * self.steps * self.dim > KEPT_BYTES:
+            return None
+        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
+        kept = torch.cat([self.block(s.x, s.mask()) for s in (self._read(table.gather(r)) for r in rows)])
+
+        @torch.no_grad()
+        def score(index: EpisodeIndex) -> Tensor:
+            support, query = index.support.to(bank.device), index.query.to(bank.device)
+            told = None
+            if self.speak is not None and bank.words is not None:
+                told = self._speak(bank.words[index.classes.to(bank.device)])
+            classes = self.prototypes(table.gather(support), told)
+            distance = self.aligned(kept[query], table.length.to(bank.device)[query], classes)
+            return (-self.settings.scale * distance).float()
+
+        return Scorer(score)
+
     def loss(self, episodes: Episodes) -> Losses:
         """CE of minus the distance + class_weight CE of all clips against the words of all base classes."""
         support, query = single(episodes)
@@ -161,12 +184,15 @@ class CLIPFSAR(Head):
         support, query = single(episodes)
         classes = self.prototypes(support, self._spoken(episodes) if self.speak is not None else None)
         asked = self._read(query)
-        frames = self.block(asked.x, asked.mask())
+        return self.aligned(self.block(asked.x, asked.mask()), asked.length, classes)
+
+    def aligned(self, frames: Tensor, length: Tensor, classes: Clips) -> Tensor:
+        """Distance [B, Q, N] of queries' frames [B, Q, T, D], of which ``length`` [B, Q] count, to classes."""
         gap = 1 - cosine(frames.flatten(1, 2), classes.x.flatten(1, 2), EPSILON)
         matrix = (
             gap.unflatten(1, frames.shape[1:3]).unflatten(-1, classes.x.shape[1:3]).permute(2, 4, 0, 1, 3)
         )
-        rows = asked.length.clamp(min=1)[:, :, None]
+        rows = length.clamp(min=1)[:, :, None]
         columns = classes.valid.sum(-1).clamp(min=1)[:, None]
         ahead = alignment(matrix, self.settings.gamma, rows, columns)
         if self.settings.single_direct:
