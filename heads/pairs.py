@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .base import Head
 
 MAX_CLIPS = 6000  # 144 MB of float32
-_SIDES, _TILE_BYTES = (256, 64), 32 << 20
+_SIDES, _TILE_BYTES, _MOST_BYTES = (256, 64), 32 << 20, 512 << 20
 
 
 def pays(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int) -> bool:
@@ -52,9 +52,11 @@ def pair_matrix(head: Head, bank: FeatureBank) -> Tensor:
 
 
 def _side(head: Head) -> int:
-    """Clips on each side of a tile: what the head touches fits the cache, but enough clips to share their encoding."""
+    """Clips on each side of a tile: what the head touches fits the cache, but enough clips to share their encoding;
+    fewer where even those would take too much memory.
+    """
     side = _SIDES[0]
-    while side > _SIDES[1] and head.episode_bytes(side, 1, side) > _TILE_BYTES:
+    while side > 1 and head.episode_bytes(side, 1, side) > (_TILE_BYTES if side > _SIDES[1] else _MOST_BYTES):
         side //= 2
     return side
 

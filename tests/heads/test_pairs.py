@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def test_pairs_that_share_distances_are_those_scored_apart(direction: str, bank:
     head = build_head("otam", inputs_of(bank), {"direction": direction}).eval()
     every = torch.arange(len(bank))
     torch.testing.assert_close(pairs.pair_matrix(head, bank), pairs.as_one_episode(head, bank, every, every))
+
+
+def test_a_tile_fits_memory(bank: FeatureBank) -> None:
+    head = moved("ta2n", bank)
+
+    def side(bytes_a_pair: int) -> int:
+        with patch.object(head, "episode_bytes", side_effect=lambda n, k, q: n * q * bytes_a_pair):
+            return pairs._side(head)
+
+    assert [side(b) for b in (1, 8_000, 100_000, 1 << 20)] == [256, 64, 64, 16]
 
 
 def test_tiles_do_not_matter(bank: FeatureBank, monkeypatch: pytest.MonkeyPatch) -> None:
