@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.bank import FeatureBank
-from ..cache.table import Table
+from ..cache.table import TensorTable
 from ..episodes.batch import Episodes, Stream
+from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError, unknown
 from .base import Head, Inputs, Losses, Recipe, Scorer, Settings
-from .gram import MAX_CLIPS
+from .gram import repeats
 from .metric_parts import work_dtype
 from .parts import neutral
 from .registry import find
@@ -124,27 +125,31 @@ class AMFAR(Head):
         seen = self.views(episodes)
         return dict(zip(seen.names, seen.logits.unbind(0)))
 
-    def prepared(self, bank: FeatureBank) -> Scorer | None:
-        """Inner products of all clips of each modality, where branches compare means over time."""
-        if not self.pool or len(bank) > MAX_CLIPS:
-            return None
-        heads, grams = self._heads(), {m: self._gram(m, table) for m, table in bank.tables.items()}
+    def scorer(
+        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
+    ) -> Scorer:
+        """Each branch in its own way, over clips that are projected once; where every clip has all modalities."""
+        if not repeats(bank, protocol, episodes):
+            return super().scorer(bank, protocol, episodes, unlabelled)
+        heads = self._heads()
+        each = {m: heads[m].scorer(self._projected(bank, m), protocol, episodes) for m in bank.tables}
 
         @torch.no_grad()
         def score(index: EpisodeIndex) -> Tensor:
-            each = [self._factor(m) * heads[m].gram_logits(gram, index) for m, gram in grams.items()]
-            logits = torch.stack(each)
-            seen = Branches(list(grams), logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
+            logits = torch.stack([self._factor(m) * branch(index) for m, branch in each.items()])
+            seen = Branches(list(each), logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
             return (self.trust(seen)[..., None] * logits).sum(0)
 
-        return Scorer(score, of_numbers=True)
+        return Scorer(score, all(branch.of_numbers for branch in each.values()))
 
     @torch.no_grad()
-    def _gram(self, m: str, table: Table) -> Tensor:
-        """Inner products [n, n] of all clips as branch ``m`` compares them."""
-        rows = torch.arange(len(table), device=table.length.device).split(READ_AT_ONCE)
-        x = torch.cat([self.project[m](self._read(table.gather(r))).x[:, 0] for r in rows]).float()
-        return x @ x.T
+    def _projected(self, bank: FeatureBank, m: str) -> FeatureBank:
+        """One modality's clips as its branch compares them."""
+        table = bank.tables[m]
+        rows = torch.arange(len(table), device=bank.device).split(READ_AT_ONCE)
+        parts = [self.project[m](self._read(table.gather(r))) for r in rows]
+        x, length, present = (torch.cat(each) for each in zip(*[(p.x, p.length, p.present) for p in parts]))
+        return replace(bank.select([m]), tables={m: TensorTable(x, length, present)})
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return max(inner.episode_bytes(ways, shots, queries) for inner in self._heads().values())

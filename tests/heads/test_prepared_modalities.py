@@ -22,6 +22,7 @@ CASES = [
     ("amfar", {}),
     ("amfar", {"ami": "false", "level": "false", "width": "0"}),
     ("amfar", {"distance": "otam"}),
+    ("amfar", {"distance": "trx"}),
     ("amefunet", {}),
     ("amefunet", {"head": "cosine", "norm": "frame", "main": "audio"}),
     ("protonet-lf", {}),
@@ -31,7 +32,6 @@ CASES = [
     ("otam-lf", {}),
     ("feat-lf", {}),
 ]
-QUICK = [case for case in CASES if case[1].get("distance") != "otam"]
 
 
 def bank(absent: bool = False) -> FeatureBank:
@@ -79,7 +79,7 @@ def test_a_prepared_test_gives_the_posteriors_of_the_features(
     torch.testing.assert_close(found, direct, rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize(("method", "settings"), QUICK)
+@pytest.mark.parametrize(("method", "settings"), CASES)
 def test_it_does_not_score_episodes_from_features(method: str, settings: dict[str, str]) -> None:
     torch.manual_seed(0)
     clips = bank()
