@@ -24,11 +24,10 @@ from ..errors import UsageError, unknown
 from .base import Head, Inputs, Losses, Recipe, Scorer, Settings
 from .gram import repeats
 from .metric_parts import work_dtype
-from .parts import neutral
+from .parts import in_parts, neutral
 from .registry import find
 
 DISTANCES = {"proto": "protonet", "otam": "otam", "trx": "trx"}
-READ_AT_ONCE = 256  # clips
 _PER_CLASS = 4  # base clips a class whose distances give a modality's unit
 
 
@@ -145,11 +144,10 @@ class AMFAR(Head):
     @torch.no_grad()
     def _projected(self, bank: FeatureBank, m: str) -> FeatureBank:
         """One modality's clips as its branch compares them."""
-        table = bank.tables[m]
-        rows = torch.arange(len(table), device=bank.device).split(READ_AT_ONCE)
-        parts = [self.project[m](self._read(table.gather(r))) for r in rows]
+        alone = bank.select([m])
+        parts = [self.project[m](self._read(clips)) for clips in in_parts(alone)]
         x, length, present = (torch.cat(each) for each in zip(*[(p.x, p.length, p.present) for p in parts]))
-        return replace(bank.select([m]), tables={m: TensorTable(x, length, present)})
+        return replace(alone, tables={m: TensorTable(x, length, present)})
 
     def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
         return max(inner.episode_bytes(ways, shots, queries) for inner in self._heads().values())

@@ -22,7 +22,7 @@ from ..errors import UsageError, unknown
 from .alignment import alignment
 from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
 from .metric_parts import work_dtype
-from .parts import KEPT_AT_ONCE, KEPT_BYTES, cosine, neutral, single
+from .parts import KEPT_BYTES, cosine, in_parts, neutral, single
 from .token_block import BaseClasses, TokenBlock, clip_classes
 
 EPSILON = 0.01  # added to the product of norms in cosines, as released
@@ -139,8 +139,7 @@ class CLIPFSAR(Head):
         wordless = self.speak is not None and bank.words is None
         if self.settings.mode != "visual" or wordless or 4 * len(bank) * self.steps * self.dim > KEPT_BYTES:
             return None
-        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
-        kept = torch.cat([self.block(s.x, s.mask()) for s in (self._read(table.gather(r)) for r in rows)])
+        kept = torch.cat([self.block(s.x, s.mask()) for s in map(self._read, in_parts(bank))])
 
         @torch.no_grad()
         def score(index: EpisodeIndex) -> Tensor:

@@ -20,7 +20,7 @@ from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import hausdorff, sinusoid
 from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
-from .parts import KEPT_AT_ONCE, KEPT_BYTES, class_means, neutral, single
+from .parts import KEPT_BYTES, class_means, in_parts, neutral, single
 
 FORMS = ("auto", "videos", "prototypes")
 RECTIFY = ("auto", "always", "never")
@@ -165,10 +165,9 @@ class HyRSM(Head):
     @torch.no_grad()
     def prepared(self, bank: FeatureBank) -> Scorer | None:
         """The frames' relation of every clip, and their part of the blend, are found once."""
-        (table,) = bank.tables.values()
         if 8 * len(bank) * self.steps * self.blend.weight.shape[0] > KEPT_BYTES:
             return None
-        streams = [table.gather(r) for r in torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)]
+        streams = list(in_parts(bank))
         frames = torch.cat([self._within(s) for s in streams])
         valid = torch.cat([s.mask() for s in streams])
         clips = Clips(self._mapped(frames), _token(frames, valid), valid)

@@ -22,7 +22,7 @@ from ..errors import UsageError
 from .alignment import at_least, hausdorff, sinusoid
 from .base import Head, Inputs, Losses, Recipe, Scorer, Settings, cross_entropy
 from .metric_parts import work_dtype
-from .parts import KEPT_AT_ONCE, KEPT_BYTES, cosine, neutral, single
+from .parts import KEPT_BYTES, cosine, in_parts, neutral, single
 from .token_block import BaseClasses, TokenBlock, clip_classes
 
 EPSILON = 0.01  # added to the product of norms in every cosine, as released
@@ -151,11 +151,9 @@ class MoLo(Head):
     @torch.no_grad()
     def prepared(self, bank: FeatureBank) -> Scorer | None:
         """Both branches of every clip are found once."""
-        (table,) = bank.tables.values()
         if 8 * len(bank) * (self.steps + 1) * self.width > KEPT_BYTES:
             return None
-        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
-        parts = [self.tokens(table.gather(r)) for r in rows]
+        parts = [self.tokens(clips) for clips in in_parts(bank)]
         kept = [Tokens(*(torch.cat(each) for each in zip(*branch))) for branch in zip(*parts)]
 
         @torch.no_grad()

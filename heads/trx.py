@@ -22,7 +22,7 @@ from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .alignment import at_least, sinusoid
 from .base import Head, Inputs, Recipe, Scorer, Settings
-from .parts import KEPT_AT_ONCE, KEPT_BYTES, neutral, single
+from .parts import KEPT_BYTES, in_parts, neutral, single
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,7 @@ class TupleHead(Head):
 
     @torch.no_grad()
     def _kept(self, bank: FeatureBank) -> list[Tuples]:
-        (table,) = bank.tables.values()
-        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
-        return self.tuples.kept([self.seen(table.gather(part)) for part in rows])
+        return self.tuples.kept([self.seen(clips) for clips in in_parts(bank)])
 
     def keeps(self, bank: FeatureBank) -> bool:
         """Whether the mapped frames of all clips fit ``KEPT_BYTES``."""

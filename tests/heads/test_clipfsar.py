@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ from metric_support import ONE, inputs, random_episodes
 from tests_support import bank_of
 
 from fsmm.episodes.batch import Episodes, Stream
-from fsmm.episodes.protocol import Protocol
-from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.alignment import alignment
 from fsmm.heads.build import build_head, inputs_of
@@ -30,27 +27,6 @@ def head(words: int | None = DIM, **settings: Any) -> CLIPFSAR:
 
 def task(words: int | None = DIM, shots: int = 2, **options: Any) -> Episodes:
     return random_episodes(steps=STEPS, dim=DIM, words=words, shots=shots, **options)
-
-
-@pytest.mark.parametrize("shots", [1, 3])
-@pytest.mark.parametrize("settings", [{}, {"merge": "after"}, {"use_words": "false"}])
-def test_clips_prepared_once_for_all_episodes_give_the_direct_logits(
-    shots: int, settings: dict[str, str]
-) -> None:
-    torch.manual_seed(0)
-    length = torch.randint(1, 5, (60,))
-    x = torch.randn(60, 4, 6) * (torch.arange(4) < length[:, None])[..., None]
-    clips = bank_of(x, torch.arange(5).repeat_interleave(12), length=length)
-    clips = replace(clips, words=torch.randn(5, 7))
-    protocol = Protocol(n_way=3, k_shot=shots, n_query=4)
-    net = build_head("clipfsar", inputs_of(clips), {"classes": "8", **settings}).double().eval()
-    for weight in net.parameters():
-        weight.data.add_(0.1 * torch.randn_like(weight))
-    index = next(Sampler(clips, protocol).batches(0, 8, 8))
-    direct = net.score(clips, index, protocol).float()
-    with patch.object(net, "forward", side_effect=AssertionError("the queries were read again")):
-        found = net.scorer(clips, protocol, 20)(index)
-    assert torch.allclose(found, direct, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["text", "combined"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,8 +13,6 @@ from torch.nn import functional as F
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
 from fsmm.cache.table import TensorTable
-from fsmm.episodes.protocol import Protocol
-from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads import hyrsm
 from fsmm.heads.alignment import hausdorff
@@ -33,27 +30,6 @@ def bank(x: torch.Tensor) -> FeatureBank:
     streams = {"frame": StreamName("frame", "net")}
     ids, rows = torch.tensor([4, 0, 2]), torch.arange(n).numpy()
     return FeatureBank("toy", "base", "event", "default", streams, {"frame": table}, label, names, ids, rows)
-
-
-@pytest.mark.parametrize("method", ["hyrsm", "hyrsmpp"])
-@pytest.mark.parametrize("form", ["videos", "prototypes", "auto"])
-@pytest.mark.parametrize("shots", [1, 3])
-def test_clips_prepared_once_for_all_episodes_give_the_direct_logits(
-    method: str, form: str, shots: int
-) -> None:
-    torch.manual_seed(0)
-    length = torch.randint(1, 5, (60,))
-    x = torch.randn(60, 4, 6) * (torch.arange(4) < length[:, None])[..., None]
-    clips = bank_of(x, torch.arange(5).repeat_interleave(12), length=length)
-    protocol = Protocol(n_way=3, k_shot=shots, n_query=4)
-    made = build_head(method, inputs_of(clips), {"form": form}).double().eval()
-    for weight in made.parameters():
-        weight.data.add_(0.1 * torch.randn_like(weight))
-    index = next(Sampler(clips, protocol).batches(0, 8, 8))
-    direct = made.score(clips, index, protocol).float()
-    with patch.object(made, "forward", side_effect=AssertionError("the clips were read again")):
-        found = made.scorer(clips, protocol, 20)(index)
-    assert torch.allclose(found, direct, rtol=1e-6)
 
 
 def test_clips_are_not_kept_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

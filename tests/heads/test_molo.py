@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
 from metric_support import ONE, inputs, random_episodes
-from tests_support import bank_of
 
 from fsmm.episodes.batch import Stream
-from fsmm.episodes.protocol import Protocol
-from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.alignment import hausdorff
 from fsmm.heads.base import Inputs
-from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.molo import MoLo, MoLoSettings
 from fsmm.heads.parts import cosine
 
@@ -27,24 +22,6 @@ STEPS, DIM = 5, 16
 def head(**settings: Any) -> MoLo:
     torch.manual_seed(0)
     return MoLo(inputs(DIM, STEPS), MoLoSettings(**{"classes": 8, **settings})).double().eval()
-
-
-@pytest.mark.parametrize("shots", [1, 3])
-@pytest.mark.parametrize("steps", [1, 4])
-def test_clips_prepared_once_for_all_episodes_give_the_direct_logits(shots: int, steps: int) -> None:
-    torch.manual_seed(0)
-    length = torch.randint(1, steps + 1, (60,))
-    x = torch.randn(60, steps, 6) * (torch.arange(steps) < length[:, None])[..., None]
-    clips = bank_of(x, torch.arange(5).repeat_interleave(12), length=length)
-    protocol = Protocol(n_way=3, k_shot=shots, n_query=4)
-    net = build_head("molo", inputs_of(clips), {"classes": "8"}).double().eval()
-    for weight in net.parameters():
-        weight.data.add_(0.1 * torch.randn_like(weight))
-    index = next(Sampler(clips, protocol).batches(0, 8, 8))
-    direct = net.score(clips, index, protocol).float()
-    with patch.object(net, "forward", side_effect=AssertionError("the clips were read again")):
-        found = net.scorer(clips, protocol, 20)(index)
-    assert torch.allclose(found, direct, rtol=1e-6)
 
 
 def test_the_untrained_appearance_is_set_matching_of_the_frames() -> None:

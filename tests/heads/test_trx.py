@@ -141,24 +141,6 @@ def test_gradients_of_the_weights() -> None:
     assert torch.autograd.gradcheck(logits, given, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", ["trx", "strm"])
-@pytest.mark.parametrize("shots", [1, 3])
-def test_clips_mapped_once_for_all_episodes_give_the_direct_logits(name: str, shots: int) -> None:
-    torch.manual_seed(0)
-    length = torch.randint(1, STEPS + 1, (60,))
-    x = torch.randn(60, STEPS, 6) * (torch.arange(STEPS) < length[:, None])[..., None]
-    bank = bank_of(x, torch.arange(5).repeat_interleave(12), length=length)
-    protocol = Protocol(n_way=3, k_shot=shots, n_query=4)
-    made = build_head(name, inputs_of(bank), {"width": "7"}).double().eval()
-    for weight in made.parameters():
-        weight.data.add_(0.1 * torch.randn_like(weight))
-    index = next(Sampler(bank, protocol).batches(0, 8, 8))
-    direct = made.score(bank, index, protocol).float()
-    with patch.object(made, "forward", side_effect=AssertionError("the clips were mapped again")):
-        found = made.scorer(bank, protocol, 20)(index)
-    assert torch.allclose(found, direct, rtol=1e-6)
-
-
 def test_clips_are_not_kept_where_some_are_withheld_or_they_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
