@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsmm.allocator import keep_freed_memory
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
 from fsmm.episodes.batch import Episodes
@@ -138,6 +139,7 @@ def trained(head: Head, bank: FeatureBank, tasks: int) -> Callable[[int], None]:
 
 def measure(method: str) -> dict[str, float]:
     """Rates of one method, batched and one task at a time, and this process's peak memory in MB."""
+    keep_freed_memory()  # for both sides of the comparison, not for ours alone
     bank = bank_for(method)
     torch.manual_seed(0)
     head = build_head(method, inputs_of(bank, CLASSES))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fsmm.allocator import keep_freed_memory
 from fsmm.episodes.batch import Episodes
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
@@ -82,6 +83,7 @@ def plain_trx(head: TRX, support: Tensor, query: Tensor) -> Tensor:
 
 def measure(method: str, form: str, shots: int) -> dict[str, float]:
     """Episodes a second of one form, and this process's peak memory in MB."""
+    keep_freed_memory()  # for every form, not for ours alone
     bank, protocol = synthetic_bank(STEPS, clips=CLIPS), task(shots)
     head = build_head(method, inputs_of(bank)).eval()
     if form == "ours":

@@ -24,10 +24,9 @@ from ..episodes.sampler import EpisodeIndex
 from ..errors import UsageError
 from .base import Head, Inputs, Losses, Recipe, Scorer, Settings
 from .gram import whole
-from .parts import neutral
+from .parts import KEPT_AT_ONCE, neutral
 
 FUSED = "fused"
-JOINED_AT_ONCE = 256  # clips
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class EarlyFusion(Head):
     @torch.no_grad()
     def _fused_bank(self, base: FeatureBank) -> FeatureBank:
         """The same clips as the inner head sees them."""
-        rows = torch.arange(len(base), device=base.device).split(JOINED_AT_ONCE)
+        rows = torch.arange(len(base), device=base.device).split(KEPT_AT_ONCE)
         parts = [self._join({m: base.tables[m].gather(r) for m in self.inputs.streams}) for r in rows]
         x, length, present = (torch.cat(each) for each in zip(*[(p.x, p.length, p.present) for p in parts]))
         table = TensorTable(x, length, present)

@@ -12,6 +12,8 @@ from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
 from fsmm.cache.table import TensorTable
+from fsmm.heads.base import Head
+from fsmm.heads.build import build_head, inputs_of
 
 
 def synthetic_cache(
@@ -81,3 +83,13 @@ def bank_of(x: torch.Tensor, label: torch.Tensor, length: torch.Tensor | None = 
         torch.arange(classes),
         np.arange(n),
     )
+
+
+def moved_head(method: str, settings: dict[str, str], clips: FeatureBank, by: float = 0.1) -> Head:
+    """The head after its closed-form statistics, with every weight moved, so that nothing starts at zero."""
+    head = build_head(method, inputs_of(clips), settings).eval()
+    head.fit_base(clips)
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.add_(by * torch.randn_like(weight))
+    return head

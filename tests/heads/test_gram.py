@@ -7,13 +7,12 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tests_support import bank_of
+from tests_support import bank_of, moved_head
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.table import TensorTable
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.episodes.sampler import Sampler
-from fsmm.heads.base import Head
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.gram import gram_of
 from fsmm.heads.registry import METHODS
@@ -43,16 +42,6 @@ def bank() -> FeatureBank:
     return bank_of(torch.nn.functional.normalize(torch.randn(72, 32) + 0.5, dim=-1), LABEL)
 
 
-def moved(method: str, settings: dict[str, str], clips: FeatureBank) -> Head:
-    """The head after its closed-form statistics, with every weight moved, so that nothing starts at zero."""
-    head = build_head(method, inputs_of(clips), settings).eval()
-    head.fit_base(clips)
-    with torch.no_grad():
-        for weight in head.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    return head
-
-
 @pytest.mark.parametrize(("method", "settings"), CASES)
 @pytest.mark.parametrize("shots", [1, 3])
 def test_a_prepared_test_gives_the_posteriors_of_the_features(
@@ -61,7 +50,7 @@ def test_a_prepared_test_gives_the_posteriors_of_the_features(
     """Whatever a head prepares for many episodes (inner products, transformed features) changes rounding alone."""
     torch.manual_seed(0)
     clips, task = bank(), replace(PROTOCOL, k_shot=shots)
-    head = moved(method, settings, clips)
+    head = moved_head(method, settings, clips)
     index = next(Sampler(clips, task).batches(0, 20, 20))
     direct = head.score(clips, index, task)
     found = head.scorer(clips, task, 10_000)(index)
@@ -71,7 +60,7 @@ def test_a_prepared_test_gives_the_posteriors_of_the_features(
 @pytest.mark.parametrize("method", ["simpleshot", "matching", "relation", "semi-protonet", "common-space"])
 def test_a_prepared_test_reads_no_features(method: str) -> None:
     clips = bank()
-    head = moved(method, {}, clips)
+    head = moved_head(method, {}, clips)
     index = next(Sampler(clips, PROTOCOL).batches(0, 3, 3))
     score = head.scorer(clips, PROTOCOL, 10_000)
     clips.tables["frame"] = broken()
@@ -81,7 +70,7 @@ def test_a_prepared_test_reads_no_features(method: str) -> None:
 @pytest.mark.parametrize("method", ["bdcspn", "feat", "pal"])
 def test_clips_are_prepared_only_where_episodes_draw_them_again(method: str) -> None:
     clips = bank()  # 72 clips; an episode draws 4 * (3 + 5)
-    head = moved(method, {}, clips)
+    head = moved_head(method, {}, clips)
     with patch.object(head, "prepared", wraps=head.prepared) as prepared:
         head.scorer(clips, PROTOCOL, 2)
         assert not prepared.called

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tests_support import bank_of
+from tests_support import bank_of, moved_head
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
@@ -15,7 +15,6 @@ from fsmm.cache.table import TensorTable
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.base import Head
-from fsmm.heads.build import build_head, inputs_of
 
 PROTOCOL = Protocol(n_way=3, k_shot=2, n_query=4)
 CASES = [
@@ -49,16 +48,6 @@ def bank(absent: bool = False) -> FeatureBank:
     return replace(whole, tables=tables, streams={m: StreamName(m, "x") for m in tables})
 
 
-def moved(method: str, settings: dict[str, str], clips: FeatureBank) -> Head:
-    """The head after its closed-form statistics, with every weight moved, so that nothing starts at zero."""
-    head = build_head(method, inputs_of(clips), settings).eval()
-    head.fit_base(clips)
-    with torch.no_grad():
-        for weight in head.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))
-    return head
-
-
 def posteriors(
     head: Head, clips: FeatureBank, task: Protocol, episodes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +64,9 @@ def test_a_prepared_test_gives_the_posteriors_of_the_features(
 ) -> None:
     torch.manual_seed(0)
     clips = bank()
-    direct, found = posteriors(moved(method, settings, clips), clips, replace(PROTOCOL, k_shot=shots), 10_000)
+    direct, found = posteriors(
+        moved_head(method, settings, clips), clips, replace(PROTOCOL, k_shot=shots), 10_000
+    )
     torch.testing.assert_close(found, direct, rtol=1e-3, atol=2e-5)
 
 
@@ -83,7 +74,7 @@ def test_a_prepared_test_gives_the_posteriors_of_the_features(
 def test_it_does_not_score_episodes_from_features(method: str, settings: dict[str, str]) -> None:
     torch.manual_seed(0)
     clips = bank()
-    head = moved(method, settings, clips)
+    head = moved_head(method, settings, clips)
     index = next(Sampler(clips, PROTOCOL).batches(0, 3, 3))
     with patch.object(type(head), "forward", side_effect=AssertionError("features were read")):
         assert head.scorer(clips, PROTOCOL, 10_000)(index).shape == (3, 12, 3)
@@ -102,7 +93,9 @@ def test_what_a_task_withholds_is_not_seen(
 ) -> None:
     torch.manual_seed(0)
     clips = bank()
-    direct, found = posteriors(moved(method, settings, clips), clips, replace(PROTOCOL, **change), 10_000)
+    direct, found = posteriors(
+        moved_head(method, settings, clips), clips, replace(PROTOCOL, **change), 10_000
+    )
     assert torch.equal(found, direct)
 
 
@@ -110,5 +103,5 @@ def test_what_a_task_withholds_is_not_seen(
 def test_absent_clips_are_left_to_the_episodes(method: str, settings: dict[str, str]) -> None:
     torch.manual_seed(0)
     clips = bank(absent=True)
-    direct, found = posteriors(moved(method, settings, clips), clips, PROTOCOL, 10_000)
+    direct, found = posteriors(moved_head(method, settings, clips), clips, PROTOCOL, 10_000)
     assert torch.equal(found, direct)
