@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import CacheError, UsageError, unknown
 from .catalog import Catalog, LabelSet
 from .schema import CLASS_SPLITS, StreamName, dataset_folder, default_cache, list_streams, shard_paths
-from .shard import read_shard
+from .shard import clip_check, damaged_clips, read_shard
 from .stream import stream_keys
 from .table import MappedTable, Table, TensorTable, load_table
 
@@ -256,12 +256,14 @@ def choose_words(folder: Path, words: str | None) -> StreamName | None:
 
 
 def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence[str]) -> Tensor:
-    """Class-word vectors float32 [C, E] (steps averaged). Raises CacheError where a class has none."""
+    """Class-word vectors float32 [C, E] (steps averaged). Raises CacheError where one is lacking or damaged."""
     found: dict[str, np.ndarray] = {}
     for path in shard_paths(folder, stream):
         shard = read_shard(path)
         for i, key in enumerate(shard.key):
             if shard.present[i]:
+                if clip_check(key, True, shard.clip(i)) != int(shard.check[i]):
+                    raise damaged_clips(path, [key])
                 found[key] = shard.clip(i).astype(np.float32).mean(0)
     keys = {name: word_key(label_set, name) for name in names}
     lacking = [name for name in names if keys[name] not in found]

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import CacheError, UsageError, unknown
 from .catalog import FACTS, Catalog, LabelSet
 from .schema import CLASS_SPLITS, Provenance, StreamName, dataset_folder, list_streams, shard_paths
-from .shard import feature_map, read_shard
+from .shard import clip_check, damaged_clips, feature_map, read_shard
 
 _BLOCK = 256  # clips held in memory at a time
 
@@ -237,34 +237,41 @@ def _put_stream(
     report.arrays[name] = list(shape)
 
 
+_NOWHERE = (0, 0, 0, 0)
+
+
 class _Rows:
-    """The rows of a stream by key, read from memory-mapped shards. place: key -> (shard, start, length)."""
+    """The rows of a stream by key, read from memory-mapped shards. place: key -> (shard, start, length, checksum)."""
 
     def __init__(self, folder: Path, stream: StreamName) -> None:
         self.maps: list[np.ndarray] = []
-        self.place: dict[str, tuple[int, int, int]] = {}
+        self.place: dict[str, tuple[int, int, int, int]] = {}
+        self.paths = shard_paths(folder, stream)
         provenance: Provenance | None = None
-        for number, path in enumerate(shard_paths(folder, stream)):
+        for number, path in enumerate(self.paths):
             shard = read_shard(path, features=False, facts=False)
             provenance = shard.provenance
             self.maps.append(feature_map(path))
             for i, key in enumerate(shard.key):
                 if shard.present[i] or key not in self.place:
                     start = int(shard.offset[i])
-                    self.place[key] = number, start, int(shard.offset[i + 1]) - start
+                    self.place[key] = number, start, int(shard.offset[i + 1]) - start, int(shard.check[i])
         if provenance is None:
             raise CacheError(f"Stream {stream} vanished while it was being read; run the export again.")
         self.provenance = provenance
 
     def lengths(self, keys: Sequence[str]) -> np.ndarray:
-        return np.array([self.place.get(key, (0, 0, 0))[2] for key in keys], np.int64)
+        return np.array([self.place.get(key, _NOWHERE)[2] for key in keys], np.int64)
 
     def padded(self, keys: Sequence[str], steps: int) -> np.ndarray:
-        """[n, steps, D] with zeros beyond each clip's length."""
+        """[n, steps, D] with zeros beyond each clip's length. Raises CacheError for a clip with a wrong checksum."""
         out = np.zeros((len(keys), steps, self.provenance.dim), self.provenance.dtype)
         for row, key in enumerate(keys):
-            shard, start, length = self.place.get(key, (0, 0, 0))
-            out[row, :length] = self.maps[shard][start : start + length]
+            shard, start, length, check = self.place.get(key, _NOWHERE)
+            part = self.maps[shard][start : start + length]
+            if length and clip_check(key, True, part) != check:
+                raise damaged_clips(self.paths[shard], [key])
+            out[row, :length] = part
         return out
 
 

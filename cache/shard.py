@@ -218,6 +218,13 @@ def _inconsistency(shard: Shard, shape: tuple[int, ...]) -> str:
 _REMEDY = "run `fsmm cache verify --repair`, then extract again: only what is missing is rebuilt."
 
 
+def damaged_clips(path: Path, keys: Sequence[str]) -> CacheError:
+    """The error to raise where clips of a stream (the first of them in the shard ``path``) fail their checksum."""
+    more = f" and {len(keys) - 1} more of its stream" if len(keys) > 1 else ""
+    what = f"clip {keys[0]!r}{more} has other bytes than were written"
+    return CacheError(f"Shard {str(path)!r} is damaged ({what}); {_REMEDY}")
+
+
 def feature_map(path: Path) -> np.ndarray:
     """The features [sum T, D] of a shard as a read-only memory map."""
     with h5py.File(path, "r") as file:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import CacheError, UsageError
 from .schema import Provenance, StreamName, shard_paths
-from .shard import feature_map, read_shard
+from .shard import clip_check, damaged_clips, feature_map, read_shard
 
 
 @dataclass
@@ -193,14 +193,16 @@ def load_table(
 ) -> Table:
     """The table of the clips ``keys`` (n, in that order); memory-mapped where it would exceed ``memory`` bytes.
 
-    Clips that the stream does not hold are absent. Raises UsageError for max_steps below 1, CacheError for a stream
-    that is damaged or mixes provenance.
+    Clips that the stream does not hold are absent. Features that are read into memory are held against their
+    checksums; what stays on disk is not (``fsmm cache verify`` does). Raises UsageError for max_steps below 1,
+    CacheError for a stream that is damaged or mixes provenance.
     """
     if max_steps < 1:
         raise UsageError(f"max_steps is {max_steps}; it must be at least 1.")
     row_of = {key: row for row, key in enumerate(keys)}
     n = len(keys)
     shard_of, start, length = np.full(n, -1, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    check = np.zeros(n, np.uint64)
     paths = shard_paths(folder, stream)
     dim = 0
     first: Provenance | None = None
@@ -218,14 +220,31 @@ def load_table(
         rows = here[wanted]
         shard_of[rows], start[rows] = number, shard.offset[:-1][wanted]
         length[rows] = np.diff(shard.offset)[wanted]
+        check[rows] = shard.check[wanted]
     maps = [feature_map(path) for path in paths]
     mapped = MappedTable(maps, shard_of, start, length, max_steps, device, dtype)
     size = n * mapped.steps * dim * torch.empty((), dtype=dtype).element_size()
     if size > memory:
         return mapped
+    _refuse_damage(mapped, paths, keys, check)
     return TensorTable(
         _read_all(mapped, shard_of, start, length, device, dtype), mapped.length, mapped.present
     )
+
+
+def _refuse_damage(
+    mapped: MappedTable, paths: Sequence[Path], keys: Sequence[str], check: np.ndarray
+) -> None:
+    """Raise CacheError where the features of a clip are not the bytes that were written."""
+
+    def is_right(row: int) -> bool:
+        start = int(mapped.start[row])
+        part = mapped.maps[mapped.shard[row]][start : start + int(mapped.source_length[row])]
+        return clip_check(keys[row], True, part) == int(check[row])
+
+    bad = [row for row in np.flatnonzero(mapped.source_length).tolist() if not is_right(row)]
+    if bad:
+        raise damaged_clips(paths[mapped.shard[bad[0]]], [keys[row] for row in bad])
 
 
 def _read_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
@@ -93,3 +94,12 @@ def moved_head(method: str, settings: dict[str, str], clips: FeatureBank, by: fl
         for weight in head.parameters():
             weight.add_(by * torch.randn_like(weight))
     return head
+
+
+def flip(path: Path, array: str, byte: int) -> None:
+    """Turn one bit of an array of a shard, as a failing disk does; a negative byte counts from the array's end."""
+    with h5py.File(path, "r") as file:
+        start, size = file[array].id.get_offset(), file[array].nbytes
+    content = bytearray(path.read_bytes())
+    content[start + byte % size] ^= 1 << (byte % 8)
+    path.write_bytes(content)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests_support import flip
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
@@ -127,6 +128,15 @@ def test_classes_without_words_are_named(mixed: Path) -> None:
         writer.add("one/y", np.ones((1, 2)))
     with pytest.raises(CacheError, match=r"no words for class 'z' of label set 'one'"):
         FeatureBank.load(mixed)
+
+
+def test_a_damaged_word_is_refused(make_cache: Make) -> None:
+    root = make_cache()
+    (path,) = root.glob("*/streams/word/*/00000.h5")
+    flip(path, "features", 1)
+    with pytest.raises(CacheError, match=r"00000.h5' is damaged \(clip '.*--repair"):
+        FeatureBank.load(root)
+    FeatureBank.load(root, words=None)
 
 
 def test_memory_mapped_and_in_memory_banks_are_the_same(make_cache: Make) -> None:

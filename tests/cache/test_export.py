@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import flip
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import FACTS, Catalog, LabelSet
@@ -149,6 +150,16 @@ def test_unknown_names_are_refused_and_nothing_is_written(
     before = sorted(tmp_path.iterdir())
     with pytest.raises(FsmmError, match=says):
         export_features(root, tmp_path / "out.npz", **{"split": "novel", **given})
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_damaged_features_are_not_exported(make_cache: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_cache()
+    (path,) = root.glob("toy/streams/frame/net/00000.h5")
+    flip(path, "features", 0)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FsmmError, match=r"is damaged \(clip 'clip0'"):
+        export_features(root, tmp_path / "out.npz")
     assert sorted(tmp_path.iterdir()) == before
 
 

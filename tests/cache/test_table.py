@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests_support import flip
 
 from fsmm.cache.schema import Provenance, StreamName
+from fsmm.cache.shard import read_shard
 from fsmm.cache.stream import StreamWriter
 from fsmm.cache.table import MappedTable, Table, TensorTable, load_table, shorten
 from fsmm.errors import CacheError, UsageError
@@ -119,3 +121,24 @@ def test_what_cannot_be_a_table_is_refused(tmp_path: Path, clips: dict) -> None:
     (other / "streams/frame/net/00000.h5").rename(tmp_path / "streams/frame/net/00009.h5")
     with pytest.raises(CacheError, match="mixes features of different origin"):
         load_table(tmp_path, STREAM, ["c0"])
+
+
+@pytest.mark.parametrize("clip", [f"c{i}" for i, length in enumerate(LENGTHS) if length])
+def test_features_with_other_bytes_than_were_written_are_refused(
+    tmp_path: Path, clips: dict, clip: str
+) -> None:
+    for path in (tmp_path / "streams/frame/net").glob("*.h5"):
+        shard = read_shard(path, features=False)
+        if clip in shard.key:
+            flip(path, "features", int(shard.offset[shard.key.index(clip) + 1]) * 5 * 4 - 3)
+            with pytest.raises(CacheError, match=rf"{path.name}' is damaged \(clip '{clip}' has .*--repair"):
+                load_table(tmp_path, STREAM, list(clips))
+    others = [key for key in clips if key != clip]
+    table = load_table(tmp_path, STREAM, others)
+    assert table.present.tolist() == [clips[key] is not None for key in others]
+
+
+def test_a_wrong_checksum_is_damage_too(tmp_path: Path, clips: dict) -> None:
+    flip(tmp_path / "streams/frame/net/00000.h5", "check", 0)
+    with pytest.raises(CacheError, match="clip 'c5' has other bytes"):
+        load_table(tmp_path, STREAM, list(clips))

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support import synthetic_cache
+from tests_support import flip, synthetic_cache
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,25 @@ def test_wrong_use_gets_one_sentence_and_a_code(
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_damaged_features_are_refused_and_repaired_by_what_the_sentence_says(tmp_path: Path) -> None:
+    root = synthetic_cache(tmp_path / "cache", noise=1.5)
+    (dataset,) = root.iterdir()
+    evaluation = ("episode-eval", "--method", "protonet", "--episodes", 50, "--cache", root, "--out")
+    assert fsmm(*evaluation, tmp_path / "whole").returncode == 0
+    shards = sorted((dataset / "streams/frame").glob("*/*.h5"))
+    flip(shards[-1], "features", -1)
+    done = fsmm(*evaluation, tmp_path / "damaged")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is damaged (clip" in done.stderr
+    assert "fsmm cache verify --repair" in done.stderr
+    assert not (tmp_path / "damaged").exists()
+    assert fsmm("cache", "verify", "--repair", "--cache", root).returncode == 0
+    again = fsmm(*evaluation, tmp_path / "repaired", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["clips_without"] == {"frame": 1}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
