@@ -67,9 +67,8 @@ class PTMAP(Head):
 
     def _centred(self, x: Tensor, there: Tensor) -> Tensor:
         """x [B, M, D] transformed; rows that are not there become zero."""
-        if self.settings.beta != 1.0:
-            power = (x.abs() + _EPSILON) ** self.settings.beta
-            x = torch.where(x < 0, -power, power)
+        power = (x.abs() + _EPSILON) ** self.settings.beta
+        x = torch.where(x < 0, -power, power)
         x = F.normalize(x, dim=-1)
         x = x - masked_mean(x, there)[:, None]
         return F.normalize(x, dim=-1) * there[..., None].to(x.dtype)

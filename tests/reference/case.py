@@ -69,13 +69,21 @@ def _group(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
 
 def _tensor(array: np.ndarray) -> Tensor:
     value = torch.from_numpy(np.array(array))
-    return value.double() if value.is_floating_point() else value
+    if value.is_floating_point():
+        return value.double()
+    return value if value.dtype == torch.bool else value.long()
 
 
 def by_class(x: Tensor, label: Tensor) -> Tensor:
     """x [N*K, ...] of labels [N*K] in any order as [N, K, ...], classes in the order of their label values."""
     ways = len(label.unique())
     return x[torch.argsort(label, stable=True)].unflatten(0, (ways, -1))
+
+
+def query_classes(case: Case) -> Tensor:
+    """Labels [Q] as positions among the classes of the supports; in files without support labels they are positions."""
+    label, support = case.inputs["query_labels"], case.inputs.get("support_labels")
+    return label if support is None else torch.searchsorted(support.unique(), label)
 
 
 def one_task(support: Tensor, query: Tensor, label: Tensor | None = None) -> Episodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from case import Case, one_task
+from case import Case, one_task, query_classes
 from torch import Tensor
 
 from fsmm.heads.arn import ARN, ARNSettings
@@ -14,7 +14,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     meta = case.meta
     support = case.inputs["support_maps"].transpose(1, 2).unflatten(0, (meta["way"], meta["shot"]))
     query = case.inputs["query_maps"].transpose(1, 2)
-    label = torch.unique(case.inputs["query_labels"], return_inverse=True)[1]
+    label = query_classes(case)
     episodes = one_task(support, query, label)
     steps, channels = query.shape[1:]
     settings = ARNSettings(

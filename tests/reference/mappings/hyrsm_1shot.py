@@ -40,11 +40,9 @@ def build(case: Case, episodes: Episodes) -> HyRSM:
     inputs = Inputs({ONLY: tuple(episodes.query[ONLY].x.shape[-2:])})
     head: HyRSM
     if "WINDOW_SIZE" in meta:
-        factor = meta["BALANCE_COEFFICIENT"]
+        factor = meta["BALANCE_COEFFICIENT"] or 1.0  # the released code reads 0 as unset
         plus = {"window": meta["WINDOW_SIZE"], "sigma": meta["TEMPORAL_BALANCE"]}
-        head = HyRSMPlusPlus(
-            inputs, HyRSMPlusPlusSettings(**shared, **plus, balance=1.0 if factor is None else factor)
-        )
+        head = HyRSMPlusPlus(inputs, HyRSMPlusPlusSettings(**shared, **plus, balance=factor))
     else:
         head = HyRSM(inputs, HyRSMSettings(**shared))
     head.set_classes(torch.arange(len(case.params["classification_layer.bias"])))

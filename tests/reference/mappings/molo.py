@@ -6,7 +6,7 @@ The cases' classes over the whole label set are drawn for each clip by itself, s
 from __future__ import annotations
 
 import torch
-from case import ONLY, Case, by_class, one_task
+from case import ONLY, Case, by_class, one_task, query_classes
 from torch import Tensor
 
 from fsmm.heads.base import Inputs
@@ -45,7 +45,7 @@ def build(case: Case) -> MoLo:
         width=0,
         hidden=meta["mlp_dim"],
         dropout=0.0,
-        motion=float(meta["motion_logit_weight"]),
+        motion=float(meta["motion_logit_weight"] or 0.3),  # the released code reads 0 as unset
         reduce=meta["factor"],
         average=False,
         scale=1.0,
@@ -64,9 +64,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         given[f"{side}_maps"].unflatten(0, (-1, steps)).flatten(2) for side in ("support", "query")
     )
     label = given["support_labels"]
-    task = one_task(
-        by_class(support, label), query, torch.searchsorted(label.unique(), given["query_labels"])
-    )
+    task = one_task(by_class(support, label), query, query_classes(case))
     head = build(case)
     seen = head.views(task)
     (s2q, q2s), (s2q_motion, q2s_motion) = head.contrasts(seen)

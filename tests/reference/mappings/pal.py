@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from case import Case, by_class, one_task
+from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
 from fsmm.heads.base import Inputs
@@ -13,7 +13,7 @@ from fsmm.heads.pal import PAL, PALSettings
 def outputs(case: Case) -> dict[str, Tensor]:
     given = {k: case.inputs[k].clone().requires_grad_() for k in ("support", "query")}
     support = by_class(given["support"], case.inputs["support_labels"])
-    label = torch.unique(case.inputs["query_labels"], return_inverse=True)[1]
+    label = query_classes(case)
     episodes = one_task(support, given["query"], label)
     settings = PALSettings(scale=1.0, epsilon=case.meta["cos_eps"], rescale=False, start=False)
     head = PAL(Inputs({"frame": (support.shape[2], support.shape[3])}), settings).double()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from case import Case, by_class, one_task
+from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
 from fsmm.heads.base import Inputs
@@ -19,7 +19,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         else case.inputs["support"].unflatten(0, (case.meta["way"], case.meta["shot"]))
     )
     query = case.inputs["query"]
-    label = torch.unique(case.inputs["query_labels"], return_inverse=True)[1]
+    label = query_classes(case)
     side = query.shape[-1]
     episodes = one_task(support.flatten(2), query.flatten(1), label)
     settings = RelationSettings(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from case import Case, by_class, one_task
+from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
 from fsmm.heads.base import Inputs
@@ -12,7 +11,7 @@ from fsmm.heads.simpleshot import SimpleShot, SimpleShotSettings
 
 def outputs(case: Case) -> dict[str, Tensor]:
     support = by_class(case.inputs["support"], case.inputs["support_labels"])
-    label = torch.unique(case.inputs["query_labels"], return_inverse=True)[1]
+    label = query_classes(case)
     episodes = one_task(support, case.inputs["query"], label)
     result = {}
     for transform in ("UN", "L2N", "CL2N"):
