@@ -35,7 +35,7 @@ from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.pairs import pays
 from fsmm.heads.registry import METHODS, find
 from fsmm.studies.evaluate import FORK_FROM, evaluate
-from fsmm.studies.threads import half_the_cores
+from fsmm.studies.threads import training_cores
 from fsmm.studies.train import make_optimiser, training_protocol
 
 from .episodes import CLASSES, STEPS, synthetic_bank
@@ -149,7 +149,7 @@ def measure(method: str) -> dict[str, float]:
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if any(p.requires_grad for p in head.parameters()) and not head.batchwise:
         tasks = head.recipe.tasks
-        with half_the_cores(bank.device):
+        with training_cores(head, bank.device):
             found["train_batched"] = tasks * rate(trained(head, bank, tasks), most=50)
             found["train_one"] = tasks * rate(trained(head, bank, 1), most=50)
     return found

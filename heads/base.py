@@ -119,6 +119,7 @@ class Head(nn.Module):
     pairwise: whether a one-shot logit depends on the query and the class's support alone, and on no word; pools_shots:
         whether ``pool_shots`` then makes logits of several supports a class.
     light: whether scoring takes no gradients and gains from forked processes (small operations, or many).
+    all_cores: whether training asks for every core (steps of seconds, of large operations), not for half of them.
     position_tied: whether weights belong to class positions 0..N-1, so that permuting the classes of an episode
         permutes the logits' columns only in distribution (such heads serve at most ``inputs.way`` classes).
     """
@@ -131,6 +132,7 @@ class Head(nn.Module):
     pairwise: bool = False
     pools_shots: ClassVar[bool] = False
     light: bool = False
+    all_cores: ClassVar[bool] = False
     position_tied: ClassVar[bool] = False
 
     def __init__(self, inputs: Inputs, settings: Settings | None = None) -> None:

@@ -82,6 +82,7 @@ class HyRSM(Head):
         steps=300, tasks=4, query=5, rate=1e-4, weight_decay=5e-4, evaluate_episodes=200, patience=3
     )
     sequences = True
+    all_cores = True
 
     def __init__(self, inputs: Inputs, settings: HyRSMSettings | None = None) -> None:
         super().__init__(inputs, settings)

@@ -55,6 +55,7 @@ class TupleHead(Head):
     """TRX and what is built on it: logits are ``factor`` times those of ``tuples`` over clips as they are ``seen``."""
 
     sequences = True
+    all_cores = True
     pairwise = True
     steps: int
     stretch: float

@@ -27,7 +27,7 @@ from ..episodes.protocol import Missing, Protocol, bounds
 from ..errors import FsmmError
 from ..heads.base import Head, Losses, Recipe
 from .measure import measure, validation_protocol
-from .threads import half_the_cores
+from .threads import training_cores
 
 LATEST = "latest.safetensors"
 
@@ -70,7 +70,7 @@ def train(
     task = training_protocol(protocol, recipe, base, seed, modalities, missing)
     keep_freed_memory()
     trainer = _Trainer(head, base, val, protocol, task, recipe, seed, folder)
-    with half_the_cores(base.device):
+    with training_cores(head, base.device):
         trainer.resume()
         return trainer.run(progress)
 
