@@ -51,6 +51,10 @@ class Shard:
         """Features [T, D] of row i; T = 0 where absent."""
         return self.features[self.offset[i] : self.offset[i + 1]]
 
+    def is_right(self, i: int) -> bool:
+        """Whether row i is what was written, by its checksum."""
+        return clip_check(self.key[i], bool(self.present[i]), self.clip(i)) == int(self.check[i])
+
     def take(self, rows: Sequence[int]) -> Shard:
         """A shard of a selection of the rows, in that order."""
         index = np.asarray(rows, np.int64)

@@ -19,7 +19,7 @@ from .catalog import Catalog
 from .header import header_is_right, header_kind, refuse_other_schema
 from .salvage import Salvage, salvage
 from .schema import MODALITIES, Provenance, StreamName, check_name, shard_paths, stream_folder
-from .shard import KIND, Shard, clip_check, read_shard
+from .shard import KIND, Shard, read_shard
 from .stream import lock_stream, stream_keys
 
 _ROUNDS = 3  # repairing one thing may bring another to light: a rewritten shard may hold a clip twice
@@ -249,11 +249,7 @@ class _DatasetCheck:
         except CacheError:
             damaged.append(path)
             return
-        bad = [
-            key
-            for i, key in enumerate(shard.key)
-            if clip_check(key, bool(shard.present[i]), shard.clip(i)) != int(shard.check[i])
-        ]
+        bad = [key for i, key in enumerate(shard.key) if not shard.is_right(i)]
         if self.count:
             self.report.clips += len(shard)
         if bad:
