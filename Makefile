@@ -36,7 +36,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/typed && ln -sfn $(CURDIR) $(VENV)/typed/fsmm
 	cd $(VENV)/typed && ../bin/mypy --config-file fsmm/pyproject.toml -m fsmm -m fsmm.__main__ -m fsmm.cli \
-	  -p fsmm.cache -p fsmm.episodes -p fsmm.heads -p fsmm.studies -p fsmm.extract -p fsmm.benchmarks
+	  -p fsmm.machine -p fsmm.cache -p fsmm.episodes -p fsmm.heads -p fsmm.runs -p fsmm.studies -p fsmm.commands \
+	  -p fsmm.extract -p fsmm.benchmarks
 
 format: install
 	$(BIN)/ruff check --fix .

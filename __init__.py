@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .cache.catalog import Catalog
     from .episodes.protocol import Protocol
     from .extract.run import extract
-    from .studies.episode_eval import episode_eval
+    from .runs.run import episode_eval
 
 _LAZY = {
     "Catalog": "cache.catalog",

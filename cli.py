@@ -1,4 +1,4 @@
-"""The ``fsmm`` command. Commands live in cli_*.py; nothing heavy is imported until one runs."""
+"""The ``fsmm`` command. Commands live in commands/; nothing heavy is imported until one runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from . import cli_cache, cli_eval, cli_extract
 from ._version import __version__
-from .console import Verbosity, set_verbosity
+from .commands import cache, evaluate, extract
+from .commands.console import Verbosity, set_verbosity
 from .errors import FsmmError
 
 # A forked worker was once seen spinning inside MKL's own memory pool; without the pool nothing is slower here.
@@ -47,9 +47,8 @@ def _options(
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
 
 
-cli_extract.register(app)
-cli_eval.register(app)
-cli_cache.register(app)
+for group in (extract, evaluate, cache):
+    group.register(app)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from fsmm.cache.table import TensorTable
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.studies.evaluate import evaluate
+from fsmm.runs.evaluate import evaluate
 
 from .table import Row, median_seconds, print_rows
 
@@ -79,7 +79,7 @@ def plain_loop(bank: FeatureBank, episodes: int) -> float:
 
 def easyfsl(bank: FeatureBank, episodes: int) -> float | None:
     """easyfsl's own evaluate() with its PrototypicalNetworks over the same features; None where it is not installed."""
-    from fsmm.extract.torchvision_care import ensure_torchvision
+    from fsmm.extract.weights.torchvision_care import ensure_torchvision
 
     try:
         ensure_torchvision()

@@ -26,17 +26,18 @@ def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> l
     """
     import torch
 
-    from fsmm.allocator import keep_freed_memory
-    from fsmm.extract.choose import build_encoders, choose_streams, pick_device
+    from fsmm.extract.choose import build_encoders, choose_streams
     from fsmm.extract.contract import Sampling
     from fsmm.extract.datasets import load
     from fsmm.extract.datasets.base import DatasetOptions
     from fsmm.extract.encoders import state
-    from fsmm.extract.run import cores_shared
+    from fsmm.machine.cores import default_workers, half_of_the_cores
+    from fsmm.machine.device import pick_device
+    from fsmm.machine.memory import keep_freed_memory
 
     ready = [name for name in _STREAMS if state(name.partition("/")[2]) == "ready"]
     chosen = choose_streams(ready if len(ready) > 1 else _WITHOUT_WEIGHTS, None)
-    device = pick_device(device)
+    device = str(pick_device(device))
     keep_freed_memory()
     encoders = build_encoders(chosen, {}, device)
     with tempfile.TemporaryDirectory() as scratch:
@@ -44,7 +45,7 @@ def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> l
         folder.mkdir(parents=True, exist_ok=True)
         options = DatasetOptions(small=True, limit=clips)
         sources = load("demo", folder, options).sources
-        with cores_shared(device):
+        with half_of_the_cores(of=default_workers(), unless=device != "cpu"):
             stages = _stages(sources, encoders, Sampling())
             threads = torch.get_num_threads()
         whole = _whole(folder, Path(scratch) / "cache", [str(name) for name in chosen], options, device)
@@ -55,8 +56,8 @@ def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
     """Each stage by itself in this process, decoding and preparing with one thread."""
     import cv2
 
-    from fsmm.extract.decode import decode
-    from fsmm.extract.worker import READY, prepare_part
+    from fsmm.extract.decoding.decode import decode
+    from fsmm.extract.pipeline.worker import READY, prepare_part
 
     cv2.setNumThreads(1)
     needs = {encoder.need for encoder in encoders}
@@ -82,7 +83,7 @@ def _whole(data: Path, cache: Path, streams: list[str], options: Any, device: st
 
 
 def _against_bound(stages: Sequence[Row], whole: Any, device: str, threads: int) -> list[Row]:
-    from fsmm.extract.pool import default_workers
+    from fsmm.machine.cores import default_workers
 
     cores = default_workers()
     workers = sum(row["seconds"] for row in stages if not row["stage"].startswith("encode"))

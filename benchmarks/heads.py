@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsmm.allocator import keep_freed_memory
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
 from fsmm.episodes.batch import Episodes
@@ -30,13 +29,15 @@ from fsmm.episodes.draw import sampler_for
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
-from fsmm.heads.base import Head
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.pairs import pays
+from fsmm.heads.head import Head
 from fsmm.heads.registry import METHODS, find
-from fsmm.studies.evaluate import FORK_FROM, evaluate
-from fsmm.studies.threads import training_cores
-from fsmm.studies.train import make_optimiser, training_protocol
+from fsmm.heads.scoring.pairs import pays
+from fsmm.machine.cores import half_of_the_cores
+from fsmm.machine.memory import keep_freed_memory
+from fsmm.runs.evaluate import FORK_FROM, evaluate
+from fsmm.runs.tasks import training_protocol
+from fsmm.runs.train import make_optimiser, wants_every_core
 
 from .episodes import CLASSES, STEPS, synthetic_bank
 from .table import Row, print_rows
@@ -149,7 +150,7 @@ def measure(method: str) -> dict[str, float]:
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if any(p.requires_grad for p in head.parameters()) and not head.batchwise:
         tasks = head.recipe.tasks
-        with training_cores(head, bank.device):
+        with half_of_the_cores(unless=wants_every_core(head)):
             found["train_batched"] = tasks * rate(trained(head, bank, tasks), most=50)
             found["train_one"] = tasks * rate(trained(head, bank, 1), most=50)
     return found
@@ -157,7 +158,7 @@ def measure(method: str) -> dict[str, float]:
 
 def measure_easyfsl(method: str) -> dict[str, float]:
     """easyfsl's evaluate() with its own head over the same features, beside ours with as many steps."""
-    from fsmm.extract.torchvision_care import ensure_torchvision
+    from fsmm.extract.weights.torchvision_care import ensure_torchvision
 
     ensure_torchvision()
     import easyfsl.methods

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.allocator import keep_freed_memory
 from fsmm.episodes.batch import Episodes
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
-from fsmm.heads.base import Head
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.trx import TRX, TupleAttention
+from fsmm.heads.head import Head
+from fsmm.heads.temporal.trx import TRX, TupleAttention
+from fsmm.machine.memory import keep_freed_memory
 
 from .episodes import STEPS, synthetic_bank
 from .heads import one_by_one, rate, standard_test

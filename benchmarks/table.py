@@ -33,7 +33,7 @@ def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 def print_rows(title: str, rows: list[Row]) -> None:
     """The table on standard output."""
-    from fsmm.console import print_table
+    from fsmm.commands.console import print_table
 
     cells = [
         (

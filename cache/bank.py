@@ -14,7 +14,14 @@ from torch import Tensor
 
 from ..errors import CacheError, UsageError, unknown
 from .catalog import Catalog, LabelSet
-from .schema import CLASS_SPLITS, StreamName, dataset_folder, default_cache, list_streams, shard_paths
+from .schema import (
+    CLASS_SPLITS,
+    StreamName,
+    dataset_folder,
+    default_cache,
+    list_streams,
+    shard_paths,
+)
 from .shard import damaged_clips, read_shard
 from .stream import stream_keys
 from .table import MappedTable, Table, TensorTable, load_table

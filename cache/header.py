@@ -9,7 +9,6 @@ and checked first: HDF5's own parser need not survive damaged metadata.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import h5py
 
 from .._version import __version__
 from ..errors import CacheError
+from ..machine.files import whole_or_absent
 from .schema import SCHEMA_VERSION
 
 HEADER_BYTES = 512
@@ -30,23 +30,15 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
     ``fill`` puts the contents into the open file. Raises CacheError where the file cannot be written (no space, no
     permission); whatever else ``fill`` raises passes through. In neither case is anything left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with h5py.File(temporary, "w", userblock_size=HEADER_BYTES) as file:
-            fill(file)
-        with open(temporary, "rb+") as raw:
-            raw.write(_header(kind, file_digest(temporary), SCHEMA_VERSION))
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
+        with whole_or_absent(path, durable=True) as temporary:
+            with h5py.File(temporary, "w", userblock_size=HEADER_BYTES) as file:
+                fill(file)
+            with open(temporary, "rb+") as raw:
+                raw.write(_header(kind, file_digest(temporary), SCHEMA_VERSION))
     except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where closing a file fails
-        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:200]
         raise CacheError(f"{str(path)!r} could not be written: {reason}.") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def file_digest(path: Path) -> str:
@@ -97,14 +89,3 @@ def check_schema(file: h5py.File, path: Path, kind: str) -> None:
 
 def _header(kind: str, digest: str, schema: int) -> bytes:
     return f"{kind} {schema} sha256={digest}\n".encode().ljust(HEADER_BYTES, b"\0")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system allows a folder to be flushed."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

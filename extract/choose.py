@@ -62,15 +62,6 @@ def build_encoders(streams: Sequence[StreamName], weights: Mapping[str, Path], d
     return [build(s.encoder, weights=weights.get(s.encoder), device=device) for s in streams]
 
 
-def pick_device(device: str) -> str:
-    """ "auto" is the accelerator where torch sees one, else "cpu"."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _names(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 

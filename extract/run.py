@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..allocator import keep_freed_memory
 from ..cache.catalog import Catalog
 from ..cache.schema import StreamName, check_name, default_cache, list_streams
 from ..errors import UsageError
-from .choose import Chosen, build_encoders, choose_streams, need_extra, pick_device
+from ..machine.cores import default_workers, half_of_the_cores
+from ..machine.device import pick_device
+from ..machine.memory import keep_freed_memory
+from .choose import Chosen, build_encoders, choose_streams, need_extra
 from .contract import Encoder, Sampling
 from .datasets.base import DatasetOptions, Listing
-from .failures import FailureLog
-from .lane import Clock
-from .pipeline import FLUSH_SECONDS, Done, Settings, run_clips, writable
-from .plan import Plan, make_plan
-from .pool import DEFAULT_TIMEOUT, default_workers
-from .progress import make_progress
-from .report import ExtractReport, StreamReport
-from .stopping import Interrupted, StopOnSignal
-from .union import united, with_facts
-from .words import Words, embed_words, unknown_words
+from .pipeline.class_words import Words, embed_words, unknown_words
+from .pipeline.clips import FLUSH_SECONDS, Done, Settings, run_clips, writable
+from .pipeline.failures import FailureLog
+from .pipeline.lane import Clock
+from .pipeline.plan import Plan, make_plan
+from .pipeline.pool import DEFAULT_TIMEOUT
+from .pipeline.progress import make_progress
+from .pipeline.report import ExtractReport, StreamReport
+from .pipeline.stopping import Interrupted, StopOnSignal
+from .pipeline.union import united, with_facts
 
 DTYPES = ("float16", "float32")
 
@@ -65,35 +65,15 @@ def extract(
     sampling = sampling or Sampling()
     _check(dtype, workers, timeout, sampling)
     chosen = choose_streams(streams, encoders)
-    device = pick_device(device)
+    device = str(pick_device(device))
     built = build_encoders(chosen, {key: Path(path) for key, path in (weights or {}).items()}, device)
     settings = Settings(sampling, dtype, workers, timeout, flush_seconds)
     listing = _listing(dataset, data, options or DatasetOptions(), name)
     folder = Path(cache) / listing.catalog.dataset if cache else default_cache() / listing.catalog.dataset
     run = _Extraction(folder, listing, built, settings, quiet)
     keep_freed_memory()
-    with cores_shared(device):
+    with half_of_the_cores(of=default_workers(), unless=device != "cpu"):
         return run.go(device, retry_failed, _asked_for_split(options))
-
-
-@contextmanager
-def cores_shared(device: str) -> Iterator[None]:
-    """On a CPU, leave half of the cores to the decoding workers while a network encodes.
-
-    Torch's threads wait for one another many times a clip: on two cores that also decode, two of them took
-    three to six times as long as one. OMP_NUM_THREADS, where set, is obeyed.
-    """
-    if device != "cpu" or "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, default_workers() // 2)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check(dtype: str, workers: int | None, timeout: float, sampling: Sampling) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from ..cache.bank import FeatureBank
 from ..errors import UsageError
-from .base import Head, Inputs, make_settings
-from .fusion import EarlyFusion, FusionSettings, LateFusion
+from .head import Head, Inputs
+from .multimodal.fusion import EarlyFusion, FusionSettings, LateFusion
 from .registry import find
+from .settings import make_settings
 
 DEFAULT_FUSION = "ec"
 

@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fsmm.episodes.batch import Episodes, Stream
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
-from fsmm.heads.base import Head
-from fsmm.studies.banks import Banks, pick_device
-from fsmm.studies.episode_eval import ready_head
-from fsmm.studies.spec import RunSpec
+from fsmm.heads.head import Head
+from fsmm.machine.device import pick_device
+from fsmm.runs.banks import Banks
+from fsmm.runs.ready import ready_head
+from fsmm.runs.spec import RunSpec
 
 Change = Callable[[Episodes], Episodes]
 CHUNK = 50

@@ -14,11 +14,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from fsmm import console
 from fsmm.cache.catalog import Catalog
+from fsmm.commands import console
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
-from fsmm.studies.episode_eval import episode_eval
+from fsmm.runs.run import episode_eval
 
 LABEL_SETS = ("event", "content", "motion", "sound")
 ROWS: tuple[tuple[str, str, list[str], dict[str, str], str | None], ...] = (

@@ -19,8 +19,8 @@ import numpy as np
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
 from fsmm.heads.registry import METHODS, find
-from fsmm.studies.episode_eval import episode_eval
-from fsmm.studies.store import load_run
+from fsmm.runs.run import episode_eval
+from fsmm.runs.store import load_run
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from .store import load_run
+from ..runs.store import load_run
 
 # What must agree for episode i of one run to be episode i of another.
 _SAME = (

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.base import Inputs
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
+from fsmm.heads.head import Inputs
 
 ONE = "frame"
 

@@ -7,8 +7,9 @@ from metric_support import stream
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.base import Inputs
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
+from fsmm.heads.head import Inputs
 
 SHAPES = {"frame": (5, 16), "audio": (4, 8)}
 

@@ -12,9 +12,10 @@ import torch
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import Provenance
 from fsmm.cache.stream import StreamWriter
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.base import Head, Inputs
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
 from fsmm.heads.build import build_head
+from fsmm.heads.head import Head, Inputs
 
 STEPS, DIM = 5, 16
 

@@ -13,8 +13,8 @@ from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
 from fsmm.cache.table import TensorTable
-from fsmm.heads.base import Head
 from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.head import Head
 
 
 def synthetic_cache(

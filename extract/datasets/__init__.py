@@ -27,7 +27,9 @@ class DatasetEntry:
 
 
 _ENTRIES = (
-    DatasetEntry("demo", "demo", "nothing: short videos with sound are made on the spot", needs_data=False),
+    DatasetEntry(
+        "demo", "demo.reader", "nothing: short videos with sound are made on the spot", needs_data=False
+    ),
     DatasetEntry("folder", "folder", "a folder with one subfolder a class, videos anywhere below it"),
     DatasetEntry(
         "csv", "csv_file", "a CSV file with a column 'path' and label columns (optional: id, split)"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import UsageError, WeightsError, unknown
-from .. import weights as store
-from ..weights_table import WEIGHTS
+from ..weights import store
+from ..weights.table import WEIGHTS
 
 if TYPE_CHECKING:
     from ..contract import Encoder

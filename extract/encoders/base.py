@@ -7,7 +7,7 @@ library.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import DecodeError, UsageError
 from ..contract import Need
-from ..weights import Located
+from ..weights.store import Located
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,6 @@ def per_clip(rows: np.ndarray, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Cut features [sum of T_i, D] back into one array [T_i, D] a clip."""
     ends = np.cumsum([len(clip) for clip in batch])
     return np.split(rows, ends[:-1])
-
-
-def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Consecutive views of at most ``size`` rows."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def check_sound(samples: np.ndarray, shortest: int, name: str) -> np.ndarray:

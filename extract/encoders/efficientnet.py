@@ -77,11 +77,13 @@ def load_forward(spec: Spec, variant: str) -> Any:
     """(forward, device) of an EfficientNet-Lite ``variant``: forward takes uint8 [N, S, S, 3]. Raises
     WeightsError.
     """
+    from ...machine.device import pick_device
+    from ..weights.checkpoint import fill, read_checkpoint
     from .efficientnet_net import SCALES, EfficientNetLiteNet, fold_norms, rename
-    from .torch_run import checked_device, fill, normalised, read_checkpoint
+    from .torch_run import normalised
 
     assert spec.weights is not None
-    device = checked_device(spec.device)
+    device = pick_device(spec.device)
     network = EfficientNetLiteNet(*SCALES[variant])
     state = read_checkpoint(spec.weights.path)
     fill(network, {rename(key): value for key, value in state.items()}, spec.weights.path)

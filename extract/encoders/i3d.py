@@ -49,12 +49,14 @@ class I3dRgb(BaseEncoder):
         return run_in_chunks(classify, self.encode([prepared])[0][None], 1, device)[0]
 
     def _load(self) -> Any:
+        from ...machine.device import pick_device
+        from ..weights.checkpoint import fill, unfit
         from .i3d_net import I3DNet, from_flax
-        from .torch_run import checked_device, fill, normalised, unfit
+        from .torch_run import normalised
 
         assert self.spec.weights is not None
         path = self.spec.weights.path
-        device = checked_device(self.spec.device)
+        device = pick_device(self.spec.device)
         network = I3DNet()
         try:
             state = from_flax(_arrays(self.spec.weights.path))
@@ -78,7 +80,7 @@ def _arrays(path: Any) -> dict[str, np.ndarray]:
     """Arrays of the converted safetensors file, or of the published pickle. Raises WeightsError for
     anything else.
     """
-    from ..numpy_pickle import load_arrays
+    from ..weights.numpy_pickle import load_arrays
 
     if path.suffix != ".safetensors":
         return load_arrays(path)

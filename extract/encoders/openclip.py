@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import WeightsError
 from ..contract import FrameNeed, TextNeed
-from ..torchvision_care import ensure_torchvision
-from ..weights_table import WEIGHTS, Hub
+from ..weights.table import WEIGHTS, Hub
+from ..weights.torchvision_care import ensure_torchvision
 from .base import BaseEncoder, Spec, per_clip
 from .efficientnet import first_frames
 
@@ -37,10 +37,10 @@ class _OpenClip(BaseEncoder):
         self.hub: Hub = hub
 
     def _load(self) -> Any:
-        from .torch_run import checked_device
+        from ...machine.device import pick_device
 
         assert self.spec.weights is not None
-        device = checked_device(self.spec.device)
+        device = pick_device(self.spec.device)
         model = load_model(self.hub.model, self.hub.tag, self.spec.weights.path).to(device)
         return model, device
 
@@ -114,7 +114,7 @@ def load_model(model: str, tag: str, path: Path) -> Any:
             weights_only=True,
         )
     except Exception as error:  # open_clip raises what torch, safetensors or its own checks raise
-        from .torch_run import unfit
+        from ..weights.checkpoint import unfit
 
         raise unfit(path, error) from None
     return network.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import WeightsError
-from ..weights import Located
+from ..weights.store import Located
 
 
 class TfliteModel:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import DecodeError
 from ..contract import FrameNeed
-from ..torchvision_care import ensure_torchvision
+from ..weights.torchvision_care import ensure_torchvision
 from .base import BaseEncoder, Spec, per_clip
 
 _MEAN, _STD = (0.45 * 255,) * 3, (0.225 * 255,) * 3
@@ -77,11 +77,13 @@ class Video3d(BaseEncoder):
         return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), size, device), batch)
 
     def _load(self) -> Any:
-        from .torch_run import checked_device, fill, normalised, read_checkpoint
+        from ...machine.device import pick_device
+        from ..weights.checkpoint import fill, read_checkpoint
+        from .torch_run import normalised
 
         assert self.spec.weights is not None
         path = self.spec.weights.path
-        device = checked_device(self.spec.device)
+        device = pick_device(self.spec.device)
         model = build_model(self.variant)
         fill(model, read_checkpoint(path, key="model_state"), path)
         body = model.blocks[:-1].eval().to(device)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.cache.importing import import_features
+from fsmm.cache.exchange.importing import import_features
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -90,7 +90,7 @@ def test_the_first_mapping_of_the_import_page_imports(tmp_path: Path) -> None:
 
 
 def test_every_key_of_a_mapping_is_documented() -> None:
-    from fsmm.cache import mapping
+    from fsmm.cache.exchange import mapping
 
     text = (DOCS / "import.md").read_text()
     known = mapping._TOP | mapping._ARRAY | mapping._LABELS | mapping._WORDS | mapping._SPLIT

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cache_support import shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +15,6 @@ from fsmm.cache.header import HEADER_BYTES, header_is_right
 from fsmm.cache.schema import Provenance
 from fsmm.cache.shard import KIND, build_shard, clip_check, feature_map, read_shard, write_shard
 from fsmm.errors import CacheError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from strategies import shards
 
 FRAME = Provenance("net", "frame", 3, dtype="float32")
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
-from fsmm.cache.table import TensorTable
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.base import Head, Inputs
+from fsmm.cache.table import Stream, TensorTable
+from fsmm.episodes.batch import Episodes
 from fsmm.heads.build import build_head
+from fsmm.heads.head import Head, Inputs
 from fsmm.heads.registry import METHODS
 
 WAYS, BASE, CLIPS, WORD = 4, 8, 6, 8

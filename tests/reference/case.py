@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsmm.episodes.batch import Episodes, Stream
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
 from fsmm.errors import FsmmError
 
 ONLY = "frame"  # the modality of the episodes that one_task makes

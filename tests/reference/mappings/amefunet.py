@@ -6,10 +6,11 @@ import torch
 from case import Case, by_class
 from torch import Tensor
 
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.amefunet import AMeFuNet, AMeFuNetSettings
-from fsmm.heads.base import Inputs
-from fsmm.heads.parts import cosine
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
+from fsmm.heads.head import Inputs
+from fsmm.heads.multimodal.amefunet import AMeFuNet, AMeFuNetSettings
+from fsmm.heads.parts.distances import cosine
 
 NAMES = {
     "affine.flow.scale.weight": "affine_scale.weight",

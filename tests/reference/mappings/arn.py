@@ -6,8 +6,8 @@ import torch
 from case import Case, one_task, query_classes
 from torch import Tensor
 
-from fsmm.heads.arn import ARN, ARNSettings
-from fsmm.heads.base import Inputs
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.arn import ARN, ARNSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import torch
 from case import Case, by_class, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.bdcspn import BDCSPN, BDCSPNSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.transductive.bdcspn import BDCSPN, BDCSPNSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ from case import ONLY, Case, by_class, one_task, query_classes
 from torch import Tensor
 
 from fsmm.episodes.batch import Episodes
-from fsmm.heads.base import Inputs
-from fsmm.heads.clipfsar import CLIPFSAR, CLIPFSARSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.language.clipfsar import CLIPFSAR, CLIPFSARSettings
 
 
 def layers(case: Case) -> int:

@@ -6,10 +6,10 @@ import torch
 from case import ONLY, Case
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.dpgn import DPGN, DPGNSettings, Generation, initial_edges
-from fsmm.heads.graph import Nodes
-from fsmm.heads.parts import class_sum
+from fsmm.heads.graph.blocks import Nodes
+from fsmm.heads.graph.dpgn import DPGN, DPGNSettings, Generation, initial_edges
+from fsmm.heads.head import Inputs
+from fsmm.heads.parts.tensors import class_sum
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 

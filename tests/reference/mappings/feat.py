@@ -6,8 +6,8 @@ import torch
 from case import Case, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.feat import FEAT, FEATSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.feat import FEAT, FEATSettings
 
 NAMES = {
     "w_qs.weight": "query.weight",

@@ -7,8 +7,8 @@ from case import ONLY, Case
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.gnn import BLOCKS, GNN, GNNSettings
+from fsmm.heads.graph.gnn import BLOCKS, GNN, GNNSettings
+from fsmm.heads.head import Inputs
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 

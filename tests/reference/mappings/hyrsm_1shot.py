@@ -7,8 +7,8 @@ from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
 from fsmm.episodes.batch import Episodes
-from fsmm.heads.base import Inputs
-from fsmm.heads.hyrsm import HyRSM, HyRSMPlusPlus, HyRSMPlusPlusSettings, HyRSMSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.hyrsm import HyRSM, HyRSMPlusPlus, HyRSMPlusPlusSettings, HyRSMSettings
 
 NAMES = {
     "within.norm.weight": "temporal_atte_before.norm.weight",

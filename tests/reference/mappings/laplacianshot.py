@@ -6,8 +6,8 @@ import torch
 from case import Case, by_class, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.laplacianshot import LaplacianShot, LaplacianShotSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.transductive.laplacianshot import LaplacianShot, LaplacianShotSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

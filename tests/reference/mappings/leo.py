@@ -6,8 +6,9 @@ import torch
 from case import ONLY, Case, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs, cross_entropy
-from fsmm.heads.leo import LEO, LEOSettings
+from fsmm.heads.adaptation.leo import LEO, LEOSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.parts.losses import cross_entropy
 
 NAMES = {
     "encoder.weight": "encoder/linear/w",

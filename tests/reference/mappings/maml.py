@@ -6,8 +6,8 @@ import torch
 from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.maml import MAML, MAMLSettings
+from fsmm.heads.adaptation.maml import MAML, MAMLSettings
+from fsmm.heads.head import Inputs
 
 
 def names(case: Case) -> dict[str, str]:

@@ -6,8 +6,8 @@ import torch
 from case import Case, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.matching import FullContextMatching, FullContextSettings, Matching, MatchingSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.matching import FullContextMatching, FullContextSettings, Matching, MatchingSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from case import ONLY, Case, by_class, one_task, query_classes
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.molo import MoLo, MoLoSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.molo import MoLo, MoLoSettings
 
 PLAIN = {"classifier": "classification_layer", "motion.reduce": "motion_reduce", "motion.smooth": "motion_conv",
          "motion.up": "motion_up"}  # fmt: skip

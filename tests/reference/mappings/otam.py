@@ -6,8 +6,8 @@ import torch
 from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.otam import OTAM, OTAMSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.otam import OTAM, OTAMSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

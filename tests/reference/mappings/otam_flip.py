@@ -8,9 +8,10 @@ from __future__ import annotations
 from case import ONLY, Case, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs, cross_entropy
-from fsmm.heads.otam import OTAM, OTAMSettings
-from fsmm.heads.protonet import ProtoNet, ProtoNetSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.protonet import ProtoNet, ProtoNetSettings
+from fsmm.heads.parts.losses import cross_entropy
+from fsmm.heads.temporal.otam import OTAM, OTAMSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

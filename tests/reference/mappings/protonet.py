@@ -7,8 +7,8 @@ from case import Case, one_task
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.protonet import ProtoNet, ProtoNetSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.protonet import ProtoNet, ProtoNetSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

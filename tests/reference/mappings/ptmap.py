@@ -6,9 +6,9 @@ import torch
 from case import Case, tasks
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.metric_parts import pooled_task
-from fsmm.heads.ptmap import PTMAP, PTMAPSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.parts.task import pooled_task
+from fsmm.heads.transductive.ptmap import PTMAP, PTMAPSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ import torch
 from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.relation import Relation, RelationSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.relation import Relation, RelationSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

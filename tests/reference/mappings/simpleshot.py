@@ -5,8 +5,8 @@ from __future__ import annotations
 from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.simpleshot import SimpleShot, SimpleShotSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.simpleshot import SimpleShot, SimpleShotSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import torch
 from case import ONLY, Case
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.sloshnet import SloshNet, SloshNetSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.sloshnet import SloshNet, SloshNetSettings
 
 SHORT = {"qkv.weight": "qkv.weight", "query": "qconv.weight", "key": "kconv.weight", "first.weight": "mlp.fc1.weight",
          "second.weight": "mlp.fc2.weight"}  # fmt: skip

@@ -10,8 +10,8 @@ import torch
 from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.strm import STRM, STRMSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.strm import STRM, STRMSettings
 
 TUPLES = {
     "key.weight": "k_linear.weight",

@@ -6,8 +6,9 @@ import torch
 from case import ONLY, Case, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs, cross_entropy
-from fsmm.heads.ta2n import TA2N, TA2NSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.parts.losses import cross_entropy
+from fsmm.heads.temporal.ta2n import TA2N, TA2NSettings
 
 WEIGHT_ONLY = {
     "fuse.key": "keynet_multi",

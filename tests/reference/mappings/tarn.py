@@ -8,9 +8,10 @@ import torch
 from case import ONLY, Case
 from torch import Tensor
 
-from fsmm.episodes.batch import Episodes, Stream
-from fsmm.heads.base import Inputs
-from fsmm.heads.tarn import TARN, TARNSettings
+from fsmm.cache.table import Stream
+from fsmm.episodes.batch import Episodes
+from fsmm.heads.head import Inputs
+from fsmm.heads.temporal.tarn import TARN, TARNSettings
 
 NAMES = {"bias": "align_bias", "W": "align", "dml_gru": "compare", "dml_fc": "out"}
 

@@ -7,9 +7,9 @@ from case import ONLY, Case
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.graph import Nodes
-from fsmm.heads.tpn import TPN, TPNSettings
+from fsmm.heads.graph.blocks import Nodes
+from fsmm.heads.graph.tpn import TPN, TPNSettings
+from fsmm.heads.head import Inputs
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 

@@ -10,8 +10,9 @@ import torch
 from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
-from fsmm.heads.base import Inputs, cross_entropy
-from fsmm.heads.trx import TRX, TRXSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.parts.losses import cross_entropy
+from fsmm.heads.temporal.trx import TRX, TRXSettings
 
 NAMES = {
     "key.weight": "k_linear.weight",

@@ -6,8 +6,8 @@ import torch
 from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
-from fsmm.heads.base import Inputs
-from fsmm.heads.protonet import ProtoNet, ProtoNetSettings
+from fsmm.heads.head import Inputs
+from fsmm.heads.metric.protonet import ProtoNet, ProtoNetSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

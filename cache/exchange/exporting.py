@@ -1,0 +1,291 @@
+"""`fsmm cache export`: streams and labels as plain npz, npy or CSV, for code that knows nothing of fsmm.
+
+Beside the arrays lies a mapping file, so that `fsmm cache import` of an export gives the same cache again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from ...errors import CacheError, UsageError, unknown
+from ...machine.files import whole_or_absent
+from ..catalog import FACTS, Catalog, LabelSet
+from ..schema import CLASS_SPLITS, Provenance, StreamName, dataset_folder, list_streams, shard_paths
+from ..shard import clip_check, damaged_clips, feature_map, read_shard
+
+_BLOCK = 256  # clips held in memory at a time
+
+
+@dataclass
+class ExportReport:
+    """What was written: the files, and per array its shape."""
+
+    dataset: str
+    clips: int
+    files: list[str] = field(default_factory=list)
+    arrays: dict[str, list[int]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def export_features(
+    cache: Path,
+    out: Path,
+    dataset: str | None = None,
+    streams: Sequence[str] | None = None,
+    split: str = "all",
+    label_set: str | None = None,
+    class_split: str = "default",
+    progress: Callable[[str], None] = lambda text: None,
+) -> ExportReport:
+    """Write a dataset, or the clips of one split, to ``out``: an ``.npz``, a ``.csv`` (labels only), or else a folder.
+
+    streams: None for all. split: all, or the base, val or novel classes of ``class_split`` of ``label_set``.
+    A stream becomes ``modality/encoder`` [n, T, D], zero beyond ``modality/encoder.length`` [n] (0: absent), for which
+    T is the longest clip's. Files appear whole or not at all; an existing ``out`` is refused.
+    Raises UsageError for unknown names, CacheError where the cache cannot be read or ``out`` not be written.
+    """
+    folder = dataset_folder(cache, dataset)
+    catalog = _selected(Catalog.read(folder), split, label_set, class_split)
+    if out.exists():
+        raise UsageError(f"{str(out)!r} exists already; export to another name, or delete it first.")
+    report = ExportReport(folder.name, len(catalog))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with whole_or_absent(out) as beside:
+            if out.suffix == ".csv":
+                _write_labels(beside, catalog)
+            else:
+                mapping = _write_arrays(
+                    folder, beside, out, catalog, _chosen(folder, streams), report, progress
+                )
+                place = out.with_suffix(".json") if out.suffix == ".npz" else beside / "mapping.json"
+                place.write_text(
+                    json.dumps(mapping, indent=2, ensure_ascii=False) + "\n", "utf-8", "surrogateescape"
+                )
+                report.files.append(str(place if out.suffix == ".npz" else out / "mapping.json"))
+    except OSError as error:
+        raise CacheError(f"{str(out)!r} could not be written: {error.strerror or error}.") from error
+    report.files.insert(0, str(out))
+    return report
+
+
+def _selected(catalog: Catalog, split: str, label_set: str | None, class_split: str) -> Catalog:
+    labels = catalog.labels(label_set)
+    if split == "all":
+        return catalog
+    if split not in CLASS_SPLITS:
+        raise unknown("split", split, (*CLASS_SPLITS, "all"))
+    classes = labels.class_split(split, class_split)
+    chosen = labels.label[:, classes].any(1) if labels.multi else np.isin(labels.label, classes)
+    return catalog.take(np.flatnonzero(chosen))
+
+
+def _chosen(folder: Path, streams: Sequence[str] | None) -> list[StreamName]:
+    held = list_streams(folder)
+    if streams is None:
+        return held
+    wanted = [StreamName.parse(name) for name in streams]
+    for stream in wanted:
+        if stream not in held:
+            raise unknown(f"stream of dataset {folder.name!r}", str(stream), map(str, held))
+    return wanted
+
+
+class _Sink(Protocol):
+    """Where arrays go."""
+
+    def open(self, name: str) -> Any:
+        """A context manager of a file for the npy bytes of the array of that name."""
+
+
+class _NpzSink:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.archive.open(f"{name}.npy", "w", force_zip64=True)
+
+
+class _FolderSink:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, name: str) -> IO[bytes]:
+        path = self.folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+
+
+@contextmanager
+def _sink(path: Path, npz: bool) -> Iterator[_Sink]:
+    if npz:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            yield _NpzSink(archive)
+    else:
+        path.mkdir()
+        yield _FolderSink(path)
+
+
+def _write_arrays(
+    folder: Path,
+    beside: Path,
+    out: Path,
+    catalog: Catalog,
+    streams: Sequence[StreamName],
+    report: ExportReport,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write every array, and give the mapping that reads them back."""
+    npz = out.suffix == ".npz"
+    source = {"path": out.name} if npz else {"path": ".", "format": "arrays"}
+    mapping: dict[str, Any] = {
+        "dataset": catalog.dataset,
+        "sources": {"export": source},
+        "attrs": catalog.attrs,
+    }
+    with _sink(beside, npz) as sink:
+
+        def put(name: str, values: np.ndarray) -> str:
+            with sink.open(name) as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+            report.arrays[name] = list(values.shape)
+            return name
+
+        mapping["ids"] = put("id", np.array(catalog.clip_id, dtype=str))
+        mapping["paths"] = put("path", np.array(catalog.path, dtype=str))
+        mapping["clip_split"] = put("clip_split", np.array(catalog.clip_split, dtype=str))
+        mapping["facts"] = {
+            name: put(f"fact.{name}", values.astype(FACTS[name][0]))  # without h5py's notes on the type
+            for name, values in catalog.facts.items()
+            if name in FACTS
+        }
+        mapping["label_sets"] = {name: _put_labels(name, s, put) for name, s in catalog.label_sets.items()}
+        mapping["default_label_set"] = catalog.default_label_set
+        mapping["arrays"], mapping["words"] = {}, {}
+        for stream in streams:
+            progress(str(stream))
+            _put_stream(folder, stream, catalog, sink, put, mapping, report)
+    if not npz:
+        _write_labels(beside / "labels.csv", catalog)
+    return mapping
+
+
+def _put_labels(name: str, labels: LabelSet, put: Callable[[str, np.ndarray], str]) -> dict[str, Any]:
+    return {
+        "label": put(f"label.{name}", labels.label),
+        "class_names": put(f"class_names.{name}", np.array(labels.class_names, dtype=str)),
+        "words": put(f"words.{name}", np.array(labels.words, dtype=str)),
+        "splits": {
+            split: {
+                part: [labels.class_names[i] for i in labels.class_split(part, split)]
+                for part in CLASS_SPLITS
+            }
+            for split in labels.splits
+        },
+    }
+
+
+def _put_stream(
+    folder: Path,
+    stream: StreamName,
+    catalog: Catalog,
+    sink: _Sink,
+    put: Callable[[str, np.ndarray], str],
+    mapping: dict[str, Any],
+    report: ExportReport,
+) -> None:
+    rows = _Rows(folder, stream)
+    name = str(stream)
+    about = {
+        "dtype": rows.provenance.dtype,
+        "weights": rows.provenance.weights,
+        "weights_sha256": rows.provenance.weights_sha256,
+        "preprocessing": rows.provenance.preprocessing,
+        "sampling": rows.provenance.sampling,
+        "extra": dict(rows.provenance.extra),
+    }
+    if stream.modality == "word":
+        keys = list(rows.place)
+        key = put(f"{name}.key", np.array(keys, dtype=str))
+        mapping["words"][name] = {"vectors": name, "keys": key, "length": f"{name}.length", **about}
+    else:
+        keys = catalog.clip_id
+        mapping["arrays"][name] = {"stream": name, "length": f"{name}.length", **about}
+    length = rows.lengths(keys)
+    put(f"{name}.length", length)
+    steps = int(length.max(initial=1))
+    shape = (len(keys), steps, rows.provenance.dim)
+    with sink.open(name) as file:
+        dtype = np.dtype(rows.provenance.dtype)
+        described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, described)
+        for start in range(0, len(keys), _BLOCK):
+            file.write(rows.padded(keys[start : start + _BLOCK], steps).tobytes())
+    report.arrays[name] = list(shape)
+
+
+_NOWHERE = (0, 0, 0, 0)
+
+
+class _Rows:
+    """The rows of a stream by key, read from memory-mapped shards. place: key -> (shard, start, length, checksum)."""
+
+    def __init__(self, folder: Path, stream: StreamName) -> None:
+        self.maps: list[np.ndarray] = []
+        self.place: dict[str, tuple[int, int, int, int]] = {}
+        self.paths = shard_paths(folder, stream)
+        provenance: Provenance | None = None
+        for number, path in enumerate(self.paths):
+            shard = read_shard(path, features=False, facts=False)
+            provenance = shard.provenance
+            self.maps.append(feature_map(path))
+            for i, key in enumerate(shard.key):
+                if shard.present[i] or key not in self.place:
+                    start = int(shard.offset[i])
+                    self.place[key] = number, start, int(shard.offset[i + 1]) - start, int(shard.check[i])
+        if provenance is None:
+            raise CacheError(f"Stream {stream} vanished while it was being read; run the export again.")
+        self.provenance = provenance
+
+    def lengths(self, keys: Sequence[str]) -> np.ndarray:
+        return np.array([self.place.get(key, _NOWHERE)[2] for key in keys], np.int64)
+
+    def padded(self, keys: Sequence[str], steps: int) -> np.ndarray:
+        """[n, steps, D] with zeros beyond each clip's length. Raises CacheError for a clip with a wrong checksum."""
+        out = np.zeros((len(keys), steps, self.provenance.dim), self.provenance.dtype)
+        for row, key in enumerate(keys):
+            shard, start, length, check = self.place.get(key, _NOWHERE)
+            part = self.maps[shard][start : start + length]
+            if length and clip_check(key, True, part) != check:
+                raise damaged_clips(self.paths[shard], [key])
+            out[row, :length] = part
+        return out
+
+
+def _write_labels(path: Path, catalog: Catalog) -> None:
+    """One line a clip; labels as class names, several of one clip as a JSON list."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "path", "clip_split", *catalog.label_sets])
+        for row, clip in enumerate(catalog.clip_id):
+            labels = [_label_text(labels, row) for labels in catalog.label_sets.values()]
+            writer.writerow([clip, catalog.path[row], catalog.clip_split[row], *labels])
+
+
+def _label_text(labels: LabelSet, row: int) -> str:
+    if labels.multi:
+        return json.dumps(
+            [labels.class_names[i] for i in np.flatnonzero(labels.label[row])], ensure_ascii=False
+        )
+    return "" if labels.label[row] < 0 else labels.class_names[labels.label[row]]

@@ -1,0 +1,264 @@
+"""`fsmm cache import`: features that somebody else computed become streams of the cache. No video is needed.
+
+The label sets and splits of the mapping become the catalog (labelling.py); each array becomes a stream, read a block of
+clips at a time. Running an import again adds what is missing and refuses what has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import CacheError
+from ..catalog import Catalog, readable
+from ..schema import Provenance
+from ..shard import clip_check, storable
+from ..stream import StreamWriter, stream_checks
+from ..upkeep.merge import unite
+from .labelling import import_catalog
+from .mapping import ArraySpec, Sources, WordSpec, read_mapping
+from .sources import Column
+
+
+@dataclass
+class ImportReport:
+    """What an import did. Per stream: rows added, rows absent among them, and rows that were there already."""
+
+    cache: str
+    dataset: str
+    clips: int = 0
+    dropped: int = 0
+    added: dict[str, int] = field(default_factory=dict)
+    absent: dict[str, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def import_features(
+    mapping: Path,
+    cache: Path,
+    dataset: str | None = None,
+    sources: Mapping[str, Path] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> ImportReport:
+    """Import what a mapping file describes into ``cache``; see docs/import.md.
+
+    dataset, sources: take the place of the mapping's own. progress: called with the name of each stream.
+    Raises UsageError for a wrong mapping, CacheError for arrays that are missing, do not match in rows, have a wrong
+    shape or type or are not finite, and for clips that the cache holds with other features or labels. Nothing is
+    written before labels, ids and the shapes of all arrays have been found right.
+    """
+    plan = read_mapping(mapping, sources, dataset)
+    with Sources(plan) as files:
+        catalog, kept = import_catalog(plan, files)
+        arrays = [_Array(spec, files, kept, catalog.clip_id) for spec in plan.arrays]
+        words = [_words(spec, files, catalog) for spec in plan.words]
+        folder = cache / plan.dataset
+        before = [(str(cache), Catalog.read(folder))] if (folder / "catalog.h5").is_file() else []
+        unite([*before, (plan.name, catalog)]).write(folder)
+        report = ImportReport(str(cache), plan.dataset, len(catalog), int((~kept).sum()))
+        for array in arrays:
+            progress(str(array.spec.stream))
+            _write(
+                report,
+                folder,
+                array.provenance,
+                zip(catalog.clip_id, array.clips(), _facts(catalog), strict=True),
+            )
+        for provenance, rows, warnings in words:
+            progress(f"word/{provenance.encoder}")
+            report.warnings += warnings
+            _write(report, folder, provenance, ((key, x, {}) for key, x in rows))
+    return report
+
+
+def _write(
+    report: ImportReport,
+    folder: Path,
+    provenance: Provenance,
+    rows: Iterator[tuple[str, np.ndarray | None, Mapping[str, object]]],
+) -> None:
+    with StreamWriter(folder, provenance) as writer:
+        stream = str(writer.stream)
+        before = stream_checks(folder, writer.stream)
+        added = absent = held = 0
+        for key, x, facts in rows:
+            if key in before:
+                if _check(key, x, provenance) != before[key]:
+                    raise CacheError(
+                        f"Clip {key!r} is in stream {stream} with other features; import into another cache, or delete "
+                        "the stream's folder first."
+                    )
+                held += 1
+                continue
+            writer.add(key, x, facts)
+            added, absent = added + 1, absent + (x is None)
+    report.added[stream], report.absent[stream], report.held[stream] = added, absent, held
+
+
+def _check(key: str, x: np.ndarray | None, provenance: Provenance) -> int:
+    stored = np.zeros((0, provenance.dim), provenance.dtype) if x is None else storable(key, x, provenance)
+    return clip_check(key, x is not None, stored)
+
+
+def _facts(catalog: Catalog) -> Iterator[Mapping[str, object]]:
+    for row in range(len(catalog)):
+        yield {name: values[row] for name, values in catalog.facts.items()}
+
+
+class _Array:
+    """One array on its way to a stream: its shape is known to be right, its values are not yet read."""
+
+    def __init__(self, spec: ArraySpec, files: Sources, kept: np.ndarray, ids: Sequence[str]) -> None:
+        self.spec, self.kept, self.ids = spec, kept, ids
+        self.column = files.column(spec.array)
+        n = len(kept)
+        if self.column.rows is not None and self.column.rows != n:
+            raise CacheError(f"Array {spec.array!r} has {self.column.rows:,} rows where the clips are {n:,}.")
+        self.length = (
+            None if spec.length is None else _whole_numbers(files.values(spec.length, n), spec.length)
+        )
+        self.present = None if spec.present is None else _flags(files.values(spec.present, n), spec.present)
+        self.provenance = self._provenance(_dim(self.column, spec.array, ids))
+
+    def _provenance(self, dim: int) -> Provenance:
+        spec = self.spec
+        about = {"weights": "imported", "sampling": "imported", "preprocessing": "imported", **spec.about}
+        if (spec.scale, spec.offset) != (1.0, 0.0):
+            about["preprocessing"] += f"; times {spec.scale:g}, plus {spec.offset:g}"
+        return Provenance(spec.stream.encoder, spec.stream.modality, dim, dtype=spec.dtype, **about)
+
+    def clips(self) -> Iterator[np.ndarray | None]:
+        """Features [T, D] of each kept clip, None where absent."""
+        if self.column.rows is None:
+            for clip, x in zip(self.ids, self.column.clips(self.ids)):
+                yield None if x is None else self._features(clip, x)
+            return
+        ids = iter(self.ids)
+        for row, x in enumerate(self.column.clips(self.ids)):
+            if self.kept[row]:
+                clip = next(ids)
+                yield (
+                    None
+                    if x is None or self._is_absent(row)
+                    else self._features(clip, self._cut(clip, row, x))
+                )
+
+    def _is_absent(self, row: int) -> bool:
+        return (self.present is not None and not self.present[row]) or (
+            self.length is not None and not self.length[row]
+        )
+
+    def _cut(self, clip: str, row: int, x: np.ndarray) -> np.ndarray:
+        if self.length is None:
+            return x
+        if x.ndim != 2 or not 0 <= self.length[row] <= len(x):
+            raise CacheError(
+                f"Length {self.length[row]} of clip {clip!r} in {self.spec.length!r} does not fit array "
+                f"{self.spec.array!r}, whose clips have shape {list(x.shape)}."
+            )
+        return x[: self.length[row]]
+
+    def _features(self, clip: str, x: np.ndarray) -> np.ndarray:
+        spec = self.spec
+        if x.ndim not in (1, 2) or x.dtype.kind not in "biuf":
+            raise CacheError(_shape_says(spec.array, x, f"clip {clip!r}"))
+        x = x[None] if x.ndim == 1 else x
+        if not np.isfinite(x).all():
+            raise CacheError(
+                f"Array {spec.array!r} holds NaN or infinity for clip {clip!r}; mend it, or mark such clips as absent "
+                "by a 'present' array."
+            )
+        if (spec.scale, spec.offset) != (1.0, 0.0):
+            return x.astype(np.float64) * spec.scale + spec.offset
+        return x
+
+
+def _dim(column: Column, name: str, ids: Sequence[str]) -> int:
+    """Width D of an array's features, found from the first clip that it holds."""
+    for x in column.clips(ids):
+        if x is not None:
+            if x.ndim not in (1, 2) or x.dtype.kind not in "biuf" or not x.size:
+                raise CacheError(_shape_says(name, x, "the first clip"))
+            return int(x.shape[-1])
+    raise CacheError(f"Array {name!r} holds no clip of this dataset; check it, and the clip ids.")
+
+
+def _shape_says(name: str, x: np.ndarray, which: str) -> str:
+    shape = f"{x.dtype} of shape {list(x.shape)}"
+    return f"Array {name!r} holds {shape} for {which}; features must be numbers, [D] or [T, D] a clip."
+
+
+def _whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
+    try:
+        whole = values.astype(np.int64)
+        if values.ndim == 1 and (whole == values.astype(np.float64)).all() and (whole >= 0).all():
+            return whole
+    except (ValueError, OverflowError):
+        pass
+    raise CacheError(f"Array {name!r} must hold one length, a whole number from 0, a clip.")
+
+
+def _flags(values: np.ndarray, name: str) -> np.ndarray:
+    if values.ndim == 1 and values.dtype.kind in "biu" and np.isin(values, (0, 1)).all():
+        return values.astype(bool)
+    raise CacheError(f"Array {name!r} must hold one true or false (or 1 or 0) a clip.")
+
+
+def _words(
+    spec: WordSpec, files: Sources, catalog: Catalog
+) -> tuple[Provenance, list[tuple[str, np.ndarray]], list[str]]:
+    vectors = files.values(spec.vectors)
+    if vectors.ndim not in (2, 3) or vectors.dtype.kind not in "biuf" or not np.isfinite(vectors).all():
+        raise CacheError(f"Array {spec.vectors!r} must hold finite numbers, one vector a word or class.")
+    names = files.values(spec.words or spec.keys or "", len(vectors)).astype(str)
+    warnings: list[str] = []
+    if spec.keys is not None:
+        length = (
+            None
+            if spec.length is None
+            else _whole_numbers(files.values(spec.length, len(vectors)), spec.length)
+        )
+        rows = [(str(key), vectors[i].reshape(-1, vectors.shape[-1])) for i, key in enumerate(names)]
+        rows = rows if length is None else [(key, x[: length[i]]) for i, (key, x) in enumerate(rows)]
+        how = "imported"
+    else:
+        rows, warnings = _averaged(spec, names, vectors, catalog)
+        how = "mean of the vectors of the words of each class"
+    about = {"weights": "imported", "preprocessing": how, **spec.about}
+    return (
+        Provenance(spec.stream.encoder, "word", vectors.shape[-1], "class", spec.dtype, **about),
+        rows,
+        warnings,
+    )
+
+
+def _averaged(
+    spec: WordSpec, names: np.ndarray, vectors: np.ndarray, catalog: Catalog
+) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
+    """Per class of every label set the mean vector [1, E] of its words; words without a vector are left out."""
+    row = {name: i for i, name in reversed(list(enumerate(names.tolist())))}
+    rows: list[tuple[str, np.ndarray]] = []
+    warnings: list[str] = []
+    for label_set, labels in catalog.label_sets.items():
+        for class_name, text in zip(labels.class_names, labels.words):
+            words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", readable(text))
+            found = [row[word] for word in words if word in row]
+            if not found:
+                raise CacheError(
+                    f"None of the words of class {class_name!r} ({text!r}) is in {spec.words!r}; give the class other "
+                    f"'words' in label set {label_set!r}."
+                )
+            if unknown_words := [word for word in words if word not in row]:
+                warnings.append(f"Class {class_name!r}: no vector for {', '.join(unknown_words)}; left out.")
+            rows.append(
+                (f"{label_set}/{class_name}", vectors[found].astype(np.float64).mean(0, keepdims=True))
+            )
+    return rows, warnings

@@ -1,0 +1,189 @@
+"""From the ids, labels, class names and splits of an import to a catalog."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import CacheError, UsageError, unknown
+from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_codes
+from .mapping import ImportMapping, LabelSpec, Sources
+
+
+def import_catalog(mapping: ImportMapping, files: Sources) -> tuple[Catalog, np.ndarray]:
+    """The catalog of the clips that are kept, and which rows of the sources these are, bool [n].
+
+    Raises FsmmError, in one sentence, for whatever does not fit.
+    """
+    ids = _ids(mapping, files)
+    n = len(ids)
+    kept = np.ones(n, bool)
+    for name in mapping.drop:
+        flags = files.values(name, n)
+        if flags.ndim != 1 or flags.dtype.kind not in "biu" or not np.isin(flags, (0, 1)).all():
+            raise CacheError(
+                f"Array {name!r}, by which rows are dropped, must hold one true or false a clip."
+            )
+        kept &= flags == 0
+    rows = np.flatnonzero(kept)
+    if not len(rows):
+        raise CacheError("No clip is left to import: 'drop' is true for all of them.")
+    label_sets = {
+        name: _label_set(name, spec, files, n).take(rows) for name, spec in mapping.label_sets.items()
+    }
+    clip_split = (
+        None
+        if mapping.clip_split is None
+        else _texts(files.values(mapping.clip_split, n), mapping.clip_split)
+    )
+    paths = None if mapping.paths is None else _texts(files.values(mapping.paths, n), mapping.paths)
+    catalog = Catalog(
+        mapping.dataset,
+        [ids[i] for i in rows],
+        label_sets,
+        mapping.default_label_set,
+        [] if paths is None else [paths[i] for i in rows],
+        [] if clip_split is None else [clip_split[i] for i in rows],
+        mapping.attrs,
+        {name: _fact(name, files.values(ref, n))[rows] for name, ref in mapping.facts.items()},
+    )
+    return catalog, kept
+
+
+def _ids(mapping: ImportMapping, files: Sources) -> list[str]:
+    if mapping.ids is not None:
+        ids = _texts(files.values(mapping.ids), mapping.ids)
+    elif not mapping.arrays:
+        raise UsageError("The mapping has neither 'ids' nor 'arrays'; there is nothing to import.")
+    else:
+        first = files.column(mapping.arrays[0].array)
+        # A source kept by id names its clips; rows without names are numbered.
+        ids = (
+            [str(i) for i in first.values()]
+            if first.rows is None
+            else [f"{i:06d}" for i in range(first.rows)]
+        )
+    repeated = [clip for clip, count in Counter(ids).items() if count > 1]
+    if repeated and mapping.repeated_ids == "refuse":
+        raise CacheError(
+            f"Clip id {repeated[0]!r} stands for several rows ({len(repeated):,} such ids); make ids unique, or set "
+            "'repeated_ids' to 'suffix'."
+        )
+    return _suffixed(ids) if repeated else ids
+
+
+def _suffixed(ids: Sequence[str]) -> list[str]:
+    """Every further row of an id gets ``-2``, ``-3`` and so on, passing over ids that exist already."""
+    taken, out, counts = set(ids), [], Counter[str]()
+    for clip in ids:
+        counts[clip] += 1
+        name = clip
+        while counts[clip] > 1 and (name := f"{clip}-{counts[clip]}") in taken:
+            counts[clip] += 1
+        taken.add(name)
+        out.append(name)
+    return out
+
+
+def _label_set(name: str, spec: LabelSpec, files: Sources, n: int) -> LabelSet:
+    values = files.values(spec.label, n)
+    named = _names(spec.class_names, files)
+    if values.dtype.kind in "US":
+        label, names = _from_texts(_texts(values, spec.label), named, spec.label)
+    elif named is None:
+        raise UsageError(f"Label set {name!r} has numbers as labels; give its 'class_names'.")
+    else:
+        label, names = _from_numbers(values, named, spec.label), named
+    if len(set(names)) != len(names):
+        raise CacheError(f"The class names of label set {name!r} hold the same class twice.")
+    words = _names(spec.words, files) or []
+    if words and len(words) != len(names):
+        raise CacheError(f"Label set {name!r} has {len(words)} words for {len(names)} classes.")
+    return LabelSet(names, label, words, _splits(spec.splits, names, name))
+
+
+def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple[np.ndarray, list[str]]:
+    """Labels given as class names; an empty text is unlabelled."""
+    names = sorted(set(labels) - {""}) if named is None else named
+    index = {"": UNLABELLED, **{name: i for i, name in enumerate(names)}}
+    for label in labels:
+        if label not in index:
+            raise CacheError(f"Label {label!r} in {array!r} is not among the class names.")
+    return np.array([index[label] for label in labels], np.int32), names
+
+
+def _from_numbers(values: np.ndarray, names: list[str], array: str) -> np.ndarray:
+    if values.ndim == 2 and values.dtype.kind in "biuf":
+        if values.shape[1] != len(names) or not np.isin(values, (0, 1)).all():
+            raise CacheError(f"Array {array!r} must be multi-hot: 0 or 1, [clips, {len(names)}].")
+        return values.astype(np.uint8)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise CacheError(
+            f"Array {array!r} holds {values.dtype} of shape {list(values.shape)}; labels must be whole numbers or "
+            "class names, one a clip, or multi-hot [clips, classes]."
+        )
+    if len(values) and (int(values.max()) >= len(names) or int(values.min()) < UNLABELLED):
+        raise CacheError(
+            f"Labels in {array!r} run from {values.min()} to {values.max()}, but there are {len(names)} class names "
+            "(0 is the first; -1 is unlabelled)."
+        )
+    return values.astype(np.int32)
+
+
+def _names(given: str | Sequence[str] | None, files: Sources) -> list[str] | None:
+    if given is None:
+        return None
+    return _texts(files.values(given), given) if isinstance(given, str) else [str(name) for name in given]
+
+
+def _splits(given: Mapping[str, Any], names: list[str], label_set: str) -> dict[str, np.ndarray]:
+    """Codes of every split; "default" is another's name, or a split, or else the first."""
+    codes: dict[str, np.ndarray] = {}
+    for split, entry in given.items():
+        if not isinstance(entry, str):
+            codes[split] = _split(split, entry, names)
+    for split, entry in given.items():
+        if isinstance(entry, str):
+            if entry not in codes:
+                raise unknown(f"class split of label set {label_set!r}", entry, codes)
+            codes[split] = codes[entry]
+    if codes and "default" not in codes:
+        codes["default"] = next(iter(codes.values()))
+    return codes
+
+
+def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> np.ndarray:
+    parts = [entry.get(part) for part in ("base", "val", "novel")]
+    if all(part is None or isinstance(part, list) for part in parts) and "seed" not in entry:
+        base, val, novel = ([str(c) for c in part or []] for part in parts)
+        return split_codes(names, base, val, novel)
+    sizes = [0 if part is None else part for part in parts]
+    seed = entry.get("seed", 0)
+    if (
+        not all(isinstance(value, int) and not isinstance(value, bool) for value in (*sizes, seed))
+        or seed < 0
+    ):
+        raise UsageError(
+            f"Class split {name!r} must list the names of its base, val and novel classes, or give their counts and a "
+            "seed, all whole numbers."
+        )
+    base_size, val_size, novel_size = sizes
+    return draw_split(len(names), base_size, val_size, novel_size, seed)
+
+
+def _fact(name: str, values: np.ndarray) -> np.ndarray:
+    if name not in FACTS:
+        raise unknown("fact", name, FACTS)
+    try:
+        return values.astype(FACTS[name][0])
+    except (ValueError, TypeError) as error:
+        raise CacheError(f"The array of fact {name!r} does not hold what it should ({error}).") from None
+
+
+def _texts(values: np.ndarray, name: str) -> list[str]:
+    if values.ndim != 1:
+        raise CacheError(f"Array {name!r} has shape {list(values.shape)}; one entry a row is needed.")
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]

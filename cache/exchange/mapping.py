@@ -1,0 +1,320 @@
+"""The mapping file of `fsmm cache import`: which arrays of which files are what. docs/import.md explains every key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import CacheError, FsmmError, UsageError, unknown
+from ..schema import StreamName, check_name
+from .sources import Column, Source
+
+STORED = ("float16", "float32", "float64")
+_TOP = {
+    "dataset", "attrs", "source", "sources", "ids", "repeated_ids", "drop", "clip_split", "paths", "facts", "arrays",
+    "label_sets", "default_label_set", "words",
+}  # fmt: skip
+_ARRAY = {
+    "stream", "scale", "offset", "dtype", "length", "present", "weights", "weights_sha256", "preprocessing", "sampling",
+    "extra",
+}  # fmt: skip
+_LABELS = {"label", "class_names", "words", "splits"}
+_WORDS = {
+    "words",
+    "vectors",
+    "keys",
+    "length",
+    "dtype",
+    "weights",
+    "weights_sha256",
+    "preprocessing",
+    "sampling",
+    "extra",
+}
+_PROVENANCE = ("weights", "weights_sha256", "preprocessing", "sampling")
+_SPLIT = {"seed", "base", "val", "novel"}
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array that becomes a stream: stored = array * scale + offset, as ``dtype``."""
+
+    array: str
+    stream: StreamName
+    scale: float = 1.0
+    offset: float = 0.0
+    dtype: str = "float16"
+    length: str | None = None
+    present: str | None = None
+    about: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # weights, preprocessing, ...: text for the provenance
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """One label set. class_names, words: an array's name, or the names themselves. splits: as in the file."""
+
+    label: str
+    class_names: str | Sequence[str] | None = None
+    words: str | Sequence[str] | None = None
+    splits: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WordSpec:
+    """Class-word vectors: a vocabulary (words [V], vectors [V, E]), or vectors by key ("label set/class name")."""
+
+    stream: StreamName
+    vectors: str
+    words: str | None = None
+    keys: str | None = None
+    length: str | None = None
+    dtype: str = "float32"
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ImportMapping:
+    """A mapping file as read; nothing of the sources has been looked at yet."""
+
+    name: str
+    dataset: str
+    sources: dict[str, tuple[Path, str | None]]
+    arrays: list[ArraySpec]
+    label_sets: dict[str, LabelSpec]
+    default_label_set: str
+    words: list[WordSpec]
+    ids: str | None = None
+    repeated_ids: str = "refuse"
+    drop: list[str] = field(default_factory=list)
+    clip_split: str | None = None
+    paths: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    attrs: dict[str, str] = field(default_factory=dict)
+
+
+def read_mapping(
+    path: Path, sources: Mapping[str, Path] | None = None, dataset: str | None = None
+) -> ImportMapping:
+    """Read a JSON or YAML mapping. ``sources`` and ``dataset`` take the place of what the file says.
+
+    Raises CacheError where the file cannot be read, UsageError where a key is missing, unknown or of a wrong type.
+    """
+    top = _document(path)
+    _keys(top, _TOP, "mapping key")
+    labels = {check_name("Label set", n): _label_spec(n, s) for n, s in _table(top, "label_sets").items()}
+    if not labels:
+        raise UsageError(f"Mapping {path.name!r} names no label set; give at least one under 'label_sets'.")
+    default = str(top.get("default_label_set", next(iter(labels))))
+    if default not in labels:
+        raise unknown("label set", default, labels)
+    repeated = str(top.get("repeated_ids", "refuse"))
+    if repeated not in ("refuse", "suffix"):
+        raise unknown("value of 'repeated_ids'", repeated, ("refuse", "suffix"))
+    drop = top.get("drop", [])
+    return ImportMapping(
+        path.name,
+        check_name("Dataset", dataset or str(_needed(top, "dataset", "mapping"))),
+        _sources(top, path.parent, sources or {}),
+        [_array_spec(array, spec) for array, spec in _table(top, "arrays").items()],
+        labels,
+        default,
+        [_word_spec(stream, spec) for stream, spec in _table(top, "words").items()],
+        _text(top, "ids"),
+        repeated,
+        [str(name) for name in ([drop] if isinstance(drop, str) else drop)],
+        _text(top, "clip_split"),
+        _text(top, "paths"),
+        {str(k): str(v) for k, v in _table(top, "facts").items()},
+        {str(k): str(v) for k, v in _table(top, "attrs").items()},
+    )
+
+
+class Sources:
+    """The open sources of a mapping; finds arrays by ``name`` (in the first source) or ``source:name``."""
+
+    def __init__(self, mapping: ImportMapping) -> None:
+        self.mapping = mapping
+        self.open: dict[str, Source] = {}
+
+    def column(self, reference: str) -> Column:
+        """The array meant. Raises FsmmError where there is none."""
+        head, colon, name = reference.partition(":")
+        if colon and head in self.mapping.sources:
+            return self._source(head).column(name)
+        if reference in self.mapping.sources and "" in self._source(reference).names:
+            return self._source(reference).column("")
+        return self._source(next(iter(self.mapping.sources))).column(reference)
+
+    def values(self, reference: str, rows: int | None = None) -> np.ndarray:
+        """All of an array. Raises CacheError where it has not ``rows`` rows."""
+        try:
+            found = self.column(reference).values()
+        except FsmmError:
+            raise
+        except Exception as error:
+            raise CacheError(f"Array {reference!r} cannot be read ({error}).") from None
+        if rows is not None and (not found.ndim or len(found) != rows):
+            has = f"{len(found):,} rows" if found.ndim else "no rows"
+            raise CacheError(f"Array {reference!r} has {has} where the clips are {rows:,}.")
+        return found
+
+    def _source(self, name: str) -> Source:
+        if name not in self.open:
+            self.open[name] = Source(*self.mapping.sources[name])
+        return self.open[name]
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        for source in self.open.values():
+            source.close()
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CacheError(f"The mapping file {str(path)!r} cannot be read ({error}).") from None
+    try:
+        if path.suffix.lower() in (".yaml", ".yml"):
+            import yaml
+
+            try:
+                found = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(" ".join(str(error).split())) from None
+        else:
+            found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "JSON"
+        raise CacheError(f"The mapping file {path.name!r} is not valid {kind} ({error}).") from None
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"The mapping file {path.name!r} must hold a table of keys, such as dataset and arrays."
+        )
+    return found
+
+
+def _sources(
+    top: dict[str, Any], folder: Path, given: Mapping[str, Path]
+) -> dict[str, tuple[Path, str | None]]:
+    if "source" in top and "sources" in top:
+        raise UsageError("A mapping has either 'source' or 'sources', not both.")
+    named = _table(top, "sources") if "sources" in top else {"source": _needed(top, "source", "mapping")}
+    found: dict[str, tuple[Path, str | None]] = {}
+    for name, entry in named.items():
+        spec = entry if isinstance(entry, dict) else {"path": entry}
+        _keys(spec, {"path", "format"}, f"key of source {name!r}")
+        kind = spec.get("format")
+        place = given.get(name) or folder / str(_needed(spec, "path", f"source {name!r}"))
+        found[str(name)] = place, None if kind is None else str(kind)
+    for name in given:
+        if name not in found:
+            raise unknown("source", name, found)
+    if not found:
+        raise UsageError("The mapping names no source; give a file or folder under 'source'.")
+    return found
+
+
+def _array_spec(array: str, spec: Any) -> ArraySpec:
+    what = f"array {array!r}"
+    spec = {"stream": spec} if isinstance(spec, str) else spec
+    _keys(spec, _ARRAY, f"key of {what}")
+    stream = StreamName.parse(str(_needed(spec, "stream", what)))
+    if stream.modality == "word":
+        raise UsageError(f"Stream {stream} holds class words; describe it under 'words', not under 'arrays'.")
+    return ArraySpec(
+        array,
+        stream,
+        _number(spec, "scale", 1.0, what),
+        _number(spec, "offset", 0.0, what),
+        _stored(spec, "float16", what),
+        _text(spec, "length"),
+        _text(spec, "present"),
+        _about(spec),
+    )
+
+
+def _label_spec(name: str, spec: Any) -> LabelSpec:
+    what = f"label set {name!r}"
+    spec = {"label": spec} if isinstance(spec, str) else spec
+    _keys(spec, _LABELS, f"key of {what}")
+    splits = _table(spec, "splits")
+    for split, entry in splits.items():
+        check_name("Class split", split)
+        if not isinstance(entry, str):
+            _keys(entry, _SPLIT, f"key of class split {split!r}")
+    return LabelSpec(str(_needed(spec, "label", what)), spec.get("class_names"), spec.get("words"), splits)
+
+
+def _word_spec(stream: str, spec: Any) -> WordSpec:
+    what = f"word stream {stream!r}"
+    _keys(spec, _WORDS, f"key of {what}")
+    name = StreamName.parse(stream)
+    if name.modality != "word":
+        raise UsageError(f"Stream {stream!r} is not a word stream; describe it under 'arrays'.")
+    if ("words" in spec) == ("keys" in spec):
+        raise UsageError(f"The {what} needs either 'words' (a vocabulary) or 'keys' (one vector a class).")
+    return WordSpec(
+        name,
+        str(_needed(spec, "vectors", what)),
+        _text(spec, "words"),
+        _text(spec, "keys"),
+        _text(spec, "length"),
+        _stored(spec, "float32", what),
+        _about(spec),
+    )
+
+
+def _about(spec: dict[str, Any]) -> dict[str, Any]:
+    about: dict[str, Any] = {key: str(spec[key]) for key in _PROVENANCE if key in spec}
+    if extra := _table(spec, "extra"):
+        about["extra"] = {key: str(value) for key, value in extra.items()}
+    return about
+
+
+def _keys(table: Any, known: set[str], what: str) -> None:
+    if not isinstance(table, dict):
+        raise UsageError(f"The mapping needs a table of keys where it has {table!r} ({what}).")
+    for key in table:
+        if key not in known:
+            raise unknown(what, str(key), known)
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    found = table.get(key) or {}
+    if not isinstance(found, dict):
+        raise UsageError(f"{key!r} of the mapping must be a table of names, not {found!r}.")
+    return {str(name): value for name, value in found.items()}
+
+
+def _needed(table: dict[str, Any], key: str, what: str) -> Any:
+    if table.get(key) in (None, ""):
+        raise UsageError(f"The {what} lacks the key {key!r}.")
+    return table[key]
+
+
+def _text(table: dict[str, Any], key: str) -> str | None:
+    return None if table.get(key) is None else str(table[key])
+
+
+def _number(table: dict[str, Any], key: str, otherwise: float, what: str) -> float:
+    found = table.get(key, otherwise)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise UsageError(f"{key!r} of {what} must be a number, not {found!r}.")
+    return float(found)
+
+
+def _stored(table: dict[str, Any], otherwise: str, what: str) -> str:
+    found = str(table.get("dtype", otherwise))
+    if found not in STORED:
+        raise unknown(f"dtype of {what}", found, STORED)
+    return found

@@ -1,0 +1,264 @@
+"""`fsmm cache merge`: caches of the same datasets, made on several machines, become one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import CacheError, UsageError
+from ...machine.files import whole_or_absent
+from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet
+from ..header import header_is_right
+from ..schema import Provenance, StreamName, check_name, list_datasets, list_streams, shard_paths
+from ..shard import KIND, read_shard
+from ..stream import StreamWriter, stream_checks, stream_keys, stream_provenance
+
+
+@dataclass
+class MergeReport:
+    """What a merge did. Per "dataset/stream": rows copied, and rows dropped because they were there already."""
+
+    cache: str
+    datasets: list[str] = field(default_factory=list)
+    clips: dict[str, int] = field(default_factory=dict)
+    copied: dict[str, int] = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def merge(
+    sources: Sequence[Path],
+    cache: Path,
+    dataset: str | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> MergeReport:
+    """Add the datasets of ``sources`` (or one of them) to ``cache``, which may hold them already.
+
+    Everything is compared before anything is written. Rows are copied as they stand; running it again does nothing.
+    Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split or source file, and
+    where provenance, class names or class splits differ, or a shard is damaged.
+    """
+    for source in sources:
+        if source.resolve() == cache.resolve():
+            raise UsageError(f"{str(source)!r} is both a source and the destination; name the caches to add.")
+    if dataset is not None:
+        check_name("Dataset", dataset)
+    held = {name for source in sources for name in list_datasets(source)}
+    names = sorted(held if dataset is None else held & {dataset})
+    if not names:
+        what = f"dataset {dataset!r}" if dataset else "any dataset"
+        raise CacheError(f"None of the caches to merge holds {what}: {', '.join(map(str, sources))}.")
+    report = MergeReport(str(cache), names)
+    plans = [
+        _Plan(name, [s / name for s in sources if name in list_datasets(s)], cache / name) for name in names
+    ]
+    for plan in plans:
+        plan.carry_out(report, progress)
+    return report
+
+
+class _Plan:
+    """One dataset's merge, compared and found sound."""
+
+    def __init__(self, dataset: str, folders: list[Path], target: Path) -> None:
+        self.dataset, self.folders, self.target = dataset, folders, target
+        self.all = [target, *folders] if (target / "catalog.h5").is_file() else folders
+        self.catalog = unite([(str(folder.parent), Catalog.read(folder)) for folder in self.all])
+        self.streams = {
+            stream: _agreed(stream, self.all)
+            for stream in sorted({s for f in self.all for s in list_streams(f)})
+        }
+
+    def carry_out(self, report: MergeReport, progress: Callable[[str], None]) -> None:
+        self.catalog.write(self.target)
+        report.clips[self.dataset] = len(self.catalog)
+        for stream, provenance in self.streams.items():
+            progress(f"{self.dataset}/{stream}")
+            copied, dropped = self._copy(stream, provenance)
+            report.copied[f"{self.dataset}/{stream}"] = copied
+            report.duplicates[f"{self.dataset}/{stream}"] = dropped
+        _unite_failures(self.folders, self.target)
+
+    def _copy(self, stream: StreamName, provenance: Provenance) -> tuple[int, int]:
+        copied = dropped = 0
+        with StreamWriter(self.target, provenance) as writer:
+            held = set(stream_checks(self.target, stream))
+            for path in (p for folder in self.folders for p in shard_paths(folder, stream)):
+                shard = read_shard(path)
+                new = [i for i, key in enumerate(shard.key) if key not in held]
+                if new:
+                    writer.add_shard(shard if len(new) == len(shard) else shard.take(new))
+                held.update(shard.key)
+                copied, dropped = copied + len(new), dropped + len(shard) - len(new)
+        return copied, dropped
+
+
+def _agreed(stream: StreamName, folders: Sequence[Path]) -> Provenance:
+    """The provenance that all caches share. Raises CacheError where they differ in it, or in a clip's features."""
+    first: tuple[Path, Provenance] | None = None
+    checks: dict[str, tuple[int, Path]] = {}
+    for folder in folders:
+        for path in shard_paths(folder, stream):
+            if not header_is_right(path, KIND):
+                raise CacheError(
+                    f"Shard {str(path)!r} is damaged; run `fsmm cache verify --repair` on its cache first."
+                )
+        provenance = stream_provenance(folder, stream)
+        if provenance is None:
+            continue
+        first = first or (folder, provenance)
+        if differ := first[1].differences(provenance):
+            raise CacheError(
+                f"Stream {stream} was made differently in {str(first[0].parent)!r} (here) and {str(folder.parent)!r} "
+                f"(there): {'; '.join(differ)}; extract both alike, or give one encoder another name."
+            )
+        for key, check in stream_checks(folder, stream).items():
+            known, where = checks.setdefault(key, (check, folder))
+            if known != check:
+                raise CacheError(
+                    f"Clip {key!r} has different features of stream {stream} in {str(where.parent)!r} and "
+                    f"{str(folder.parent)!r}; delete the stream in one of them."
+                )
+    if first is None:
+        raise CacheError(f"Stream {stream} vanished while it was being merged; run the merge again.")
+    return first[1]
+
+
+def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
+    """One catalog of all clips, in order of first appearance, from (where it lies, catalog) pairs of one dataset.
+
+    What only one catalog knows is taken from it. Raises CacheError where two say different things of the same clip
+    (label, clip split, SHA-256 of the source file) or of the same label set (class names, words, a class split).
+    """
+    ids = list(dict.fromkeys(clip for _, catalog in catalogs for clip in catalog.clip_id))
+    row = {clip: i for i, clip in enumerate(ids)}
+    rows = [np.array([row[clip] for clip in catalog.clip_id], np.int64) for _, catalog in catalogs]
+    parts = [(where, catalog, at) for (where, catalog), at in zip(catalogs, rows)]
+    names = list(dict.fromkeys(name for _, catalog in catalogs for name in catalog.label_sets))
+    attrs: dict[str, str] = {}
+    for _, catalog in catalogs:
+        attrs = {**catalog.attrs, **attrs}
+    facts = {
+        name: _filled(
+            ids,
+            [(where, catalog.facts[name], at) for where, catalog, at in parts],
+            np.array(missing, dtype),
+            "source file (its SHA-256)" if name == "sha256" else None,
+        )
+        for name, (dtype, missing) in FACTS.items()
+    }
+    split = [(where, np.array(catalog.clip_split, dtype=object), at) for where, catalog, at in parts]
+    path = [(where, np.array(catalog.path, dtype=object), at) for where, catalog, at in parts]
+    return Catalog(
+        catalogs[0][1].dataset,
+        ids,
+        {name: _united_labels(name, ids, parts) for name in names},
+        catalogs[0][1].default_label_set,
+        _filled(ids, path, np.array("", object), None).tolist(),
+        _filled(ids, split, np.array("", object), "clip split").tolist(),
+        attrs,
+        facts,
+    )
+
+
+def _united_labels(name: str, ids: list[str], parts: Sequence[tuple[str, Catalog, np.ndarray]]) -> LabelSet:
+    held = [
+        (where, catalog.label_sets[name], at) for where, catalog, at in parts if name in catalog.label_sets
+    ]
+    where, first, _ = held[0]
+    splits: dict[str, np.ndarray] = {}
+    for other_where, other, _ in held:
+        same = (
+            other.class_names == first.class_names
+            and other.words == first.words
+            and other.multi == first.multi
+        )
+        if not same:
+            raise CacheError(
+                f"Label set {name!r} has other classes or words in {where!r} than in {other_where!r}; "
+                "only caches with the same label sets can be merged."
+            )
+        for split, codes in other.splits.items():
+            if not np.array_equal(splits.setdefault(split, codes), codes):
+                raise CacheError(
+                    f"Class split {split!r} of label set {name!r} differs in {other_where!r}; draw it alike."
+                )
+    missing = np.zeros(len(first.class_names), np.uint8) if first.multi else np.array(UNLABELLED, np.int32)
+    label = _filled(ids, [(w, s.label, at) for w, s, at in held], missing, f"label of {name!r}")
+    return LabelSet(first.class_names, label, first.words, splits)
+
+
+def _filled(
+    ids: list[str],
+    parts: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    missing: np.ndarray,
+    strict: str | None,
+) -> np.ndarray:
+    """Values [n, ...] from (where, values, rows) parts; the first known value of a clip is taken.
+
+    strict: what the value is called where two known ones must not differ, else None.
+    """
+    out = np.empty((len(ids), *missing.shape), missing.dtype)
+    out[:] = missing
+    for where, values, at in parts:
+        mine = out[at]
+        known, here = _differs(mine, missing), _differs(values, missing)
+        if strict and (clash := known & here & _differs(mine, values)).any():
+            clip = ids[at[np.flatnonzero(clash)[0]]]
+            raise CacheError(
+                f"Clip {clip!r} has another {strict} in {where!r} than in the caches before it; mend one."
+            )
+        take = here & ~known
+        out[at[take]] = values[take]
+    return out
+
+
+def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Per row, whether a and b differ; NaN equals NaN."""
+    unequal = np.asarray(a != b)
+    if a.dtype.kind == "f":
+        unequal &= ~(np.isnan(a) & np.isnan(b))
+    return np.asarray(unequal.reshape(len(a), -1).any(1)) if unequal.size else np.zeros(len(a), bool)
+
+
+def _unite_failures(folders: Sequence[Path], target: Path) -> None:
+    """One list of all failures, less those about clips that some other cache could read after all."""
+    path = target / "failures.jsonl"
+    lines: dict[str, str] = {}
+    for source in (path, *(folder / "failures.jsonl" for folder in folders)):
+        if source.is_file():
+            for line in source.read_text("utf-8", "replace").splitlines():
+                lines.setdefault(_canonical(line), line)
+    if not lines:
+        return
+    present = {
+        (key, str(stream))
+        for stream in list_streams(target)
+        for key, here in stream_keys(target, stream).items()
+        if here
+    }
+    present |= {(key, "") for key, _ in present}  # a line without a stream is about the whole clip
+    with whole_or_absent(path) as beside:
+        text = "".join(f"{line}\n" for line in lines.values() if _about(line) not in present)
+        beside.write_text(text, "utf-8")
+
+
+def _about(line: str) -> tuple[str, str]:
+    try:
+        entry = json.loads(line)
+        return str(entry["id"]), str(entry.get("stream", ""))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", ""
+
+
+def _canonical(line: str) -> str:
+    try:
+        return json.dumps(json.loads(line), sort_keys=True)
+    except ValueError:
+        return line

@@ -1,0 +1,244 @@
+"""``fsmm cache``: info, verify, import, export and merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ..errors import UsageError
+from . import console
+
+if TYPE_CHECKING:
+    from ..cache.upkeep.info import DatasetInfo
+    from ..cache.upkeep.verify import Report
+
+app = typer.Typer(
+    help="What the cache holds, whether it is whole, and features in and out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Cache = Annotated[Optional[Path], typer.Option(help="Cache folder (else FSMM_CACHE, else the user's).")]
+Dataset = Annotated[Optional[str], typer.Option(help="A dataset of the cache.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="cache")
+
+
+@app.command("info")
+def info_command(cache: Cache = None, dataset: Dataset = None, json: Json = False) -> None:
+    """Show datasets, label sets, streams, failures and disk use."""
+    from ..cache.upkeep.info import info
+
+    found = info(_root(cache), dataset)
+    if json:
+        console.print_json(found.to_json())
+        return
+    if not found.datasets:
+        console.note(
+            f"The cache {found.cache!r} holds no dataset yet; run `fsmm extract` or `fsmm cache import`."
+        )
+    for entry in found.datasets:
+        _print_dataset(entry)
+
+
+@app.command("verify")
+def verify_command(
+    cache: Cache = None,
+    dataset: Dataset = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Drop or set aside what is damaged.")] = False,
+    json: Json = False,
+) -> None:
+    """Find flipped bits and other damage; exit code 1 if any is left.
+
+    With --repair only what can be trusted stays; the next extract builds the rest again."""
+    from ..cache.upkeep.verify import verify
+
+    report = verify(_root(cache), dataset, repair, console.detail)
+    if json:
+        console.print_json(report.to_json())
+    else:
+        _print_report(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_command(
+    mapping: Annotated[Path, typer.Argument(help="A JSON or YAML file, see docs/import.md.")],
+    cache: Cache = None,
+    dataset: Annotated[Optional[str], typer.Option(help="The dataset's name, if not the mapping's.")] = None,
+    source: Annotated[
+        Optional[list[str]], typer.Option(help="NAME=PATH: where a source of the mapping lies; repeatable.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring in features from npz, npy, HDF5, pickle or CSV files.
+
+    A mapping file says which array is what; no video is needed."""
+    from ..cache.exchange.importing import import_features
+
+    report = import_features(mapping, _root(cache), dataset, _pairs(source or []), console.detail)
+    for warning in report.warnings:
+        console.note(warning)
+    if json:
+        console.print_json(report.to_json())
+        return
+    rows = [
+        [stream, f"{added:,}", f"{report.absent[stream]:,}", f"{report.held[stream]:,}"]
+        for stream, added in report.added.items()
+    ]
+    dropped = f", {report.dropped:,} rows dropped" if report.dropped else ""
+    title = f"{report.dataset}: {report.clips:,} clips{dropped}"
+    console.print_table(title, ["stream", "added", "of these absent", "there already"], rows)
+
+
+@app.command("export")
+def export_command(
+    out: Annotated[Path, typer.Argument(help="A new .npz, .csv (labels only), or folder of .npy.")],
+    cache: Cache = None,
+    dataset: Dataset = None,
+    streams: Annotated[Optional[str], typer.Option(help="modality/encoder, comma-separated [all].")] = None,
+    split: Annotated[str, typer.Option(help="base, val, novel or all.")] = "all",
+    class_split: Annotated[str, typer.Option(help="Which named class split.")] = "default",
+    label_set: Annotated[Optional[str], typer.Option(help="Whose classes are split [the default].")] = None,
+    json: Json = False,
+) -> None:
+    """Write features and labels as plain arrays.
+
+    Beside them lies the mapping file that imports them again."""
+    from ..cache.exchange.exporting import export_features
+
+    chosen = None if streams is None else [name.strip() for name in streams.split(",") if name.strip()]
+    report = export_features(
+        _root(cache), out, dataset, chosen, split, label_set, class_split, console.detail
+    )
+    if json:
+        console.print_json(report.to_json())
+        return
+    rows = [[name, " x ".join(f"{size:,}" for size in shape)] for name, shape in report.arrays.items()]
+    if rows:
+        console.print_table(f"{report.dataset}: {report.clips:,} clips", ["array", "shape"], rows)
+    for file in report.files:
+        typer.echo(file)
+
+
+@app.command("merge")
+def merge_command(
+    sources: Annotated[list[Path], typer.Argument(help="Cache folders to add.")],
+    cache: Cache = None,
+    dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,
+    json: Json = False,
+) -> None:
+    """Add caches made on other machines to this one.
+
+    Refused, naming the clip, where they contradict each other."""
+    from ..cache.upkeep.merge import merge
+
+    report = merge(sources, _root(cache), dataset, console.detail)
+    if json:
+        console.print_json(report.to_json())
+        return
+    rows = [[name, f"{copied:,}", f"{report.duplicates[name]:,}"] for name, copied in report.copied.items()]
+    console.print_table(f"Merged into {report.cache}", ["stream", "copied", "there already"], rows)
+
+
+def _root(cache: Path | None) -> Path:
+    from ..cache.schema import default_cache
+
+    return default_cache() if cache is None else cache.expanduser()
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, Path]:
+    pairs: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"--source {text!r} is not of the form NAME=PATH.")
+        pairs[name] = Path(path).expanduser()
+    return pairs
+
+
+def _print_report(report: Report) -> None:
+    for finding in report.findings:
+        typer.echo(f"{finding.level}: {finding.place}: {finding.says}")
+        if finding.done:
+            typer.echo(f"  repaired: {finding.done}.")
+    for stream, ids in report.rebuild.items():
+        shown = ", ".join(ids[:5]) + (" and so on" if len(ids) > 5 else "")
+        typer.echo(
+            f"The next extract (or import) builds again, of {stream}: {len(ids):,} ({shown or 'nothing'})."
+        )
+    checked = f"{report.clips:,} rows in {report.shards:,} shards of {', '.join(report.datasets)}"
+    damage = [f for f in report.findings if f.level == "damage"]
+    if not damage:
+        typer.echo(f"All is whole: {checked}.")
+    elif report.ok:
+        typer.echo(f"Damage was found and repaired: {checked}.")
+    elif any(f.fix and not f.done for f in damage):
+        typer.echo(f"Damage was found: {checked}. Run `fsmm cache verify --repair` to drop it.")
+    else:
+        typer.echo(f"Damage was found that repair leaves to you: {checked}.")
+
+
+def _print_dataset(entry: DatasetInfo) -> None:
+    title = f"{entry.dataset}: {entry.clips:,} clips, {_size(entry.bytes)}"
+    about = "; ".join(f"{key}: {value}" for key, value in entry.attrs.items())
+    labels = [
+        [
+            _name(labels.name, entry.default_label_set),
+            f"{labels.classes}{' (multi-label)' if labels.multi else ''}",
+            " / ".join(f"{labels.per_class[k]:g}" for k in ("min", "median", "max"))
+            if labels.per_class
+            else "-",
+            f"{labels.unlabelled:,}",
+            "  ".join(f"{name} {'/'.join(map(str, sizes.values()))}" for name, sizes in labels.splits.items())
+            or "none",
+        ]
+        for labels in entry.label_sets
+    ]
+    columns = [
+        "label set",
+        "classes",
+        "clips a class, min / median / max",
+        "unlabelled",
+        "base/val/novel classes",
+    ]
+    console.print_table(title, columns, labels, about)
+    streams = [
+        [
+            s.stream,
+            f"{s.present:,}",
+            f"{s.absent:,}",
+            f"{s.missing:,}",
+            f"{s.dim}",
+            "-".join(map(str, dict.fromkeys(s.steps))) or "-",
+            s.dtype,
+            _size(s.bytes),
+            " ".join(filter(None, (s.weights, s.weights_sha256[:12]))) or "-",
+        ]
+        for s in entry.streams
+    ]
+    columns = ["stream", "present", "absent", "missing", "dim", "steps", "dtype", "size", "weights"]
+    console.print_table("", columns, streams)
+    if entry.failures:
+        rows = [[reason, f"{count:,}"] for reason, count in entry.failures.items()]
+        console.print_table("Failures", ["reason", "count"], rows)
+
+
+def _name(name: str, default: str) -> str:
+    return f"{name} (default)" if name == default else name
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

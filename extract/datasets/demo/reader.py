@@ -1,0 +1,78 @@
+"""Dataset ``demo``: short synthetic videos with sound, made on the spot, whose classes need every modality.
+
+demo_design.py says what the classes are, docs/demo.md what is measured on them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..base import DatasetOptions, Listing, Source
+from ..common import finish
+from .design import VERSION
+from .labels import catalog_of
+from .make import make_clips
+from .plan import Clip, plan_clips
+
+
+def listing(data: Path | None, options: DatasetOptions) -> Listing:
+    """The demo's clips; those that the options leave in are made first where they do not exist yet.
+
+    data: folder for the clips, by default ``fsmm-demo-clips`` in the user's cache directory. Each form, seed and
+    version of the demo has a folder of its own there. The class splits are the design's unless ``split_file``,
+    ``split_sizes`` or a ``split_seed`` other than 0 asks for others, for the default label set.
+    Raises UsageError for options that cannot be met, FsmmError where the clips cannot be written.
+    """
+    form = "small" if options.small else "full"
+    root = (data or default_folder()) / f"{form}-seed{options.seed}-v{VERSION}"
+    clips = plan_clips(options.small, options.seed)
+    catalog = catalog_of(clips, options.small, options.seed)
+    sources = {clip.clip_id: Source(video=root / clip.path) for clip in clips}
+    done = _finish(Listing(catalog, sources, root), options)
+    wanted = done.catalog.rows()
+    _make([clip for clip in clips if clip.clip_id in wanted], root)
+    return done
+
+
+def default_folder() -> Path:
+    """Where the clips go unless told: ``fsmm-demo-clips`` in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fsmm-demo-clips"
+
+
+def _finish(made: Listing, options: DatasetOptions) -> Listing:
+    """The options that all datasets share, with the design's class splits where no others are asked for."""
+    designed = {name: labels.splits["default"].copy() for name, labels in made.catalog.label_sets.items()}
+    chosen = options.label_set or made.catalog.default_label_set
+    drawn = options.split_seed != 0 or options.split_sizes is not None
+    if drawn and options.split_sizes is None and chosen in designed:
+        base, val, novel = np.bincount(designed[chosen], minlength=4)[1:].tolist()
+        options = replace(options, split_sizes=(base, val, novel))
+    # The small form is a smaller design already, with clips that have no label.
+    done = finish(made, replace(options, small=False))
+    for name, labels in done.catalog.label_sets.items():
+        if name != chosen or not (drawn or options.split_file):
+            labels.splits["default"] = designed[name]
+    return done
+
+
+def _make(clips: Sequence[Clip], root: Path) -> None:
+    with _progress(len(clips)) as advance:
+        make_clips(clips, root, progress=advance)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while clips are made."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Making demo clips", total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,0 +1,193 @@
+"""A clip's files to the frames and the sound that a run's encoders need, in one pass over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from av import AudioStream
+
+from ...errors import DecodeError
+from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling
+from ..datasets.base import Source
+from .film import Film, Stills, Unforeseen, counted, foretold
+from .media import (
+    FAILURES,
+    Reel,
+    audio_stream,
+    open_media,
+    read_once,
+    sha256_of,
+    shown,
+    video_stream,
+)
+from .pictures import Painter, shown_size
+from .sampling import pick_frames
+from .sound import SoundReader
+
+_FEW_LOST = 0.05  # a few frames fewer than declared are normal in old files
+
+
+def decode(
+    source: Source, clip_id: str, needs: Collection[Need], sampling: Sampling, *, threads: int = 1
+) -> Decoded:
+    """Decode one clip for all ``needs`` at once.
+
+    source: its files. clip_id: seeds random sampling. threads: for the video decoder (0: FFmpeg decides; 1
+    suits worker processes, one a core).
+
+    Gives per FrameNeed uint8 [T, L, S, S, 3] RGB, upright and in display shape; per AudioNeed mono float32
+    [samples] in [-1, 1]; the facts, whose sha256 covers the files' bytes (video, or images in order, then
+    separate sound). What a clip does not have is missing from the result; damage that leaves something usable
+    is told in ``notes``.
+
+    Raises DecodeError where neither a picture nor sound can be had from the clip's files.
+    """
+    return _Job(source, clip_id, needs, sampling, threads).run()
+
+
+class _Job:
+    """One clip on its way: the steps of :func:`decode` share its needs and its growing result."""
+
+    def __init__(
+        self, source: Source, clip_id: str, needs: Collection[Need], sampling: Sampling, threads: int
+    ) -> None:
+        self.source, self.clip_id, self.sampling, self.threads = source, clip_id, sampling, threads
+        self.frame_needs = list(dict.fromkeys(need for need in needs if isinstance(need, FrameNeed)))
+        self.audio_needs = list(dict.fromkeys(need for need in needs if isinstance(need, AudioNeed)))
+        self.notes: list[str] = []
+        self.frames: dict[FrameNeed, np.ndarray] = {}
+        self.sounds: dict[int, np.ndarray] = {}
+        self.heard = False
+        self.size = (0, 0)
+        self.fps = self.seconds = float("nan")
+        self.trouble: DecodeError | None = None
+
+    def run(self) -> Decoded:
+        if self.source.video is not None:
+            self._attempt(self._read_video, self.source.video)
+        elif self.source.images:
+            self._show(Stills(self.source.images, self.threads, self.notes), 1.0)
+        if self.source.audio is not None:
+            self._attempt(self._read_audio, self.source.audio)
+        if self.size == (0, 0) and not self.heard:
+            raise self.trouble or DecodeError(self._nothing_usable())
+        audio = {need: self.sounds[need.rate] for need in self.audio_needs if need.rate in self.sounds}
+        return Decoded(self._facts(), self.frames, audio, self.notes)
+
+    def _attempt(self, step: Callable[[Path], None], path: Path) -> None:
+        """A file that cannot be read is a note as long as the clip has another."""
+        try:
+            step(path)
+        except DecodeError as error:
+            self.trouble = self.trouble or error
+            self.notes.append(str(error).rstrip("."))
+
+    def _read_video(self, path: Path) -> None:
+        with ExitStack() as stack:
+            container = stack.enter_context(open_media(path))
+            video = video_stream(container, self.threads)
+            audio = audio_stream(container) if self.source.audio is None else None
+            if video is None and audio is None:
+                raise DecodeError(f"{shown(path)} holds neither video nor sound that can be decoded.")
+            sound = self._sound_reader(audio)
+            reel = read_once(path, container, video, audio, sound, self.notes)
+            self._finish_sound(sound)
+            self.seconds = reel.seconds
+            if video is not None and len(reel):
+                self._show_reel(reel, float(video.sample_aspect_ratio or 1))
+
+    def _read_audio(self, path: Path) -> None:
+        with open_media(path) as container:
+            audio = audio_stream(container)
+            if audio is None:
+                raise DecodeError(f"{shown(path)} holds no sound that can be decoded.")
+            sound = self._sound_reader(audio)
+            reel = read_once(path, container, None, audio, sound, self.notes)
+            self._finish_sound(sound)
+        self.seconds = float(np.fmax(self.seconds, reel.seconds))
+
+    def _sound_reader(self, stream: AudioStream | None) -> SoundReader | None:
+        if stream is None:
+            return None
+        return SoundReader(stream, [need.rate for need in self.audio_needs], self.sampling.max_seconds)
+
+    def _finish_sound(self, sound: SoundReader | None) -> None:
+        if sound is not None:
+            self.sounds = sound.finish(self.notes)
+            self.heard = sound.heard
+
+    def _show_reel(self, reel: Reel, pixel_shape: float) -> None:
+        try:
+            self._show(foretold(reel), pixel_shape)
+        except Unforeseen:
+            self._show(counted(reel, self.notes), pixel_shape)
+        declared = reel.stream.frames if reel.stream is not None else 0
+        if len(reel) < (1 - _FEW_LOST) * declared:
+            self.notes.append(f"video holds {len(reel)} of the {declared} frames it declares")
+
+    def _show(self, film: Film, pixel_shape: float) -> None:
+        """Take the wanted frames of a film; leaves nothing behind when the film proves Unforeseen."""
+        if not len(film.times):
+            self.notes.append("no frame of the video decodes")
+            return
+        chosen = {
+            need: pick_frames(film.times, film.end, need, self.sampling, self.clip_id)
+            for need in self.frame_needs
+        }
+        painters = {need: Painter(need) for need in chosen}
+        pictures: dict[FrameNeed, dict[int, np.ndarray]] = {need: {} for need in chosen}
+        # Without a need for frames, one tells that there is a picture and how large.
+        wanted = sorted({int(i) for indices in chosen.values() for i in indices.flat} or {0})
+        members = {need: set(indices.flat) for need, indices in chosen.items()}
+        size = (0, 0)
+        for number, frame in film.show(wanted):
+            try:
+                for need, painter in painters.items():
+                    if number in members[need]:
+                        pictures[need][number] = painter.paint(frame, pixel_shape)
+            except FAILURES as error:
+                self.notes.append(f"frame {number} cannot be converted to RGB ({error})")
+                continue
+            size = size if size != (0, 0) else shown_size(frame)
+        self.size = size
+        self.frames = {need: _gather(chosen[need], pictures[need]) for need in chosen if pictures[need]}
+        span = (film.end - int(film.times[0])) * film.unit
+        self.fps = len(film.times) / span if span > 0 else float("nan")
+        self.seconds = float(np.fmax(self.seconds, span))
+
+    def _facts(self) -> ClipFacts:
+        has_video = self.size != (0, 0)
+        return ClipFacts(
+            duration=self.seconds,
+            fps=self.fps if has_video else float("nan"),
+            width=self.size[0],
+            height=self.size[1],
+            has_video=has_video,
+            has_audio=self.heard,
+            sha256=sha256_of(_files(self.source)),
+        )
+
+    def _nothing_usable(self) -> str:
+        files = _files(self.source)
+        if not files:
+            return f"Clip {self.clip_id!r} has no file."
+        reasons = f" ({'; '.join(self.notes[:3])})" if self.notes else ""
+        return f"{shown(files[0])} has neither a picture nor sound that can be decoded{reasons}."
+
+
+def _gather(indices: np.ndarray, pictures: dict[int, np.ndarray]) -> np.ndarray:
+    """Pictures [T, L, S, S, 3] in the order of ``indices`` [T, L]
+
+    For one that failed, the nearest that did not.
+    """
+    there = np.array(sorted(pictures))
+    nearest = there[np.abs(indices[..., None] - there).argmin(-1)]
+    return np.stack([np.stack([pictures[int(i)] for i in row]) for row in nearest])
+
+
+def _files(source: Source) -> list[Path]:
+    pictures: Sequence[Path] = (source.video,) if source.video is not None else source.images
+    return [*pictures, *([source.audio] if source.audio is not None else [])]

@@ -1,0 +1,257 @@
+"""Opening a media file safely, and reading it once: the packets of its video, the sound of its audio stream.
+
+A file is opened by us and handed to FFmpeg as bytes: its name (odd characters, a wrong extension) plays no
+part, and a playlist that poses as a video can reach neither other files nor the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import av.container
+import av.logging
+import av.stream
+import numpy as np
+
+from ...errors import DecodeError
+from .sound import SoundReader
+
+av.logging.set_level(None)  # FFmpeg's own messages go nowhere; what matters is in the notes
+
+FAILURES = (av.FFmpegError, ValueError, OSError, MemoryError)
+_HELD_BYTES = 64 << 20  # compressed video kept in memory; larger files are read again where needed
+_LARGEST_PICTURE = 1 << 27  # pixels; guards against a damaged header that asks for all memory
+_NOT_THE_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+
+
+class _Bytes:
+    """A file without its name, so that FFmpeg judges by content alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def shown(path: Path) -> str:
+    """The file's name, fit for a one-line message."""
+    return repr(path.name)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode):  # a pipe would block for ever
+            raise DecodeError(f"{shown(path)} is not a regular file.")
+        if facts.st_size == 0:
+            raise DecodeError(f"{shown(path)} is empty (0 bytes).")
+        return open(path, "rb")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DecodeError(f"{shown(path)} cannot be opened: {reason}.") from None
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+    """The file as a container. Raises DecodeError with a plain reason where it cannot be opened as one."""
+    with _open_file(path) as file:
+        try:
+            # "none" is no protocol: nothing but the bytes handed over can be opened.
+            container = av.open(
+                _Bytes(file), metadata_errors="ignore", options={"protocol_whitelist": "none"}
+            )
+        except FAILURES as error:
+            raise DecodeError(
+                f"{shown(path)} is no video, image or sound file that FFmpeg knows, or its header is damaged "
+                f"or cut off ({_plain(error)})."
+            ) from None
+        with container:
+            assert isinstance(container, av.container.InputContainer)
+            yield container
+
+
+def video_stream(container: av.container.InputContainer, threads: int) -> av.VideoStream | None:
+    """The moving picture: not a cover; the default one, else the largest. None where there is none."""
+    able = [s for s in container.streams.video if s.codec_context and not s.disposition & _NOT_THE_VIDEO]
+    if not able:
+        return None
+    stream = max(able, key=lambda s: (_is_default(s), s.width * s.height, -s.index))
+    stream.codec_context.options = {"max_pixels": str(_LARGEST_PICTURE)}
+    stream.codec_context.thread_count = threads
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The default sound, else the first. None where there is none that can be decoded."""
+    able = [s for s in container.streams.audio if s.codec_context]
+    return max(able, key=lambda s: (_is_default(s), -s.index), default=None)
+
+
+def _is_default(stream: av.stream.Stream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.default)
+
+
+@dataclass
+class Reel:
+    """What one pass over a file's packets found out about its video stream.
+
+    Lists of P packets in stored order. shown_at and stored_at: presentation and decoding time in units of
+    ``unit`` seconds (None where the file does not say); key: decoding may begin here; hidden: decoded, but
+    not shown (cut off by an edit list). last_duration: of the packet shown last. reordered: stored and shown
+    order differ. seconds: span of all streams read.
+    """
+
+    path: Path
+    stream: av.VideoStream | None
+    unit: float = 1.0
+    shown_at: list[int | None] = field(default_factory=list)
+    stored_at: list[int | None] = field(default_factory=list)
+    key: list[bool] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
+    last_duration: int = 0
+    reordered: bool = False
+    seconds: float = float("nan")
+    _held: list[av.Packet] | None = field(default_factory=list)
+    _held_bytes: int = 0
+    _latest: int = -(1 << 63)
+
+    def __len__(self) -> int:
+        return len(self.shown_at)
+
+    @property
+    def held(self) -> bool:
+        """The packets are in memory: starting anywhere costs nothing."""
+        return self._held is not None
+
+    def take(self, packet: av.Packet) -> None:
+        self.shown_at.append(packet.pts)
+        self.stored_at.append(packet.dts)
+        self.key.append(packet.is_keyframe)
+        self.hidden.append(packet.is_discard)
+        if packet.pts is not None:
+            self.reordered |= packet.pts < self._latest
+            if packet.pts > self._latest:
+                self._latest, self.last_duration = packet.pts, packet.duration or 0
+        self._held_bytes += packet.size
+        if self._held_bytes > _HELD_BYTES:
+            self._held = None
+        if self._held is not None:
+            self._held.append(packet)
+
+    def packets(self, start: int = 0) -> Iterator[av.Packet]:
+        """The video packets from number ``start`` on, from memory or by seeking in the file.
+
+        Raises LookupError where seeking does not lead to that packet.
+        """
+        if self._held is not None:
+            return iter(self._held[start:])
+        return self._from_file(start)
+
+    def _from_file(self, start: int) -> Iterator[av.Packet]:
+        assert self.stream is not None
+        with open_media(self.path) as container:
+            stream = container.streams[self.stream.index]
+            goal = self.stored_at[start]
+            if start and goal is not None:
+                container.seek(goal, stream=stream, backward=True)
+            found = start == 0
+            for packet in _whole_packets(container, [stream]):
+                if not found and (packet.dts is None or goal is None or packet.dts > goal):
+                    break
+                found = found or packet.dts == goal
+                if found:
+                    yield packet
+            if not found:
+                raise LookupError(start)
+
+
+def read_once(
+    path: Path,
+    container: av.container.InputContainer,
+    video: av.VideoStream | None,
+    audio: av.AudioStream | None,
+    sound: SoundReader | None,
+    notes: list[str],
+) -> Reel:
+    """One pass over all packets: the video's are noted (held while they are few), the sound's are decoded."""
+    reel = Reel(path, video, float(video.time_base or 1) if video else 1.0)
+    span = _Span()
+    wanted = [stream for stream in (video, audio) if stream is not None]
+    try:
+        for packet in _whole_packets(container, wanted):
+            span.add(packet)
+            if video is not None and packet.stream_index == video.index:
+                reel.take(packet)
+            elif sound is not None:
+                sound.feed(packet)
+    except FAILURES as error:
+        notes.append(f"reading {shown(path)} stopped after {span.seconds:.1f} s: {_plain(error)}")
+    reel.seconds = span.seconds
+    return reel
+
+
+def _whole_packets(
+    container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
+) -> Iterator[av.Packet]:
+    """Packets that hold data and are meant to be shown or to help to show others."""
+    while True:
+        try:
+            yield from (packet for packet in container.demux(*streams) if packet.size)
+            return
+        except IndexError:
+            # A packet of a stream that appeared after opening, which PyAV does not know: go on behind it.
+            continue
+
+
+class _Span:
+    """From the earliest to the latest instant of the packets seen, in seconds."""
+
+    def __init__(self) -> None:
+        self._first, self._last = np.inf, -np.inf
+
+    def add(self, packet: av.Packet) -> None:
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None or packet.time_base is None or packet.is_discard:
+            return
+        unit = float(packet.time_base)
+        self._first = min(self._first, time * unit)
+        lasts = (packet.duration or 0) if packet.stream.type == "audio" else 0  # a video packet's may mislead
+        self._last = max(self._last, (time + lasts) * unit)
+
+    @property
+    def seconds(self) -> float:
+        return float(self._last - self._first) if self._last > self._first else float("nan")
+
+
+def sha256_of(paths: list[Path]) -> str:
+    """Hex digest of the files' bytes, one after the other; "" where one cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for path in paths:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _plain(error: BaseException) -> str:
+    """What an FFmpeg error says, without its number and file name."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,127 @@
+"""failures.jsonl: every clip that could not be read or encoded, one JSON object a line.
+
+A clip that failed is left alone by later runs until its file changes (size or time of change), or until
+``--retry-failed``. When it succeeds after all, its line goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...errors import CacheError
+from ...machine.files import whole_or_absent
+from ..datasets.base import Source
+
+FILE = "failures.jsonl"
+MISSING, NOTED_ABSENT = "missing", "absent"
+Key = tuple[str, str]  # clip id, stream
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One line. stage: missing, decode, timeout, crash, prepare, encode or absent.
+
+    stream: the one it concerns; "" for the whole clip. An ``absent`` line explains a row that is recorded as
+    absent though the clip has that modality (sound too short, say).
+    size, mtime_ns: of the clip's main file when it failed; -1 where there is none.
+    """
+
+    id: str
+    stage: str
+    reason: str
+    path: str = ""
+    stream: str = ""
+    size: int = -1
+    mtime_ns: int = -1
+
+    @classmethod
+    def of(cls, clip_id: str, source: Source | None, stage: str, reason: str, stream: str = "") -> Failure:
+        path = main_file(source) if source is not None else None
+        return cls(clip_id, stage, reason, str(path or ""), stream, *_state(path))
+
+    def changed(self, source: Source) -> bool:
+        """Whether the clip's file is another than when it failed."""
+        return (self.size, self.mtime_ns) != _state(main_file(source))
+
+
+def main_file(source: Source) -> Path | None:
+    return source.video or (source.images[0] if source.images else source.audio)
+
+
+def _state(path: Path | None) -> tuple[int, int]:
+    try:
+        facts = os.stat(path) if path is not None else None
+    except (OSError, ValueError):
+        facts = None
+    return (facts.st_size, facts.st_mtime_ns) if facts else (-1, -1)
+
+
+class FailureLog:
+    """The log of one dataset. The last line about a clip and stream counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+
+    def read(self) -> dict[Key, Failure]:
+        """By clip and stream. A line that cannot be read (torn by a full disk) is passed over."""
+        found: dict[Key, Failure] = {}
+        for line in self._lines():
+            if (failure := _parse(line)) is not None:
+                found[failure.id, failure.stream] = failure
+        return found
+
+    def append(self, failures: Iterable[Failure]) -> None:
+        """Add whole lines in one write. Raises CacheError where that fails."""
+        text = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
+        if not text:
+            return
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(handle, (_mend(handle) + text).encode())
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def forget(self, keys: set[Key]) -> None:
+        """Drop the lines about these, and all but the last about any other; whole file or nothing."""
+        kept = {key: failure for key, failure in self.read().items() if key not in keys}
+        if len(kept) == len(self._lines()):
+            return
+        text = "".join(json.dumps(asdict(failure)) + "\n" for failure in kept.values())
+        try:
+            with whole_or_absent(self.path) as temporary:
+                temporary.write_text(text, "utf-8")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _lines(self) -> list[str]:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CacheError(f"{str(self.path)!r} cannot be read ({error.strerror}).") from error
+
+
+def _parse(line: str) -> Failure | None:
+    try:
+        failure = Failure(**json.loads(line))
+    except (TypeError, ValueError):
+        return None
+    return failure if isinstance(failure.id, str) and isinstance(failure.stream, str) else None
+
+
+def _mend(handle: int) -> str:
+    """A line break, if the file ends in a torn line."""
+    end = os.lseek(handle, 0, os.SEEK_END)
+    return "\n" if end and os.pread(handle, 1, end - 1) != b"\n" else ""
+
+
+def _unwritable(path: Path, error: OSError) -> CacheError:
+    return CacheError(f"{str(path)!r} could not be written: {error.strerror or error}.")

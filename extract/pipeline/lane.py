@@ -1,0 +1,184 @@
+"""One stream on its way into the cache: prepared clips gather to a batch, the encoder runs, the rows are written."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...cache.schema import Provenance
+from ...cache.stream import StreamWriter
+from ...errors import CacheError, DecodeError, FsmmError, UsageError
+from ..contract import AudioNeed, Encoder, FrameNeed, Sampling
+from .worker import READY, Part
+
+_FAILURES_IN_A_ROW = 20  # of other kinds than DecodeError, with no success between: the encoder is at fault
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - began
+
+
+@dataclass
+class _Waiting:
+    key: str
+    part: Part
+    facts: Mapping[str, object]
+
+
+class Lane:
+    """Rows are written in the order in which they are added, whatever the batches.
+
+    failed: called with (clip, stage, reason) for a row that could not be made. written: rows with features;
+    absent: rows recorded as absent; failures: rows that could not be made.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        writer: StreamWriter,
+        clock: Clock,
+        failed: Callable[[str, str, str], None],
+    ) -> None:
+        self.encoder, self.writer, self.clock, self.failed = encoder, writer, clock, failed
+        self.written, self.absent, self.failures = 0, 0, 0
+        self.seconds = 0.0
+        self._waiting: list[_Waiting] = []
+        self._ready = self._in_a_row = 0
+
+    def add(self, key: str, part: Part, facts: Mapping[str, object]) -> None:
+        """Take one clip. Raises CacheError when the cache cannot be written, FsmmError when the encoder is no use."""
+        self._waiting.append(_Waiting(key, part, facts))
+        self._ready += part.state == READY
+        if self._ready >= self.encoder.batch_clips or (not self._ready and len(self._waiting) >= 64):
+            self.drain()
+
+    def drain(self) -> None:
+        """Encode and write what waits."""
+        waiting, self._waiting, self._ready = self._waiting, [], 0
+        ready = [row for row in waiting if row.part.state == READY]
+        began = time.perf_counter()
+        with self.clock("encode"):
+            features = dict(zip((row.key for row in ready), self._encode(ready)))
+        self.seconds += time.perf_counter() - began
+        with self.clock("write"):
+            for row in waiting:
+                self._write(row, features.get(row.key))
+        self.writer.log = {"rows": self.written, "encode_seconds": round(self.seconds, 3)}
+
+    def flush(self) -> None:
+        """Make safe what is written."""
+        with self.clock("write"):
+            self.writer.flush()
+
+    def _encode(self, rows: list[_Waiting]) -> list[np.ndarray | None]:
+        """One array a row; None where it failed, which is then recorded."""
+        if not rows:
+            return []
+        try:
+            made: list[np.ndarray | None] = list(self.encoder.encode([row.part.value for row in rows]))
+        except Exception as error:
+            self._stop_if_hopeless(error)
+            if len(rows) > 1:  # find the one at fault; a batch too large for the device fits singly too
+                return [self._encode([row])[0] for row in rows]
+            self._fail(rows[0].key, error)
+            return [None]
+        self._in_a_row = 0
+        return made
+
+    def _stop_if_hopeless(self, error: Exception) -> None:
+        if isinstance(error, FsmmError) and not isinstance(error, DecodeError):
+            raise error
+        if isinstance(error, ImportError):
+            raise UsageError(
+                f'Encoder {self.encoder.name!r} cannot run here ({error}): run `pip install "fsmm[extract]"`.'
+            ) from error
+
+    def _fail(self, key: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+        self._in_a_row = 0 if isinstance(error, DecodeError) else self._in_a_row + 1
+        if self._in_a_row >= _FAILURES_IN_A_ROW:
+            raise FsmmError(
+                f"Encoder {self.encoder.name!r} failed on {self._in_a_row} clips in a row, the last with: "
+                f"{' '.join(reason.split())[:300]}; check its weights and --device."
+            ) from error
+        self._record(key, reason)
+
+    def _record(self, key: str, reason: str) -> None:
+        self.failures += 1
+        self.failed(key, "encode", " ".join(reason.split())[:500])
+
+    def _write(self, row: _Waiting, features: np.ndarray | None) -> None:
+        if row.part.state == READY and features is None:
+            return
+        if features is not None and (trouble := _unstorable(features, self.writer.provenance)):
+            self._record(row.key, trouble)
+            return
+        self.writer.add(row.key, features, row.facts)
+        if features is None:
+            self.absent += 1
+        else:
+            self.written += 1
+
+
+def _unstorable(features: np.ndarray, provenance: Provenance) -> str:
+    """Why the writer would refuse these features; so that a CacheError from it means the cache, not the clip."""
+    from ...cache.shard import storable
+
+    try:
+        storable("this clip", features, provenance)
+    except CacheError as error:
+        return str(error)
+    return ""
+
+
+def provenance_of(encoder: Encoder, sampling: Sampling, dtype: str, axis: str = "clip") -> Provenance:
+    """All that made a stream's features: encoder, weights, preprocessing, sampling, size and dtype."""
+    told: dict[str, Any] = dict(encoder.provenance())
+    return Provenance(
+        encoder.name,
+        encoder.modality,
+        encoder.dim,
+        axis=axis,
+        dtype=dtype,
+        weights=str(told.pop("weights", "")),
+        weights_sha256=str(told.pop("weights_sha256", "")),
+        preprocessing=str(told.pop("preprocessing", "")),
+        sampling=sampling_text(encoder, sampling),
+        extra={name: str(value) for name, value in told.items()},
+    )
+
+
+def sampling_text(encoder: Encoder, sampling: Sampling) -> str:
+    """The sampling as far as it concerns this encoder: sound does not depend on segments, nor pictures on sound."""
+    need = encoder.need
+    if isinstance(need, FrameNeed):
+        segments = sampling.segments if need.segments is None else need.segments
+        position = (
+            sampling.position
+            if sampling.position == "centre"
+            else f"{sampling.position}, seed {sampling.seed}"
+        )
+        return (
+            f"{segments} segments of {need.length} frames, stride {need.stride}, {position}; "
+            f"{need.size} px {need.resize}"
+        )
+    if isinstance(need, AudioNeed):
+        return f"mono {need.rate} Hz, at most {sampling.max_seconds:g} s"
+    return ""

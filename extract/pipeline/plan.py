@@ -1,0 +1,79 @@
+"""What is left to do: which clips miss which streams, and which are left alone because they failed before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...cache.schema import StreamName
+from ...cache.stream import stream_keys
+from ..datasets.base import Listing
+from .failures import MISSING, NOTED_ABSENT, Failure, FailureLog, Key
+from .worker import Job
+
+
+@dataclass
+class Plan:
+    """jobs: clips to decode, in listing order, each with the streams it misses.
+
+    complete: clips that miss nothing. left_alone: clips that failed before and are not tried again.
+    held: by stream, how many of the listed clips it holds. stale: log lines that are no longer true.
+    missing: ids without files that the log does not know yet.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    complete: int = 0
+    left_alone: int = 0
+    held: list[int] = field(default_factory=list)
+    stale: set[Key] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+
+
+def make_plan(
+    folder: Path, listing: Listing, streams: Sequence[StreamName], log: FailureLog, retry_failed: bool
+) -> Plan:
+    """Compare a listing with what the cache holds. Raises CacheError for a cache that cannot be read."""
+    held = [stream_keys(folder, stream) for stream in streams]
+    failed = log.read()
+    plan = Plan(
+        held=[sum(clip in rows for clip in listing.sources) for rows in held],
+        missing=[clip for clip in listing.missing if (clip, "") not in failed],
+    )
+    for clip, source in listing.sources.items():
+        lacks = [number for number, rows in enumerate(held) if clip not in rows]
+        wanted = tuple(n for n in lacks if retry_failed or not _blocked(failed, clip, streams[n], listing))
+        if wanted:
+            plan.jobs.append(Job(clip, source, wanted))
+        elif lacks:
+            plan.left_alone += 1
+        else:
+            plan.complete += 1
+        plan.stale |= _stale(failed, clip, lacks, streams)
+    return plan
+
+
+def _blocked(failed: Mapping[Key, Failure], clip: str, stream: StreamName, listing: Listing) -> bool:
+    """Whether this clip failed in this stream (or as a whole) and its file is still the same."""
+    lines = (failed.get((clip, "")), failed.get((clip, str(stream))))
+    return any(
+        line is not None
+        and line.stage not in (MISSING, NOTED_ABSENT)
+        and not line.changed(listing.sources[clip])
+        for line in lines
+    )
+
+
+def _stale(
+    failed: Mapping[Key, Failure], clip: str, lacks: Sequence[int], streams: Sequence[StreamName]
+) -> set[Key]:
+    """Lines about a clip that was found, or about streams that hold it: a run killed early could not drop them."""
+    stale = set()
+    whole = failed.get((clip, ""))
+    if whole is not None and (not lacks or whole.stage == MISSING):
+        stale.add((clip, ""))
+    for number, stream in enumerate(streams):
+        line = failed.get((clip, str(stream)))
+        if line is not None and number not in lacks and line.stage != NOTED_ABSENT:
+            stale.add((clip, str(stream)))
+    return stale

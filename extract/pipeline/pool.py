@@ -1,0 +1,225 @@
+"""The decoding workers as seen from the main process: jobs in, outcomes out in the same order, nothing hangs.
+
+One thread a worker hands it a job and waits for the answer. A worker that dies takes down the clip at hand
+only: the clip is recorded and the worker replaced. Workers are plain child processes, not
+``multiprocessing`` ones, which would run the caller's ``__main__`` again in each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
+from typing import cast
+
+from ...errors import FsmmError
+from .wire import receive, send, widen
+from .worker import Job, Outcome, Setup
+
+DEFAULT_TIMEOUT = 300.0  # seconds a clip
+_WINDOW = 64  # jobs ahead of the one that is wanted next
+_HELD_BYTES = 512 << 20  # prepared arrays waiting for the encoders
+_CRASHES_IN_A_ROW = 25  # with none between that did well: the machine is at fault, not the clips
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class _Worker:
+    """One child process, replaced when it dies."""
+
+    def __init__(self, setup: Setup, timeout: float) -> None:
+        self.setup, self.timeout = setup, timeout
+        self.process: subprocess.Popen[bytes] | None = None
+        self.deadline = float("inf")
+        self.expired = False
+
+    def run(self, job: Job) -> tuple[Outcome, bool]:
+        """The outcome, and whether the process died on it. Raises FsmmError when a worker cannot start."""
+        process = self.process or self._start()
+        self.expired, self.deadline = False, time.monotonic() + self.timeout
+        try:
+            send(cast(FileIO, process.stdin), job)
+            return receive(cast(FileIO, process.stdout)), False
+        except (EOFError, BrokenPipeError):
+            status = process.wait()
+            self.end()
+            return self._obituary(status), True
+        finally:
+            self.deadline = float("inf")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        boot = _BOOT.format(module=f"{__package__}.worker")
+        # A session of its own: Ctrl-C reaches the main process only, which then ends its workers.
+        process = subprocess.Popen(
+            [sys.executable, "-c", boot, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+            env={**os.environ, **dict.fromkeys(_THREADS, "1")},
+        )
+        self.process = process
+        widen(cast(FileIO, process.stdout))
+        try:
+            send(cast(FileIO, process.stdin), self.setup)
+            trouble = receive(cast(FileIO, process.stdout))
+        except (EOFError, BrokenPipeError):
+            trouble = f"it ended with status {process.wait()}"
+        if trouble:
+            raise FsmmError(f"A decoding worker could not start ({trouble}); check the installation.")
+        return process
+
+    def _obituary(self, status: int) -> Outcome:
+        if self.expired:
+            return Outcome(stage="timeout", reason=f"decoding took longer than {self.timeout:g} s")
+        return Outcome(stage="crash", reason=f"the decoder crashed ({_cause(status)})")
+
+    def check(self, now: float) -> None:
+        """End the process when its clip is overdue."""
+        if now > self.deadline and self.process is not None:
+            self.expired = True
+            self.process.kill()
+
+    def end(self) -> None:
+        """End the process, whatever it is at, and close its pipes; the next job starts another."""
+        self.kill()
+        process, self.process = self.process, None
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def kill(self) -> None:
+        """End the process; the thread that waits for its answer finds out."""
+        process = self.process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+class Pool:
+    """Decodes jobs in worker processes, ahead of need, within bounded memory. Use as a context manager.
+
+    timeout: seconds a clip may take. stop: asked several times a second; True ends :meth:`outcomes` early.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        jobs: Sequence[Job],
+        workers: int,
+        timeout: float = DEFAULT_TIMEOUT,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.jobs, self.stop = jobs, stop
+        self._changed = threading.Condition()
+        self._next = self._taken = self._held = self._crashes = 0
+        self._done: dict[int, Outcome] = {}
+        self._fatal: FsmmError | None = None
+        self._closing = threading.Event()
+        count = max(1, min(workers, len(jobs)))
+        self._workers = [_Worker(setup, timeout) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._serve, args=(w,), daemon=True) for w in self._workers]
+        self._threads.append(threading.Thread(target=self._watch, daemon=True))
+
+    def __enter__(self) -> Pool:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.kill()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        for worker in self._workers:  # also one that was just starting
+            worker.end()
+
+    def outcomes(self) -> Iterator[tuple[Job, Outcome]]:
+        """Every job with its outcome, in the order of the jobs. Raises FsmmError when the workers are no use."""
+        for number, job in enumerate(self.jobs):
+            outcome = self._take(number)
+            if outcome is None:
+                return
+            yield job, outcome
+
+    def _take(self, number: int) -> Outcome | None:
+        with self._changed:
+            while number not in self._done:
+                if self._fatal is not None:
+                    raise self._fatal
+                if self.stop():
+                    return None
+                self._changed.wait(0.2)
+            outcome = self._done.pop(number)
+            self._taken = number + 1
+            self._held -= outcome.nbytes
+            self._changed.notify_all()
+        return None if self.stop() else outcome
+
+    def _serve(self, worker: _Worker) -> None:
+        while (number := self._claim()) is not None:
+            try:
+                outcome, died = worker.run(self.jobs[number])
+            except FsmmError as error:
+                self._give_up(error)
+                return
+            except Exception as error:  # an answer that cannot be read, a job that cannot be sent
+                self._give_up(FsmmError(f"A decoding worker failed ({type(error).__name__}: {error})."))
+                return
+            self._deliver(number, outcome, died)
+
+    def _claim(self) -> int | None:
+        """The next job's number, once there is room for its outcome; None when there are no more."""
+        with self._changed:
+            # Jobs are claimed in order, so the one wanted next is never kept waiting by those held.
+            while not self._closing.is_set() and self._next < len(self.jobs):
+                if self._next < self._taken + _WINDOW and self._held < _HELD_BYTES:
+                    self._next += 1
+                    return self._next - 1
+                self._changed.wait()
+            return None
+
+    def _deliver(self, number: int, outcome: Outcome, died: bool) -> None:
+        with self._changed:
+            self._done[number] = outcome
+            self._held += outcome.nbytes
+            self._crashes = self._crashes + 1 if died else 0
+            self._changed.notify_all()
+        if self._crashes >= _CRASHES_IN_A_ROW and not self._closing.is_set():
+            self._give_up(
+                FsmmError(
+                    f"Decoding stopped: {self._crashes} clips in a row ended a worker, the last with: "
+                    f"{outcome.reason}; check memory and the decoder, or lower --workers."
+                )
+            )
+
+    def _give_up(self, error: FsmmError) -> None:
+        with self._changed:
+            if not self._closing.is_set():
+                self._fatal = self._fatal or error
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(0.25):
+            for worker in self._workers:
+                worker.check(time.monotonic())

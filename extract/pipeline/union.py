@@ -1,0 +1,174 @@
+"""A run's catalog joined with the one in the cache: clips keep their rows, new ones follow, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...cache.catalog import FACTS, UNLABELLED, Catalog, LabelSet
+from ...cache.schema import StreamName, shard_paths
+from ...cache.shard import read_shard
+
+
+@dataclass
+class _Rows:
+    """Where either catalog's clips lie in the joined one of ``n``; covers: the new one lists all of the old's."""
+
+    n: int
+    old: np.ndarray
+    new: np.ndarray
+    covers: bool
+
+
+def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog, list[str]]:
+    """The joined catalog, and a sentence for each thing that changed for clips already known.
+
+    A listing of all known clips replaces the label sets. One of fewer clips (``--limit``) relabels those alone:
+    classes it does not know stay, and so do class splits, unless ``new_split`` says that they were asked for.
+    """
+    row_of = old.rows()
+    fresh = [clip for clip in new.clip_id if clip not in row_of]
+    clip_id = [*old.clip_id, *fresh]
+    row_of.update((clip, len(old) + i) for i, clip in enumerate(fresh))
+    target = np.array([row_of[clip] for clip in new.clip_id], np.int64)
+    rows = _Rows(
+        len(clip_id), np.arange(len(old)), target, len(np.unique(target[target < len(old)])) == len(old)
+    )
+    notes: list[str] = []
+    label_sets = {
+        name: _join(name, old.label_sets.get(name), new.label_sets.get(name), rows, new_split, notes)
+        for name in [*new.label_sets, *(name for name in old.label_sets if name not in new.label_sets)]
+    }
+    path = [*old.path, *[""] * len(fresh)]
+    clip_split = [*old.clip_split, *[""] * len(fresh)]
+    for i, row in enumerate(target):
+        path[row], clip_split[row] = new.path[i], new.clip_split[i]
+    facts = {name: _spread(values, rows.old, rows.n, FACTS[name][1]) for name, values in old.facts.items()}
+    default = new.default_label_set
+    attrs = {**old.attrs, **new.attrs}
+    return Catalog(old.dataset, clip_id, label_sets, default, path, clip_split, attrs, facts), notes
+
+
+def _join(
+    name: str, old: LabelSet | None, new: LabelSet | None, rows: _Rows, new_split: bool, notes: list[str]
+) -> LabelSet:
+    if old is None and new is not None:
+        return replace(new, label=_spread(new.label, rows.new, rows.n, _nothing(new)))
+    if new is None:
+        assert old is not None
+        return replace(old, label=_spread(old.label, rows.old, rows.n, _nothing(old)))
+    assert old is not None
+    if rows.covers:
+        if set(old.class_names) != set(new.class_names):
+            notes.append(_changed(name, old.class_names, new.class_names))
+        return replace(new, label=_spread(new.label, rows.new, rows.n, _nothing(new)))
+    return _relabelled(name, old, new, rows, new_split, notes)
+
+
+def _relabelled(
+    name: str, old: LabelSet, new: LabelSet, rows: _Rows, new_split: bool, notes: list[str]
+) -> LabelSet:
+    """Old classes in their order, then those that only the new label set has; the new clips' labels over the old's."""
+    added = [c for c in new.class_names if c not in set(old.class_names)]
+    names = [*old.class_names, *added]
+    if added:
+        notes.append(_changed(name, old.class_names, names))
+    index = {class_name: i for i, class_name in enumerate(names)}
+    to = np.array([index[c] for c in new.class_names], np.int64)
+    multi = old.multi or new.multi
+    label = _spread(
+        _labels(old, np.arange(len(old.class_names)), len(names), multi), rows.old, rows.n, _fill(multi)
+    )
+    label[rows.new] = _labels(new, to, len(names), multi)
+    words = dict(zip(old.class_names, old.words)) | dict(zip(new.class_names, new.words))
+    splits = {
+        split: _join_split(name, split, old, new, to, len(names), new_split, notes)
+        for split in {**old.splits, **new.splits}
+    }
+    return LabelSet(names, label, [words[c] for c in names], splits)
+
+
+def _join_split(
+    name: str,
+    split: str,
+    old: LabelSet,
+    new: LabelSet,
+    to: np.ndarray,
+    classes: int,
+    new_split: bool,
+    notes: list[str],
+) -> np.ndarray:
+    codes = np.zeros(classes, np.int8)
+    if split in old.splits:
+        codes[: len(old.class_names)] = old.splits[split]
+    if split in new.splits:
+        kept = codes[to]
+        fresh = (
+            to >= len(old.class_names) if split in old.splits and not new_split else np.full(len(to), True)
+        )
+        codes[to] = np.where(fresh, new.splits[split], kept)
+        if not np.array_equal(codes[to], new.splits[split]):
+            notes.append(
+                f"Label set {name!r} keeps its class split {split!r} from the cache; this run lists fewer clips and "
+                "would have split its classes otherwise."
+            )
+    return codes
+
+
+def _labels(labels: LabelSet, to: np.ndarray, classes: int, multi: bool) -> np.ndarray:
+    """Labels over ``classes`` classes, class i being to[i] there; multi-hot if asked for."""
+    if labels.multi:
+        hot = np.zeros((len(labels.label), classes), np.uint8)
+        hot[:, to] = labels.label
+        return hot
+    single = np.where(labels.label >= 0, to[labels.label], UNLABELLED) if len(to) else labels.label
+    if not multi:
+        return single.astype(np.int32)
+    hot = np.zeros((len(single), classes), np.uint8)
+    hot[np.flatnonzero(single >= 0), single[single >= 0]] = 1
+    return hot
+
+
+def _nothing(labels: LabelSet) -> int:
+    return _fill(labels.multi)
+
+
+def _fill(multi: bool) -> int:
+    return 0 if multi else UNLABELLED
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, n: int, fill: object) -> np.ndarray:
+    """``values`` at ``rows`` of n, ``fill`` elsewhere."""
+    out = np.full((n, *values.shape[1:]), fill, values.dtype)
+    out[rows] = values
+    return out
+
+
+def _changed(name: str, before: Sequence[str], after: Sequence[str]) -> str:
+    added, gone = [c for c in after if c not in set(before)], [c for c in before if c not in set(after)]
+    told = [f"{word} {_some(names)}" for word, names in (("new:", added), ("gone:", gone)) if names]
+    return f"The classes of label set {name!r} changed ({'; '.join(told)})."
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def with_facts(folder: Path, catalog: Catalog, streams: Sequence[StreamName]) -> Catalog:
+    """The catalog with what decoding learned about its clips, gathered from these streams' shards.
+
+    The last shard that knows a clip's source counts.
+    """
+    row_of = catalog.rows()
+    facts = {name: values.copy() for name, values in catalog.facts.items()}
+    for stream in streams:
+        for path in shard_paths(folder, stream):
+            shard = read_shard(path, features=False)
+            here = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
+            told = (here >= 0) & (shard.facts["sha256"] != b"") if "sha256" in shard.facts else here < -1
+            for name in facts.keys() & shard.facts.keys():
+                facts[name][here[told]] = shard.facts[name][told]
+    return replace(catalog, facts=facts)

@@ -1,0 +1,143 @@
+"""A decoding worker: a process that turns one clip after another into what the encoders take.
+
+It is started by :mod:`.pool`, loads no network, and uses one thread. If a codec takes the process down, only
+the clip at hand is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from io import FileIO
+from typing import Any
+
+import numpy as np
+
+from ...errors import DecodeError
+from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, TextNeed
+from ..datasets.base import Source
+from .wire import receive, send, widen
+
+READY, ABSENT, FAILED = "ready", "absent", "failed"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told once. encoders: of all clip streams of the run; jobs name them by number."""
+
+    encoders: tuple[Encoder, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to decode. wanted: numbers of the encoders that still miss it."""
+
+    clip_id: str
+    source: Source
+    wanted: tuple[int, ...]
+
+
+@dataclass
+class Part:
+    """One clip for one encoder: READY with a value; ABSENT (a reason says why, "" where there is none); or FAILED."""
+
+    state: str
+    value: Any = None
+    reason: str = ""
+
+
+@dataclass
+class Outcome:
+    """What became of a job. stage and reason: "" unless the whole clip failed. seconds: by stage."""
+
+    parts: dict[int, Part] = field(default_factory=dict)
+    facts: ClipFacts = field(default_factory=ClipFacts)
+    stage: str = ""
+    reason: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the prepared arrays hold."""
+        return sum(getattr(part.value, "nbytes", 0) for part in self.parts.values())
+
+
+def carry_out(job: Job, setup: Setup) -> Outcome:
+    """Decode a clip once and prepare it for every wanted encoder. Never raises for the clip's sake."""
+    from ..decoding.decode import decode
+
+    encoders = {number: setup.encoders[number] for number in job.wanted}
+    began = time.perf_counter()
+    try:
+        decoded = decode(
+            job.source, job.clip_id, {encoder.need for encoder in encoders.values()}, setup.sampling
+        )
+    except Exception as error:  # a codec's wrapper may raise anything; the next clip must go on
+        return Outcome(stage="decode", reason=_told(error), seconds={"decode": time.perf_counter() - began})
+    middle = time.perf_counter()
+    parts = {number: prepare_part(encoder, decoded) for number, encoder in encoders.items()}
+    seconds = {"decode": middle - began, "prepare": time.perf_counter() - middle}
+    return Outcome(parts, decoded.facts, seconds=seconds)
+
+
+def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
+    """One encoder's part of a decoded clip. Never raises for the clip's sake."""
+    raw = _raw(decoded, encoder.need)
+    if raw is None:
+        return Part(ABSENT)
+    try:
+        value = encoder.prepare(raw)
+    except DecodeError as error:  # the encoder's own word that it cannot use this clip
+        return Part(ABSENT, reason=_told(error))
+    except Exception as error:
+        return Part(FAILED, reason=_told(error))
+    # A view would be sent with a copy of its own; made whole here, it goes out as it lies in memory.
+    return Part(READY, np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
+
+
+def _raw(decoded: Decoded, need: Need) -> np.ndarray | None:
+    if isinstance(need, TextNeed):
+        return None
+    return decoded.frames.get(need) if isinstance(need, FrameNeed) else decoded.audio.get(need)
+
+
+def _told(error: Exception) -> str:
+    """The error in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DecodeError) else f"{type(error).__name__}: {text}"[:500]
+
+
+def serve() -> None:
+    """The worker's main loop: a Setup, then Jobs on standard input; "" when ready, then Outcomes on standard output."""
+    inbox = FileIO(os.dup(0), "rb")
+    outbox = FileIO(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not write into the answers
+    widen(outbox)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        try:
+            setup: Setup = receive(inbox)
+            _single_threaded()
+        except EOFError:
+            raise
+        except Exception as error:
+            send(outbox, _told(error))
+            return
+        send(outbox, "")
+        while True:
+            job: Job = receive(inbox)
+            send(outbox, carry_out(job, setup))
+
+
+def _single_threaded() -> None:
+    """One thread a worker, one worker a core. The decoder is imported here, so that its absence shows at the start."""
+    import cv2
+
+    from ..decoding import decode  # noqa: F401
+
+    cv2.setNumThreads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

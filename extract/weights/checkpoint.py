@@ -1,0 +1,58 @@
+"""Local checkpoints, read without trusting them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import WeightsError
+
+
+def read_checkpoint(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a local checkpoint (safetensors, or a torch file read with ``weights_only``); of its entry
+    ``key`` if given.
+
+    Raises WeightsError for a file that is neither, or would need more than tensors to read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content[key] if key is not None else content
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("it holds more than tensors")
+        return dict(state)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise unfit(path, error) from None
+    except Exception as error:  # UnpicklingError and safetensors' own
+        raise unfit(path, error) from None
+
+
+def unfit(path: Path, error: Exception) -> WeightsError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return WeightsError(
+        f"The weights in {str(path)!r} do not fit this encoder ({reason}); give its own checkpoint."
+    )
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load all tensors, no more and no fewer. Raises WeightsError otherwise."""
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise unfit(path, error) from None

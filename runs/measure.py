@@ -1,0 +1,52 @@
+"""One way to measure a head, whatever the protocol: episodes, multi-label episodes, or whole-split zero-shot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..cache.bank import FeatureBank
+from ..episodes.protocol import Protocol
+from ..errors import UsageError
+from ..heads.head import Head
+from .evaluate import Evaluation, evaluate
+from .multi_label import MultiLabelEvaluation, evaluate_multi_label
+from .zero_shot import ZeroShot, generalised_zero_shot, zero_shot
+
+Measured = Evaluation | MultiLabelEvaluation | ZeroShot
+
+
+def whole_split(protocol: Protocol) -> bool:
+    """Zero-shot over all classes of a split: every clip once instead of episodes."""
+    return protocol.k_shot == 0 and protocol.n_way == 0
+
+
+def measure(
+    head: Head,
+    bank: FeatureBank,
+    protocol: Protocol,
+    episodes: int,
+    unlabelled: FeatureBank | None = None,
+    seen: FeatureBank | None = None,
+    val: FeatureBank | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Measured:
+    """``head`` on ``bank`` as the protocol says. seen, val: for generalised zero-shot (see zero_shot).
+
+    Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
+    """
+    if protocol.generalised and not whole_split(protocol):
+        raise UsageError(
+            "Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised."
+        )
+    if bank.multi:
+        return evaluate_multi_label(head, bank, protocol, episodes, progress)
+    if whole_split(protocol):
+        if protocol.missing or protocol.cross_modal:
+            raise UsageError(
+                "Zero-shot over whole splits takes clips as they are; choose --modalities, or use --n-way 5 --k-shot 0 "
+                "with --missing or --query-modalities."
+            )
+        if protocol.generalised and seen is not None:
+            return generalised_zero_shot(head, bank, seen, val)
+        return zero_shot(head, bank)
+    return evaluate(head, bank, protocol, episodes, unlabelled=unlabelled, progress=progress)

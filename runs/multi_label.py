@@ -1,0 +1,126 @@
+"""Multi-label evaluation: binary relevance over multi-label episodes; mAP, micro and macro F1."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..cache.bank import FeatureBank
+from ..episodes.binary import BinarySampler
+from ..episodes.protocol import Protocol
+from ..heads.head import Head
+from . import statistics
+from .evaluate import blocks, chunk_size, chunks
+
+
+@dataclass
+class MultiLabelEvaluation:
+    """Per episode: mean average precision [E], micro F1 [E], macro F1 [E]; per label: average precision."""
+
+    average_precision: np.ndarray
+    micro_f1: np.ndarray
+    macro_f1: np.ndarray
+    per_label: dict[str, float]
+    seconds: float
+    chunk: int
+    excluded: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that are printed and stored; ``accuracy`` is the mean average precision."""
+        values = self.average_precision.astype(np.float64)
+        return {
+            "accuracy": float(values.mean()),
+            "measure": "mean average precision",
+            "map": float(values.mean()),
+            "micro_f1": float(self.micro_f1.mean()),
+            "macro_f1": float(self.macro_f1.mean()),
+            "ci95": statistics.draw_interval(values),
+            "ci95_clips": None,
+            "ci95_classes": None,
+            "per_class": self.per_label,
+            "episodes": len(values),
+            "eval_seconds": self.seconds,
+            "episodes_per_second": len(values) / max(self.seconds, 1e-9),
+            "chunk": self.chunk,
+            "excluded_classes": self.excluded,
+        }
+
+
+def evaluate_multi_label(
+    head: Head,
+    bank: FeatureBank,
+    protocol: Protocol,
+    episodes: int = 1000,
+    progress: Callable[[int], None] | None = None,
+) -> MultiLabelEvaluation:
+    """``head`` on the binary tasks of multi-label episodes 0 .. episodes-1.
+
+    A query's score for a label is the logit of "has it" minus that of "has it not"; above zero it is predicted.
+    """
+    head.eval()
+    started = time.perf_counter()
+    sampler = BinarySampler(bank, protocol)
+    ways = sampler.ways
+    chunk = max(chunk_size(head, bank, protocol) // ways, 1) * ways
+    precision = np.zeros((episodes, ways))
+    hits = np.zeros((episodes, ways, 3))
+    label_sum, label_times = np.zeros(len(bank.class_names)), np.zeros(len(bank.class_names))
+    tasks = blocks(sampler, 0, episodes * ways, chunk)
+    for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
+        logits = head.score(bank, index, protocol)
+        score = (logits[..., 1] - logits[..., 0]).float().cpu().numpy()
+        truth = index.query_label.numpy().astype(bool)
+        ap = average_precision(score, truth)
+        episode, slot = np.divmod(index.episode.numpy(), ways)
+        precision[episode, slot] = ap
+        hits[episode, slot] = confusion(score > 0, truth)
+        label = index.classes[:, 0].numpy()
+        label_sum += np.bincount(label, ap, minlength=len(label_sum))
+        label_times += np.bincount(label, minlength=len(label_times))
+        if progress:
+            progress(len(np.unique(episode)))
+    names = bank.class_names
+    return MultiLabelEvaluation(
+        precision.mean(1),
+        f1(hits.sum(1)),
+        f1(hits).mean(1),
+        {names[i]: float(label_sum[i] / label_times[i]) for i in np.flatnonzero(label_times)},
+        time.perf_counter() - started,
+        chunk,
+        sampler.excluded,
+    )
+
+
+def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Average precision [B] of scores [B, Q] against truth bool [B, Q]: sum of precision at each hit / hits.
+
+    Tied scores count as one threshold, as in scikit-learn. NaN where there is no positive.
+    """
+    order = np.argsort(-score, axis=1, kind="stable")
+    ranked, hit = np.take_along_axis(score, order, 1), np.take_along_axis(truth, order, 1)
+    found = hit.cumsum(1)
+    total = found[:, -1]
+    # the last position of each run of ties speaks for the whole run
+    place = np.arange(1, score.shape[1] + 1)
+    last = np.concatenate([ranked[:, 1:] != ranked[:, :-1], np.ones((len(score), 1), bool)], 1)
+    end = np.where(last, place, score.shape[1] + 1)
+    end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
+    precision = np.take_along_axis(found, end - 1, 1) / end
+    with np.errstate(invalid="ignore"):
+        return (precision * hit).sum(1) / total
+
+
+def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """True positives, false positives, false negatives [B, 3]."""
+    return np.stack([(predicted & truth).sum(1), (predicted & ~truth).sum(1), (~predicted & truth).sum(1)], 1)
+
+
+def f1(hits: np.ndarray) -> np.ndarray:
+    """F1 from [..., 3] counts; 0 where nothing is positive and nothing predicted."""
+    true, false, missed = np.moveaxis(hits, -1, 0)
+    return 2 * true / np.maximum(2 * true + false + missed, 1)

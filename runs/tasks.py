@@ -1,0 +1,60 @@
+"""The protocols of training and of validation, made from the one that is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..cache.bank import FeatureBank
+from ..episodes.protocol import Missing, Protocol, bounds
+from ..heads.settings import Recipe
+
+
+def training_protocol(
+    protocol: Protocol,
+    recipe: Recipe,
+    base: FeatureBank,
+    seed: int,
+    modalities: tuple[str, ...] | None = None,
+    missing: tuple[Missing, ...] = (),
+) -> Protocol:
+    """Episodes of the base split: the evaluated way and shot unless the recipe says otherwise.
+
+    Where base classes are small, episodes ask for fewer queries rather than leave out most classes.
+    """
+    way = recipe.way or bounds(protocol.n_way)[1] or len(base.class_names)
+    shot = bounds(protocol.k_shot)[1] if recipe.shot is None else recipe.shot
+    spare = int(np.quantile(base.counts(), 0.25)) - shot
+    return replace(
+        protocol,
+        split="base",
+        n_way=min(way, len(base.class_names)),
+        k_shot=protocol.k_shot if recipe.shot is None else recipe.shot,
+        n_query=max(min(recipe.query, spare), 1),
+        seed=seed + 500_009,
+        dirichlet=None,
+        small_classes="exclude",
+        generalised=False,
+        unlabelled=0,
+        clip_split=None,
+        support_modalities=modalities,
+        query_modalities=modalities,
+        missing=missing,
+    )
+
+
+def validation_protocol(protocol: Protocol, val: FeatureBank) -> Protocol:
+    """The protocol on val classes: the same task, as many ways as there are val classes at most, another seed."""
+    ways = bounds(protocol.n_way)[1]
+    if bounds(protocol.n_way)[0] != ways or ways > len(val.class_names):
+        ways = min(ways, len(val.class_names))
+    return replace(
+        protocol,
+        split="val",
+        n_way=ways,
+        seed=protocol.seed + 1_000_003,
+        small_classes="exclude" if val.multi else "short",
+        unlabelled=0,
+        generalised=False,
+    )

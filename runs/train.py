@@ -1,0 +1,259 @@
+"""Train a head on base classes: episodic or batch-wise, early stopping on val classes, resumable at any point."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.bank import FeatureBank
+from ..episodes import counter
+from ..episodes.clips import batch_clips, batch_rows
+from ..episodes.draw import sampler_for
+from ..episodes.gather import materialise
+from ..episodes.mix import mix_classes
+from ..episodes.protocol import Missing, Protocol
+from ..errors import FsmmError
+from ..heads.head import Head, Losses
+from ..heads.settings import Recipe
+from ..machine.cores import half_of_the_cores
+from ..machine.memory import keep_freed_memory
+from ..machine.tensors import load_tensors, save_tensors
+from .measure import measure
+from .tasks import training_protocol, validation_protocol
+
+LATEST = "latest.safetensors"
+
+
+@dataclass
+class Training:
+    """What training did.
+
+    curve: per evaluation {step, loss, parts..., val}. best_step 0: the untrained head was best.
+    """
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_val: float = -1.0
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    head: Head,
+    base: FeatureBank,
+    val: FeatureBank | None,
+    protocol: Protocol,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    modalities: tuple[str, ...] | None = None,
+    missing: tuple[Missing, ...] = (),
+    progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+) -> Training:
+    """Train ``head`` in place and leave it at its best state on val classes (the last one where there is no val).
+
+    protocol: the evaluated task; training episodes take its way and shot unless the recipe says otherwise.
+    folder: where checkpoints go; a run that was interrupted continues from there, step for step the same.
+    modalities, missing: what training clips carry (None: all) and lose; the protocol's own are for evaluation.
+    progress: called with (step, steps, latest losses).
+    Raises FsmmError where the base split cannot serve the episodes, or the loss is no longer finite.
+    """
+    recipe = recipe or head.recipe
+    task = training_protocol(protocol, recipe, base, seed, modalities, missing)
+    keep_freed_memory()
+    trainer = _Trainer(head, base, val, protocol, task, recipe, seed, folder)
+    with half_of_the_cores(unless=base.device.type != "cpu" or wants_every_core(head)):
+        trainer.resume()
+        return trainer.run(progress)
+
+
+def wants_every_core(head: Head) -> bool:
+    """Whether a step of the head takes seconds of large operations, which gain from every core."""
+    return any(module.all_cores for module in head.modules() if isinstance(module, Head))
+
+
+class _Trainer:
+    def __init__(
+        self,
+        head: Head,
+        base: FeatureBank,
+        val: FeatureBank | None,
+        protocol: Protocol,
+        task: Protocol,
+        recipe: Recipe,
+        seed: int,
+        folder: Path | None,
+    ) -> None:
+        self.head, self.base, self.val, self.recipe, self.seed, self.folder = (
+            head,
+            base,
+            val,
+            recipe,
+            seed,
+            folder,
+        )
+        self.task = task
+        self.check = None if val is None else validation_protocol(protocol, val)
+        self.sampler = None if head.batchwise else sampler_for(base, task)
+        self.optimiser = make_optimiser(head, recipe)
+        self.done = Training()
+        self.best: dict[str, Tensor] = _state(head)
+        self.pending: list[dict[str, float]] = []
+
+    def run(self, progress: Callable[[int, int, Mapping[str, float]], None] | None) -> Training:
+        done, recipe = self.done, self.recipe
+        if not done.curve:
+            self._evaluate(0)
+        started, before = time.perf_counter(), done.seconds
+        while done.steps < recipe.steps and not self._out_of_patience():
+            figures = self._step(done.steps)
+            done.steps += 1
+            self.pending.append(figures)
+            if done.steps % recipe.evaluate_every == 0 or done.steps == recipe.steps:
+                done.seconds = before + time.perf_counter() - started
+                self._evaluate(done.steps)
+            if progress:
+                progress(done.steps, recipe.steps, {**figures, "val": done.best_val})
+        done.seconds = before + time.perf_counter() - started
+        self.head.load_state_dict(self.best)
+        self.head.eval()
+        return done
+
+    def _out_of_patience(self) -> bool:
+        if self.val is None:
+            return False
+        return self.done.steps - self.done.best_step >= self.recipe.patience * self.recipe.evaluate_every
+
+    def _step(self, step: int) -> dict[str, float]:
+        # Every source of chance is a function of (seed, step): a resumed run takes the very same steps.
+        torch.manual_seed(
+            int(counter.states(counter.key(self.seed, "training"), np.array([step]))[0] >> np.uint64(1))
+        )
+        self.head.train()
+        self._set_rate(step)
+        losses = self._objective(step)
+        total = losses.total
+        if not torch.isfinite(total):
+            raise FsmmError(
+                f"Training diverged at step {step} (loss {total.item():g}); lower the rate with --set train.rate=..., "
+                "or clip gradients with --set train.clip_norm=1."
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self._clip()
+        self.optimiser.step()
+        return {"loss": total.item(), **{k: v.item() for k, v in losses.parts.items()}}
+
+    def _objective(self, step: int) -> Losses:
+        tasks = self.recipe.tasks
+        if self.sampler is None:
+            rows = batch_rows(self.base, self.seed, step, tasks)
+            clips = batch_clips(self.base, rows, self.task)
+            return self.head.batch_loss(clips, self.base.label[rows], self.base.words)
+        numbers = np.arange(step * tasks, (step + 1) * tasks, dtype=np.int64)
+        ways, shots = self.sampler.shapes(numbers)
+        index = self.sampler.draw(numbers, int(ways[0]), int(shots[0]))
+        episodes = materialise(self.base, index, self.task)
+        if self.recipe.mix > 0:
+            episodes = mix_classes(episodes, self.recipe.mix)
+        return self.head.loss(episodes)
+
+    def _set_rate(self, step: int) -> None:
+        recipe = self.recipe
+        factor = recipe.decay ** (step // recipe.decay_every) if recipe.decay_every else 1.0
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate * factor
+
+    def _clip(self) -> None:
+        if self.recipe.clip_value:
+            torch.nn.utils.clip_grad_value_(self.head.parameters(), self.recipe.clip_value)
+        if self.recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.clip_norm)
+
+    def _evaluate(self, step: int) -> None:
+        """Accuracy on val classes; keeps the best state; writes the checkpoint."""
+        done = self.done
+        entry = {"step": float(step), **_mean(self.pending)}
+        self.pending = []
+        if self.val is not None and self.check is not None:
+            found = measure(self.head, self.val, self.check, self.recipe.evaluate_episodes)
+            entry["val"] = float(found.summary()["accuracy"])
+        if self.val is None or entry["val"] > done.best_val:
+            done.best_val, done.best_step = entry.get("val", math.nan), step
+            self.best = _state(self.head)
+        done.curve.append(entry)
+        self._save()
+
+    def _save(self) -> None:
+        """One file holds everything, so that a kill never leaves a torn state."""
+        if self.folder is None:
+            return
+        tensors = {f"head.{k}": v for k, v in _state(self.head).items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for number, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {
+                f"optimiser.{number}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None
+            }
+        save_tensors(
+            self.folder / LATEST,
+            tensors,
+            {"recipe": self._identity(), "training": json.dumps(asdict(self.done))},
+        )
+
+    def _identity(self) -> str:
+        heads = [f"{type(m).__name__} {m.settings}" for m in self.head.modules() if isinstance(m, Head)]
+        return json.dumps({**asdict(self.recipe), "seed": self.seed, "heads": heads, "task": str(self.task)})
+
+    def resume(self) -> None:
+        """Continue from the folder's checkpoint where there is one of the same head, recipe, task and seed."""
+        if self.folder is None or not (self.folder / LATEST).is_file():
+            return
+        tensors, about = load_tensors(self.folder / LATEST)
+        if about.get("recipe") != self._identity():
+            return
+        self.head.load_state_dict(_with_prefix(tensors, "head."))
+        self.best = _with_prefix(tensors, "best.")
+        self.done = Training(**json.loads(about["training"]))
+        self._resume_optimiser(_with_prefix(tensors, "optimiser."))
+
+    def _resume_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
+        whole = self.optimiser.state_dict()
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            number, name = key.split(".", 1)
+            state.setdefault(int(number), {})[name] = value
+        self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def make_optimiser(head: Head, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the head's trainable weights. Raises FsmmError for an unknown name."""
+    weights = [p for p in head.parameters() if p.requires_grad]
+    if not weights:
+        raise FsmmError("This head has nothing to train; leave out training settings.")
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(weights, recipe.rate, weight_decay=recipe.weight_decay)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(weights, recipe.rate, weight_decay=recipe.weight_decay)
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(weights, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay)
+    raise FsmmError(f"Optimiser {recipe.optimiser!r} is not known; use adam, adamw or sgd.")
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _state(head: Head) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in head.state_dict().items()}
+
+
+def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
+    return {k: float(np.mean([e[k] for e in entries])) for k in (entries[0] if entries else {})}

@@ -1,0 +1,113 @@
+"""Pickles: every array and plain container comes back, nothing else is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fsmm.cache.exchange.pickles import load_plain
+from fsmm.errors import CacheError
+
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.dtype(t) for t in ("f2", "<f4", ">f8", "u1", "i8", "?", "U3", "S2")]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | ARRAYS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3) | st.tuples(inner, inner)
+    ),
+    max_leaves=6,
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return (
+            isinstance(b, np.ndarray)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.tobytes() == b.tobytes()
+        )
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+@given(PLAIN, st.integers(0, pickle.HIGHEST_PROTOCOL))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_plain_content_comes_back(tmp_path: Path, value: Any, protocol: int) -> None:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    assert same(value, load_plain(path))
+
+
+def test_fortran_order_and_scalars_come_back(tmp_path: Path) -> None:
+    value = {"f": np.asfortranarray(np.arange(6).reshape(2, 3)), "s": np.float32(1.5)}
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol))
+        found = load_plain(tmp_path / "x.pkl")
+        assert np.array_equal(found["f"], value["f"])
+        assert found["s"] == np.float32(1.5)
+
+
+class Runs:
+    """Unpickled by an ordinary unpickler, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    sign = tmp_path / "was-run"
+    hostile = pickle.dumps({"x": [Runs(sign)]})
+    (tmp_path / "x.pkl").write_bytes(hostile)
+    with pytest.raises(CacheError, match=r"asks for (posix|nt)\.mkdir"):
+        load_plain(tmp_path / "x.pkl")
+    assert not sign.exists()
+    pickle.loads(hostile)  # the test's own check: elsewhere it does run
+    assert sign.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps(np.arange(9))[:-20],
+        pickle.dumps(np.array([object()], dtype=object).astype(object), 2),
+        pickle.dumps(np.dtype("f8")),
+        pickle.dumps(pickle.Pickler),
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"cnumpy\nndarray\n(I2\ntR.",
+        b"(cnumpy\nndarray\nl.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(tR(I1\n(I9\ntcnumpy\ndtype\n(S'O8'\ntRI00\nS'12345678'\ntb.",
+    ],
+)
+def test_hostile_and_damaged_pickles_are_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(CacheError, match="is not a pickle of numpy arrays in plain containers"):
+        load_plain(tmp_path / "x.pkl")
+
+
+def test_an_array_whose_size_lies_about_its_data_is_refused(tmp_path: Path) -> None:
+    honest = pickle.dumps(np.arange(4, dtype="u1"), 2)
+    assert b"K\x04\x85" in honest  # the shape (4,)
+    (tmp_path / "x.pkl").write_bytes(honest.replace(b"K\x04\x85", b"K\xff\x85", 1))
+    pickletools.dis(honest, out=(tmp_path / "dis").open("w"))
+    with pytest.raises(CacheError, match="size of an array does not match"):
+        load_plain(tmp_path / "x.pkl")

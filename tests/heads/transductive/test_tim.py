@@ -1,0 +1,99 @@
+"""TIM: the written gradient is the objective's, both solvers lower it, and easyfsl's steps are ours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from metric_support import features, inputs, random_episodes, some_queries, without_queries
+from torch import nn
+
+from fsmm.errors import UsageError
+from fsmm.heads.transductive.tim import TIM, TIMSettings, _Labels
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_the_written_gradient_is_that_of_the_objective(distance: str) -> None:
+    head = TIM(inputs(), TIMSettings(distance=distance, temperature=6.0))
+    episodes = without_queries(
+        random_episodes(), torch.rand(3, 12, generator=torch.Generator().manual_seed(1)) < 0.3
+    )
+    task = head.task(episodes)
+    w = task.means().clone().requires_grad_()
+    (expected,) = torch.autograd.grad(head.objective(task, w).sum(), w)
+    step = TIM(inputs(), TIMSettings(distance=distance, temperature=6.0, iterations=1, rate=1e-3)).fit(task)
+    # Adam's first step is minus the rate times the sign of the gradient.
+    moved = step - task.means()
+    clear = expected.abs() > 1e-4
+    assert clear.any()
+    assert torch.equal(moved[clear].sign(), -expected[clear].sign())
+    x = torch.cat([task.support.flatten(1, 2), task.query], 1)
+    logits = head.logits(x, task.means(), task.known).detach().requires_grad_()
+    traced = torch.autograd.grad(_objective_of_logits(head, logits, task), logits)[0]
+    torch.testing.assert_close(
+        head.logit_gradient(logits.detach(), _Labels(task)), traced, rtol=1e-7, atol=1e-9
+    )
+
+
+def _objective_of_logits(head: TIM, logits: torch.Tensor, task: object) -> torch.Tensor:
+    labels = _Labels(task)
+    cut = labels.hot.shape[1]
+    support, query = torch.log_softmax(logits[:, :cut], -1), torch.log_softmax(logits[:, cut:], -1)
+    marginal = (query.exp() * labels.query_share).sum(1)
+    given = head.settings
+    return (
+        -given.support_weight * (support * labels.hot * labels.support_share).sum()
+        + given.marginal_weight * (marginal * marginal.log()).sum()
+        - given.conditional_weight * (query.exp() * query * labels.query_share).sum()
+    )
+
+
+@pytest.mark.parametrize("solver", ["gd", "adm"])
+def test_the_objective_falls(solver: str) -> None:
+    head = TIM(inputs(), TIMSettings(solver=solver, iterations=60, rate=1e-3))
+    task = head.task(random_episodes(spread=1.5))
+    assert (head.objective(task, head.fit(task)) < head.objective(task, task.means())).all()
+
+
+def test_both_solvers_agree_on_most_queries() -> None:
+    episodes = random_episodes(batch=8, spread=0.8)
+    gd = TIM(inputs(), TIMSettings(rate=1e-3, iterations=400))(episodes).argmax(-1)
+    adm = TIM(inputs(), TIMSettings(solver="adm"))(episodes).argmax(-1)
+    assert (gd == adm).double().mean() > 0.9
+
+
+def test_an_absent_query_is_as_if_it_were_not_asked() -> None:
+    episodes = random_episodes()
+    gone = torch.zeros(3, 12, dtype=torch.bool)
+    gone[:, 8:] = True
+    for settings in (TIMSettings(iterations=20, rate=1e-2), TIMSettings(solver="adm", iterations=20)):
+        head = TIM(inputs(), settings)
+        torch.testing.assert_close(
+            head(without_queries(episodes, gone))[:, :8],
+            head(some_queries(episodes, 8)),
+            rtol=1e-8,
+            atol=1e-9,
+        )
+
+
+def test_the_same_as_easyfsl() -> None:
+    care = pytest.importorskip("fsmm.extract.weights.torchvision_care")
+    try:
+        care.ensure_torchvision()
+        peer = pytest.importorskip("easyfsl.methods").TIM
+    except ImportError:
+        pytest.skip("easyfsl needs torchvision")
+    episodes = random_episodes(batch=2, dtype=torch.float32)
+    settings = TIMSettings(
+        distance="cosine", temperature=10.0, support_weight=1.0, iterations=30, rate=1e-2, transform="un"
+    )
+    ours = TIM(inputs(), settings)(episodes)
+    support, query = features(episodes)
+    for b in range(2):
+        method = peer(nn.Identity(), fine_tuning_steps=30, fine_tuning_lr=1e-2)
+        method.process_support_set(support[b].flatten(0, 1), torch.arange(4).repeat_interleave(2))
+        torch.testing.assert_close(ours[b], 10 * method(query[b]), rtol=1e-3, atol=1e-3)
+
+
+def test_the_alternating_solver_is_euclidean() -> None:
+    with pytest.raises(UsageError, match="solver=gd"):
+        TIM(inputs(), TIMSettings(solver="adm", distance="cosine"))
