@@ -107,7 +107,6 @@ def test_every_figure_has_a_page_a_table_and_no_guessed_commit(path: Path) -> No
         assert figure.page == path.stem
         assert figure.column in data.tables[figure.table].columns
         assert figure.commit is None or re.fullmatch("[0-9a-f]{40}", figure.commit)
-        assert (figure.run is None) == (figure.commit is None)
         assert figure.run is None or (path.parent / "runs" / f"{figure.run}.json").is_file()
         has_interval = figure.interval is not None or figure.difference_interval is not None
         assert has_interval == (figure.interval_over is not None)
