@@ -1,4 +1,4 @@
-"""The table of protocols in docs/results.md: every protocol through the command line, one Markdown row each.
+"""The tables of docs/results/protocols.md: every protocol through the command line, one Markdown row each.
 
 python scripts/protocols.py --dataset demo --cache CACHE
 python scripts/protocols.py --dataset ave28 --cache CACHE

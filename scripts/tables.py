@@ -1,4 +1,4 @@
-"""Tables of docs/results.md: methods by modalities and shots on the same episodes, beside ProtoNet, as Markdown.
+"""Tables of docs/results/: methods by modalities and shots on the same episodes, beside ProtoNet, as Markdown.
 
     python scripts/tables.py --dataset ave28 --cache CACHE --methods protonet,eckpn --shots 1,5 --class-splits s0,s1,s2
 
