@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,20 @@ def test_every_method_has_a_section_that_the_index_links(name: str) -> None:
     assert Path(found[1]).stem in (ROOT / "docs" / found[1]).read_text().splitlines()[0].lower()
 
 
-@pytest.mark.parametrize(
-    "page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")],
 )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+@pytest.mark.skipif(not (ROOT / "docs/results/demo.json").is_file(), reason="needs docs/results/demo.json")
+def test_the_figure_of_the_readme_is_drawn_from_the_data() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "readme_figure.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
