@@ -130,6 +130,7 @@ def default_cache() -> Path:
 
 
 def stream_folder(dataset_folder: Path, stream: StreamName) -> Path:
+    """The folder that holds the shards of a stream; it need not exist."""
     return dataset_folder / "streams" / stream.modality / stream.encoder
 
 

@@ -38,6 +38,7 @@ def make_features(path: Path) -> None:
 
 
 def main() -> None:
+    """Run the steps one after another."""
     HOME.mkdir(exist_ok=True)
     make_features(HOME / "features.npz")
 

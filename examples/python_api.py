@@ -92,6 +92,7 @@ def draw(runs: dict[str, Run], path: Path) -> None:
 
 
 def main() -> None:
+    """Run the steps one after another."""
     make_videos(HOME / "videos")
 
     # 1. Decode and encode every clip once. Run it again, and it does only what is missing.

@@ -23,6 +23,7 @@ SINGLE, JOINED, INK = "#9db8c7", "#2f6690", "#444"
 
 
 def main() -> None:
+    """Draw the figure, or compare it with the data."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -69,7 +69,7 @@ def pages_of(docs: Path, folder: str) -> list[dict[str, str]]:
 
 def title_of(page: Path) -> str:
     """The first heading of a page, of whichever level; the file's name where it has none."""
-    heading = re.search(r"^#+ +(.+)$", page.read_text(encoding="utf-8"), re.M)
+    heading = re.search(r"^#+ +(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return heading[1] if heading else page.stem
 
 
