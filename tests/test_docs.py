@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from fsmm._version import __version__
 from fsmm.heads.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,3 +41,24 @@ def test_the_figure_of_the_readme_is_drawn_from_the_data() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "readme_figure.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["license"] == "Apache-2.0"
+
+
+def test_pre_commit_runs_local_hooks_only() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.stem
+)
+def test_issue_forms_can_be_read(form: Path) -> None:
+    content = yaml.safe_load(form.read_text())
+    if form.stem != "config":
+        assert content["name"]
+        assert all(part["attributes"]["label"] for part in content["body"])
