@@ -7,12 +7,15 @@ folders: a new page in one of ``FOLDERS`` appears without being listed.
 
 from __future__ import annotations
 
+import atexit
 import posixpath
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +32,7 @@ FOLDERS = {"Methods": "methods", "Results": "results", "Python": "api", "Decisio
 _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
+@event_priority(100)  # mkdocstrings reads its paths in the same event
 def on_config(config: Any) -> Any:
     """Set the navigation, and where the package's sources are read."""
     config.nav = navigation(DOCS)
@@ -98,9 +102,10 @@ def package_alone() -> Path:
     """A folder that holds the package ``fsmm`` and nothing else, as links to its sources.
 
     The repository's root is the package, and holds tests, documentation and environments too, which a reader of the
-    package's sources must not walk.
+    package's sources must not walk. The folder is removed at the end of the process.
     """
     place = Path(tempfile.mkdtemp(prefix="fsmm-site-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     package = place / "fsmm"
     package.mkdir()
     for source in [*ROOT.glob("*.py"), *(init.parent for init in ROOT.glob("*/__init__.py"))]:
