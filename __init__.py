@@ -22,7 +22,7 @@ _LAZY = {
     "Catalog": "cache.catalog",
     "FeatureBank": "cache.bank",
     "Protocol": "episodes.protocol",
-    "episode_eval": "studies.episode_eval",
+    "episode_eval": "runs.run",
     "extract": "extract.run",
 }
 

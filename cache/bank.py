@@ -39,6 +39,21 @@ class FeatureBank:
     label: int64 [n], 0..C-1; for a multi-hot label set uint8 [n, C]; UNLABELLED (-1) for unlabelled clips.
     class_names: C names; class_id: int64 [C], their index in the label set.
     words: float32 [C, E] class-word vectors, or None; clip_row: int64 [n], rows of the catalog.
+
+    :meth:`load` makes one from a cache; by hand, of three clips with two steps of one number each:
+
+    >>> x = torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]], [[5.0], [7.0]]])
+    >>> bank = FeatureBank(
+    ...     dataset="toy", split="novel", label_set="action", class_split="default",
+    ...     streams={"frame": StreamName("frame", "net")},
+    ...     tables={"frame": TensorTable(x, torch.full((3,), 2), torch.ones(3).bool())},
+    ...     label=torch.tensor([0, 1, 1]), class_names=["run", "jump"], class_id=torch.arange(2),
+    ...     clip_row=np.arange(3),
+    ... )
+    >>> len(bank), bank.modalities, bank.counts().tolist()
+    (3, ['frame'], [1, 2])
+    >>> bank.pooled().tables["frame"].gather(torch.tensor([2])).x
+    tensor([[[6.]]])
     """
 
     dataset: str

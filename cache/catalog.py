@@ -40,6 +40,10 @@ class LabelSet:
         is a row of zeros).
     words: C texts given to word encoders (the class name made readable, unless a dataset gives better).
     splits: named class splits, each int8 [C] of 0 none, 1 base, 2 val, 3 novel; "default" is used unless told.
+
+    >>> labels = LabelSet(["ApplyMakeup", "archery"], np.array([0, 0, 1, UNLABELLED]))
+    >>> labels.words, labels.counts().tolist()
+    (['apply makeup', 'archery'], [2, 1])
     """
 
     class_names: list[str]
@@ -104,6 +108,11 @@ class Catalog:
     clip_split: the dataset's own split of clips ("train", "val", "test" or "" where it has none).
     default_label_set: the one used when none is named. attrs: title, licence, "synthetic" and the like.
     facts: per FACTS, one array [n].
+
+    >>> labels = LabelSet(["run", "jump"], np.array([0, 1, 1]))
+    >>> catalog = Catalog("toy", ["a", "b", "c"], {"action": labels}, "action")
+    >>> len(catalog), catalog.rows()["c"], catalog.take(np.array([2, 0])).clip_id
+    (3, 2, ['c', 'a'])
     """
 
     dataset: str
@@ -311,7 +320,12 @@ def split_codes(
 
 
 def draw_split(classes: int, base: int, val: int, novel: int, seed: int) -> np.ndarray:
-    """Codes [C] of a class split drawn by seed. Raises UsageError when more is asked than there is."""
+    """Codes [C] of a class split drawn by seed. Raises UsageError when more is asked than there is.
+
+    >>> codes = draw_split(10, base=5, val=2, novel=3, seed=0)
+    >>> np.bincount(codes).tolist()  # none, base, val, novel
+    [0, 5, 2, 3]
+    """
     if min(base, val, novel) < 0 or base + val + novel > classes:
         raise UsageError(
             f"A split of {base} base, {val} val and {novel} novel classes needs {base + val + novel} classes; "

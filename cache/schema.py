@@ -39,7 +39,12 @@ def check_name(kind: str, name: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class StreamName:
-    """One modality through one encoder, written ``frame/openclip-vit-b-32``."""
+    """One modality through one encoder, written ``frame/openclip-vit-b-32``.
+
+    >>> stream = StreamName.parse("frame/openclip-vit-b-32")
+    >>> stream.modality, str(stream)
+    ('frame', 'frame/openclip-vit-b-32')
+    """
 
     modality: str
     encoder: str
@@ -102,7 +107,12 @@ class Provenance:
             ) from None
 
     def differences(self, other: Provenance) -> list[str]:
-        """Sentences such as ``weights_sha256 is 'ab' here and 'cd' there``; empty when the two may share a stream."""
+        """Sentences such as ``weights_sha256 is 'ab' here and 'cd' there``; empty when the two may share a stream.
+
+        >>> eight, four = (Provenance("net", "frame", 512, sampling=f"{n} segments") for n in (8, 4))
+        >>> eight.differences(four)
+        ["sampling is '8 segments' here and '4 segments' there"]
+        """
         mine, theirs = asdict(self), asdict(other)
         return [
             f"{key} is {mine[key]!r} here and {theirs[key]!r} there"
@@ -120,6 +130,7 @@ def default_cache() -> Path:
 
 
 def stream_folder(dataset_folder: Path, stream: StreamName) -> Path:
+    """The folder that holds the shards of a stream; it need not exist."""
     return dataset_folder / "streams" / stream.modality / stream.encoder
 
 

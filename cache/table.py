@@ -23,6 +23,13 @@ class Stream:
     """Features of any shape of clips: x [..., T, D], present bool [...], length int64 [...] (valid steps).
 
     Steps from ``length`` on are zero; an absent clip has length 0 and x = 0, and must not be read as data.
+
+    >>> x = torch.tensor([[[2.0], [4.0], [0.0]], [[0.0], [0.0], [0.0]]])
+    >>> clips = Stream(x, torch.tensor([True, False]), torch.tensor([2, 0]))
+    >>> clips.pooled().tolist()
+    [[3.0], [0.0]]
+    >>> clips.mask().tolist()
+    [[True, True, False], [False, False, False]]
     """
 
     x: Tensor

@@ -22,6 +22,17 @@ class Episodes:
     query_label: int64 [B, Q] in 0..N-1, -1 for padding (a query that does not exist); or uint8 [B, Q, N] multi-hot.
     words: class-word vectors float [B, N, E], or None. class_id: int64 [B, N], indices in the label set.
     unlabelled: per modality a Stream [B, U, T, D] of clips without labels, or None.
+
+    Two 3-way 1-shot tasks with four queries each, of clips with 8 steps of 16 numbers:
+
+    >>> def clips(*shape: int) -> Stream:
+    ...     return Stream(torch.zeros(*shape, 8, 16), torch.ones(shape).bool(), torch.full(shape, 8))
+    >>> label, classes = torch.zeros(2, 4, dtype=torch.int64), torch.tensor([[4, 0, 7], [2, 7, 1]])
+    >>> tasks = Episodes({"frame": clips(2, 3, 1)}, {"frame": clips(2, 4)}, label, classes)
+    >>> tasks.batch, tasks.ways, tasks.shots, tasks.queries, tasks.modalities
+    (2, 3, 1, 4, ['frame'])
+    >>> tasks.slice(1, 2).class_id
+    tensor([[2, 7, 1]])
     """
 
     support: dict[str, Stream]

@@ -42,7 +42,15 @@ def bits(state: np.ndarray, slot: np.ndarray) -> np.ndarray:
 
 
 def words(key: np.uint64, episode: np.ndarray, count: int) -> np.ndarray:
-    """``count`` random uint32 an episode, as uint64 [B, count] (two from each 64-bit value)."""
+    """``count`` random uint32 an episode, as uint64 [B, count] (two from each 64-bit value).
+
+    Episode 7 has the same numbers alone and in a batch:
+
+    >>> purpose = key(0, "classes")
+    >>> alone, batch = words(purpose, np.array([7]), 4), words(purpose, np.arange(10), 4)
+    >>> bool((alone[0] == batch[7]).all())
+    True
+    """
     pairs = bits(states(key, episode)[:, None], np.arange((count + 1) // 2, dtype=np.uint64)[None])
     out = np.empty((len(episode), 2 * pairs.shape[1]), np.uint64)
     out[:, 0::2] = pairs & np.uint64(0xFFFFFFFF)
@@ -66,6 +74,10 @@ def subset(word: np.ndarray, population: np.ndarray, size: np.ndarray | None = N
     word: 32-bit words [..., M]. population: int [...]. size: int [...], how many to draw (at most M and at most the
     population); M when None. Returns int32 [..., M] without repetition, -1 beyond ``size``.
     The set is uniform; the order inside it is not.
+
+    >>> drawn = subset(words(key(0, "support"), np.arange(3), 5), np.full(3, 20))
+    >>> drawn.shape, [len(set(row)) for row in drawn.tolist()], bool((drawn < 20).all())
+    ((3, 5), [5, 5, 5], True)
     """
     lead, slots = word.shape[:-1], word.shape[-1]
     chosen = np.broadcast_to(slots if size is None else size, lead).reshape(-1)
@@ -85,6 +97,9 @@ def outside(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """Re-index draws from {0 .. n-k-1} to the elements of {0 .. n-1} that are not in ``taken`` (k of them).
 
     drawn: int32 [..., M], overwritten and returned; taken: int32 [..., k] without repetition. -1 stays -1.
+
+    >>> outside(np.array([0, 1, 2, -1], np.int32), np.array([1, 3], np.int32)).tolist()
+    [0, 2, 4, -1]
     """
     for element in np.moveaxis(np.sort(taken, axis=-1), -1, 0):
         drawn += drawn >= element[..., None]

@@ -28,7 +28,11 @@ class Missing:
 
     @classmethod
     def parse(cls, text: str) -> Missing:
-        """From ``audio=0.5`` or ``audio=0.5@query``. Raises UsageError for any other form."""
+        """From ``audio=0.5`` or ``audio=0.5@query``. Raises UsageError for any other form.
+
+        >>> Missing.parse("audio=0.5@query")
+        Missing(modality='audio', rate=0.5, side='query')
+        """
         found = _MISSING.fullmatch(text)
         try:
             if not found:
@@ -58,6 +62,12 @@ class Protocol:
     small_classes: "refuse" classes with fewer than shot + query clips, "exclude" them, or sample them "short".
     unlabelled: further clips without labels handed to heads that use them.
     generalised: the base classes compete with the split's own (generalised zero-shot).
+
+    >>> task = Protocol(n_way=5, k_shot=1, missing=(Missing("audio", 0.5, "query"),))
+    >>> task.describe()
+    '5-way 1-shot; 15 queries a class; missing audio=0.5@query'
+    >>> Protocol.from_dict(task.to_dict()) == task
+    True
     """
 
     n_way: int | tuple[int, int] = 5
@@ -141,7 +151,11 @@ class Protocol:
 
 
 def parse_range(name: str, text: str) -> int | tuple[int, int]:
-    """From ``5`` or ``5-10``. Raises UsageError for any other form."""
+    """From ``5`` or ``5-10``. Raises UsageError for any other form.
+
+    >>> parse_range("n-way", "5"), parse_range("n-way", "5-10")
+    (5, (5, 10))
+    """
     low, dash, high = text.partition("-")
     try:
         return (int(low), int(high)) if dash and low else int(text)

@@ -20,6 +20,15 @@ def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
     of one file never share it: the later one wins as a whole. durable: the contents reach the disk before the name
     does, so that a power cut leaves the old file or the new one. Raises what the block raises, and OSError where the
     file cannot be renamed.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "result.txt"
+    >>> with whole_or_absent(place) as temporary:
+    ...     _ = temporary.write_text("42")
+    ...     place.exists()
+    False
+    >>> place.read_text()
+    '42'
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from fsmm._version import __version__
 from fsmm.heads.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,10 +24,41 @@ def test_every_method_has_a_section_that_the_index_links(name: str) -> None:
     assert Path(found[1]).stem in (ROOT / "docs" / found[1]).read_text().splitlines()[0].lower()
 
 
-@pytest.mark.parametrize(
-    "page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")],
 )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+@pytest.mark.skipif(not (ROOT / "docs/results/demo.json").is_file(), reason="needs docs/results/demo.json")
+def test_the_figure_of_the_readme_is_drawn_from_the_data() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "readme_figure.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["license"] == "Apache-2.0"
+
+
+def test_pre_commit_runs_local_hooks_only() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.stem
+)
+def test_issue_forms_can_be_read(form: Path) -> None:
+    content = yaml.safe_load(form.read_text())
+    if form.stem != "config":
+        assert content["name"]
+        assert all(part["attributes"]["label"] for part in content["body"])

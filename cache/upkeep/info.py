@@ -73,6 +73,8 @@ class DatasetInfo:
 
 @dataclass
 class CacheInfo:
+    """What a cache holds: its folder, its datasets, and the bytes of all their files."""
+
     cache: str
     datasets: list[DatasetInfo]
     bytes: int

@@ -1,4 +1,4 @@
-"""The datasets that `fsmm extract` knows:
+"""The datasets that `fsmm extract` knows.
 
 One visible table, one module a dataset, loaded when it is asked for.
 """

@@ -80,6 +80,7 @@ class FlowRgb(BaseEncoder):
 
 
 def pairs(frames: np.ndarray, name: str) -> np.ndarray:
+    """Frames [T, L, S, S, 3] as they are. Raises DecodeError where a segment has fewer than two (L < 2)."""
     if frames.shape[1] < 2:
         raise DecodeError(f"Encoder {name!r} needs two or more frames a segment; it was given one.")
     return frames

@@ -49,6 +49,7 @@ class Failure:
 
 
 def main_file(source: Source) -> Path | None:
+    """The file that stands for a clip: its video, else its first image, else its sound; None where it has none."""
     return source.video or (source.images[0] if source.images else source.audio)
 
 

@@ -44,8 +44,8 @@ class _Worker:
         process = self.process or self._start()
         self.expired, self.deadline = False, time.monotonic() + self.timeout
         try:
-            send(cast(FileIO, process.stdin), job)
-            return receive(cast(FileIO, process.stdout)), False
+            send(cast("FileIO", process.stdin), job)
+            return receive(cast("FileIO", process.stdout)), False
         except (EOFError, BrokenPipeError):
             status = process.wait()
             self.end()
@@ -66,10 +66,10 @@ class _Worker:
             env={**os.environ, **dict.fromkeys(_THREADS, "1")},
         )
         self.process = process
-        widen(cast(FileIO, process.stdout))
+        widen(cast("FileIO", process.stdout))
         try:
-            send(cast(FileIO, process.stdin), self.setup)
-            trouble = receive(cast(FileIO, process.stdout))
+            send(cast("FileIO", process.stdin), self.setup)
+            trouble = receive(cast("FileIO", process.stdout))
         except (EOFError, BrokenPipeError):
             trouble = f"it ended with status {process.wait()}"
         if trouble:

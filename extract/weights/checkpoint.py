@@ -44,6 +44,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
 
 def unfit(path: Path, error: Exception) -> WeightsError:
+    """The error that says why the weights in ``path`` cannot be used."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return WeightsError(
         f"The weights in {str(path)!r} do not fit this encoder ({reason}); give its own checkpoint."

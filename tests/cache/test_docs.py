@@ -24,7 +24,7 @@ def test_the_example_for_h5py_reads_what_the_bank_reads(
     root = make_cache(absent=0.2, unlabelled=4)
     monkeypatch.chdir(root.parent)
     (root.parent / "CACHE").symlink_to(root)
-    code = re.search(r"```python\n(.*?)```", (DOCS / "cache.md").read_text(), re.S)
+    code = re.search(r"```python\n(.*?)```", (DOCS / "cache.md").read_text(), re.DOTALL)
     assert code is not None
     names: dict[str, object] = {}
     exec(code[1], names)  # the documentation's own words
@@ -72,7 +72,7 @@ def test_checks_can_be_computed_from_the_documentation_alone(make_cache: Callabl
 
 
 def test_the_first_mapping_of_the_import_page_imports(tmp_path: Path) -> None:
-    text = re.search(r"```json\n(.*?)```", (DOCS / "import.md").read_text(), re.S)
+    text = re.search(r"```json\n(.*?)```", (DOCS / "import.md").read_text(), re.DOTALL)
     assert text is not None
     (tmp_path / "mine.json").write_text(text[1])
     n = 56
