@@ -14,19 +14,47 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .cache.bank import FeatureBank
     from .cache.catalog import Catalog
-    from .episodes.protocol import Protocol
+    from .episodes.protocol import Missing, Protocol
     from .extract.run import extract
-    from .runs.run import episode_eval
+    from .runs.job import Job, Place
+    from .runs.run import episode_eval, run
+    from .runs.spec import RunSpec
+    from .studies.compare import compare
+    from .studies.missing_sweep import missing_sweep
+    from .studies.seed_spread import seed_spread
 
 _LAZY = {
     "Catalog": "cache.catalog",
     "FeatureBank": "cache.bank",
+    "Job": "runs.job",
+    "Missing": "episodes.protocol",
+    "Place": "runs.job",
     "Protocol": "episodes.protocol",
+    "RunSpec": "runs.spec",
+    "compare": "studies.compare",
     "episode_eval": "runs.run",
     "extract": "extract.run",
+    "missing_sweep": "studies.missing_sweep",
+    "run": "runs.run",
+    "seed_spread": "studies.seed_spread",
 }
 
-__all__ = ["Catalog", "FeatureBank", "Protocol", "__version__", "episode_eval", "extract"]
+__all__ = [
+    "Catalog",
+    "FeatureBank",
+    "Job",
+    "Missing",
+    "Place",
+    "Protocol",
+    "RunSpec",
+    "__version__",
+    "compare",
+    "episode_eval",
+    "extract",
+    "missing_sweep",
+    "run",
+    "seed_spread",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,6 @@ from .schema import CLASS_SPLITS, SCHEMA_VERSION, check_name
 KIND = "fsmm-catalog"
 UNLABELLED = -1
 _SPLIT_CODE = {"": 0, "base": 1, "val": 2, "novel": 3}
-_SPLIT_NAME = {code: name for name, code in _SPLIT_CODE.items()}
 
 # name -> (dtype, value when unknown); filled from the shards' facts after extraction
 FACTS: dict[str, tuple[str, object]] = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ..errors import UsageError
 from . import console
+from .kinds import pairs_reader, read_names
 
 if TYPE_CHECKING:
     from ..cache.upkeep.info import DatasetInfo
@@ -83,7 +82,8 @@ def import_command(
     A mapping file says which array is what; no video is needed."""
     from ..cache.exchange.importing import import_features
 
-    report = import_features(mapping, _root(cache), dataset, _pairs(source or []), console.detail)
+    paths = pairs_reader(Path)("--source", source or [])
+    report = import_features(mapping, _root(cache), dataset, sources=paths, progress=console.detail)
     for warning in report.warnings:
         console.note(warning)
     if json:
@@ -114,9 +114,16 @@ def export_command(
     Beside them lies the mapping file that imports them again."""
     from ..cache.exchange.exporting import export_features
 
-    chosen = None if streams is None else [name.strip() for name in streams.split(",") if name.strip()]
+    chosen = None if streams is None else read_names("--streams", streams)
     report = export_features(
-        _root(cache), out, dataset, chosen, split, label_set, class_split, console.detail
+        _root(cache),
+        out,
+        dataset,
+        chosen,
+        split=split,
+        label_set=label_set,
+        class_split=class_split,
+        progress=console.detail,
     )
     if json:
         console.print_json(report.to_json())
@@ -152,16 +159,6 @@ def _root(cache: Path | None) -> Path:
     from ..cache.schema import default_cache
 
     return default_cache() if cache is None else cache.expanduser()
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, Path]:
-    pairs: dict[str, Path] = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        if not equals or not name or not path:
-            raise UsageError(f"--source {text!r} is not of the form NAME=PATH.")
-        pairs[name] = Path(path).expanduser()
-    return pairs
 
 
 def _print_report(report: Report) -> None:

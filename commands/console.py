@@ -6,8 +6,8 @@ import enum
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 
@@ -30,24 +30,24 @@ def verbosity() -> Verbosity:
 
 
 def note(sentence: str) -> None:
-    """A line on standard error, unless --quiet."""
+    """Print a line on standard error, unless --quiet was given."""
     if _verbosity > Verbosity.QUIET:
         print(sentence, file=sys.stderr, flush=True)
 
 
 def detail(sentence: str) -> None:
-    """A line on standard error with --verbose."""
+    """Print a line on standard error where --verbose was given."""
     if _verbosity >= Verbosity.VERBOSE:
         print(sentence, file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     print(json.dumps(value, indent=2, default=str, allow_nan=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """A table on standard output, as wide as it needs to be where that is not a terminal."""
+    """Print a table on standard output, as wide as it needs to be where that is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -92,6 +92,22 @@ def progress(label: str) -> Iterator[Bar]:
             yield bar
     else:
         yield _Lines(label)
+
+
+@contextmanager
+def phases() -> Iterator[Callable[[str, int, int, Mapping[str, float]], None]]:
+    """A callback of runs that shows one bar a phase (training, evaluation), with the phase's figures."""
+    with ExitStack() as stack:
+        shown: dict[str, Bar] = {}
+
+        def update(phase: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if phase not in shown:
+                stack.close()
+                shown.clear()
+                shown[phase] = stack.enter_context(progress(phase))
+            shown[phase](done, total, figures_text(figures))
+
+        yield update
 
 
 @contextmanager
@@ -146,6 +162,6 @@ class _Lines:
 
 
 def figures_text(figures: Mapping[str, float]) -> str:
-    """``loss 1.234  val 0.567`` for a progress line."""
+    """The loss and the accuracy on val classes as a text, such as ``loss 1.234  val 0.567``."""
     shown = {k: v for k, v in figures.items() if k in ("loss", "val")}
     return "  ".join(f"{k} {v:.3f}" for k, v in shown.items())

@@ -1,4 +1,4 @@
-"""The protocol: everything that defines a task, in one frozen value that every result stores."""
+"""A protocol holds everything that defines a task, in one frozen value that every result stores."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from ..errors import UsageError
 
 Side = Literal["support", "query", "both"]
 SmallClasses = Literal["refuse", "exclude", "short"]
+# A Range is a number, or an inclusive range that is drawn from anew for every episode.
+Range = int | tuple[int, int]
 _MISSING = re.compile(r"(?P<modality>[^=@]+)=(?P<rate>[^=@]+)(@(?P<side>support|query|both))?")
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A modality dropped from each clip with probability ``rate``, in the support, the queries or both."""
+    """A modality that is dropped from each clip at a rate."""
 
     modality: str
+    """The modality, or the stream key where two streams share it."""
     rate: float
+    """The probability of the loss, in [0, 1]."""
     side: Side = "both"
+    """The side that loses the modality: support, query or both."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rate <= 1.0:
@@ -28,7 +33,7 @@ class Missing:
 
     @classmethod
     def parse(cls, text: str) -> Missing:
-        """From ``audio=0.5`` or ``audio=0.5@query``. Raises UsageError for any other form.
+        """The value of a text such as ``audio=0.5`` or ``audio=0.5@query``. Raises UsageError for any other form.
 
         >>> Missing.parse("audio=0.5@query")
         Missing(modality='audio', rate=0.5, side='query')
@@ -41,27 +46,17 @@ class Missing:
             return cls(found["modality"], float(found["rate"]), side)
         except ValueError:
             raise UsageError(
-                f"--missing {text!r} is not of the form modality=rate or modality=rate@side, such as audio=0.5@query."
+                f"The missing rate {text!r} is not of the form modality=rate or modality=rate@side, such as "
+                "audio=0.5@query."
             ) from None
 
     def __str__(self) -> str:
         return f"{self.modality}={self.rate:g}@{self.side}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What a task is and what it withholds. Episode i is a pure function of (dataset, this, i).
-
-    n_way, k_shot: a number, or an inclusive range drawn anew for every episode. n_way 0: all classes of the split.
-        k_shot 0 is zero-shot: classes are given by their words.
-    n_query: queries a class; with ``dirichlet`` the total n_way * n_query is shared out by Dirichlet(alpha) draws
-        (Veilleux et al. 2021) instead of equally.
-    split, label_set, class_split, clip_split: which clips (see FeatureBank.load).
-    support_modalities, query_modalities: None for all; different ones make a cross-modal task.
-    missing: modalities dropped at a rate; a clip keeps at least one of its own unless ``may_lose_all``.
-    small_classes: "refuse" classes with fewer than shot + query clips, "exclude" them, or sample them "short".
-    unlabelled: further clips without labels handed to heads that use them.
-    generalised: the base classes compete with the split's own (generalised zero-shot).
+    """The definition of a task and of what it withholds. Episode i is a pure function of (data set, protocol, i).
 
     >>> task = Protocol(n_way=5, k_shot=1, missing=(Missing("audio", 0.5, "query"),))
     >>> task.describe()
@@ -70,22 +65,38 @@ class Protocol:
     True
     """
 
-    n_way: int | tuple[int, int] = 5
-    k_shot: int | tuple[int, int] = 1
+    n_way: Range = 5
+    """The classes of an episode: a number, a range such as 5-10 drawn anew for every episode, or 0 for all classes."""
+    k_shot: Range = 1
+    """The supports of a class: a number, a range such as 1-5, or 0 for zero-shot, where words name the classes."""
     n_query: int = 15
+    """The queries of a class."""
     split: str = "novel"
+    """The classes that episodes are drawn from: base, val, novel or all."""
     label_set: str | None = None
+    """The label set, or several joined by a plus sign (else the data set's default)."""
     class_split: str = "default"
+    """Which of the named class splits divides the classes into base, val and novel."""
     clip_split: str | None = None
+    """Only clips of this split of the data set's own, such as test, are used (else all clips)."""
     seed: int = 0
+    """The seed of the episodes."""
     support_modalities: tuple[str, ...] | None = None
+    """The modalities that supports carry, such as frame (else all); tasks are cross-modal if queries carry others."""
     query_modalities: tuple[str, ...] | None = None
+    """The modalities that queries carry, such as audio (else all)."""
     missing: tuple[Missing, ...] = ()
+    """A modality that clips lack at a rate, such as audio=0.5@query; repeatable."""
     may_lose_all: bool = False
+    """Whether a clip may lose every modality; otherwise it keeps at least one of its own."""
     dirichlet: float | None = None
+    """The alpha of the Dirichlet law that divides an episode's queries among its classes (else equal shares)."""
     small_classes: SmallClasses = "refuse"
+    """What becomes of classes with fewer clips than supports and queries need: refuse, exclude, or draw them short."""
     unlabelled: int = 0
+    """The number of further clips without labels that each episode gives to heads that use them."""
     generalised: bool = False
+    """Whether the base classes compete with the split's own (zero-shot over whole splits: --n-way 0 --k-shot 0)."""
 
     def __post_init__(self) -> None:
         _check_range("n_way", self.n_way, 0)
@@ -115,16 +126,16 @@ class Protocol:
         return self.support_modalities != self.query_modalities
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The fields as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
-        """The inverse of to_dict. Raises UsageError for an unknown field."""
-        known = {f.name for f in fields(cls)}
-        if strange := set(values) - known:
+        """The protocol whose ``to_dict`` gives ``values``. Raises UsageError for an unknown field."""
+        names = {f.name for f in fields(cls)}
+        if strange := set(values) - names:
             raise UsageError(
-                f"A protocol has no field {sorted(strange)[0]!r}; it has {', '.join(sorted(known))}."
+                f"A protocol has no field {sorted(strange)[0]!r}; it has {', '.join(sorted(names))}."
             )
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         given["missing"] = tuple(
@@ -133,7 +144,7 @@ class Protocol:
         return cls(**given)
 
     def describe(self) -> str:
-        """One line for a table's caption."""
+        """One line that describes the task in a table's caption."""
         shot = f"{_range(self.k_shot)}-shot" if self.k_shot != 0 else "zero-shot"
         way = f"{_range(self.n_way)}-way" if self.n_way != 0 else "all-way"
         parts = [f"{way} {shot}", f"{self.n_query} queries a class"]
@@ -150,31 +161,27 @@ class Protocol:
         return "; ".join(parts)
 
 
-def parse_range(name: str, text: str) -> int | tuple[int, int]:
-    """From ``5`` or ``5-10``. Raises UsageError for any other form.
-
-    >>> parse_range("n-way", "5"), parse_range("n-way", "5-10")
-    (5, (5, 10))
-    """
+def parse_range(what: str, text: str) -> Range:
+    """The value of ``5`` or ``5-10``. Raises UsageError, naming ``what``, for any other form."""
     low, dash, high = text.partition("-")
     try:
         return (int(low), int(high)) if dash and low else int(text)
     except ValueError:
-        raise UsageError(f"--{name} {text!r} is neither a number nor a range such as 5-10.") from None
+        raise UsageError(f"{what} {text!r} is neither a number nor a range such as 5-10.") from None
 
 
-def bounds(value: int | tuple[int, int]) -> tuple[int, int]:
-    """(lowest, highest) of a number or range."""
+def bounds(value: Range) -> tuple[int, int]:
+    """The lowest and the highest value of a number or range."""
     return (value, value) if isinstance(value, int) else value
 
 
-def _check_range(name: str, value: int | tuple[int, int], least: int) -> None:
+def _check_range(name: str, value: Range, least: int) -> None:
     low, high = bounds(value)
     if low < least or high < low:
         raise UsageError(f"{name} is {_range(value)}; it must be at least {least}, and a range must ascend.")
 
 
-def _range(value: int | tuple[int, int]) -> str:
+def _range(value: Range) -> str:
     low, high = bounds(value)
     return str(low) if low == high else f"{low}-{high}"
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+Position = Literal["centre", "random"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,17 @@ Need = FrameNeed | AudioNeed | TextNeed
 class Sampling:
     """How frames are chosen, the same for every clip of a run; part of each shard's provenance.
 
-    position: "centre" of each segment, or "random" within it. Random draws depend on (seed, clip id) alone.
-    max_seconds: sound beyond this is not read (a very long clip's frames are still spread over all of it).
+    Random draws depend on the seed and the clip's id alone.
     """
 
     segments: int = 8
-    position: str = "centre"
+    """The equal parts that a clip is cut into; every part gives its frames."""
+    position: Position = "centre"
+    """Where a segment's frames are taken: at its centre, or at a random place in it."""
     seed: int = 0
+    """The seed of random frame places."""
     max_seconds: float = 600.0
+    """The seconds of sound that are read at most; a longer clip's frames are still spread over all of it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: they are written beside their place under a name of their own, then renamed."""
+"""Files: those written are whole or absent, since they are renamed when complete; tables are read from JSON or YAML."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ..errors import FsmmError, UsageError
 
 
 @contextmanager
@@ -48,6 +50,38 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_or_absent(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str))
+
+
+def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> dict[str, Any]:
+    """The keys and values of a JSON file, or of a YAML file where its name ends so.
+
+    what: what errors call the file, such as "mapping file". Raises ``error`` where the file cannot be read or is not
+    valid, UsageError where it holds something else than keys and values.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as found:
+        raise error(f"The {what} {str(path)!r} cannot be read ({found.strerror or found}).") from None
+    except UnicodeDecodeError:
+        raise error(f"The {what} {str(path)!r} cannot be read (it is not UTF-8 text).") from None
+    kind = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "JSON"
+    try:
+        table = _yaml(text) if kind == "YAML" else json.loads(text)
+    except (ValueError, RecursionError) as found:
+        raise error(f"The {what} {str(path)!r} is not valid {kind} ({found}).") from None
+    if not isinstance(table, dict):
+        raise UsageError(f"The {what} {str(path)!r} must hold a table of keys and values.")
+    return table
+
+
+def _yaml(text: str) -> Any:
+    """The content of a YAML text. Raises ValueError where it is not valid."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _remove(path: Path) -> None:

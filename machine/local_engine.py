@@ -37,6 +37,7 @@ def share(
     work: Callable[[Sequence[Item], Tick], R],
     items: Sequence[Item],
     workers: int,
+    *,
     forked: bool = False,
     progress: Tick | None = None,
 ) -> list[R]:

@@ -1,11 +1,16 @@
-"""Memory that one operation frees stays with the process for the next one (glibc alone)."""
+"""Memory: what one operation frees stays with the process for the next one, and how much was held at most."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
 _KEEP, _LARGE = 1 << 30, 256 << 20  # bytes
@@ -27,3 +32,13 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_MMAP, _LARGE)) and bool(mallopt(_TRIM, _KEEP))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that this process or one of its workers has held (on CUDA: that torch has allocated), in MB."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return used / 2**20 if sys.platform == "darwin" else used / 2**10

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-
 from ..cache.bank import FeatureBank
 from ..cache.schema import dataset_folder, default_cache
 from ..errors import CacheError
-from ..heads.build import needs_sequences
-from ..heads.registry import find
-from ..machine.device import pick_dtype
+from ..machine.device import pick_device, pick_dtype
+from .job import Place
 from .spec import RunSpec
 from .zero_shot import held_out
 
 
 class Banks:
-    """Test, base, val and unlabelled clips of ``spec`` on one device.
+    """Test, base, val and unlabelled clips of ``spec``, read where ``place`` says, on one device.
 
+    method: the row of the table of methods; its name is looked up here, once a run.
     For generalised zero-shot, base is split into what training sees and what S is measured on.
     """
 
-    def __init__(
-        self, spec: RunSpec, cache: Path | str | None, dataset: str | None, device: torch.device
-    ) -> None:
-        self.spec, self.device = spec, device
-        self.cache = default_cache() if cache is None else Path(cache)
-        self.folder = dataset_folder(self.cache, dataset)
-        self.method, _ = find(spec.method)
-        self.sequences = needs_sequences(spec.method)
+    def __init__(self, spec: RunSpec, place: Place) -> None:
+        self.spec, self.device = spec, pick_device(place.device)
+        self.cache = default_cache() if place.cache is None else place.cache
+        self.folder = dataset_folder(self.cache, place.dataset)
+        self.method = spec.resolved
+        self.sequences = self.method.load().sequences
         self._raw: dict[str, FeatureBank] = {}
         self._ready: dict[str, FeatureBank] = {}
         self.test = self._bank(spec.protocol.split)
 
     @property
     def base(self) -> FeatureBank:
-        """What training sees."""
+        """The base clips that training sees."""
         return self._seen(0) if self.spec.protocol.generalised else self._bank("base")
 
     @property
     def seen(self) -> FeatureBank:
-        """Base clips kept from training, for S."""
+        """The base clips that are kept from training, on which generalised zero-shot measures S."""
         return self._seen(1)
 
     @property
     def val(self) -> FeatureBank | None:
-        """None where the class split has no val classes: training then runs to its end."""
+        """The val clips; None where the class split has no val classes, so that training runs to its end."""
         try:
             return self._bank("val")
         except CacheError:
@@ -54,6 +48,7 @@ class Banks:
 
     @property
     def unlabelled(self) -> FeatureBank | None:
+        """The clips without labels; None where the protocol hands none to heads."""
         return self._bank("unlabelled") if self.spec.protocol.unlabelled else None
 
     def _seen(self, which: int) -> FeatureBank:

@@ -19,6 +19,7 @@ from ..heads.head import Head
 from ..machine.local_engine import share
 from ..machine.memory import keep_freed_memory
 from . import statistics
+from .result import Result
 from .statistics import DrawCounts
 
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
@@ -31,9 +32,9 @@ _NUMBERS_CHUNK = 50
 _CUDA_BUDGET = 1 << 30
 
 
-@dataclass
-class Evaluation:
-    """What an evaluation found.
+@dataclass(kw_only=True)
+class Evaluation(Result):
+    """What an evaluation on episodes found.
 
     accuracy: float32 [E], each episode's share of queries classified rightly, in the order of episode numbers.
     confusion: int64 [C, C], true by predicted class, over all queries.
@@ -56,7 +57,7 @@ class Evaluation:
         return float(self.accuracy.mean(dtype=np.float64))
 
     def summary(self) -> dict[str, Any]:
-        """The figures that are printed and stored; fractions in 0..1, intervals as half widths at 95 %."""
+        """The figures that are printed and stored: fractions in 0..1, intervals as half widths at 95 %."""
         values = self.accuracy.astype(np.float64)
         seen = self.confusion.sum(1)
         right = np.diag(self.confusion) / np.maximum(seen, 1)
@@ -75,12 +76,25 @@ class Evaluation:
             "excluded_classes": self.excluded,
         }
 
+    def per_episode(self) -> np.ndarray:
+        """float32 [E], the accuracy of each episode."""
+        return self.accuracy
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The accuracies [E], the confusion [C, C] and the names of its classes."""
+        return {
+            "accuracy": self.accuracy,
+            "confusion": self.confusion,
+            "class_names": np.array(self.class_names),
+        }
+
 
 def evaluate(
     head: Head,
     bank: FeatureBank,
     protocol: Protocol,
     episodes: int = 10_000,
+    *,
     first: int = 0,
     unlabelled: FeatureBank | None = None,
     progress: Callable[[int], None] | None = None,
@@ -113,18 +127,24 @@ def evaluate(
     cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
     forked = head.light and bank.device.type == "cpu" and episodes >= FORK_FROM
     total = Tally.sum(
-        share(work, list(blocks(sampler, first, episodes, chunk, cores)), cores, forked, progress)
+        share(
+            work,
+            list(blocks(sampler, first, episodes, chunk, workers=cores)),
+            cores,
+            forked=forked,
+            progress=progress,
+        )
     )
     return Evaluation(
-        total.accuracies(first, episodes),
-        total.confusion,
-        bank.class_names,
-        total.counts,
-        total.ways / episodes,
-        time.perf_counter() - started,
-        chunk,
-        sampler.excluded,
-        is_balanced(protocol),
+        accuracy=total.accuracies(first, episodes),
+        confusion=total.confusion,
+        class_names=bank.class_names,
+        counts=total.counts,
+        ways=total.ways / episodes,
+        seconds=time.perf_counter() - started,
+        chunk=chunk,
+        excluded=sampler.excluded,
+        balanced=is_balanced(protocol),
     )
 
 

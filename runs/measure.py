@@ -1,4 +1,4 @@
-"""One way to measure a head, whatever the protocol: episodes, multi-label episodes, or whole-split zero-shot."""
+"""Measure a head as its protocol says: on episodes, on multi-label episodes, or zero-shot on a whole split."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from ..cache.bank import FeatureBank
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
 from ..heads.head import Head
-from .evaluate import Evaluation, evaluate
-from .multi_label import MultiLabelEvaluation, evaluate_multi_label
-from .zero_shot import ZeroShot, generalised_zero_shot, zero_shot
-
-Measured = Evaluation | MultiLabelEvaluation | ZeroShot
+from .evaluate import evaluate
+from .multi_label import evaluate_multi_label
+from .result import Result
+from .zero_shot import generalised_zero_shot, zero_shot
 
 
 def whole_split(protocol: Protocol) -> bool:
-    """Zero-shot over all classes of a split: every clip once instead of episodes."""
+    """Whether the protocol is zero-shot over all classes of a split: every clip is classified once."""
     return protocol.k_shot == 0 and protocol.n_way == 0
 
 
@@ -25,13 +24,16 @@ def measure(
     bank: FeatureBank,
     protocol: Protocol,
     episodes: int,
+    *,
     unlabelled: FeatureBank | None = None,
     seen: FeatureBank | None = None,
     val: FeatureBank | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Measured:
-    """``head`` on ``bank`` as the protocol says. seen, val: for generalised zero-shot (see zero_shot).
+) -> Result:
+    """Measure ``head`` on ``bank`` as the protocol says.
 
+    unlabelled: the clips that episodes may hand over without labels. seen, val: the banks of generalised zero-shot,
+    see ``generalised_zero_shot``. progress: called with the number of episodes just scored.
     Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
     """
     if protocol.generalised and not whole_split(protocol):
@@ -39,7 +41,7 @@ def measure(
             "Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised."
         )
     if bank.multi:
-        return evaluate_multi_label(head, bank, protocol, episodes, progress)
+        return evaluate_multi_label(head, bank, protocol, episodes, progress=progress)
     if whole_split(protocol):
         if protocol.missing or protocol.cross_modal:
             raise UsageError(

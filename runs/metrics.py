@@ -1,28 +1,23 @@
-"""What a run stores and prints."""
+"""What a run prints, and stores in metrics.json."""
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..heads.head import Head
+from ..machine.memory import peak_memory_mb
 from .banks import Banks
-from .evaluate import Evaluation
-from .measure import Measured
-from .multi_label import MultiLabelEvaluation
+from .result import Result
 from .spec import RunSpec
 from .train import Training
 
 
 def metrics_of(
-    spec: RunSpec, banks: Banks, result: Measured, training: Training | None, head: Head, folder: Path
+    *, spec: RunSpec, banks: Banks, head: Head, training: Training | None, result: Result, folder: Path
 ) -> dict[str, Any]:
+    """The figures of a run, with all that a reader needs to know about them, in plain JSON values."""
     bank = banks.test
     return {
         "method": spec.method,
@@ -52,26 +47,3 @@ def metrics_of(
         "classes": len(bank.class_names),
         "out": str(folder),
     }
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that this process or one of its workers has held (on CUDA: that torch has allocated), in MB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return used / 2**20 if sys.platform == "darwin" else used / 2**10
-
-
-def per_episode(result: Measured) -> np.ndarray:
-    if isinstance(result, Evaluation):
-        return result.accuracy
-    if isinstance(result, MultiLabelEvaluation):
-        return result.average_precision.astype(np.float32)
-    return np.array([result.summary()["accuracy"]], np.float32)
-
-
-def arrays_of(result: Measured) -> dict[str, np.ndarray]:
-    arrays = {"accuracy": per_episode(result)}
-    if isinstance(result, MultiLabelEvaluation):
-        return arrays | {"micro_f1": result.micro_f1, "macro_f1": result.macro_f1}
-    return arrays | {"confusion": result.confusion, "class_names": np.array(result.class_names)}

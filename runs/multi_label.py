@@ -1,4 +1,4 @@
-"""Multi-label evaluation: binary relevance over multi-label episodes; mAP, micro and macro F1."""
+"""Multi-label evaluation: binary relevance over multi-label episodes, measured by mAP, micro F1 and macro F1."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from ..episodes.protocol import Protocol
 from ..heads.head import Head
 from . import statistics
 from .evaluate import blocks, chunk_size, chunks
+from .result import Result
 
 
-@dataclass
-class MultiLabelEvaluation:
-    """Per episode: mean average precision [E], micro F1 [E], macro F1 [E]; per label: average precision."""
+@dataclass(kw_only=True)
+class MultiLabelEvaluation(Result):
+    """What an evaluation on multi-label episodes found.
+
+    average_precision, micro_f1, macro_f1: float [E], of each episode, the first as the mean over its labels.
+    per_label: the average precision of each label over all episodes that asked for it.
+    """
 
     average_precision: np.ndarray
     micro_f1: np.ndarray
@@ -50,15 +55,24 @@ class MultiLabelEvaluation:
             "excluded_classes": self.excluded,
         }
 
+    def per_episode(self) -> np.ndarray:
+        """float32 [E], the mean average precision of each episode."""
+        return self.average_precision.astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The mean average precision (as ``accuracy``), micro F1 and macro F1 of each episode, [E] each."""
+        return {"accuracy": self.per_episode(), "micro_f1": self.micro_f1, "macro_f1": self.macro_f1}
+
 
 def evaluate_multi_label(
     head: Head,
     bank: FeatureBank,
     protocol: Protocol,
     episodes: int = 1000,
+    *,
     progress: Callable[[int], None] | None = None,
 ) -> MultiLabelEvaluation:
-    """``head`` on the binary tasks of multi-label episodes 0 .. episodes-1.
+    """Measure ``head`` on the binary tasks of multi-label episodes 0 .. episodes-1.
 
     A query's score for a label is the logit of "has it" minus that of "has it not"; above zero it is predicted.
     """
@@ -86,18 +100,18 @@ def evaluate_multi_label(
             progress(len(np.unique(episode)))
     names = bank.class_names
     return MultiLabelEvaluation(
-        precision.mean(1),
-        f1(hits.sum(1)),
-        f1(hits).mean(1),
-        {names[i]: float(label_sum[i] / label_times[i]) for i in np.flatnonzero(label_times)},
-        time.perf_counter() - started,
-        chunk,
-        sampler.excluded,
+        average_precision=precision.mean(1),
+        micro_f1=f1(hits.sum(1)),
+        macro_f1=f1(hits).mean(1),
+        per_label={names[i]: float(label_sum[i] / label_times[i]) for i in np.flatnonzero(label_times)},
+        seconds=time.perf_counter() - started,
+        chunk=chunk,
+        excluded=sampler.excluded,
     )
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Average precision [B] of scores [B, Q] against truth bool [B, Q]: sum of precision at each hit / hits.
+    """The average precision [B] of scores [B, Q] against truth bool [B, Q]: sum of precision at each hit / hits.
 
     Tied scores count as one threshold, as in scikit-learn. NaN where there is no positive.
     """
@@ -116,11 +130,11 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """True positives, false positives, false negatives [B, 3]."""
+    """The numbers of true positives, false positives and false negatives, [B, 3]."""
     return np.stack([(predicted & truth).sum(1), (predicted & ~truth).sum(1), (~predicted & truth).sum(1)], 1)
 
 
 def f1(hits: np.ndarray) -> np.ndarray:
-    """F1 from [..., 3] counts; 0 where nothing is positive and nothing predicted."""
+    """The F1 of counts [..., 3] as ``confusion`` gives them; 0 where nothing is positive and nothing predicted."""
     true, false, missed = np.moveaxis(hits, -1, 0)
     return 2 * true / np.maximum(2 * true + false + missed, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,61 +16,52 @@ from ..heads.head import Head
 from ..heads.settings import Recipe, update_settings
 from ..machine.tensors import load_tensors, save_tensors
 from .banks import Banks
+from .digest import digest
 from .spec import Progress, RunSpec
-from .store import digest
 from .train import Training, train
 
 CHECKPOINT = "head.safetensors"
+_RECIPE = "train."  # the prefix of settings that are the recipe's
 
 
 def ready_head(
-    spec: RunSpec, banks: Banks, folder: Path, retrain: bool = False, progress: Progress | None = None
+    spec: RunSpec, banks: Banks, folder: Path, *, retrain: bool = False, progress: Progress | None = None
 ) -> tuple[Head, Training | None]:
-    """The head of a run: built, fitted to base statistics, and loaded or trained as its regime asks."""
+    """The head of a run: built, fitted to base statistics, and loaded or trained as its regime asks.
+
+    folder: the run's own, with the checkpoint. retrain: a checkpoint that fits is not used.
+    The training is None where nothing was trained. Raises UsageError for settings that the head does not have.
+    """
     torch.manual_seed(spec.train_seed)
-    own = {k: v for k, v in spec.settings.items() if not k.startswith("train.")}
-    base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
-    way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
-    low, high = bounds(spec.protocol.k_shot)
-    inputs = inputs_of(banks.test, base_classes, way, high if low == high else None)
-    head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
-    if wants_base(head):
-        head.fit_base(banks.base)
-    given = {k.removeprefix("train."): v for k, v in spec.settings.items() if k.startswith("train.")}
-    if not any(p.requires_grad for p in head.parameters()):
+    head = _built(spec, banks)
+    given = {k.removeprefix(_RECIPE): v for k, v in spec.settings.items() if k.startswith(_RECIPE)}
+    if not learns(head):
         if given:
             raise UsageError(f"Method {spec.method!r} has nothing to train here; leave out --set train.*.")
         return head, None
     recipe: Recipe = update_settings(recipe_of(head), given, f"the training of {spec.method}")
-    identity = digest(
-        {
-            **spec.training_identity(),
-            "recipe": asdict(recipe),
-            "head": asdict(innermost(head).settings),  # with its defaults: a new default is a new head
-            "base": banks.base.fingerprint(),
-            "streams": {k: str(v) for k, v in banks.base.streams.items()},
-        }
-    )
-    path = folder / CHECKPOINT
-    if path.is_file() and not retrain:
-        tensors, about = load_tensors(path)
-        if about.get("identity") == identity:
-            head.load_state_dict(tensors)
-            return head, None
+    identity, path = _identity(spec, banks, head, recipe), folder / CHECKPOINT
+    if not retrain and _load(head, path, identity):
+        return head, None
     training = train(
         head,
         banks.base,
         banks.val,
         spec.protocol,
-        recipe,
-        spec.train_seed,
-        folder / "training",
-        spec.train_modalities,
-        spec.train_missing,
-        None if progress is None else lambda done, total, figures: progress("train", done, total, figures),
+        recipe=recipe,
+        seed=spec.train_seed,
+        folder=folder / "training",
+        modalities=spec.train_modalities,
+        missing=spec.train_missing,
+        progress=_telling(progress),
     )
     save_tensors(path, head.state_dict(), {"identity": identity, "method": spec.method})
     return head, training
+
+
+def learns(head: Head) -> bool:
+    """Whether the head has weights to train."""
+    return any(p.requires_grad for p in head.parameters())
 
 
 def innermost(head: Head) -> Head:
@@ -83,9 +75,53 @@ def innermost(head: Head) -> Head:
 def recipe_of(head: Head) -> Recipe:
     """The published recipe of the method; a wrapper's own where only the wrapper learns."""
     inner = innermost(head)
-    return inner.recipe if any(p.requires_grad for p in inner.parameters()) else head.recipe
+    return inner.recipe if learns(inner) else head.recipe
 
 
 def wants_base(head: Head) -> bool:
     """Whether the method takes closed-form statistics of the base classes."""
     return type(innermost(head)).fit_base is not Head.fit_base
+
+
+def _built(spec: RunSpec, banks: Banks) -> Head:
+    """The head on the banks' device, with its closed-form statistics of base classes."""
+    base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
+    way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
+    low, high = bounds(spec.protocol.k_shot)
+    inputs = inputs_of(banks.test, base_classes, way, high if low == high else None)
+    own = {k: v for k, v in spec.settings.items() if not k.startswith(_RECIPE)}
+    head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
+    if wants_base(head):
+        head.fit_base(banks.base)
+    return head
+
+
+def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> str:
+    """A digest of everything that the trained weights depend on."""
+    return digest(
+        {
+            **spec.training_identity(),
+            "recipe": asdict(recipe),
+            "head": asdict(innermost(head).settings),  # with its defaults: a new default is a new head
+            "base": banks.base.fingerprint(),
+            "streams": {k: str(v) for k, v in banks.base.streams.items()},
+        }
+    )
+
+
+def _load(head: Head, path: Path, identity: str) -> bool:
+    """Take the weights of a checkpoint where there is one of this identity; whether they were taken."""
+    if not path.is_file():
+        return False
+    tensors, about = load_tensors(path)
+    if about.get("identity") != identity:
+        return False
+    head.load_state_dict(tensors)
+    return True
+
+
+def _telling(progress: Progress | None) -> Callable[[int, int, Mapping[str, float]], None] | None:
+    """A callback of the trainer that reports to ``progress``."""
+    if progress is None:
+        return None
+    return lambda done, total, figures: progress("train", done, total, figures)

@@ -1,4 +1,4 @@
-"""How far each modality can be trusted, and where one is right while another is wrong.
+"""The reliability of modalities: how far each can be trusted, and where one is right while another is wrong.
 
 Certainties as AMFAR defines them (CVPR 2023): the greatest posterior, and the negative entropy. The complementarity
 table counts, for every pair (a, b), the queries that a alone gets right among those that b alone gets wrong.
@@ -26,7 +26,7 @@ from .evaluate import blocks, chunk_size, chunks
 
 @torch.no_grad()
 def reliability(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int = 1000) -> dict[str, Any]:
-    """Per modality: accuracy, certainty, negative entropy (nats) over the queries that carry it; and the table.
+    """The accuracy, certainty and negative entropy (nats) of each modality on queries that carry it; and the table.
 
     A head with branches gives each modality's own posterior; others are asked with every other modality absent.
     Raises UsageError for fewer than two modalities.

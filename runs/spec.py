@@ -4,42 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 from ..episodes.protocol import Missing, Protocol
-from .store import digest
+from ..heads.registry import Method, find
+from .digest import digest
 
 # Called with ("train" or "evaluate", units done, units in all, figures such as the loss).
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
+Fusion = Literal["ec", "ea", "lf"]
+Normalisation = Literal["l2", "centre-l2", "none"]
+TableType = Literal["float32", "bfloat16"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One head under one protocol with one seed.
-
-    streams: what is loaded (None: every modality's only stream). modalities: which of them the head is built for.
-    train_modalities, train_missing: what training episodes carry (None: all of ``modalities``) and lose.
-    settings: ``key=value`` of the head; ``train.*`` of its recipe, ``fusion.*`` of the wrapper.
-    words: a word stream, "auto" or None. normalise: none | l2 | centre-l2.
-    """
+    """One head under one protocol with one seed of training."""
 
     method: str
+    """A method of `fsmm methods`; protonet-lf is ProtoNet with late fusion."""
     protocol: Protocol = field(default_factory=Protocol)
-    fusion: str | None = None
+    fusion: Fusion | None = None
+    """How a method of one modality takes several: ec, ea (early fusion) or lf (late fusion)."""
     streams: tuple[str, ...] | None = None
+    """The streams that are loaded, such as frame/NAME,audio (else every modality's only stream)."""
     modalities: tuple[str, ...] | None = None
+    """The modalities that the head is built for, such as frame,audio (else all that are loaded)."""
     train_modalities: tuple[str, ...] | None = None
+    """The modalities that training clips carry (else all of the head's)."""
     train_missing: tuple[Missing, ...] = ()
+    """A modality that training clips lack at a rate, such as audio=0.5; repeatable."""
     settings: Mapping[str, str] = field(default_factory=dict)
+    """A key=value of the head; train.KEY is its recipe's and fusion.KEY the wrapper's; repeatable."""
     words: str | None = "auto"
-    normalise: str = "l2"
-    dtype: str = "float32"
+    """The word stream that names the classes, auto for the only one, or none."""
+    normalise: Normalisation = "l2"
+    """How features are normalised: l2, centre-l2 (by the base classes' mean first) or none."""
+    dtype: TableType = "float32"
+    """The type of the feature tables in memory: float32 or bfloat16."""
     train_seed: int = 0
+    """The seed of the weights and of the training episodes."""
+
+    @cached_property
+    def resolved(self) -> Method:
+        """The row of the table of methods. Raises UsageError where no method has that name."""
+        return find(self.method)[0]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
         return asdict(self)
 
     def digest(self) -> str:
+        """Ten hexadecimal digits that name this specification."""
         return digest(self.to_dict())
 
     def training_identity(self) -> dict[str, Any]:

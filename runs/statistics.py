@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DrawCounts:
     """What was drawn in E episodes, as sums that merge over chunks.
 
-    clip_times: float64 [n], how often each clip was drawn; clip_value [n], sum of the drawn episodes' values.
-    class_times, class_value: the same for classes [C]. members: int64 [C], clips a class. drawn: clips drawn of a
-    drawn class (shot + queries). ways: classes an episode.
+    clip_class: int64 [n], the class of each clip. members: int64 [C], the clips of each class.
+    clip_times: float64 [n], how often each clip was drawn; clip_value: [n], the sum of the values of the episodes that
+    drew it. class_times, class_value: [C], the same two for classes.
     """
 
     clip_class: np.ndarray
@@ -33,10 +33,17 @@ class DrawCounts:
     def empty(cls, clip_class: np.ndarray, classes: int) -> DrawCounts:
         n = len(clip_class)
         members = np.bincount(clip_class, minlength=classes)
-        return cls(clip_class, members, np.zeros(n), np.zeros(n), np.zeros(classes), np.zeros(classes))
+        return cls(
+            clip_class=clip_class,
+            members=members,
+            clip_times=np.zeros(n),
+            clip_value=np.zeros(n),
+            class_times=np.zeros(classes),
+            class_value=np.zeros(classes),
+        )
 
     def add(self, classes: np.ndarray, clips: np.ndarray, value: np.ndarray) -> None:
-        """classes [B, N], clips [B, M] (-1: none), value [B] of each episode."""
+        """Count B episodes: their classes [B, N], their clips [B, M] (-1: none) and their values [B]."""
         n, c = len(self.clip_times), len(self.class_times)
         spread = np.repeat(value, clips.shape[1])
         flat = clips.ravel()
@@ -115,7 +122,7 @@ def class_interval(values: np.ndarray, counts: DrawCounts, ways: float, confiden
 
 
 def _normal_quantile(confidence: float) -> float:
-    """z with P(|Z| < z) = confidence."""
+    """The z for which a standard normal Z has P(|Z| < z) = confidence."""
     from statistics import NormalDist
 
     return NormalDist().inv_cdf(0.5 + confidence / 2)

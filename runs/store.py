@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +13,6 @@ from ..errors import FsmmError
 from ..machine.files import whole_or_absent, write_json
 
 CONFIG, METRICS, EPISODES = "config.json", "metrics.json", "episodes.npz"
-
-
-def digest(values: Mapping[str, Any]) -> str:
-    """Ten hex digits that name a configuration."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
 def save_run(
@@ -35,7 +29,7 @@ def save_run(
 
 
 def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
-    """(config, metrics, arrays). Raises FsmmError where the folder is not a complete run."""
+    """The configuration, metrics and arrays of a run. Raises FsmmError where the folder is not a complete run."""
     try:
         config = json.loads((folder / CONFIG).read_text())
         metrics = json.loads((folder / METRICS).read_text())

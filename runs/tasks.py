@@ -10,16 +10,21 @@ from ..cache.bank import FeatureBank
 from ..episodes.protocol import Missing, Protocol, bounds
 from ..heads.settings import Recipe
 
+# Added to the seeds of training and of the run, so that no two kinds of episodes are drawn alike.
+TRAINING_SEED = 500_009
+VALIDATION_SEED = 1_000_003
+
 
 def training_protocol(
     protocol: Protocol,
     recipe: Recipe,
     base: FeatureBank,
     seed: int,
+    *,
     modalities: tuple[str, ...] | None = None,
     missing: tuple[Missing, ...] = (),
 ) -> Protocol:
-    """Episodes of the base split: the evaluated way and shot unless the recipe says otherwise.
+    """The protocol of training episodes: the evaluated way and shot on base classes, unless the recipe says otherwise.
 
     Where base classes are small, episodes ask for fewer queries rather than leave out most classes.
     """
@@ -32,7 +37,7 @@ def training_protocol(
         n_way=min(way, len(base.class_names)),
         k_shot=protocol.k_shot if recipe.shot is None else recipe.shot,
         n_query=max(min(recipe.query, spare), 1),
-        seed=seed + 500_009,
+        seed=seed + TRAINING_SEED,
         dirichlet=None,
         small_classes="exclude",
         generalised=False,
@@ -53,7 +58,7 @@ def validation_protocol(protocol: Protocol, val: FeatureBank) -> Protocol:
         protocol,
         split="val",
         n_way=ways,
-        seed=protocol.seed + 1_000_003,
+        seed=protocol.seed + VALIDATION_SEED,
         small_classes="exclude" if val.multi else "short",
         unlabelled=0,
         generalised=False,

@@ -52,6 +52,7 @@ def train(
     val: FeatureBank | None,
     protocol: Protocol,
     recipe: Recipe | None = None,
+    *,
     seed: int = 0,
     folder: Path | None = None,
     modalities: tuple[str, ...] | None = None,
@@ -67,9 +68,12 @@ def train(
     Raises FsmmError where the base split cannot serve the episodes, or the loss is no longer finite.
     """
     recipe = recipe or head.recipe
-    task = training_protocol(protocol, recipe, base, seed, modalities, missing)
+    task = training_protocol(protocol, recipe, base, seed=seed, modalities=modalities, missing=missing)
     keep_freed_memory()
-    trainer = _Trainer(head, base, val, protocol, task, recipe, seed, folder)
+    check = None if val is None else validation_protocol(protocol, val)
+    trainer = _Trainer(
+        head=head, base=base, val=val, task=task, check=check, recipe=recipe, seed=seed, folder=folder
+    )
     with half_of_the_cores(unless=base.device.type != "cpu" or wants_every_core(head)):
         trainer.resume()
         return trainer.run(progress)
@@ -80,32 +84,27 @@ def wants_every_core(head: Head) -> bool:
     return any(module.all_cores for module in head.modules() if isinstance(module, Head))
 
 
+@dataclass(kw_only=True)
 class _Trainer:
-    def __init__(
-        self,
-        head: Head,
-        base: FeatureBank,
-        val: FeatureBank | None,
-        protocol: Protocol,
-        task: Protocol,
-        recipe: Recipe,
-        seed: int,
-        folder: Path | None,
-    ) -> None:
-        self.head, self.base, self.val, self.recipe, self.seed, self.folder = (
-            head,
-            base,
-            val,
-            recipe,
-            seed,
-            folder,
-        )
-        self.task = task
-        self.check = None if val is None else validation_protocol(protocol, val)
-        self.sampler = None if head.batchwise else sampler_for(base, task)
-        self.optimiser = make_optimiser(head, recipe)
+    """One training: the head, what it learns from, and how far it has come.
+
+    task: the protocol of training episodes. check: that of validation, None where there are no val classes.
+    """
+
+    head: Head
+    base: FeatureBank
+    val: FeatureBank | None
+    task: Protocol
+    check: Protocol | None
+    recipe: Recipe
+    seed: int
+    folder: Path | None
+
+    def __post_init__(self) -> None:
+        self.sampler = None if self.head.batchwise else sampler_for(self.base, self.task)
+        self.optimiser = make_optimiser(self.head, self.recipe)
         self.done = Training()
-        self.best: dict[str, Tensor] = _state(head)
+        self.best: dict[str, Tensor] = _state(self.head)
         self.pending: list[dict[str, float]] = []
 
     def run(self, progress: Callable[[int, int, Mapping[str, float]], None] | None) -> Training:
@@ -179,7 +178,7 @@ class _Trainer:
             torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.clip_norm)
 
     def _evaluate(self, step: int) -> None:
-        """Accuracy on val classes; keeps the best state; writes the checkpoint."""
+        """Measure the head on val classes, keep its state where it is the best so far, and write the checkpoint."""
         done = self.done
         entry = {"step": float(step), **_mean(self.pending)}
         self.pending = []
@@ -193,7 +192,7 @@ class _Trainer:
         self._save()
 
     def _save(self) -> None:
-        """One file holds everything, so that a kill never leaves a torn state."""
+        """Write the checkpoint: one file holds everything, so that a kill never leaves a torn state."""
         if self.folder is None:
             return
         tensors = {f"head.{k}": v for k, v in _state(self.head).items()}

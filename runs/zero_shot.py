@@ -8,6 +8,7 @@ seen classes, chosen on val classes, never on novel ones.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,16 @@ from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
 from ..heads.head import Head
+from .result import Result
 
 HELD_OUT = 0.2
 
 
-@dataclass
-class ZeroShot:
-    """unseen, seen, harmonic: per-class-mean accuracies in 0..1 (seen and harmonic None unless generalised).
+@dataclass(kw_only=True)
+class ZeroShot(Result):
+    """What one pass over a whole split found.
+
+    unseen, seen, harmonic: per-class-mean accuracies in 0..1 (seen and harmonic None unless generalised).
 
     bias: subtracted from seen classes. curve: the trade-off on val classes, [[bias, S, U, HM] ...].
     """
@@ -41,11 +45,16 @@ class ZeroShot:
     seconds: float
     curve: list[list[float]]
 
+    @property
+    def accuracy(self) -> float:
+        """The harmonic mean of S and U where seen classes compete, else U."""
+        return self.unseen if self.harmonic is None else self.harmonic
+
     def summary(self) -> dict[str, Any]:
-        generalised = self.harmonic is not None
+        """The figures that are printed and stored; the pass counts as one episode and has no interval."""
         return {
-            "accuracy": self.harmonic if generalised else self.unseen,
-            "measure": "harmonic mean of S and U" if generalised else "per-class-mean accuracy",
+            "accuracy": self.accuracy,
+            "measure": "per-class-mean accuracy" if self.harmonic is None else "harmonic mean of S and U",
             "unseen": self.unseen,
             "seen": self.seen,
             "harmonic": self.harmonic,
@@ -62,9 +71,21 @@ class ZeroShot:
             "excluded_classes": [],
         }
 
+    def per_episode(self) -> np.ndarray:
+        """Nothing: a whole split is classified at once, without episodes."""
+        return np.empty(0, np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The one accuracy of the pass [1], the confusion [C, C] and the names of its classes."""
+        return {
+            "accuracy": np.array([self.accuracy], np.float32),
+            "confusion": self.confusion,
+            "class_names": np.array(self.class_names),
+        }
+
 
 def held_out(base: FeatureBank, seed: int) -> tuple[FeatureBank, FeatureBank]:
-    """(for training, for testing S): a fifth of each base class is kept from training, drawn by seed."""
+    """Two parts of the base clips, for training and for measuring S: a fifth of each class, drawn by seed, is kept."""
     rng = np.random.Generator(np.random.Philox(seed))
     label = base.label.cpu().numpy()
     test = np.zeros(len(base), bool)
@@ -76,18 +97,18 @@ def held_out(base: FeatureBank, seed: int) -> tuple[FeatureBank, FeatureBank]:
 
 @torch.no_grad()
 def zero_shot(head: Head, unseen: FeatureBank) -> ZeroShot:
-    """Every clip of ``unseen`` against all its classes. Raises UsageError where there are no class words."""
+    """Classify every clip of ``unseen`` among all its classes. Raises UsageError where there are no class words."""
     started = time.perf_counter()
     logits = _logits(head, unseen, _words(unseen))
     confusion = _confusion(logits, unseen.label, len(unseen.class_names), 0)
-    return _result(confusion, unseen.class_names, 0, 0.0, len(unseen), time.perf_counter() - started, [])
+    return _result(confusion, unseen.class_names, clips=len(unseen), seconds=time.perf_counter() - started)
 
 
 @torch.no_grad()
 def generalised_zero_shot(
     head: Head, unseen: FeatureBank, seen: FeatureBank, val: FeatureBank | None
 ) -> ZeroShot:
-    """Clips of unseen and of (held-out) seen classes, against the classes of both.
+    """Classify clips of unseen and of (held-out) seen classes among the classes of both.
 
     val: unseen classes for choosing the bias; without them it is 0.
     """
@@ -99,8 +120,15 @@ def generalised_zero_shot(
     confusion = _confusion(_calibrated(logits_u, first, bias), unseen.label, total, first)
     confusion += _confusion(_calibrated(logits_s, first, bias), seen.label, total, 0)
     names = [*seen.class_names, *unseen.class_names]
-    clips = len(unseen) + len(seen)
-    return _result(confusion, names, first, bias, clips, time.perf_counter() - started, curve)
+    return _result(
+        confusion,
+        names,
+        seen=first,
+        bias=bias,
+        clips=len(unseen) + len(seen),
+        seconds=time.perf_counter() - started,
+        curve=curve,
+    )
 
 
 def _choose_bias(head: Head, val: FeatureBank, seen: FeatureBank) -> tuple[float, list[list[float]]]:
@@ -137,17 +165,24 @@ def _logits(head: Head, bank: FeatureBank, words: Tensor, block: int = 512) -> T
         query = {m: _first(table.gather(rows)) for m, table in bank.tables.items()}
         support = {m: _no_support(s, len(words)) for m, s in query.items()}
         label = torch.zeros((1, len(rows)), dtype=torch.int64, device=bank.device)
-        parts.append(head(Episodes(support, query, label, classes, words[None].to(bank.device)))[0])
+        whole = Episodes(
+            support=support,
+            query=query,
+            query_label=label,
+            class_id=classes,
+            words=words[None].to(bank.device),
+        )
+        parts.append(head(whole)[0])
     return torch.cat(parts).float()
 
 
 def _first(stream: Stream) -> Stream:
-    """One episode whose queries are these clips."""
+    """The clips as the queries of one episode, a Stream [1, n, T, D]."""
     return Stream(stream.x[None], stream.present[None], stream.length[None])
 
 
 def _no_support(query: Stream, ways: int) -> Stream:
-    """K = 0: an empty Stream [1, N, 0, T, D]."""
+    """The supports of a zero-shot episode: an empty Stream [1, N, 0, T, D]."""
     shape = (1, ways, 0)
     return Stream(
         query.x.new_zeros((*shape, *query.x.shape[-2:])),
@@ -157,49 +192,54 @@ def _no_support(query: Stream, ways: int) -> Stream:
 
 
 def _calibrated(logits: Tensor, seen: int, bias: float) -> Tensor:
+    """The logits [n, C] with ``bias`` subtracted from the first ``seen`` classes."""
     shifted = logits.clone()
     shifted[:, :seen] -= bias
     return shifted
 
 
 def _confusion(logits: Tensor, label: Tensor, classes: int, offset: int) -> np.ndarray:
+    """Counts [C, C] of true by predicted class; the labels count from ``offset`` on."""
     true = (label + offset).cpu().numpy()
-    said = logits.argmax(1).cpu().numpy()
-    return np.bincount(true * classes + said, minlength=classes * classes).reshape(classes, classes)
+    predicted = logits.argmax(1).cpu().numpy()
+    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def _class_mean(confusion: np.ndarray) -> float:
+    """The mean accuracy over the classes that have clips."""
     seen = confusion.sum(1)
-    there = seen > 0
-    return float((np.diag(confusion)[there] / seen[there]).mean())
+    used = seen > 0
+    return float((np.diag(confusion)[used] / seen[used]).mean())
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    """2ab / (a + b); 0 where both are 0."""
+    """The harmonic mean 2ab / (a + b); 0 where both are 0."""
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
 def _result(
     confusion: np.ndarray,
     names: list[str],
-    seen: int,
-    bias: float,
+    *,
     clips: int,
     seconds: float,
-    curve: list[list[float]],
+    seen: int = 0,
+    bias: float = 0.0,
+    curve: Sequence[list[float]] = (),
 ) -> ZeroShot:
+    """The figures of a confusion [C, C] whose first ``seen`` classes are seen ones."""
     unseen_accuracy = _class_mean(confusion * (np.arange(len(names)) >= seen)[:, None])
     seen_accuracy = _class_mean(confusion * (np.arange(len(names)) < seen)[:, None]) if seen else None
     rate = np.diag(confusion) / np.maximum(confusion.sum(1), 1)
     return ZeroShot(
-        unseen_accuracy,
-        seen_accuracy,
-        None if seen_accuracy is None else harmonic_mean(seen_accuracy, unseen_accuracy),
-        bias,
-        {name: float(r) for name, r in zip(names, rate)},
-        confusion,
-        names,
-        clips,
-        seconds,
-        curve,
+        unseen=unseen_accuracy,
+        seen=seen_accuracy,
+        harmonic=None if seen_accuracy is None else harmonic_mean(seen_accuracy, unseen_accuracy),
+        bias=bias,
+        per_class={name: float(r) for name, r in zip(names, rate)},
+        confusion=confusion,
+        class_names=names,
+        clips=clips,
+        seconds=seconds,
+        curve=list(curve),
     )

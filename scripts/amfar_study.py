@@ -24,8 +24,8 @@ from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.head import Head
-from fsmm.machine.device import pick_device
 from fsmm.runs.banks import Banks
+from fsmm.runs.job import Place
 from fsmm.runs.ready import ready_head
 from fsmm.runs.spec import RunSpec
 
@@ -88,12 +88,14 @@ def cells(
     for split in given.class_splits:
         protocol = Protocol(k_shot=shots, class_split=split)
         spec = RunSpec(
-            "amfar", protocol, modalities=tuple(given.modalities), settings=settings, normalise="l2"
+            method="amfar", protocol=protocol, modalities=tuple(given.modalities), settings=settings
         )
-        banks = Banks(spec, given.cache, given.dataset, pick_device("cpu"))
+        banks = Banks(spec, Place(cache=given.cache, dataset=given.dataset, device="cpu"))
         code = "-".join(f"{k}={v}" for k, v in settings.items()) or "complete"
         head, _ = ready_head(spec, banks, given.out / given.dataset / f"{code}-{shots}-{split}")
-        for name, values in accuracies(head.eval(), banks, protocol, given.episodes, changes).items():
+        for name, values in accuracies(
+            head.eval(), banks, protocol, changes, episodes=given.episodes
+        ).items():
             found.setdefault(name, []).append(values)
     joined = {name: 100 * np.concatenate(values) for name, values in found.items()}
     texts = []
@@ -107,7 +109,7 @@ def cells(
 
 @torch.no_grad()
 def accuracies(
-    head: Head, banks: Banks, protocol: Protocol, episodes: int, changes: Mapping[str, Change]
+    head: Head, banks: Banks, protocol: Protocol, changes: Mapping[str, Change], *, episodes: int
 ) -> dict[str, np.ndarray]:
     """Per-episode accuracies under every change, with and without certainty weights; and of the branches, clean."""
     found: dict[str, list[np.ndarray]] = {}

@@ -78,13 +78,12 @@ def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
                 accuracy(
                     method,
                     cache,
-                    replace(protocol, n_way=ways[labels]),
-                    labels,
-                    episodes,
-                    modalities,
-                    settings,
-                    fusion,
-                    out,
+                    protocol=replace(protocol, n_way=ways[labels], label_set=labels),
+                    episodes=episodes,
+                    modalities=modalities,
+                    settings=settings,
+                    fusion=fusion,
+                    out=out,
                 )
             )
         rows.append((title, *cells))
@@ -94,13 +93,12 @@ def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
         cell = accuracy(
             method,
             cache,
-            protocol,
-            "event",
-            episodes,
-            ["frame", "flow", "audio"],
-            {**settings, **short},
-            None,
-            runs / name,
+            protocol=replace(protocol, label_set="event"),
+            episodes=episodes,
+            modalities=["frame", "flow", "audio"],
+            settings={**settings, **short},
+            fusion=None,
+            out=runs / name,
         )
         rows.append((title, cell, "", "", ""))
     named = [f"{name}, chance {100 / ways[name]:.0f} %" for name in LABEL_SETS]
@@ -120,20 +118,20 @@ def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
 def accuracy(
     method: str,
     cache: Path,
+    *,
     protocol: Protocol,
-    labels: str,
     episodes: int,
     modalities: list[str],
     settings: dict[str, str],
     fusion: str | None,
     out: Path,
 ) -> str:
-    with console.progress(f"{method} {'+'.join(modalities)} {labels}") as bar:
+    with console.progress(f"{method} {'+'.join(modalities)} {protocol.label_set}") as bar:
         run = episode_eval(
             method,
             "demo",
             cache,
-            protocol=replace(protocol, label_set=labels),
+            protocol=protocol,
             episodes=episodes,
             modalities=modalities,
             settings=settings,

@@ -70,8 +70,8 @@ def cell(given: argparse.Namespace, method: str, modalities: str, shots: int) ->
         return None
     accuracy, differences, seconds = [], [], 0.0
     for split in given.class_splits:
-        values, spent = run(given, method, names, shots, split)
-        base, _ = run(given, "protonet", names, shots, split)
+        values, spent = run(given, method, names, shots=shots, split=split)
+        base, _ = run(given, "protonet", names, shots=shots, split=split)
         accuracy.append(values.mean())
         differences.append(values - base)
         seconds += spent
@@ -85,7 +85,7 @@ def cell(given: argparse.Namespace, method: str, modalities: str, shots: int) ->
 
 
 def run(
-    given: argparse.Namespace, method: str, names: list[str], shots: int, split: str
+    given: argparse.Namespace, method: str, names: list[str], *, shots: int, split: str
 ) -> tuple[np.ndarray, float]:
     """Per-episode accuracies and training seconds of one run, from its folder where it is complete."""
     folder = (

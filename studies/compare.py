@@ -28,10 +28,13 @@ _SAME = (
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Pair:
-    """First minus second: mean difference, 95 % half width over episode draws, p-value (two-sided, paired), and the
-    p-value after Holm's correction over all pairs of the call."""
+    """What the first run has over the second on the same episodes.
+
+    difference: of the means, first minus second. ci95: its 95 % half width over episode draws. p: the two-sided paired
+    p-value; p_holm: after Holm's correction over all pairs of the call.
+    """
 
     first: str
     second: str
@@ -41,9 +44,12 @@ class Pair:
     p_holm: float = math.nan
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Comparison:
-    """runs: name, accuracy. pairs: every pair."""
+    """What a comparison found on the episodes that all runs share.
+
+    runs: the name, method and accuracy of each. pairs: every pair of them.
+    """
 
     runs: list[dict[str, Any]]
     pairs: list[Pair]
@@ -54,7 +60,7 @@ class Comparison:
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Paired comparison of two or more run folders on their common episodes.
+    """Compare two or more run folders in pairs on their common episodes.
 
     Raises UsageError where the runs' episodes differ, saying in what; FsmmError for a folder that is not a run.
     """
@@ -73,11 +79,11 @@ def compare(folders: Sequence[Path]) -> Comparison:
         {"name": n, "accuracy": float(values[n].mean()), "method": config["method"]}
         for n, config, _, _ in runs
     ]
-    return Comparison(listed, pairs, shared)
+    return Comparison(runs=listed, pairs=pairs, episodes=shared)
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What makes the episodes of two runs different ones."""
+    """One phrase for each thing that makes the episodes of two runs different ones; none where they are the same."""
     found = []
     for path in _SAME:
         mine, theirs = _at(config, path), _at(other, path)
@@ -87,7 +93,7 @@ def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def paired(first: str, second: str, a: np.ndarray, b: np.ndarray) -> Pair:
-    """Student's t on the per-episode differences (thousands of episodes: the normal law)."""
+    """The pair of runs with accuracies a, b [E], by Student's t-test on the differences of episodes."""
     from scipy.stats import t
 
     difference = a - b
@@ -95,13 +101,14 @@ def paired(first: str, second: str, a: np.ndarray, b: np.ndarray) -> Pair:
     mean = float(difference.mean())
     error = float(difference.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     if error == 0.0:
-        return Pair(first, second, mean, 0.0, 1.0 if mean == 0 else 0.0)
+        return Pair(first=first, second=second, difference=mean, ci95=0.0, p=1.0 if mean == 0 else 0.0)
     p = float(2 * t.sf(abs(mean) / error, n - 1))
-    return Pair(first, second, mean, float(t.ppf(0.975, n - 1)) * error, p)
+    width = float(t.ppf(0.975, n - 1)) * error
+    return Pair(first=first, second=second, difference=mean, ci95=width, p=p)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (Scandinavian Journal of Statistics, 1979)."""
+    """The p-values adjusted by Holm's step-down procedure (Scandinavian Journal of Statistics, 1979)."""
     order = np.argsort(p)
     adjusted = np.empty(len(p))
     running = 0.0

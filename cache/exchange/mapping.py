@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CacheError, FsmmError, UsageError, unknown
+from ...machine.files import read_table
 from ..schema import StreamName, check_name
 from .sources import Column, Source
 
@@ -106,7 +106,7 @@ def read_mapping(
 
     Raises CacheError where the file cannot be read, UsageError where a key is missing, unknown or of a wrong type.
     """
-    top = _document(path)
+    top = read_table(path, "mapping file", error=CacheError)
     _keys(top, _TOP, "mapping key")
     labels = {check_name("Label set", n): _label_spec(n, s) for n, s in _table(top, "label_sets").items()}
     if not labels:
@@ -176,31 +176,6 @@ class Sources:
     def __exit__(self, *ignored: object) -> None:
         for source in self.open.values():
             source.close()
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CacheError(f"The mapping file {str(path)!r} cannot be read ({error}).") from None
-    try:
-        if path.suffix.lower() in (".yaml", ".yml"):
-            import yaml
-
-            try:
-                found = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(" ".join(str(error).split())) from None
-        else:
-            found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        kind = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "JSON"
-        raise CacheError(f"The mapping file {path.name!r} is not valid {kind} ({error}).") from None
-    if not isinstance(found, dict):
-        raise UsageError(
-            f"The mapping file {path.name!r} must hold a table of keys, such as dataset and arrays."
-        )
-    return found
 
 
 def _sources(

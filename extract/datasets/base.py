@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ...cache.catalog import Catalog
+if TYPE_CHECKING:
+    from ...cache.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,28 @@ class Source:
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What the command line may ask of any dataset; a module refuses what it cannot honour.
-
-    small: the module's smallest meaningful form (tests). seed: for every draw below.
-    label_set: the default label set, whose classes are split. clips / per_class: draw a smaller benchmark.
-    split_file: JSON {"base": [...], "val": [...], "novel": [...]} of class names; else drawn by split_seed.
-    split_sizes: (base, val, novel) counts for a drawn split. unlabelled: a folder of further videos without labels.
-    """
+    """What the command line may ask of any data set; a module refuses what it cannot honour."""
 
     small: bool = False
+    """Whether the data set's smallest meaningful form is taken."""
     seed: int = 0
+    """The seed of the draws of clips."""
     label_set: str | None = None
+    """The default label set, whose classes are split."""
     clips: int | None = None
+    """Draw a benchmark of this many labelled clips."""
     per_class: int | None = None
+    """Draw at most this many clips of a class."""
     split_file: Path | None = None
+    """A JSON file with lists of class names under base, val and novel (else the split is drawn)."""
     split_seed: int = 0
+    """The seed of a drawn class split."""
     split_sizes: tuple[int, int, int] | None = None
+    """The numbers of base, val and novel classes of a drawn split, such as 16,4,12."""
     unlabelled: Path | None = None
+    """A folder of further clips without labels."""
     limit: int | None = None
+    """Only this many clips are taken, the first ones."""
 
 
 @dataclass

@@ -18,8 +18,8 @@ from ...cache.shard import Shard, read_shard
 from ...cache.stream import lock_stream, stream_keys
 from ...errors import DecodeError
 from ..contract import Encoder, Sampling
-from .clips import open_writer, writable
 from .lane import Clock, provenance_of
+from .writing import open_writer, writable
 
 _SHARD_ROWS = 256  # a shard's log, with a digest a row, stays well inside HDF5's 64 KiB an attribute
 

@@ -19,10 +19,10 @@ from io import FileIO
 from typing import cast
 
 from ...errors import FsmmError
+from ..request import TIMEOUT
 from .wire import receive, send, widen
 from .worker import Job, Outcome, Setup
 
-DEFAULT_TIMEOUT = 300.0  # seconds a clip
 _WINDOW = 64  # jobs ahead of the one that is wanted next
 _HELD_BYTES = 512 << 20  # prepared arrays waiting for the encoders
 _CRASHES_IN_A_ROW = 25  # with none between that did well: the machine is at fault, not the clips
@@ -124,7 +124,7 @@ class Pool:
         setup: Setup,
         jobs: Sequence[Job],
         workers: int,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = TIMEOUT,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.jobs, self.stop = jobs, stop

@@ -26,7 +26,7 @@ class ExtractReport:
     fails in a single stream is done; the stream's own count tells). skipped: clips that missed nothing.
     left_alone: clips that failed in an earlier run and were not tried again. missing: listed without a file.
     seconds: by stage; decode and prepare are summed over the workers, the rest passed here.
-    encoder_busy: share of the time in which an encoder ran. interrupted: stopped from outside, can be continued.
+    encoder_busy: share of the time in which an encoder ran.
     """
 
     dataset: str
@@ -41,7 +41,6 @@ class ExtractReport:
     missing: int = 0
     clips_per_second: float = 0.0
     encoder_busy: float = 0.0
-    interrupted: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     streams: list[StreamReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -64,7 +64,7 @@ def test_datasets_and_encoders_are_listed(cache: Path) -> None:
         (("extract", "--dataset", "folder"), "needs --data"),
         (("extract", "--dataset", "demo", "--streams", "frme"), "Did you mean 'frame'"),
         (("extract", "--dataset", "demo", "--encoder", "flow=dis-hoff"), "Did you mean 'dis-hof'"),
-        (("extract", "--dataset", "demo", "--encoder", "dis-hof"), "--encoder is of the form"),
+        (("extract", "--dataset", "demo", "--encoder", "dis-hof"), "is not of the form KEY=NAME"),
         (("extract", "--dataset", "demo", "--split-sizes", "3,2"), "--split-sizes takes three"),
         (("extract", "--dataset", "demo", "--class-split", "seed=x"), "whole number"),
         (("encoders", "--fetch", "yamnett"), "Did you mean 'yamnet'"),

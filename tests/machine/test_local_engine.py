@@ -28,7 +28,7 @@ def squares(part: Sequence[int], tick: Callable[[int], None]) -> list[int]:
 @pytest.mark.parametrize("workers", [1, 2, 5, 50])
 def test_every_item_is_worked_on_once_and_reported_once(forked: bool, workers: int) -> None:
     reported: list[int] = []
-    found = share(squares, range(17), workers, forked, reported.append)
+    found = share(squares, range(17), workers, forked=forked, progress=reported.append)
     assert sorted(x for part in found for x in part) == [i * i for i in range(17)]
     assert sum(reported) == 17
     assert found[0] == [i * i for i in range(0, 17, min(workers, 17))]
@@ -42,7 +42,7 @@ def test_a_workers_error_reaches_the_caller(forked: bool) -> None:
         return 0
 
     with pytest.raises(UsageError, match="no such thing"):
-        share(fail, range(4), 2, forked)
+        share(fail, range(4), 2, forked=forked)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
@@ -52,7 +52,7 @@ def test_a_dead_process_is_one_sentence() -> None:
         return 0
 
     with pytest.raises(FsmmError, match="worker process died"):
-        share(die, range(4), 2, True)
+        share(die, range(4), 2, forked=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
@@ -67,7 +67,7 @@ def test_a_process_that_stands_still_is_given_up_and_its_part_done_here(
             time.sleep(0.01)
         return squares(part, tick)
 
-    found = share(stuck, range(5), 2, True)
+    found = share(stuck, range(5), 2, forked=True)
     assert found == [[0, 4, 16], [1, 9]]
 
 
@@ -87,7 +87,7 @@ def test_an_interrupt_ends_every_worker(forked: bool) -> None:
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        share(endless, range(2), 2, forked, interrupt)
+        share(endless, range(2), 2, forked=forked, progress=interrupt)
     assert time.monotonic() - started < 30
     assert threading.active_count() == workers
 
@@ -100,5 +100,5 @@ def test_forked_work_leaves_the_parents_state_alone() -> None:
         seen.extend(part)
         return len(seen)
 
-    assert share(remember, range(4), 2, True) == [2, 2]
+    assert share(remember, range(4), 2, forked=True) == [2, 2]
     assert seen == []

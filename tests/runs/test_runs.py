@@ -16,18 +16,16 @@ from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import Provenance
 from fsmm.cache.stream import StreamWriter
 from fsmm.episodes.protocol import Missing, Protocol
-from fsmm.errors import FsmmError, UsageError
+from fsmm.errors import FsmmError
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.metric.relation import Relation, RelationSettings
 from fsmm.heads.settings import Recipe
 from fsmm.machine.tensors import load_tensors
 from fsmm.runs.multi_label import average_precision, f1
 from fsmm.runs.ready import recipe_of
-from fsmm.runs.run import episode_eval, missing_sweep, seed_spread
-from fsmm.runs.spec import RunSpec
+from fsmm.runs.run import episode_eval
 from fsmm.runs.train import train
 from fsmm.runs.zero_shot import harmonic_mean
-from fsmm.studies.compare import compare, holm, paired
 
 SHORT = {
     "train.steps": "20",
@@ -279,16 +277,6 @@ def test_multi_label_episodes_over_tags_and_over_several_label_sets(tmp_path: Pa
     assert set(several["per_class"]) == {f"one: {c}" for c in "abc"} | {f"two: {c}" for c in "abcd"}
 
 
-def test_a_sweep_over_missing_rates_trains_once_and_ends_where_absence_does(
-    cache: Path, tmp_path: Path
-) -> None:
-    spec = RunSpec("protonet", Protocol(n_query=4))
-    runs = missing_sweep(spec, "audio@query", "toy", cache, 60, out=tmp_path / "s")
-    assert [r.metrics["protocol"]["missing"][0]["rate"] for r in runs] == [i / 10 for i in range(11)]
-    complete = run(cache, "protonet", tmp_path / "c")
-    assert np.array_equal(runs[0].accuracy, complete.accuracy)
-
-
 def test_only_a_wrapper_that_learns_alone_trains_by_its_own_recipe(cache: Path) -> None:
     inputs = inputs_of(FeatureBank.load(cache, ["frame", "audio"]))
     own = build_head("protonet", inputs, fusion="ea")
@@ -296,53 +284,6 @@ def test_only_a_wrapper_that_learns_alone_trains_by_its_own_recipe(cache: Path) 
     assert recipe_of(own) != build_head("protonet", inputs, fusion="ec").inner.recipe
     for fusion in ("ec", "ea", "lf"):
         assert recipe_of(build_head("relation", inputs, fusion=fusion)) == Relation.recipe
-
-
-def test_seeds_of_training_are_a_spread_of_their_own(cache: Path, tmp_path: Path) -> None:
-    brief = {"train.steps": "4", "train.evaluate_every": "2", "train.evaluate_episodes": "10"}
-    spec = RunSpec("relation", Protocol(n_query=4), fusion="ec", settings=brief)
-    runs = seed_spread(spec, 3, "toy", cache, 60, out=tmp_path / "s")
-    stored = json.loads((tmp_path / "s" / "seeds.json").read_text())
-    means = [r.accuracy.mean(dtype=np.float64) for r in runs]
-    assert stored["seeds"] == [0, 1, 2]
-    assert stored["sd_over_seeds"] == pytest.approx(np.std(means, ddof=1))
-    first, again = (torch.cat([*load_weights(tmp_path / "s" / n)]) for n in ("seed-0", "seed-1"))
-    assert not torch.equal(first, again)
-    alone = run(cache, "relation", tmp_path / "alone", fusion="ec", settings=brief, train_seed=2, episodes=60)
-    assert np.array_equal(alone.accuracy, runs[2].accuracy)
-    for other, seeds, sentence in (("protonet", 2, "nothing to train"), ("relation", 1, "at least 2")):
-        plain = replace(spec, method=other, settings={})
-        with pytest.raises(UsageError, match=sentence):
-            seed_spread(plain, seeds, "toy", cache, 20, out=tmp_path / other)
-
-
-def load_weights(folder: Path) -> list[torch.Tensor]:
-    return [t.flatten().float() for t in load_tensors(folder / "head.safetensors")[0].values()]
-
-
-def test_runs_on_the_same_episodes_are_paired_and_others_refused(cache: Path, tmp_path: Path) -> None:
-    a = run(cache, "protonet", tmp_path / "a", modalities=["frame"])
-    b = run(cache, "protonet", tmp_path / "b", modalities=["audio"])
-    c = run(cache, "nearest", tmp_path / "c", modalities=["frame"])
-    found = compare([a.out, b.out, c.out])
-    assert len(found.pairs) == 3
-    difference = a.accuracy.astype(float) - b.accuracy
-    assert found.pairs[0].difference == pytest.approx(difference.mean())
-    d = run(cache, "protonet", tmp_path / "d", protocol=Protocol(n_query=4, seed=9))
-    with pytest.raises(UsageError, match="seed is 0 and 9"):
-        compare([a.out, d.out])
-    with pytest.raises(FsmmError, match="not a complete run"):
-        compare([a.out, tmp_path])
-
-
-def test_the_paired_test_agrees_with_scipy_and_holm_with_its_definition() -> None:
-    from scipy.stats import ttest_rel
-
-    rng = np.random.default_rng(0)
-    a, b = rng.random(300), rng.random(300)
-    assert paired("a", "b", a, b).p == pytest.approx(ttest_rel(a, b).pvalue)
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert paired("a", "a", a, a).p == 1.0
 
 
 def test_reliability_counts_what_each_modality_knows(cache: Path, tmp_path: Path) -> None:

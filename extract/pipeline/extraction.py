@@ -1,0 +1,233 @@
+"""One extraction, from a listing to the streams of a cache.
+
+workers (one a core)         this process
+decode once, prepare  -->    batch by stream, encode, write     (listing order, bounded memory)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from ...cache.catalog import Catalog
+from ...cache.schema import StreamName, list_streams
+from ...machine.cores import default_workers
+from ..contract import Encoder
+from ..datasets.base import Listing
+from ..request import Request
+from .class_words import Words, embed_words, unknown_words
+from .failures import NOTED_ABSENT, Failure, FailureLog, Key
+from .lane import Clock, Lane, provenance_of
+from .plan import Plan, make_plan
+from .pool import Pool
+from .progress import Progress, make_progress
+from .report import ExtractReport, StreamReport
+from .stopping import Interrupted, StopOnSignal
+from .union import united, with_facts
+from .worker import ABSENT, FAILED, Job, Outcome, Setup
+from .writing import open_writer, release, writable
+
+
+class Extraction:
+    """One run: the catalog first, then words, then clips, then what was learned about the clips.
+
+    done, failed: clips of this run. lanes: the streams of clips on their way into the cache. clock: seconds by stage.
+    """
+
+    def __init__(
+        self, request: Request, folder: Path, listing: Listing, encoders: Sequence[Encoder], *, quiet: bool
+    ) -> None:
+        self.request, self.folder, self.listing, self.quiet = request, folder, listing, quiet
+        self.word_encoders = [encoder for encoder in encoders if encoder.modality == "word"]
+        self.clip_encoders = [encoder for encoder in encoders if encoder.modality != "word"]
+        self.warnings = list(listing.warnings)
+        self.words: dict[StreamName, Words] = {}
+        self.lanes: dict[StreamName, Lane] = {}
+        self.done = self.failed = self.workers = 0
+        self.wall = 0.0
+        self.clock, self.log = Clock(), FailureLog(folder)
+        self._solved: set[Key] = set()
+        self._flushed = time.monotonic()
+
+    def run(self, device: str, *, new_split: bool) -> ExtractReport:
+        """Bring the cache up to date; new_split: the class split of the listing takes the place of the cache's.
+
+        Raises CacheError when the cache cannot be written or a stream is of another origin, FsmmError when workers or
+        an encoder are no use, and Interrupted; what was written before stays, and the next run continues there.
+        """
+        with StopOnSignal() as stop:
+            catalog = self._write_catalog(new_split)
+            for encoder in self.word_encoders:
+                self._embed(catalog, encoder)
+            streams = [StreamName(encoder.modality, encoder.name) for encoder in self.clip_encoders]
+            plan = make_plan(
+                self.folder, self.listing, streams, self.log, retry_failed=self.request.retry_failed
+            )
+            interrupted = self._run_clips(plan, stop)
+            with self.clock("catalog"):
+                held = [s for s in list_streams(self.folder) if s.modality != "word"]
+                self._write(with_facts(self.folder, catalog, held))
+        if interrupted:
+            raise Interrupted(
+                f"Interrupted: {plan.complete + self.done} of {len(self.listing.sources)} clips are in the cache; run "
+                "the same command again to continue."
+            )
+        return self._report(device, plan)
+
+    def _write_catalog(self, new_split: bool) -> Catalog:
+        catalog = self.listing.catalog
+        if (self.folder / "catalog.h5").is_file():
+            catalog, notes = united(Catalog.read(self.folder), catalog, new_split)
+            self.warnings += notes
+        self._write(catalog)
+        return catalog
+
+    def _write(self, catalog: Catalog) -> None:
+        with writable(self.folder):
+            catalog.write(self.folder)
+
+    def _embed(self, catalog: Catalog, encoder: Encoder) -> None:
+        stream = StreamName(encoder.modality, encoder.name)
+        self.words[stream] = embed_words(
+            self.folder, catalog, encoder, dtype=self.request.dtype, clock=self.clock
+        )
+        if sentence := unknown_words(stream, self.words[stream]):
+            self.warnings.append(sentence)
+
+    def _run_clips(self, plan: Plan, stop: StopOnSignal) -> bool:
+        """Carry out a plan made for the clip encoders' streams, in this order; whether it was interrupted."""
+        if self.listing.missing:
+            self.warnings.append(_missing_sentence(self.listing))
+        with make_progress(len(plan.jobs), self.quiet) as progress, ExitStack() as stack:
+            if not self.quiet:
+                for warning in self.warnings:
+                    progress.say(f"warning: {warning}")
+            lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
+            self.log.forget(plan.stale)
+            self.log.append(
+                Failure.of(clip, None, "missing", "its file was not found") for clip in plan.missing
+            )
+            began = time.perf_counter()
+            if plan.jobs:
+                pool = stack.enter_context(self._pool(plan, stop))
+                self._consume(pool, lanes, progress, began)
+            interrupted = stop()
+            for lane in lanes:
+                lane.drain()
+                lane.flush()
+            self.wall = time.perf_counter() - began
+        seconds = self.clock.seconds
+        seconds["wait"] = max(0.0, self.wall - seconds["encode"] - seconds["write"])
+        self.log.forget(self._solved)
+        return interrupted
+
+    def _pool(self, plan: Plan, stop: StopOnSignal) -> Pool:
+        setup = Setup(tuple(self.clip_encoders), self.request.sampling)
+        self.workers = min(self.request.workers or default_workers(), len(plan.jobs))
+        return Pool(setup, plan.jobs, self.workers, timeout=self.request.timeout, stop=stop)
+
+    def _lane(self, encoder: Encoder, stack: ExitStack) -> Lane:
+        writer = open_writer(self.folder, provenance_of(encoder, self.request.sampling, self.request.dtype))
+        stack.callback(release, writer)
+        name = StreamName(encoder.modality, encoder.name)
+
+        def failed(clip: str, stage: str, reason: str) -> None:
+            self.log.append([Failure.of(clip, self.listing.sources[clip], stage, reason, stream=str(name))])
+            self._solved.discard((clip, str(name)))
+
+        self.lanes[name] = Lane(encoder, writer, self.clock, failed)
+        return self.lanes[name]
+
+    def _consume(self, pool: Pool, lanes: Sequence[Lane], progress: Progress, began: float) -> None:
+        for job, outcome in pool.outcomes():
+            for stage, seconds in outcome.seconds.items():
+                self.clock.seconds[stage] += seconds
+            if outcome.stage:
+                self.failed += 1
+                self.log.append([_failure(job, outcome.stage, outcome.reason)])
+            else:
+                self.done += 1
+                self._spread(job, outcome, lanes)
+            if time.monotonic() - self._flushed > self.request.flush_seconds:
+                for lane in lanes:
+                    lane.flush()
+                self._flushed = time.monotonic()
+            busy = self.clock.seconds["encode"] / max(time.perf_counter() - began, 1e-9)
+            progress.advance(failed=self.failed, busy=busy)
+
+    def _spread(self, job: Job, outcome: Outcome, lanes: Sequence[Lane]) -> None:
+        """Hand one clip's parts to the streams that wanted it."""
+        facts = asdict(outcome.facts)
+        self._solved.add((job.clip_id, ""))
+        failures = []
+        for number, part in outcome.parts.items():
+            stream = str(lanes[number].writer.stream)
+            if part.state == FAILED:
+                lanes[number].failures += 1
+                failures.append(_failure(job, "prepare", part.reason, stream))
+                continue
+            if part.state == ABSENT and part.reason:
+                failures.append(_failure(job, NOTED_ABSENT, part.reason, stream))
+            else:
+                self._solved.add((job.clip_id, stream))
+            lanes[number].add(job.clip_id, part, facts)
+        self.log.append(failures)
+
+    def _report(self, device: str, plan: Plan) -> ExtractReport:
+        log = self.log.path
+        busy = self.clock.seconds["encode"] / self.wall if self.wall else 0.0
+        return ExtractReport(
+            dataset=self.listing.catalog.dataset,
+            folder=str(self.folder),
+            device=device,
+            workers=self.workers,
+            clips=len(self.listing.sources),
+            done=self.done,
+            skipped=plan.complete,
+            failed=self.failed,
+            left_alone=plan.left_alone,
+            missing=len(self.listing.missing),
+            clips_per_second=round((self.done + self.failed) / self.wall, 3) if plan.jobs else 0.0,
+            encoder_busy=round(busy, 4) if plan.jobs else 0.0,
+            seconds={stage: round(value, 3) for stage, value in self.clock.seconds.items()},
+            streams=[*self._word_reports(), *self._lane_reports(plan)],
+            warnings=self.warnings,
+            failures_file=str(log) if log.is_file() and log.stat().st_size else "",
+        )
+
+    def _word_reports(self) -> list[StreamReport]:
+        return [
+            StreamReport(
+                name=str(stream),
+                dim=encoder.dim,
+                written=words.written,
+                absent=len(words.unknown),
+                held=words.held,
+            )
+            for (stream, words), encoder in zip(self.words.items(), self.word_encoders)
+        ]
+
+    def _lane_reports(self, plan: Plan) -> list[StreamReport]:
+        return [
+            StreamReport(
+                name=str(stream),
+                dim=lane.encoder.dim,
+                written=lane.written,
+                absent=lane.absent,
+                failed=lane.failures,
+                held=held,
+            )
+            for (stream, lane), held in zip(self.lanes.items(), plan.held)
+        ]
+
+
+def _failure(job: Job, stage: str, reason: str, stream: str = "") -> Failure:
+    return Failure.of(job.clip_id, job.source, stage, reason, stream=stream)
+
+
+def _missing_sentence(listing: Listing) -> str:
+    shown = ", ".join(listing.missing[:3]) + (", ..." if len(listing.missing) > 3 else "")
+    return f"{len(listing.missing)} listed clips have no file ({shown}); they are in failures.jsonl."

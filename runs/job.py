@@ -1,0 +1,57 @@
+"""A job: a run that is asked for, as one value, with the place where it reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .spec import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run reads its features, computes, and writes its folder."""
+
+    cache: Path | None = None
+    """The cache folder (else FSMM_CACHE, else the user's)."""
+    dataset: str | None = None
+    """The data set's name in the cache; it may be left out where it is alone."""
+    device: str = "auto"
+    """The device that computes: auto, cpu or cuda."""
+    out: Path | None = None
+    """The folder of the run (else beside the data set, named by the run's digest)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run that is asked for: what it is, where it lies, and how much of it is done."""
+
+    spec: RunSpec
+    place: Place = field(default_factory=Place)
+    episodes: int = 10_000
+    """The number of episodes to evaluate."""
+    retrain: bool = False
+    """Whether the head is trained again even where a checkpoint fits."""
+    reliability: bool = False
+    """Whether each modality's certainty and the complementarity of modalities are added."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise UsageError(f"--episodes is {self.episodes}; it must be at least 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request in plain JSON values, flat but for the protocol; the run's own folder is left out.
+
+        A file with these values is one that ``fsmm episode-eval --config`` takes.
+        """
+        place = {"dataset": self.place.dataset, "device": self.place.device}
+        if self.place.cache is not None:
+            place["cache"] = str(self.place.cache.expanduser().absolute())
+        return {
+            **self.spec.to_dict(),
+            **place,
+            "episodes": self.episodes,
+            "reliability": self.reliability,
+        }

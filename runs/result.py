@@ -1,0 +1,32 @@
+"""What every kind of result answers, whatever was measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+
+class Result(ABC):
+    """What the evaluation of a head found: episodes, multi-label episodes, or a whole split."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """The figures that are printed and stored: fractions in 0..1, intervals as half widths at 95 %.
+
+        Every kind has ``accuracy``, ``ci95``, ``ci95_clips``, ``ci95_classes``, ``per_class``, ``episodes``,
+        ``eval_seconds``, ``episodes_per_second`` and ``excluded_classes``; a kind whose ``accuracy`` is another
+        measure names it in ``measure``.
+        """
+
+    @abstractmethod
+    def per_episode(self) -> np.ndarray:
+        """float32 [E], one figure an episode in the order of episode numbers; empty where nothing is episodic."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are stored in episodes.npz.
+
+        ``accuracy``, float32 [E], is the figure by which runs are compared; its mean is the summary's ``accuracy``.
+        """

@@ -1,0 +1,38 @@
+"""One head, trained once, at rising rates of a missing modality."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..episodes.protocol import Missing
+from ..runs.job import Job
+from ..runs.run import Run, check_modalities, finish, folder_of, load, ready, with_protocol
+from ..runs.spec import Progress, RunSpec
+
+RATES = tuple(i / 10 for i in range(11))
+
+
+def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list[Run]:
+    """One run at each missing rate 0, 0.1 ... 1 of ``what``, all on the same episodes.
+
+    what: ``modality@side``, such as audio@query; the side is the query where it is left out. Each rate's run lies in
+    a folder of its own below the job's. Raises UsageError for a modality that is not loaded.
+    """
+    job, banks = load(job)
+    specs = {rate: at_rate(job.spec, what, rate) for rate in RATES}
+    for spec in specs.values():
+        check_modalities(spec, banks.test)
+    trained = ready(job, banks, progress)
+    runs = []
+    for rate, spec in specs.items():
+        place = replace(job.place, out=folder_of(job) / f"missing-{rate:g}")
+        step = replace(job, spec=spec, place=place, reliability=False)
+        runs.append(finish(replace(trained, job=step), progress))
+    return runs
+
+
+def at_rate(spec: RunSpec, what: str, rate: float) -> RunSpec:
+    """``spec`` with ``what`` (``modality@side``) missing at ``rate``, in place of what it said of that modality."""
+    modality, _, side = what.partition("@")
+    others = (m for m in spec.protocol.missing if m.modality != modality)
+    return with_protocol(spec, missing=(*others, Missing.parse(f"{modality}={rate:g}@{side or 'query'}")))

@@ -1,0 +1,51 @@
+"""One head under several seeds of training: how far does the accuracy depend on the training's chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..machine.files import write_json
+from ..runs.job import Job
+from ..runs.ready import learns
+from ..runs.run import Run, finish, folder_of, load, ready
+from ..runs.spec import Progress
+
+
+def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[Run]:
+    """The head trained under ``seeds`` training seeds from the job's on, each measured on the same episodes.
+
+    Each seed's run lies in a folder of its own below the job's; ``seeds.json`` there holds ``spread_of`` them.
+    Raises UsageError for fewer than two seeds, and for a method that has nothing to train.
+    """
+    if seeds < 2:
+        raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")
+    job, banks = load(job)
+    first, folder, runs = job.spec.train_seed, folder_of(job), []
+    for seed in range(first, first + seeds):
+        place = replace(job.place, out=folder / f"seed-{seed}")
+        step = replace(job, spec=replace(job.spec, train_seed=seed), place=place, reliability=False)
+        trained = ready(step, banks, progress)
+        if not learns(trained.head):
+            raise UsageError(f"Method {job.spec.method!r} has nothing to train, so seeds have no spread.")
+        runs.append(finish(trained, progress))
+    write_json(folder / "seeds.json", spread_of(runs))
+    return runs
+
+
+def spread_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """The mean accuracy over training seeds, its standard deviation (n - 1), and each seed's accuracy."""
+    values = np.array([run.mean for run in runs])
+    return {
+        "method": runs[0].metrics["method"],
+        "seeds": [run.metrics["train_seed"] for run in runs],
+        "accuracy": values.tolist(),
+        "mean": float(values.mean()),
+        "sd_over_seeds": float(values.std(ddof=1)),
+        "ci95_draws": [run.metrics["ci95"] for run in runs],
+        "runs": [str(run.out) for run in runs],
+    }
