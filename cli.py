@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
-from .commands import cache, evaluate, extract, studies
+from .commands import cache, evaluate, extract, methods, studies
 from .commands.console import Verbosity, set_verbosity
 from .errors import FsmmError
 
-# A forked worker was once seen spinning inside MKL's own memory pool; without the pool nothing is slower here.
+# A forked worker was once seen spinning inside MKL's own memory pool; fsmm is no slower without the pool.
 os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
-INTERRUPTED = 130  # the shell's code of a command that Ctrl-C ended
+INTERRUPTED = 130  # The shell's exit code of a command that Ctrl-C ended.
 
 app = typer.Typer(
     name="fsmm",
@@ -47,14 +47,14 @@ def _options(
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
 
 
-for group in (extract, evaluate, studies, cache):
+for group in (extract, evaluate, studies, methods, cache):
     group.register(app)
 
 
 def main() -> None:
-    """Run the command line: stated failures are one sentence on standard error and an exit code, no traceback."""
+    """Run the command line; a stated failure gives one sentence on standard error and an exit code, no traceback."""
     try:
-        # standalone_mode off, so that interruption and usage errors get our exit codes and sentences
+        # The standalone mode is off, so that interruption and usage errors get the exit codes and sentences of fsmm.
         code = app(standalone_mode=False)
     except FsmmError as error:
         _say(str(error))
@@ -67,17 +67,20 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         sys.exit(_other(error))
-    if code == INTERRUPTED:  # newer parsers catch the interrupt themselves and hand back its code
+    if code == INTERRUPTED:  # Newer parsers catch the interrupt themselves and return its code.
         _say("Interrupted; run the same command again to continue.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _other(error: Exception) -> int:
-    """Exit code of an error that is not ours; the parser's own usage errors are sentences already."""
+    """The exit code of an error that fsmm did not raise itself; a usage error of the parser is printed as a sentence.
+
+    Raises the error again where neither the parser nor the system made it.
+    """
     if isinstance(error, typer.Abort):
         _say("Interrupted; run the same command again to continue.")
         return INTERRUPTED
-    sentence = getattr(error, "format_message", None)  # typer's parser, whichever click it carries
+    sentence = getattr(error, "format_message", None)  # Usage errors of any version of the parser have it.
     if sentence is not None:
         _say(f"{sentence().rstrip('.')}. See the command's --help.")
         return 2

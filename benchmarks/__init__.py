@@ -1,1 +1,4 @@
-"""Speed and memory, each against a peer or a bound in the same run. ``python -m benchmarks`` prints every table."""
+"""Benchmarks of speed and memory, each against a peer or a bound in the same run.
+
+``python -m benchmarks`` prints every table.
+"""

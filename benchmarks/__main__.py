@@ -1,4 +1,4 @@
-"""``make bench``: every benchmark, one table after another."""
+"""``make bench`` runs every benchmark and prints one table after another."""
 
 from __future__ import annotations
 

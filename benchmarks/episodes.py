@@ -1,6 +1,7 @@
-"""Episodes a second: ours, a plain loop, easyfsl, scikit-learn, and the bounds, in one run and one process.
+"""Episodes a second of fsmm, a plain loop, easyfsl, scikit-learn, and the bounds, in one run and one process.
 
-5-way 5-shot 15-query, D = 512, 20 classes of 600 synthetic clips; and T = 8 sequences. Ratios matter, not the figures.
+The tasks are 5-way 5-shot 15-query with D = 512, from 20 classes of 600 synthetic clips, and sequences of T = 8. Ratios
+matter, not the figures.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PROTOCOL = Protocol(n_way=5, k_shot=5, n_query=15)
 
 
 def synthetic_bank(steps: int, dtype: torch.dtype = torch.float32, clips: int = CLIPS) -> FeatureBank:
-    """Gaussian classes of unit-length features, in memory."""
+    """A bank in memory with Gaussian classes of unit-length features [n, steps, D]."""
     torch.manual_seed(0)
     n = CLASSES * clips
     label = torch.arange(CLASSES).repeat_interleave(clips)
@@ -40,27 +41,27 @@ def synthetic_bank(steps: int, dtype: torch.dtype = torch.float32, clips: int = 
     table = TensorTable(torch.nn.functional.normalize(x, dim=-1).to(dtype), ones * steps, ones)
     names = [str(i) for i in range(CLASSES)]
     return FeatureBank(
-        "synthetic",
-        "novel",
-        "event",
-        "default",
-        {"frame": StreamName("frame", "synthetic")},
-        {"frame": table},
-        label,
-        names,
-        torch.arange(CLASSES),
-        np.arange(n),
+        dataset="synthetic",
+        split="novel",
+        label_set="event",
+        class_split="default",
+        streams={"frame": StreamName("frame", "synthetic")},
+        tables={"frame": table},
+        label=label,
+        class_names=names,
+        class_id=torch.arange(CLASSES),
+        clip_row=np.arange(n),
     )
 
 
 def ours(bank: FeatureBank, method: str, episodes: int) -> float:
-    """Episodes a second of evaluate(), sampling included."""
+    """Episodes a second of fsmm's evaluate(), sampling included."""
     head = build_head(method, inputs_of(bank))
     return episodes / median_seconds(lambda: evaluate(head, bank, PROTOCOL, episodes))
 
 
 def plain_loop(bank: FeatureBank, episodes: int) -> float:
-    """ProtoNet one task at a time, as a short script would have it: draw, gather, means, distances, accuracy."""
+    """Episodes a second of a short script that runs ProtoNet task by task: draw, gather, means, distances, accuracy."""
     x, label = bank.tables["frame"].gather(torch.arange(len(bank))).pooled(), bank.label
     rows = [torch.nonzero(label == c)[:, 0] for c in range(CLASSES)]
 
@@ -78,7 +79,7 @@ def plain_loop(bank: FeatureBank, episodes: int) -> float:
 
 
 def easyfsl(bank: FeatureBank, episodes: int) -> float | None:
-    """easyfsl's own evaluate() with its PrototypicalNetworks over the same features; None where it is not installed."""
+    """Episodes a second of easyfsl's evaluate() with its PrototypicalNetworks; None if easyfsl is not installed."""
     from fsmm.extract.weights.torchvision_care import ensure_torchvision
 
     try:
@@ -91,7 +92,7 @@ def easyfsl(bank: FeatureBank, episodes: int) -> float | None:
         return None
     x = bank.tables["frame"].gather(torch.arange(len(bank))).pooled()
     data = FeaturesDataset(bank.label.tolist(), x, bank.class_names)
-    # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes
+    # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes.
     with mock.patch.object(torch.utils.data.Sampler, "__init__", return_value=None):
         sampler = TaskSampler(data, n_way=5, n_shot=5, n_query=15, n_tasks=episodes)
     loader = torch.utils.data.DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
@@ -100,7 +101,7 @@ def easyfsl(bank: FeatureBank, episodes: int) -> float | None:
 
 
 def sklearn_probe(bank: FeatureBank, episodes: int) -> tuple[float, float]:
-    """scikit-learn's LogisticRegression a task, and the share of queries on which our probe says the same."""
+    """Tasks a second of scikit-learn's LogisticRegression, and the share of queries on which our probe agrees."""
     from sklearn.linear_model import LogisticRegression
 
     from fsmm.episodes.gather import materialise
@@ -110,16 +111,16 @@ def sklearn_probe(bank: FeatureBank, episodes: int) -> tuple[float, float]:
     support, query = batch.support["frame"].pooled().numpy(), batch.query["frame"].pooled().numpy()
     label = np.arange(5).repeat(5)
     head = build_head("linear-probe", inputs_of(bank))
-    said = head(batch).argmax(-1).numpy()
+    predicted = head(batch).argmax(-1).numpy()
     same, started = 0.0, time.perf_counter()
     for e in range(episodes):
         model = LogisticRegression(max_iter=1000).fit(support[e].reshape(25, -1), label)
-        same += float((model.predict(query[e]) == said[e]).mean())
+        same += float((model.predict(query[e]) == predicted[e]).mean())
     return episodes / (time.perf_counter() - started), same / episodes
 
 
 def product_bound(chunk: int = 50, repeats: int = 40, dtype: torch.dtype = torch.float32) -> float:
-    """The batched product of the shape, queries by prototypes, in the faster layout, features already in place."""
+    """Episodes a second of the batched product of queries by prototypes in the faster layout, features in place."""
     query, prototype = (torch.randn(chunk, rows, DIM).to(dtype) for rows in (75, 5))
     out = torch.empty(chunk, 75, 5, dtype=dtype)
 
@@ -131,14 +132,14 @@ def product_bound(chunk: int = 50, repeats: int = 40, dtype: torch.dtype = torch
 
 
 def read_bound(bank: FeatureBank) -> float:
-    """One read of an episode's features (100 clips x D float32) at the speed memory gives for the whole table."""
+    """Episodes a second of one read of their features (100 clips x D float32), at memory's speed over the table."""
     x: Tensor = bank.tables["frame"].gather(torch.arange(len(bank))).x
     seconds = median_seconds(lambda: x.sum(), 9)
     return x.numel() * 4 / seconds / (100 * DIM * 4 * bank.tables["frame"].steps)
 
 
 def start_to_end(episodes: int) -> tuple[float, float]:
-    """Seconds of ``import torch`` in a new process, and of the command line on a cache of the same size."""
+    """Seconds of ``import torch`` in a new process, and of the command line on a cache of the bank's size."""
     from fsmm.cache.catalog import Catalog, LabelSet
     from fsmm.cache.schema import Provenance
     from fsmm.cache.stream import StreamWriter
@@ -179,7 +180,7 @@ def start_to_end(episodes: int) -> tuple[float, float]:
 
 
 def run(episodes: int = 100_000) -> list[Row]:
-    """All rows; the command line is timed on 10,000 episodes."""
+    """All rows of the table; the command line is timed on 10,000 episodes."""
     pooled, sequences = synthetic_bank(1), synthetic_bank(STEPS)
     bound, read = product_bound(), read_bound(pooled)
     half_bound = product_bound(dtype=torch.bfloat16)
@@ -217,7 +218,13 @@ def run(episodes: int = 100_000) -> list[Row]:
     torch_alone, whole = start_to_end(10_000)
     rows.append(Row("`import torch` alone", torch_alone, "seconds"))
     rows.append(
-        Row("10,000 ProtoNet episodes, command line", whole, "seconds", "import torch", whole / torch_alone)
+        Row(
+            name="10,000 ProtoNet episodes, command line",
+            rate=whole,
+            unit="seconds",
+            against="import torch",
+            ratio=whole / torch_alone,
+        )
     )
     return rows
 

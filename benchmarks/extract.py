@@ -1,7 +1,7 @@
-"""Extraction: clips a second of each stage alone, of the whole, and how near the whole comes to its bound.
+"""Clips a second of each stage of extraction alone, of the whole, and the whole's ratio to its bound.
 
-The bound: decoding and preparing spread over all cores, or encoding in the one process, whichever takes longer;
-without an accelerator, also all of their core-seconds over the cores.
+The bound is decoding and preparing spread over all cores, or encoding in the one process, whichever takes longer;
+without an accelerator, it is also all of their core-seconds over the cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> list[Row]:
-    """Rows with stage, clips_per_second, seconds and note. Demo clips are made in ``data`` (else in a passing folder).
+    """Rows with stage, clips_per_second, seconds and note; demo clips are made in ``data`` (else a temporary folder).
 
     Encoders whose weights are not on this machine are left out: nothing is downloaded.
     """
@@ -48,12 +48,18 @@ def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> l
         with half_of_the_cores(of=default_workers(), unless=device != "cpu"):
             stages = _stages(sources, encoders, Sampling())
             threads = torch.get_num_threads()
-        whole = _whole(folder, Path(scratch) / "cache", [str(name) for name in chosen], options, device)
+        whole = _whole(
+            data=folder,
+            cache=Path(scratch) / "cache",
+            streams=[str(name) for name in chosen],
+            options=options,
+            device=device,
+        )
     return [*stages, *_against_bound(stages, whole, device, threads)]
 
 
 def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
-    """Each stage by itself in this process, decoding and preparing with one thread."""
+    """The rows of each stage by itself in this process, with one thread for decoding and preparing."""
     import cv2
 
     from fsmm.extract.decoding.decode import decode
@@ -68,7 +74,7 @@ def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
         parts, seconds = _timed(partial(_each, partial(prepare_part, encoder), decoded))
         rows.append(_row(f"prepare {name} (1 core)", len(sources), seconds))
         ready = [part.value for part in parts if part.state == READY]
-        encoder.encode(ready[:1])  # the network is loaded here
+        encoder.encode(ready[:1])  # The first call loads the network.
         size = encoder.batch_clips
         batches = [ready[i : i + size] for i in range(0, len(ready), size)]
         _, seconds = _timed(partial(_each, encoder.encode, batches))
@@ -115,7 +121,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of extraction."""
     print(f"{'stage':42} {'clips/s':>9} {'seconds':>8}  note")
     for row in run():
         print(f"{row['stage']:42} {row['clips_per_second']:9.1f} {row['seconds']:8.2f}  {row['note']}")

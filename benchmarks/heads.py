@@ -1,9 +1,9 @@
-"""Every head batched beside the same head one task at a time, in evaluation and in training; and beside easyfsl.
+"""Every head in batches beside the same head one task at a time, in evaluation and in training, and beside easyfsl.
 
-5-way 1-shot 15-query over 20 synthetic classes of 60 clips, D = 512 (T = 8 for heads that read time; two modalities
-for heads that need two). A head that scores pairs of clips once for a whole test is timed over a test of 10,000
-episodes, others over as many as fill a second. Each method is measured in a fresh process, whose peak memory holds
-torch too (about 250 MB). ``python -m benchmarks.heads [METHOD ...]``.
+The tasks are 5-way 1-shot 15-query over 20 synthetic classes of 60 clips, with D = 512 (T = 8 for heads that read time;
+two modalities for heads that need two). A head that scores pairs of clips once for a whole test is timed over a test of
+10,000 episodes, others over as many as fill a second. Each method is measured in a fresh process, whose peak memory
+holds torch too (about 250 MB). The command is ``python -m benchmarks.heads [METHOD ...]``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.head import Head
+from fsmm.heads.head import ClipTrainedHead, Head
 from fsmm.heads.registry import METHODS, find
-from fsmm.heads.scoring.pairs import pays
+from fsmm.heads.scoring.episode_test import EpisodeTest
+from fsmm.heads.scoring.pairs import FromPairs
+from fsmm.heads.scoring.plan import best_shortcut
 from fsmm.machine.cores import half_of_the_cores
 from fsmm.machine.memory import keep_freed_memory
 from fsmm.runs.evaluate import FORK_FROM, evaluate
 from fsmm.runs.tasks import training_protocol
-from fsmm.runs.train import make_optimiser, wants_every_core
+from fsmm.runs.train import make_optimiser
 
 from .episodes import CLASSES, STEPS, synthetic_bank
 from .table import Row, print_rows
@@ -45,8 +47,8 @@ from .table import Row, print_rows
 CLIPS, WORDS = 60, 64
 TASK = Protocol(n_way=5, k_shot=1, n_query=15)
 EPISODES = 10_000
-SECONDS = 0.8  # of each measurement, about
-# easyfsl's class of a method, with the number of steps that both then take
+SECONDS = 0.8  # about the duration of each measurement
+# Each method has easyfsl's class of it and the number of steps that both sides then take.
 EASYFSL = {
     "ptmap": ("PTMAP", {"fine_tuning_steps": 20}, {"iterations": "20"}),
     "tim": ("TIM", {"fine_tuning_steps": 50}, {"iterations": "50"}),
@@ -59,7 +61,7 @@ EASYFSL = {
 def bank_for(method: str) -> FeatureBank:
     """The synthetic bank with the streams that a method reads, and random class words."""
     kind = find(method)[0]
-    bank = synthetic_bank(STEPS if kind.load().sequences else 1, clips=CLIPS)
+    bank = synthetic_bank(STEPS if kind.reads_time else 1, clips=CLIPS)
     bank = replace(bank, words=torch.randn(CLASSES, WORDS, generator=torch.Generator().manual_seed(1)))
     if kind.modalities != "two":
         return bank
@@ -90,10 +92,13 @@ def rate(
 
 
 def standard_test(head: Head, bank: FeatureBank, protocol: Protocol, seconds: float = SECONDS) -> float:
-    """Episodes a second of a test of 10,000 where pairs of clips are scored once for all of them; else of one that is
-    long enough to be prepared and shared as longer ones are.
+    """Episodes a second of a standard test.
+
+    The test has 10,000 episodes if pairs of clips are scored once for all of them; otherwise it is just long enough to
+    be prepared and shared as longer tests are.
     """
-    n = EPISODES if pays(head, bank, protocol, EPISODES) else FORK_FROM
+    long = EpisodeTest(bank=bank, protocol=protocol, episodes=EPISODES)
+    n = EPISODES if isinstance(best_shortcut(head, long), FromPairs) else FORK_FROM
     started = time.perf_counter()
     evaluate(head, bank, protocol, n)
     spent = time.perf_counter() - started
@@ -105,21 +110,21 @@ def standard_test(head: Head, bank: FeatureBank, protocol: Protocol, seconds: fl
 def one_by_one(
     head: Callable[[Episodes], Tensor], bank: FeatureBank, protocol: Protocol = TASK
 ) -> Callable[[int], None]:
-    """Evaluation as a short script has it: one task is gathered, scored and counted at a time."""
+    """A function that evaluates n tasks as a short script does: one task is gathered, scored and counted at a time."""
 
     @torch.no_grad()
     def work(n: int) -> None:
         (index,) = Sampler(bank, protocol).batches(0, n, n)
         for i in range(n):
             one = index[i : i + 1]
-            said = head(materialise(bank, one, protocol)).argmax(-1)
-            (said == one.query_label).float().mean().item()
+            predicted = head(materialise(bank, one, protocol)).argmax(-1)
+            (predicted == one.query_label).float().mean().item()
 
     return work
 
 
 def trained(head: Head, bank: FeatureBank, tasks: int) -> Callable[[int], None]:
-    """n optimiser steps of the recipe's tasks each, ``tasks`` of them in one batch."""
+    """A function that takes n optimiser steps of the recipe's tasks each, ``tasks`` of them in one batch."""
     recipe = head.recipe
     task = training_protocol(TASK, recipe, bank, 0)
     sampler, optimiser = sampler_for(bank, task), make_optimiser(head, recipe)
@@ -140,24 +145,24 @@ def trained(head: Head, bank: FeatureBank, tasks: int) -> Callable[[int], None]:
 
 def measure(method: str) -> dict[str, float]:
     """Rates of one method, batched and one task at a time, and this process's peak memory in MB."""
-    keep_freed_memory()  # for both sides of the comparison, not for ours alone
+    keep_freed_memory()  # Both sides of the comparison profit from this, not only ours.
     bank = bank_for(method)
     torch.manual_seed(0)
-    head = build_head(method, inputs_of(bank, CLASSES))
+    head = build_head(method, inputs_of(bank, base_classes=CLASSES))
     head.fit_base(bank)
     head.eval()
     found = {"one": rate(one_by_one(head, bank)), "batched": standard_test(head, bank, TASK)}
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if any(p.requires_grad for p in head.parameters()) and not head.batchwise:
+    if any(p.requires_grad for p in head.parameters()) and not isinstance(head, ClipTrainedHead):
         tasks = head.recipe.tasks
-        with half_of_the_cores(unless=wants_every_core(head)):
+        with half_of_the_cores(unless=head.recipe.every_core):
             found["train_batched"] = tasks * rate(trained(head, bank, tasks), most=50)
             found["train_one"] = tasks * rate(trained(head, bank, 1), most=50)
     return found
 
 
 def measure_easyfsl(method: str) -> dict[str, float]:
-    """easyfsl's evaluate() with its own head over the same features, beside ours with as many steps."""
+    """Episodes a second of easyfsl's evaluate() with its own head, and of ours on the same features and steps."""
     from fsmm.extract.weights.torchvision_care import ensure_torchvision
 
     ensure_torchvision()
@@ -173,7 +178,7 @@ def measure_easyfsl(method: str) -> dict[str, float]:
     model = getattr(easyfsl.methods, name)(torch.nn.Identity(), **theirs)
 
     def work(n: int) -> None:
-        # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes
+        # easyfsl 1.5 passes an argument that the newest torch's Sampler no longer takes.
         with mock.patch.object(torch.utils.data.Sampler, "__init__", return_value=None):
             sampler = TaskSampler(data, n_way=5, n_shot=1, n_query=15, n_tasks=n)
         loader = torch.utils.data.DataLoader(
@@ -196,12 +201,20 @@ def rows_of(method: str) -> list[Row]:
     ]  # fmt: skip
     if "train_one" in found:
         speedup = found["train_batched"] / found["train_one"]
-        rows.append(Row(f"{method}, training", found["train_batched"], "tasks/s", "one at a time", speedup))
+        rows.append(
+            Row(
+                name=f"{method}, training",
+                rate=found["train_batched"],
+                unit="tasks/s",
+                against="one at a time",
+                ratio=speedup,
+            )
+        )
     return rows
 
 
 def rows_of_easyfsl(method: str) -> list[Row]:
-    """Ours beside easyfsl's; one row that says so where it does not install."""
+    """The rows of our head beside easyfsl's; a single row says so if easyfsl is not installed."""
     if find_spec("easyfsl") is None:
         return [Row(f"{method}, easyfsl (did not install)", float("nan"))]
     found = alone("measure_easyfsl", method)
@@ -217,14 +230,14 @@ def rows_of_easyfsl(method: str) -> list[Row]:
 
 
 def alone(what: str, method: str) -> dict[str, float]:
-    """``measure`` or ``measure_easyfsl`` in a fresh process."""
+    """The result of ``measure`` or ``measure_easyfsl`` in a fresh process."""
     command = [sys.executable, "-m", "fsmm.benchmarks.heads", "--child", what, method]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def run(methods: list[str] | None = None) -> list[Row]:
-    """All rows."""
+    """All rows of these methods (None: of every method)."""
     names = methods or [name for name in METHODS if find(name)[0].words != "needed"]
     rows = [row for name in names for row in rows_of(name)]
     return rows + [row for name in names if name in EASYFSL for row in rows_of_easyfsl(name)]

@@ -1,9 +1,8 @@
-"""OTAM and TRX: evaluation beside one task at a time, and beside a plain script of the published equations.
+"""OTAM and TRX in batches, beside one task at a time, and beside a plain script of the published equations.
 
-5-way 1- and 5-shot, 15 queries a class, T = 8, D = 512, 20 synthetic classes of 30 clips; a test of 10,000
-episodes, or as many as fit some seconds. Each form runs in a fresh process, whose peak memory holds torch too (about
-250 MB).
-``python -m benchmarks.heads_temporal``.
+The tasks are 5-way 1- and 5-shot with 15 queries a class, T = 8, D = 512, from 20 synthetic classes of 30 clips; a test
+has 10,000 episodes, or as many as fit some seconds. Each form runs in a fresh process, whose peak memory holds torch
+too (about 250 MB). The command is ``python -m benchmarks.heads_temporal``.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.head import Head
-from fsmm.heads.temporal.trx import TRX, TupleAttention
+from fsmm.heads.parts.tuple_attention import TupleAttention
+from fsmm.heads.temporal.trx import TRX
 from fsmm.machine.memory import keep_freed_memory
 
 from .episodes import STEPS, synthetic_bank
@@ -38,12 +38,12 @@ LABELS = {"ours": "ours", "single": "one task at a time", "plain": "plain script
 
 
 def task(shots: int) -> Protocol:
-    """The measured episodes."""
+    """The protocol of the measured episodes."""
     return Protocol(n_way=5, k_shot=shots, n_query=15)
 
 
 def plain_otam(support: Tensor, query: Tensor) -> Tensor:
-    """[N, K, T, D], [Q, T, D] -> logits [Q, N]: the recursion cell by cell over all pairs of the task."""
+    """Logits [Q, N] of supports [N, K, T, D] and queries [Q, T, D], by the recursion cell by cell over all pairs."""
     s = F.normalize(support.flatten(0, 1), dim=-1)
     distance = 1 - torch.einsum("qid,sjd->qsij", F.normalize(query, dim=-1), s)
     m = F.pad(distance, (1, 1))
@@ -64,7 +64,7 @@ def plain_otam(support: Tensor, query: Tensor) -> Tensor:
 
 
 def plain_trx(head: TRX, support: Tensor, query: Tensor) -> Tensor:
-    """[N, K, T, D], [Q, T, D] -> logits [Q, N]: tuples written out, one class after another."""
+    """Logits [Q, N] of supports [N, K, T, D] and queries [Q, T, D], with tuples written out, class after class."""
     each = []
     for module in head.tuples.each:
         assert isinstance(module, TupleAttention)
@@ -83,7 +83,7 @@ def plain_trx(head: TRX, support: Tensor, query: Tensor) -> Tensor:
 
 def measure(method: str, form: str, shots: int) -> dict[str, float]:
     """Episodes a second of one form, and this process's peak memory in MB."""
-    keep_freed_memory()  # for every form, not for ours alone
+    keep_freed_memory()  # Every form profits from this, not only ours.
     bank, protocol = synthetic_bank(STEPS, clips=CLIPS), task(shots)
     head = build_head(method, inputs_of(bank)).eval()
     if form == "ours":
@@ -95,7 +95,7 @@ def measure(method: str, form: str, shots: int) -> dict[str, float]:
 
 
 def plain_form(head: Head) -> Callable[[Episodes], Tensor]:
-    """The plain script, called like a head."""
+    """A function that runs the plain script and is called like a head."""
 
     def forward(episodes: Episodes) -> Tensor:
         support, query = episodes.support["frame"].x[0], episodes.query["frame"].x[0]
@@ -107,7 +107,7 @@ def plain_form(head: Head) -> Callable[[Episodes], Tensor]:
 
 
 def bench(method: str, shots: int) -> list[Row]:
-    """Rows of one method: each form in a process of its own."""
+    """The rows of one method, with each form in a process of its own."""
     found = {}
     for form in FORMS:
         command = [sys.executable, "-m", "fsmm.benchmarks.heads_temporal", method, form, str(shots)]
@@ -119,18 +119,25 @@ def bench(method: str, shots: int) -> list[Row]:
         times = found["ours"]["rate"] / seen["rate"]
         against = "" if form == "ours" else "is how much faster ours is"
         rows.append(
-            Row(name, seen["rate"], "episodes/s", against, times if against else float("nan"), seen["memory"])
+            Row(
+                name=name,
+                rate=seen["rate"],
+                unit="episodes/s",
+                against=against,
+                ratio=times if against else float("nan"),
+                memory_mb=seen["memory"],
+            )
         )
     return rows
 
 
 def run() -> list[Row]:
-    """All rows."""
+    """All rows of the table."""
     return [row for method in ("otam", "trx") for shots in (1, 5) for row in bench(method, shots)]
 
 
 def check(method: str) -> float:
-    """Largest difference of the plain script's logits from the head's, relative to their size."""
+    """The largest difference of the plain script's logits from the head's, relative to their size."""
     bank = synthetic_bank(STEPS, clips=CLIPS)
     head: Head = build_head(method, inputs_of(bank), _as_published(method)).double().eval()
     index = next(Sampler(bank, task(5)).batches(0, 1, 1))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: medians, rows and one printed table."""
+"""The tools that the benchmarks share: medians, rows and the printed table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Row:
-    """name; rate: units a second (median); unit; against: what the ratio is to; ratio; memory_mb (peak, if known)."""
+    """A row of a table.
+
+    rate: units a second (median). against: the name of the rate that the ratio refers to. memory_mb: peak, if known.
+    """
 
     name: str
     rate: float
@@ -21,7 +24,7 @@ class Row:
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """Median wall time of ``work`` after one warm-up."""
+    """The median wall time of ``work`` after one warm-up."""
     work()
     seen = []
     for _ in range(repeats):
@@ -32,7 +35,7 @@ def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def print_rows(title: str, rows: list[Row]) -> None:
-    """The table on standard output."""
+    """Print the table on standard output."""
     from fsmm.commands.console import print_table
 
     cells = [

@@ -1,4 +1,4 @@
-"""``fsmm cache``: info, verify, import, export and merge."""
+"""``fsmm cache`` has the commands info, verify, import, export and merge."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def merge_command(
 ) -> None:
     """Add caches made on other machines to this one.
 
-    Refused, naming the clip, where they contradict each other."""
+    Caches that contradict each other are refused, with the name of the clip."""
     from ..cache.upkeep.merge import merge
 
     report = merge(sources, _root(cache), dataset, console.detail)
@@ -167,9 +167,9 @@ def _print_report(report: Report) -> None:
         if finding.done:
             typer.echo(f"  repaired: {finding.done}.")
     for stream, ids in report.rebuild.items():
-        shown = ", ".join(ids[:5]) + (" and so on" if len(ids) > 5 else "")
+        listed = ", ".join(ids[:5]) + (" and so on" if len(ids) > 5 else "")
         typer.echo(
-            f"The next extract (or import) builds again, of {stream}: {len(ids):,} ({shown or 'nothing'})."
+            f"The next extract (or import) builds again, of {stream}: {len(ids):,} ({listed or 'nothing'})."
         )
     checked = f"{report.clips:,} rows in {report.shards:,} shards of {', '.join(report.datasets)}"
     damage = [f for f in report.findings if f.level == "damage"]

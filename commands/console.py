@@ -1,4 +1,4 @@
-"""What the commands print: verbosity, progress on standard error, tables and JSON on standard output."""
+"""The output of commands: verbosity, progress on standard error, tables and JSON on standard output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """Print a table on standard output, as wide as it needs to be where that is not a terminal."""
+    """Print a table on standard output, at most 160 columns wide where standard output is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -74,16 +74,16 @@ class Bar(Protocol):
 
 
 def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
-    """Whether a column holds figures, which line up at the right."""
+    """Whether a column holds figures, which are aligned at the right."""
     cells = [str(row[column]) for row in rows if column < len(row) and str(row[column])]
     return bool(cells) and sum(c[0].isdigit() or c[0] in "+-±" for c in cells) * 2 > len(cells)
 
 
 @contextmanager
 def progress(label: str) -> Iterator[Bar]:
-    """Progress of one long job on standard error: share done, rate, time left.
+    """A callback that shows the progress of one long job on standard error: the share done, the rate, the time left.
 
-    On a terminal a bar; elsewhere a line at most every ten seconds; nothing with --quiet.
+    It shows a bar on a terminal, a line at most every ten seconds elsewhere, and nothing with --quiet.
     """
     if _verbosity == Verbosity.QUIET:
         yield lambda done, total, text="": None
@@ -96,16 +96,16 @@ def progress(label: str) -> Iterator[Bar]:
 
 @contextmanager
 def phases() -> Iterator[Callable[[str, int, int, Mapping[str, float]], None]]:
-    """A callback of runs that shows one bar a phase (training, evaluation), with the phase's figures."""
+    """A callback of runs that shows a bar for each phase (training, evaluation), with the phase's figures."""
     with ExitStack() as stack:
-        shown: dict[str, Bar] = {}
+        bars: dict[str, Bar] = {}
 
         def update(phase: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if phase not in shown:
+            if phase not in bars:
                 stack.close()
-                shown.clear()
-                shown[phase] = stack.enter_context(progress(phase))
-            shown[phase](done, total, figures_text(figures))
+                bars.clear()
+                bars[phase] = stack.enter_context(progress(phase))
+            bars[phase](done, total, figures_text(figures))
 
         yield update
 
@@ -141,7 +141,7 @@ def _rich_bar(label: str) -> Iterator[Bar]:
 
 
 class _Lines:
-    """Progress where no terminal listens: a line at most every ten seconds."""
+    """A callback that prints progress without a terminal: a line at most every ten seconds."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -163,5 +163,5 @@ class _Lines:
 
 def figures_text(figures: Mapping[str, float]) -> str:
     """The loss and the accuracy on val classes as a text, such as ``loss 1.234  val 0.567``."""
-    shown = {k: v for k, v in figures.items() if k in ("loss", "val")}
-    return "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
+    printed = {k: v for k, v in figures.items() if k in ("loss", "val")}
+    return "  ".join(f"{k} {v:.3f}" for k, v in printed.items())

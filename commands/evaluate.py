@@ -1,4 +1,4 @@
-"""``fsmm episode-eval`` and ``fsmm methods``."""
+"""The command ``fsmm episode-eval``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .tables import show_run, show_seeds, show_sweep
 
 def register(app: typer.Typer) -> None:
     app.command("episode-eval")(episode_eval)
-    app.command("methods")(methods)
 
 
 @derived(Job, flags={"settings": "--set"}, follows={"train_seed": "seed"})
@@ -34,8 +33,8 @@ def episode_eval(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Evaluate a method on episodes; trains it on base classes first where it learns."""
-    _ = job.spec.resolved  # an unknown name is refused before anything heavy is imported
+    """Evaluate a method on episodes; train it on base classes first where it learns."""
+    _ = job.spec.resolved  # An unknown name is refused before anything heavy is imported.
     if missing_sweep is not None and train_seeds is not None:
         raise UsageError("--missing-sweep and --train-seeds cannot be combined; run one after the other.")
     show: Callable[[Any], None] = show_run
@@ -74,30 +73,3 @@ def _spread(job: Job, seeds: int) -> dict[str, Any]:
 
     with console.phases() as progress:
         return spread_of(seed_spread(job, seeds, progress))
-
-
-def methods(json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """List the methods: paper, year, regime, transductive or not, modalities."""
-    from ..heads.registry import rows
-
-    if json:
-        console.print_json(rows())
-        return
-    table = [
-        (
-            str(r["name"]),
-            str(r["paper"]),
-            str(r["year"]),
-            str(r["regime"]),
-            "yes" if r["transductive"] else "no",
-            str(r["modalities"]),
-            str(r["words"]),
-        )
-        for r in rows()
-    ]
-    console.print_table(
-        "",
-        ("method", "paper", "year", "regime", "transductive", "modalities", "words"),
-        table,
-        "Methods of one modality take several by fusion: NAME-ec, NAME-ea, NAME-lf (or --fusion).",
-    )

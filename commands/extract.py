@@ -1,4 +1,4 @@
-"""``fsmm extract``, ``fsmm encoders`` and ``fsmm datasets``."""
+"""The commands ``fsmm extract``, ``fsmm encoders`` and ``fsmm datasets``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def extract(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")] = False,
 ) -> None:
-    """Turn a dataset's videos into cached features; run again, it does what is still missing."""
+    """Turn a data set's videos into cached features; a repeated run extracts what is still missing."""
     if class_split is not None:
         request = replace(request, options=_with_split(request.options, class_split))
     from ..extract.run import carry_out
@@ -75,9 +75,9 @@ def datasets(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """List what can be extracted, and what the cache holds."""
+    """List the data sets that can be extracted, and those that the cache holds."""
     from ..cache.schema import default_cache
-    from ..extract.datasets import DATASETS
+    from ..extract.datasets import datasets as known_datasets
 
     folder = cache or default_cache()
     held = _held(folder)
@@ -89,7 +89,7 @@ def datasets(
             "needs_data": entry.needs_data,
             "in_cache": name in in_cache,
         }
-        for name, entry in DATASETS.items()
+        for name, entry in known_datasets().items()
     ]
     if json:
         console.print_json({"known": known, "cache": str(folder), "held": held})
@@ -133,7 +133,7 @@ def _encoder_row(row: dict[str, Any]) -> list[str]:
 
 
 def _with_split(options: DatasetOptions, text: str) -> DatasetOptions:
-    """The options with the class split of a file, or drawn by the seed of ``seed=N``."""
+    """The options with the class split of the file ``text``, or with one that the seed of ``seed=N`` draws."""
     key, equals, value = text.partition("=")
     if key != "seed" or not equals:
         return replace(options, split_file=Path(text))

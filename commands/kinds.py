@@ -1,6 +1,7 @@
-"""How values are read from texts: one kind for each annotation that a field of an option may have.
+"""Reading the values of options: there is one kind for each annotation that a field of an option may have.
 
-Every reader takes a text of the command line or a value of a configuration file, and what errors call it.
+Every reader takes the name of the option for errors, and a text of the command line or a value of a configuration file.
+It raises UsageError for a value of the wrong form.
 """
 
 from __future__ import annotations
@@ -20,21 +21,20 @@ _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 class Kind(NamedTuple):
-    """How values of one annotation are given.
-
-    parsed: the type that the parser of the command line hands over. read: the reader of that, or of a file's value.
-    metavar: what the help shows for a value; None for the parser's own word.
-    """
+    """The form of the values of one annotation."""
 
     parsed: Any
+    """The type that the parser of the command line returns."""
     read: Read
+    """The reader of the parser's value, or of a file's value."""
     metavar: str | None = None
+    """The word that the help shows for a value; None takes the parser's own word."""
 
 
 def kind_of(annotation: Any, default: Any = None) -> Kind:
     """The kind of values with this annotation. Raises TypeError for one that no option can have.
 
-    default: of the field; a field that may be None but is not by default takes the text ``none`` for None.
+    default: the default of the field; a field that may be None but is not by default takes the text ``none`` for None.
     """
     if get_origin(annotation) is Annotated:
         return kind_of(get_args(annotation)[0], default)
@@ -60,14 +60,14 @@ def kind_of(annotation: Any, default: Any = None) -> Kind:
 
 
 def read_text(label: str, value: Any) -> str:
-    """A text as it is."""
+    """The value, if it is a text."""
     if not isinstance(value, str):
         raise UsageError(f"{label} takes a text, not {value!r}.")
     return value
 
 
 def read_whole(label: str, value: Any) -> int:
-    """A whole number."""
+    """The whole number that the value states."""
     try:
         if isinstance(value, (bool, float)):
             raise ValueError
@@ -77,7 +77,7 @@ def read_whole(label: str, value: Any) -> int:
 
 
 def read_number(label: str, value: Any) -> float:
-    """A number."""
+    """The number that the value states."""
     try:
         if isinstance(value, bool):
             raise ValueError
@@ -87,14 +87,14 @@ def read_number(label: str, value: Any) -> float:
 
 
 def read_flag(label: str, value: Any) -> bool:
-    """True or false."""
+    """The value, if it is true or false."""
     if not isinstance(value, bool):
         raise UsageError(f"{label} takes true or false, not {value!r}.")
     return value
 
 
 def read_path(label: str, value: Any) -> Path:
-    """A path, of which ``~`` is the user's folder."""
+    """The path that the value states, with ``~`` as the user's folder."""
     if not isinstance(value, (str, Path)):
         raise UsageError(f"{label} takes a path, not {value!r}.")
     return Path(value).expanduser()
@@ -123,9 +123,9 @@ def read_missing(label: str, value: Any) -> tuple[Missing, ...]:
 def _missing(label: str, entry: Any) -> Missing:
     if isinstance(entry, str):
         return Missing.parse(entry)
-    known = [field.name for field in fields(Missing)]
-    if not isinstance(entry, dict) or not {"modality", "rate"} <= entry.keys() <= set(known):
-        raise UsageError(f"{label} takes texts such as audio=0.5@query, or tables of {', '.join(known)}.")
+    keys = [field.name for field in fields(Missing)]
+    if not isinstance(entry, dict) or not {"modality", "rate"} <= entry.keys() <= set(keys):
+        raise UsageError(f"{label} takes texts such as audio=0.5@query, or tables of {', '.join(keys)}.")
     return Missing.parse(f"{entry['modality']}={entry['rate']}@{entry.get('side', 'both')}")
 
 
@@ -139,7 +139,7 @@ _PLAIN: dict[Any, Read] = {
 
 
 def _optional(read: Read, *, text_none: bool) -> Read:
-    """A reader that also takes a file's null, and the text none where ``text_none``; no names at all are None."""
+    """A reader that also takes a file's null and, with ``text_none``, the text none; an empty tuple is read as None."""
 
     def read_it(label: str, value: Any) -> Any:
         if value is None or (text_none and value == "none"):
@@ -185,7 +185,7 @@ def _whole_numbers(count: int, label: str, value: Any) -> tuple[int, ...]:
 def pairs_reader(values: Any) -> Read:
     """A reader of repeated ``key=value`` texts, or of a table, whose values are str, Path or tuple[str, ...].
 
-    Where they are tuples, a key may come several times. Only a value that is a text may be empty.
+    A key may occur several times where the values are tuples. Only a value of type str may be empty.
     """
 
     def read(label: str, value: Any) -> dict[str, Any]:
@@ -204,12 +204,12 @@ def pairs_reader(values: Any) -> Read:
 
 
 def pair_form(values: Any) -> str:
-    """How help and errors show a pair with such values."""
+    """The form of a pair with such values, for help and errors."""
     return {str: "key=value", Path: "NAME=PATH"}.get(values, "KEY=NAME")
 
 
 def _entries(label: str, value: Any, form: str) -> list[tuple[str, str | None]]:
-    """The keys and texts of a table, or of texts ``key=value``; None for a text that has no equals sign."""
+    """The keys and texts of a table, or of texts ``key=value``; the text is None where there is no equals sign."""
     if isinstance(value, dict):
         return [(str(key), _text(entry)) for key, entry in value.items()]
     texts = [value] if isinstance(value, str) else value
@@ -220,7 +220,7 @@ def _entries(label: str, value: Any, form: str) -> list[tuple[str, str | None]]:
 
 
 def _text(value: Any) -> str:
-    """A value of a file as the text that the command line would have."""
+    """The text of the command line that states a file's value."""
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

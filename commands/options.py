@@ -1,8 +1,8 @@
 """Command-line options made from dataclasses, and configuration files that give the same options.
 
-A field of a dataclass is an option: its name is the flag, the docstring below it is the help, its annotation says how
-a text is read, and its default is the option's. A field that is a dataclass itself gives its own fields. ``--config
-FILE`` takes any option from a JSON or YAML file, by the field's name; a flag on the command line wins.
+A field of a dataclass is an option: its name is the flag, the docstring below it is the help, its annotation determines
+how a text is read, and its default is the option's. A field that is itself a dataclass contributes its own fields.
+``--config FILE`` takes any option from a JSON or YAML file, by the field's name; a flag on the command line wins.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Annotated, Any, Optional, cast, get_type_hints
 import typer
 
 from ..errors import UsageError, unknown
+from ..machine.field_docs import field_docs
 from ..machine.files import read_table
-from .field_docs import field_docs
 from .kinds import Kind, kind_of
 
 Body = Callable[..., None]
@@ -26,23 +26,26 @@ Body = Callable[..., None]
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option of a command.
-
-    key: its name in Python and in a file. flag: its name on the command line. default: the field's, for its help.
-    """
+    """One option of a command."""
 
     key: str
+    """The option's name in Python and in a file."""
     flag: str
+    """The option's name on the command line."""
     kind: Kind
+    """The form of the option's values."""
     help: str = ""
+    """The text of the option in the command's help."""
     default: Any = None
+    """The default of the field, which the help shows."""
     required: bool = False
+    """Whether a value must be given."""
 
     def parameter(self) -> inspect.Parameter:
-        """The parameter from which the parser makes the flag; None means that it was not given."""
+        """The parameter from which the parser makes the flag; its value is None where the flag was not given."""
         flags = f"{self.flag}/--no-{self.flag[2:]}" if self.kind.parsed is bool else self.flag
-        shown = typer.Option(flags, help=self.help, metavar=self.kind.metavar, show_default=False)
-        annotation = cast(Any, Annotated)[self.kind.parsed | None, shown]
+        declared = typer.Option(flags, help=self.help, metavar=self.kind.metavar, show_default=False)
+        annotation = cast("Any", Annotated)[self.kind.parsed | None, declared]
         return inspect.Parameter(
             self.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
         )
@@ -57,9 +60,11 @@ def derived(
 ) -> Callable[[Body], Body]:
     """A decorator for a command whose first argument is an instance of ``cls``, made from options.
 
-    flags: flags that are not called as their field is. follows: fields whose default is the value of another one.
-    without: fields that keep their default here. The command's further parameters are options as they are written;
-    a file can give those whose default is None.
+    flags: the flags of fields whose flag is not the field's name.
+    follows: the fields whose default is the value of another field, with that field's name.
+    without: the fields that are no options of this command and keep their default.
+
+    The further parameters of the command are options as they are written; a file can give those whose default is None.
     """
     options = options_of(cls, flags=flags or {}, follows=follows or {}, without=without)
 
@@ -84,7 +89,7 @@ def derived(
 
         parameters = [option.parameter() for option in options.values()]
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (_CONFIG, *own)]
-        made = cast(Any, run)
+        made = cast("Any", run)
         made.__signature__ = inspect.Signature(parameters)
         made.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
@@ -112,7 +117,7 @@ def options_of(
 ) -> dict[str, Option]:
     """The options of a dataclass and of the dataclasses in its fields, by key, in the order of the fields.
 
-    Fields of one name are one option. The parameters are those of ``derived``.
+    Fields with the same name are one option. The parameters are those of ``derived``.
     """
     found: dict[str, Option] = {}
     for field, annotation, doc in leaves(cls):
@@ -139,7 +144,7 @@ def options_of(
 
 
 def leaves(cls: type[Any]) -> Iterator[tuple[Field[Any], Any, str]]:
-    """The fields of a dataclass that hold a value, with annotation and docstring; nested dataclasses are opened."""
+    """The fields of a dataclass and of the dataclasses nested in it, with annotation and docstring."""
     hints, docs = get_type_hints(cls), field_docs(cls)
     for field in fields(cls):
         if is_dataclass(hints[field.name]):
@@ -149,7 +154,7 @@ def leaves(cls: type[Any]) -> Iterator[tuple[Field[Any], Any, str]]:
 
 
 def build(cls: type[Any], options: Mapping[str, Option], given: Mapping[str, Any]) -> Any:
-    """An instance of ``cls`` from the values that were given; the others keep the field's default.
+    """An instance of ``cls`` from the given values; the other fields keep their default.
 
     Raises UsageError where a required value is missing.
     """
@@ -165,13 +170,13 @@ def build(cls: type[Any], options: Mapping[str, Option], given: Mapping[str, Any
 
 
 def from_line(values: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:
-    """What the command line gave, by key. Raises UsageError for a text that is no such value."""
+    """The values of the command line, by key. Raises UsageError for a text of the wrong form."""
     given = {key: values[key] for key in options if values.get(key) not in (None, [], ())}
     return {key: options[key].kind.read(options[key].flag, value) for key, value in given.items()}
 
 
 def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict[str, Any]:
-    """What a configuration file gives, by key; the fields of ``cls`` may stand in groups, as in a run's config.json.
+    """The values of a configuration file, by key; the fields of ``cls`` may form groups, as in a run's config.json.
 
     Raises UsageError where the file cannot be read, for an unknown key, and for a value of the wrong form.
     """
@@ -188,7 +193,7 @@ def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict
 
 
 def merged(first: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the winner's value where both have one; of two tables of values, the winner's values key by key."""
+    """The values of both mappings; the winner's value is taken where both have one, and key by key in two tables."""
     found = {**first, **winner}
     for key in first.keys() & winner.keys():
         if isinstance(first[key], Mapping) and isinstance(winner[key], Mapping):
@@ -197,7 +202,7 @@ def merged(first: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any
 
 
 def default_text(default: Any) -> str:
-    """How a help text shows a default; empty where there is nothing to show."""
+    """The text of a default in a help text; empty where there is nothing to show."""
     if default is MISSING or default is None or isinstance(default, bool):
         return ""
     if isinstance(default, (tuple, Mapping)):
@@ -214,7 +219,7 @@ def _flag(key: str) -> str:
 
 
 def _groups(cls: type[Any]) -> set[str]:
-    """The names of fields that are dataclasses, at any depth."""
+    """The names of the fields, at any depth, that are dataclasses."""
     found = set()
     for name, annotation in get_type_hints(cls).items():
         if is_dataclass(annotation):
@@ -223,7 +228,7 @@ def _groups(cls: type[Any]) -> set[str]:
 
 
 def _flat(table: Mapping[Any, Any], groups: Collection[str]) -> dict[str, Any]:
-    """The table with the contents of groups beside the other keys; hyphens in keys count as underscores."""
+    """The table with the content of its groups at the top level; hyphens in keys count as underscores."""
     found: dict[str, Any] = {}
     for name, value in table.items():
         key = str(name).replace("-", "_")

@@ -1,4 +1,4 @@
-"""``fsmm compare``: runs that are made to be compared."""
+"""The commands of studies, which are runs that are made to be compared: ``fsmm compare``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs (printed by episode-eval).")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare runs pairwise on the episodes they share: difference, interval, p-value (Holm-corrected)."""
+    """Compare runs in pairs on the episodes that they share, by difference, interval and p-value (Holm-corrected)."""
     from ..studies.compare import compare as run_compare
 
     found = run_compare(runs)

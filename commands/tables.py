@@ -1,4 +1,4 @@
-"""The tables that a person reads after a run or a study."""
+"""The tables that commands print after a run or a study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import console
 
 
 def show_run(metrics: Mapping[str, Any]) -> None:
-    """The table a person reads after a run."""
+    """Print the table of a run's figures."""
     rows = [(metrics.get("measure", "accuracy"), f"{100 * metrics['accuracy']:.2f} %")]
     for key, name in (
         ("unseen", "unseen U"),
@@ -48,13 +48,13 @@ def show_run(metrics: Mapping[str, Any]) -> None:
 
 
 def _clips(metrics: Mapping[str, Any]) -> str:
-    """How many there are of each, and of how many clips the cache lacks a modality."""
+    """A text with the numbers of clips and classes, and the number of clips without each modality."""
     lacking = [f"{count:,} without {m}" for m, count in metrics["clips_without"].items()]
     return "; ".join([f"{metrics['clips']:,}, {metrics['classes']}", *lacking])
 
 
 def show_reliability(found: Mapping[str, Any]) -> None:
-    """Certainty of each modality, and where one is right while another is wrong."""
+    """Print the certainty of each modality, and how often one is right where another is wrong."""
     rows = [
         (m, f"{100 * f['accuracy']:.1f} %", f"{f['certainty']:.3f}", f"{f['negative_entropy']:.3f}")
         for m, f in found["modalities"].items()
@@ -68,7 +68,7 @@ def show_reliability(found: Mapping[str, Any]) -> None:
 
 
 def show_sweep(what: str, found: Sequence[Mapping[str, Any]]) -> None:
-    """The accuracy at each rate at which ``what`` (modality@side) is missing."""
+    """Print the accuracy at each rate at which ``what`` (modality@side) is missing."""
     rows = [
         (m["protocol_text"].rpartition("missing ")[2], f"{100 * m['accuracy']:.2f} %", _percent(m["ci95"]))
         for m in found
@@ -77,7 +77,7 @@ def show_sweep(what: str, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_seeds(found: Mapping[str, Any]) -> None:
-    """Accuracy of each training seed, and their spread."""
+    """Print the accuracy of each training seed, and the spread of the accuracies."""
     rows = [
         (f"seed {seed}", f"{100 * accuracy:.2f} %", _percent(interval))
         for seed, accuracy, interval in zip(found["seeds"], found["accuracy"], found["ci95_draws"])

@@ -1,8 +1,8 @@
-"""A batch of tasks: what heads receive."""
+"""A batch of tasks is the input of a head."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,14 +16,9 @@ __all__ = ["Episodes", "Stream"]
 
 @dataclass
 class Episodes:
-    """B tasks at once; N ways, K shots, Q queries, T steps, D features.
+    """A batch of B tasks with N ways, K shots, Q queries, T steps and D features.
 
-    support: per modality a Stream [B, N, K, T, D]; query: per modality a Stream [B, Q, T, D].
-    query_label: int64 [B, Q] in 0..N-1, -1 for padding (a query that does not exist); or uint8 [B, Q, N] multi-hot.
-    words: class-word vectors float [B, N, E], or None. class_id: int64 [B, N], indices in the label set.
-    unlabelled: per modality a Stream [B, U, T, D] of clips without labels, or None.
-
-    Two 3-way 1-shot tasks with four queries each, of clips with 8 steps of 16 numbers:
+    This batch has two 3-way 1-shot tasks with four queries each, of clips with 8 steps of 16 numbers:
 
     >>> def clips(*shape: int) -> Stream:
     ...     return Stream(torch.zeros(*shape, 8, 16), torch.ones(shape).bool(), torch.full(shape, 8))
@@ -36,11 +31,17 @@ class Episodes:
     """
 
     support: dict[str, Stream]
+    """The supports, a Stream [B, N, K, T, D] for each modality."""
     query: dict[str, Stream]
+    """The queries, a Stream [B, Q, T, D] for each modality."""
     query_label: Tensor
+    """int64 [B, Q] in 0..N-1, -1 for padding (a query that does not exist); or uint8 [B, Q, N] multi-hot."""
     class_id: Tensor
+    """int64 [B, N], the index of each class in the label set."""
     words: Tensor | None = None
+    """The class-word vectors, float [B, N, E], or None."""
     unlabelled: dict[str, Stream] | None = None
+    """The clips without labels, a Stream [B, U, T, D] for each modality, or None."""
 
     @property
     def batch(self) -> int:
@@ -72,7 +73,7 @@ class Episodes:
         return list(self.query)
 
     def only(self, modalities: Sequence[str]) -> Episodes:
-        """The same tasks with fewer modalities. Raises UsageError for one that is not there."""
+        """The same tasks with the given modalities only. Raises UsageError for one that the tasks do not have."""
         for name in modalities:
             if name not in self.query and name not in self.support:
                 raise unknown("modality", name, {*self.query, *self.support})
@@ -84,25 +85,26 @@ class Episodes:
         )
 
     def slice(self, first: int, last: int) -> Episodes:
-        """Tasks first..last-1."""
+        """The tasks first .. last-1."""
         part = slice(first, last)
-        return Episodes(
-            {m: s[part] for m, s in self.support.items()},
-            {m: s[part] for m, s in self.query.items()},
-            self.query_label[part],
-            self.class_id[part],
-            None if self.words is None else self.words[part],
-            None if self.unlabelled is None else {m: s[part] for m, s in self.unlabelled.items()},
-        )
+        return self._mapped(lambda stream: stream[part], lambda tensor: tensor[part])
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Episodes:
-        """On another device, features and words in another dtype."""
-        words = None if self.words is None else self.words.to(device, dtype or self.words.dtype)
-        return Episodes(
-            {m: s.to(device, dtype) for m, s in self.support.items()},
-            {m: s.to(device, dtype) for m, s in self.query.items()},
-            self.query_label.to(device),
-            self.class_id.to(device),
-            words,
-            None if self.unlabelled is None else {m: s.to(device, dtype) for m, s in self.unlabelled.items()},
+        """The same tasks on another device, with features and words in another dtype if one is given."""
+        moved = self._mapped(lambda stream: stream.to(device, dtype), lambda tensor: tensor.to(device))
+        return (
+            moved if moved.words is None else replace(moved, words=moved.words.to(dtype or moved.words.dtype))
+        )
+
+    def _mapped(self, stream: Callable[[Stream], Stream], tensor: Callable[[Tensor], Tensor]) -> Episodes:
+        """The same tasks with ``stream`` applied to every Stream and ``tensor`` to every tensor."""
+        extra = self.unlabelled
+        return replace(
+            self,
+            support={m: stream(s) for m, s in self.support.items()},
+            query={m: stream(s) for m, s in self.query.items()},
+            query_label=tensor(self.query_label),
+            class_id=tensor(self.class_id),
+            words=None if self.words is None else tensor(self.words),
+            unlabelled=None if extra is None else {m: stream(s) for m, s in extra.items()},
         )

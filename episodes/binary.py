@@ -1,8 +1,8 @@
-"""Multi-label episodes as binary relevance: one two-way task a label, over a shared set of queries.
+"""Multi-label episodes as binary relevance: one two-way task for each label, over a shared set of queries.
 
-Multi-label episode e draws N labels and, for each, K clips that have it, K that do not, and queries: ``n_query`` clips
-that have each label. Every query is asked about every label. Task ``e * N + i`` is label i's: way 0 is "has it not",
-way 1 "has it". So any single-label head, and its training, works on it unchanged.
+Multi-label episode e draws N labels and, for each label, K clips that have it, K clips that do not, and ``n_query``
+queries that have it. Every query is classified for every label. Task ``e * N + i`` belongs to label i: way 0 means "has
+it not", way 1 "has it". Any single-label head, and its training, therefore works on these tasks unchanged.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from .sampler import EpisodeIndex, TooFew
 
 
 class BinarySampler:
-    """Draws the binary tasks of multi-label episodes from a multi-hot bank; the interface of :class:`Sampler`.
+    """A sampler of the binary tasks of multi-label episodes from a multi-hot bank, used like :class:`Sampler`.
 
-    Ways and shots are single numbers. excluded: names of labels that too few clips have.
-    Raises TooFew with the numbers and the remedy, UsageError for a protocol that has no multi-label form.
+    Ways and shots are single numbers. excluded: the names of the labels that too few clips have.
+    Raises TooFew, with the numbers and the remedy, where the bank cannot serve the protocol, UsageError for a protocol
+    that has no multi-label form.
     """
 
     def __init__(self, bank: FeatureBank, protocol: Protocol) -> None:
@@ -61,11 +62,11 @@ class BinarySampler:
         self._keys = {name: counter.key(protocol.seed, f"multi/{name}") for name in names}
 
     def shapes(self, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Way (2) and shot of each task."""
+        """The way (2) and the shot of each task, int [B] each."""
         return np.full(len(task), 2), np.full(len(task), self.protocol.k_shot)
 
     def batches(self, first: int, count: int, size: int) -> Iterator[EpisodeIndex]:
-        """Tasks first .. first+count-1 in batches of at most ``size``."""
+        """The tasks first .. first+count-1 in batches of at most ``size``."""
         for start in range(first, first + count, size):
             yield self.draw(np.arange(start, min(start + size, first + count)), 2, self.bank_shots)
 
@@ -74,7 +75,7 @@ class BinarySampler:
         return bounds(self.protocol.k_shot)[0]
 
     def draw(self, task: np.ndarray, ways: int, shots: int) -> EpisodeIndex:
-        """The given tasks: support [B, 2, K] (without, with), queries [B, Q], labels 0 or 1."""
+        """The tasks of the given numbers, with support [B, 2, K] (without, with), queries [B, Q] and labels 0 or 1."""
         episode, place = np.unique(task // self.ways, return_inverse=True)
         labels = self._draw_labels(episode)
         without, having, query = self._draw_clips(episode, labels)
@@ -84,16 +85,16 @@ class BinarySampler:
         query = np.take_along_axis(query, order, 1)[place]
         support = np.stack([without[place, slot], having[place, slot]], 1)
         return EpisodeIndex(
-            torch.from_numpy(np.asarray(task, np.int64)),
-            torch.from_numpy(np.repeat(chosen[:, None], 2, 1).astype(np.int64)),
-            torch.from_numpy(support),
-            torch.from_numpy(query),
-            torch.from_numpy(self.label[query, chosen[:, None]].astype(np.int64)),
-            torch.empty((len(task), 0), dtype=torch.int64),
+            episode=torch.from_numpy(np.asarray(task, np.int64)),
+            classes=torch.from_numpy(np.repeat(chosen[:, None], 2, 1).astype(np.int64)),
+            support=torch.from_numpy(support),
+            query=torch.from_numpy(query),
+            query_label=torch.from_numpy(self.label[query, chosen[:, None]].astype(np.int64)),
+            unlabelled=torch.empty((len(task), 0), dtype=torch.int64),
         )
 
     def _draw_labels(self, episode: np.ndarray) -> np.ndarray:
-        """Bank labels [E, N], in random order."""
+        """The labels of each episode, indices [E, N] into the bank's classes in random order."""
         drawn = counter.subset(
             counter.words(self._keys["labels"], episode, self.ways), np.full(len(episode), len(self._labels))
         )
@@ -103,17 +104,17 @@ class BinarySampler:
     def _draw_clips(
         self, episode: np.ndarray, labels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows without each label [E, N, K], with it [E, N, K], and queries [E, N * n_query]; no clip twice among the
-        supports with a label and the queries.
+        """The rows of supports without each label [E, N, K], supports with it [E, N, K], and queries [E, N * n_query].
 
-        Every clip gets a random key an episode; the smallest keys that qualify and are not taken are drawn.
+        No clip occurs twice among the supports with a label and the queries. Every clip gets a random key in each
+        episode; the clips with the smallest keys that qualify and are not taken are drawn.
         """
         shots, queries = self.bank_shots, self.protocol.n_query
         state = counter.states(self._keys["clips"], episode)
         keys = counter.uniform(counter.bits(state[:, None], np.arange(len(self.bank))[None]) >> np.uint64(32))
         taken = np.zeros(keys.shape, bool)
         having, query = [], []
-        for i in range(labels.shape[1]):  # over labels, vectorised over episodes
+        for i in range(labels.shape[1]):  # The loop runs over labels; its body is vectorised over episodes.
             has = self.label[:, labels[:, i]].T
             having.append(_smallest(keys, has & ~taken, shots))
             np.put_along_axis(taken, having[-1], True, 1)
@@ -127,7 +128,7 @@ class BinarySampler:
 
 
 def _smallest(keys: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
-    """Indices [E, count] of the smallest allowed keys. Raises TooFew where a row has not enough."""
+    """The indices [E, count] of the smallest allowed keys. Raises TooFew where an episode has too few."""
     if (allowed.sum(1) < count).any():
         raise TooFew(
             "Labels overlap so much that an episode runs out of clips with each of its labels; lower --n-way, --k-shot "
@@ -135,6 +136,6 @@ def _smallest(keys: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
         )
     masked = np.where(allowed, keys, np.inf)
     chosen = np.argpartition(masked, count - 1, axis=1)[:, :count]
-    # partition leaves ties and order to chance of implementation: sort, so that the result is a function of the keys
+    # The order that argpartition returns depends on its implementation; after sorting it depends on the keys alone.
     order = np.argsort(np.take_along_axis(masked, chosen, 1), axis=1, kind="stable")
     return np.take_along_axis(chosen, order, 1)

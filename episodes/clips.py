@@ -13,13 +13,13 @@ from .protocol import Protocol
 
 
 def batch_rows(base: FeatureBank, seed: int, step: int, size: int) -> Tensor:
-    """Rows [size] of one batch of base clips, drawn with replacement; a function of (seed, step)."""
+    """The rows [size] of one batch of base clips, drawn with replacement; they depend on (seed, step) alone."""
     words = counter.words(counter.key(seed, "batch"), np.array([step]), size)[0]
     return torch.from_numpy(counter.below(words, len(base)).astype(np.int64)).to(base.device)
 
 
 def batch_clips(base: FeatureBank, rows: Tensor, task: Protocol) -> dict[str, Stream]:
-    """Streams [M, T, D] of a batch, with the modalities that training has and at its missing rates."""
+    """The Streams [M, T, D] of a batch of M clips, with the modalities of ``task`` and at its missing rates."""
     clips = {m: base.tables[m].gather(rows) for m in task.support_modalities or base.tables}
     keep = {m: s.present.clone() for m, s in clips.items()}
     for m in task.missing:

@@ -1,7 +1,8 @@
-"""Counter-based random numbers: a pure function of (key, episode, slot), so any batch of episodes can be drawn alone.
+"""Counter-based random numbers: each is a function of (key, episode, slot), so any episodes can be drawn alone.
 
-The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) used twice: an episode's own state is the mix of the
-key plus its number times the golden-ratio increment, and a slot's value is the mix of that state plus the slot's.
+The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) used twice: an episode's state is the mix of the key
+plus the episode's number times the golden-ratio increment, and a slot's value is the mix of that state plus the slot's
+number times the same increment.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def states(key: np.uint64, episode: np.ndarray) -> np.ndarray:
-    """One state an episode, uint64 [B]."""
+    """The state of each episode, uint64 [B]."""
     return mix((episode.astype(np.uint64) + np.uint64(1)) * _GOLDEN + key)
 
 
 def bits(state: np.ndarray, slot: np.ndarray) -> np.ndarray:
-    """Random uint64 of the broadcast shape of ``state`` and ``slot``."""
+    """Random uint64 numbers of the broadcast shape of ``state`` and ``slot``."""
     return mix((slot.astype(np.uint64) + np.uint64(1)) * _GOLDEN + state)
 
 
 def words(key: np.uint64, episode: np.ndarray, count: int) -> np.ndarray:
-    """``count`` random uint32 an episode, as uint64 [B, count] (two from each 64-bit value).
+    """The ``count`` random 32-bit words of each episode, as uint64 [B, count] (two from each 64-bit value).
 
     Episode 7 has the same numbers alone and in a batch:
 
@@ -59,20 +60,20 @@ def words(key: np.uint64, episode: np.ndarray, count: int) -> np.ndarray:
 
 
 def below(word: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
-    """Integers in [0, bound) from 32-bit words by multiply-shift; the bias is below bound / 2**32. int32."""
+    """Random int32 in [0, bound) from 32-bit words by multiply-shift; the bias is below bound / 2**32."""
     return ((word * np.asarray(bound, np.uint64)) >> np.uint64(32)).astype(np.int32)
 
 
 def uniform(word: np.ndarray) -> np.ndarray:
-    """Floats in (0, 1) from 32-bit words."""
+    """Random float64 in (0, 1) from 32-bit words."""
     return (word.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def subset(word: np.ndarray, population: np.ndarray, size: np.ndarray | None = None) -> np.ndarray:
     """A uniformly random subset of {0 .. population-1}, by Floyd's method, for every leading index at once.
 
-    word: 32-bit words [..., M]. population: int [...]. size: int [...], how many to draw (at most M and at most the
-    population); M when None. Returns int32 [..., M] without repetition, -1 beyond ``size``.
+    word: 32-bit words [..., M]. population: int [...]. size: int [...], the numbers of elements to draw (at most M and
+    at most the population); None draws M. Returns int32 [..., M] without repetition, -1 beyond ``size``.
     The set is uniform; the order inside it is not.
 
     >>> drawn = subset(words(key(0, "support"), np.arange(3), 5), np.full(3, 20))
@@ -82,7 +83,7 @@ def subset(word: np.ndarray, population: np.ndarray, size: np.ndarray | None = N
     lead, slots = word.shape[:-1], word.shape[-1]
     chosen = np.broadcast_to(slots if size is None else size, lead).reshape(-1)
     lowest = (np.broadcast_to(population, lead).reshape(-1) - chosen).astype(np.int32)
-    # slots first: every step below runs along contiguous memory over all leading indices
+    # With the slots as first axis, every step below runs along contiguous memory over all leading indices.
     top = lowest + np.arange(slots, dtype=np.int32)[:, None]
     drawn = below(np.ascontiguousarray(word.reshape(len(chosen), slots).T), (top + 1).astype(np.uint64))
     for j in range(1, slots):
@@ -94,9 +95,9 @@ def subset(word: np.ndarray, population: np.ndarray, size: np.ndarray | None = N
 
 
 def outside(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Re-index draws from {0 .. n-k-1} to the elements of {0 .. n-1} that are not in ``taken`` (k of them).
+    """Re-index draws from {0 .. n-k-1} to the elements of {0 .. n-1} that are not among the k elements of ``taken``.
 
-    drawn: int32 [..., M], overwritten and returned; taken: int32 [..., k] without repetition. -1 stays -1.
+    drawn: int32 [..., M], which is overwritten and returned; its -1 stay -1. taken: int32 [..., k] without repetition.
 
     >>> outside(np.array([0, 1, 2, -1], np.int32), np.array([1, 3], np.int32)).tolist()
     [0, 2, 4, -1]
@@ -109,14 +110,14 @@ def outside(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
 def order(word: np.ndarray, last: np.ndarray | None = None) -> np.ndarray:
     """A random permutation, int64 [..., M], from 32-bit words [..., M]; slots where ``last`` is true go to the end.
 
-    A slot's number is packed below its random bits, so that one sort of plain integers does it: much faster than an
-    argsort. At least 24 random bits a slot remain; ties fall in index order.
+    A slot's number is packed below its random bits, so that one sort of plain integers orders the slots, which is much
+    faster than an argsort. At least 24 random bits remain for each slot; ties fall in index order.
     """
     slots = word.shape[-1]
     width = slots.bit_length()
     whole = np.uint32 if width <= 7 else np.uint64
     key = word.astype(whole)
-    # the top bit is free for ``last``: 31 random bits in either type, less what a 32-bit key gives to the number
+    # The top bit belongs to ``last``, so 31 random bits remain, less those that a 32-bit key gives to the number.
     key >>= whole(1)
     key = key & ~whole((1 << width) - 1) if whole is np.uint32 else key << whole(width)
     key |= np.arange(slots, dtype=whole)

@@ -1,4 +1,4 @@
-"""The sampler that fits a bank: single-label episodes, or the binary tasks of multi-label ones."""
+"""The choice of the sampler that fits a bank: single-label episodes, or the binary tasks of multi-label ones."""
 
 from __future__ import annotations
 
@@ -11,5 +11,9 @@ AnySampler = Sampler | BinarySampler
 
 
 def sampler_for(bank: FeatureBank, protocol: Protocol, unlabelled: int = 0) -> AnySampler:
-    """Raises TooFew or UsageError as the samplers do."""
+    """The sampler of ``protocol`` over ``bank``: a BinarySampler for a multi-hot bank, a Sampler otherwise.
+
+    unlabelled: the number of clips without labels. Raises TooFew where the bank cannot serve the protocol, UsageError
+    for a protocol without a multi-label form.
+    """
     return BinarySampler(bank, protocol) if bank.multi else Sampler(bank, protocol, unlabelled)

@@ -1,4 +1,4 @@
-"""Class mixing: blends of two classes take the place of some, against memorising few classes."""
+"""Class mixing replaces some classes by blends of two, so that a head does not memorise a small number of classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .batch import Episodes, Stream
 
 
 def mix_classes(episodes: Episodes, share: float) -> Episodes:
-    """Replace a share of the classes by blends of two.
+    """The same tasks with a share of the classes replaced by blends of two.
 
-    Features and words become lambda a + (1 - lambda) b with lambda uniform in (.3, .7).
-    Needs the same number of queries for every class. Chance comes from torch's generator.
+    Features and words become lambda a + (1 - lambda) b with lambda uniform in (.3, .7) and drawn by torch's
+    generator. Every class must have the same number of queries.
     """
     batch, ways = episodes.batch, episodes.ways
     order = torch.argsort(episodes.query_label, dim=1, stable=True)

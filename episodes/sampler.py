@@ -1,7 +1,7 @@
-"""The sampler: which classes and clips make up episode i, for many episodes at once.
+"""The sampler draws the classes and clips of many episodes at once.
 
-Draws depend on (seed, episode) through the counter-based generator alone; what a protocol withholds (modalities,
-missing rates) never changes which clips are drawn, so protocols can be compared on the same tasks.
+Draws depend on (seed, episode) through the counter-based generator alone; the modalities and missing rates of a
+protocol never change which clips are drawn, so protocols can be compared on the same tasks.
 """
 
 from __future__ import annotations
@@ -25,39 +25,42 @@ class TooFew(FsmmError):
 
 @dataclass
 class EpisodeIndex:
-    """Which rows of a bank make up B episodes of one shape; int64 tensors on the CPU.
-
-    episode: numbers [B]. classes: bank classes [B, N]. support: bank rows [B, N, K]. query: bank rows [B, Q], -1 for
-    padding, shuffled over classes. query_label: [B, Q] in 0..N-1, -1 for padding.
-    unlabelled: rows [B, U] of the bank of unlabelled clips, U may be 0.
-    """
+    """The rows of a bank that make up B episodes of one shape, as int64 tensors on the CPU."""
 
     episode: Tensor
+    """The numbers of the episodes, [B]."""
     classes: Tensor
+    """The classes of the bank, [B, N]."""
     support: Tensor
+    """The bank rows of the supports, [B, N, K]."""
     query: Tensor
+    """The bank rows of the queries, [B, Q], shuffled over classes; -1 for padding."""
     query_label: Tensor
+    """The labels of the queries, [B, Q] in 0..N-1; -1 for padding."""
     unlabelled: Tensor
+    """The rows of the clips in the bank of unlabelled clips, [B, U]; U may be 0."""
 
     def __len__(self) -> int:
         return len(self.episode)
 
     def __getitem__(self, part: slice) -> EpisodeIndex:
         return EpisodeIndex(
-            self.episode[part],
-            self.classes[part],
-            self.support[part],
-            self.query[part],
-            self.query_label[part],
-            self.unlabelled[part],
+            episode=self.episode[part],
+            classes=self.classes[part],
+            support=self.support[part],
+            query=self.query[part],
+            query_label=self.query_label[part],
+            unlabelled=self.unlabelled[part],
         )
 
 
 class Sampler:
-    """Draws episodes of ``protocol`` from the clips of ``bank`` (single-label label sets).
+    """A sampler of the episodes of ``protocol`` from the clips of a ``bank`` with one label a clip.
 
-    excluded: names of classes left out as too small (small_classes = "exclude").
-    Raises TooFew, with the numbers and the remedy, when the bank cannot serve the protocol.
+    unlabelled: the number of clips without labels.
+    excluded: the names of the classes that are left out because they are too small (unless small_classes is "refuse").
+    Raises TooFew, with the numbers and the remedy, when the bank cannot serve the protocol, UsageError for a multi-hot
+    bank.
     """
 
     def __init__(self, bank: FeatureBank, protocol: Protocol, unlabelled: int = 0) -> None:
@@ -76,12 +79,14 @@ class Sampler:
         self.excluded = [] if protocol.small_classes == "refuse" else _names(bank, ~enough)
         if protocol.small_classes == "refuse" and not enough.all():
             raise TooFew(_too_small(bank, protocol, counts, need))
-        kept = np.flatnonzero(enough)
-        self._class, self._count, self._first = kept, counts[kept], first[kept]
+        usable = np.flatnonzero(enough)
+        self._class, self._count, self._first = usable, counts[usable], first[usable]
         self._rows = by_class
         ways = bounds(protocol.n_way)[1]
-        if len(kept) < max(ways, 1):
-            raise TooFew(_too_few_classes(bank, ways, len(kept), self.excluded, need))
+        if len(usable) < max(ways, 1):
+            raise TooFew(
+                _too_few_classes(bank=bank, ways=ways, usable=len(usable), excluded=self.excluded, need=need)
+            )
         if protocol.unlabelled > unlabelled:
             raise TooFew(
                 f"The protocol asks for {protocol.unlabelled} unlabelled clips an episode; dataset {bank.dataset!r} "
@@ -93,7 +98,7 @@ class Sampler:
         }
 
     def shapes(self, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Way and shot of each episode, int [E] each."""
+        """The way and the shot of each episode, int [E] each."""
         words = counter.words(self._keys["shape"], episode, 2)
         (way_low, way_high), (shot_low, shot_high) = bounds(self.protocol.n_way), bounds(self.protocol.k_shot)
         if way_high == 0:
@@ -103,7 +108,7 @@ class Sampler:
         return ways, shots
 
     def batches(self, first: int, count: int, size: int) -> Iterator[EpisodeIndex]:
-        """Episodes first .. first+count-1 in batches of at most ``size``, each of one way and shot."""
+        """The episodes first .. first+count-1 in batches of at most ``size``, each of one way and shot."""
         episode = np.arange(first, first + count, dtype=np.int64)
         ways, shots = self.shapes(episode)
         for way, shot in np.unique(np.stack([ways, shots], 1), axis=0):
@@ -112,7 +117,7 @@ class Sampler:
                 yield self.draw(same[start : start + size], int(way), int(shot))
 
     def draw(self, episode: np.ndarray, ways: int, shots: int) -> EpisodeIndex:
-        """The given episodes, all of the same way and shot."""
+        """The episodes of the given numbers, all of the same way and shot."""
         classes = self._draw_classes(episode, ways)
         support = self._draw_support(episode, classes, shots)
         query, padded = self._draw_query(episode, classes, support)
@@ -126,21 +131,21 @@ class Sampler:
         )
 
     def _draw_classes(self, episode: np.ndarray, ways: int) -> np.ndarray:
-        """Indices [B, N] into the kept classes, in random order (labels carry no information about the class)."""
+        """The indices [B, N] into the usable classes, in random order, so that labels tell nothing about the class."""
         classes = len(self._class)
         words = counter.words(self._keys["classes"], episode, 2 * ways)
         drawn = counter.subset(words[:, :ways], np.full(len(episode), classes))
         return np.take_along_axis(drawn, counter.order(words[:, ways:]), 1)
 
     def _draw_support(self, episode: np.ndarray, classes: np.ndarray, shots: int) -> np.ndarray:
-        """Positions [B, N, K] within each class."""
+        """The positions [B, N, K] of the supports within their class."""
         words = counter.words(self._keys["support"], episode, classes.shape[1] * shots)
         return counter.subset(words.reshape(*classes.shape, shots), self._count[classes])
 
     def _draw_query(
         self, episode: np.ndarray, classes: np.ndarray, support: np.ndarray
     ) -> tuple[np.ndarray, bool]:
-        """Positions within each class, [B, N, slots]; and whether some may be padding (-1)."""
+        """The positions [B, N, slots] of the queries within their class, and whether some may be padding (-1)."""
         ways, shots = support.shape[1:]
         left = self._count[classes] - shots
         slots, share = self._shares(episode, left)
@@ -150,11 +155,15 @@ class Sampler:
         return drawn, share is not None
 
     def _shares(self, episode: np.ndarray, left: np.ndarray) -> tuple[int, np.ndarray | None]:
-        """Query slots a class, and how many of them each class fills, int [B, N]; None where all."""
+        """The query slots of a class, and the number that each class fills, int [B, N], or None where it fills all."""
         if self.protocol.dirichlet is not None:
             total = self.protocol.n_query * left.shape[1]
             return total, dirichlet_counts(
-                self._keys["dirichlet"], episode, left, total, self.protocol.dirichlet
+                key=self._keys["dirichlet"],
+                episode=episode,
+                left=left,
+                total=total,
+                alpha=self.protocol.dirichlet,
             )
         if self.protocol.small_classes == "short":
             return self.protocol.n_query, np.minimum(left, self.protocol.n_query)
@@ -163,18 +172,21 @@ class Sampler:
     def _shuffled(
         self, episode: np.ndarray, first: np.ndarray, query: np.ndarray, padded: bool
     ) -> tuple[Tensor, Tensor]:
-        """Bank rows and labels [B, Q] in random order; padding goes last and is cut where no episode needs it."""
+        """The bank rows and labels [B, Q] of the queries in random order.
+
+        Padding comes last and is cut where no episode needs it.
+        """
         batch, ways, slots = query.shape
-        there = query.reshape(batch, -1) >= 0 if padded else None
+        real = query.reshape(batch, -1) >= 0 if padded else None
         words = counter.words(self._keys["order"], episode, ways * slots)
-        order = counter.order(words, None if there is None else ~there)
+        order = counter.order(words, None if real is None else ~real)
         place = (query + first[..., None]).reshape(batch, -1)
         row = self._rows[np.take_along_axis(place, order, 1)]
         label = order // slots
-        if there is not None:
-            there = np.take_along_axis(there, order, 1)
-            longest = int(there.sum(1).max(initial=0))
-            row, label = (np.where(there, x, -1)[:, :longest] for x in (row, label))
+        if real is not None:
+            real = np.take_along_axis(real, order, 1)
+            longest = int(real.sum(1).max(initial=0))
+            row, label = (np.where(real, x, -1)[:, :longest] for x in (row, label))
         return torch.from_numpy(row), torch.from_numpy(label)
 
     def _draw_unlabelled(self, episode: np.ndarray) -> np.ndarray:
@@ -185,11 +197,11 @@ class Sampler:
 def dirichlet_counts(
     key: np.uint64, episode: np.ndarray, left: np.ndarray, total: int, alpha: float
 ) -> np.ndarray:
-    """Queries a class, int64 [B, N], summing to ``total`` (or to all there is): Dirichlet(alpha) proportions.
+    """The numbers of queries of each class, int64 [B, N], in Dirichlet(alpha) proportions.
 
-    left: clips each class can give [B, N]; what a class cannot give is shared among the others in proportion.
-    Fractions are settled by largest remainders, so alpha -> infinity gives total / N to each. Gamma variates come by
-    inverting their distribution function.
+    They sum to ``total``, or to the sum of ``left`` where that is smaller. left: the clips [B, N] that each class can
+    give; a class's deficit is shared among the others in proportion. Fractions are rounded by largest remainders, so
+    alpha -> infinity gives total / N to each class. Gamma variates come from inverting their distribution function.
     """
     from scipy.special import gammaincinv
 
@@ -207,7 +219,7 @@ def dirichlet_counts(
 
 
 def _largest_remainders(share: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Whole numbers [B, N] nearest to ``share`` that sum to ``total`` [B, 1]."""
+    """The whole numbers [B, N] nearest to ``share`` that sum to ``total`` [B, 1]."""
     floor = np.floor(share).astype(np.int64)
     rank = np.argsort(np.argsort(floor - share, axis=1, kind="stable"), axis=1, kind="stable")
     return floor + (rank < total - floor.sum(1, keepdims=True))
@@ -230,9 +242,9 @@ def _too_small(bank: FeatureBank, protocol: Protocol, counts: np.ndarray, need: 
     )
 
 
-def _too_few_classes(bank: FeatureBank, ways: int, kept: int, excluded: list[str], need: int) -> str:
+def _too_few_classes(bank: FeatureBank, ways: int, usable: int, excluded: list[str], need: int) -> str:
     left_out = f" ({len(excluded)} more have fewer than {need} clips)" if excluded else ""
     return (
-        f"Split {bank.split!r} of label set {bank.label_set!r} has {kept} usable classes{left_out}; {ways}-way "
+        f"Split {bank.split!r} of label set {bank.label_set!r} has {usable} usable classes{left_out}; {ways}-way "
         f"episodes need {max(ways, 1)}: lower --n-way{' or --n-query' if excluded else ''}, or choose another --split."
     )

@@ -1,149 +1,645 @@
-"""The visible table of methods: one line each, nothing heavy imported to list them."""
+"""The visible table of methods: one row each, sorted by family and year; nothing heavy is imported to list them.
+
+Other packages add rows of their own by entry points of the group ``fsmm.heads`` (examples/third_party shows one).
+"""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UsageError, unknown
+from ..errors import FsmmError, UsageError, unknown
+from ..machine.plugins import rows_of
 
 if TYPE_CHECKING:
     from .head import Head
 
 FUSIONS = ("ec", "ea", "lf")
+FAMILIES = (
+    "metric",
+    "adaptation",
+    "transductive",
+    "graph",
+    "temporal",
+    "multimodal",
+    "embedding",
+    "language",
+)
+GROUP = "fsmm.heads"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Where a method was published."""
+
+    authors: str
+    title: str
+    venue: str
+    year: int
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.authors}, {self.title}, {self.venue} {self.year}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
-    """target: "module:Class" below fsmm.heads. regime: how it learns (none | episodic | batch).
-
-    modalities: "one" (several are joined by fusion: EC, EA or LF), "two", or "any" (takes several by itself).
-    words: whether it uses class words ("no", "optional", "needed"). zero_shot: whether it can decide without supports.
-    """
+    """What is known of a method without importing it."""
 
     target: str
-    paper: str
-    year: int
-    regime: str
+    """"family.module:Class" below fsmm.heads, or "package.module:Class" of another package."""
+    paper: Paper
+    """Where it was published."""
+    regime: Literal["none", "episodic", "batch"]
+    """How it learns: not at all, on training episodes, or on batches of base clips."""
     transductive: bool = False
-    modalities: str = "one"
-    words: str = "no"
+    """Whether the queries of a task are decided together."""
+    modalities: Literal["one", "two", "any"] = "one"
+    """How many modalities it takes; methods of one take several by fusion (EC, EA or LF)."""
+    words: Literal["no", "optional", "needed"] = "no"
+    """Whether it uses class words."""
     zero_shot: bool = False
+    """Whether it can decide without supports."""
+    reads_time: bool = False
+    """Whether it reads the steps of a clip; others are handed features averaged over time (T = 1), which is faster."""
+    fits_base: bool = False
+    """Whether it takes closed-form statistics of the base classes (``fit_base``)."""
+    position_tied: bool = False
+    """Whether weights belong to class positions, so that permuting the classes of an episode permutes the logits'
+    columns in distribution only; such a head serves at most ``inputs.way`` classes."""
+    branches: tuple[str, ...] = ()
+    """The other methods that it is built of; it gets their makers by ``inputs.branches``."""
+    reference: tuple[str, ...] = ()
+    """The cases of official numbers that it reproduces (tests/reference); () where there are none."""
 
-    def load(self) -> type[Head]:
+    @property
+    def family(self) -> str:
+        """The family of methods it belongs to, or the package that it comes from."""
+        return self.target.partition(".")[0]
+
+    def load(self) -> type[Head[Any]]:
+        """The class. Raises FsmmError where another package's class cannot be imported."""
         module, _, name = self.target.partition(":")
-        return getattr(importlib.import_module(f".{module}", __package__), name)
+        inside = self.family in FAMILIES
+        try:
+            found = importlib.import_module(
+                f".{module}" if inside else module, __package__ if inside else None
+            )
+            cls: type[Head[Any]] = getattr(found, name)
+        except (ImportError, AttributeError) as error:
+            if inside:
+                raise
+            raise FsmmError(f"The method at {self.target!r} cannot be loaded: {error}.") from error
+        return cls
+
+
+def arxiv(number: str) -> str:
+    """The address of a preprint."""
+    return f"https://arxiv.org/abs/{number}"
 
 
 METHODS: dict[str, Method] = {
+    # metric
+    "nearest": Method(
+        target="metric.nearest:NearestNeighbour",
+        paper=Paper(
+            authors="Cover and Hart",
+            title="Nearest Neighbor Pattern Classification",
+            venue="IEEE TIT",
+            year=1967,
+            url="https://doi.org/10.1109/TIT.1967.1053964",
+        ),
+        regime="none",
+    ),
     "matching": Method(
-        "metric.matching:Matching", "Vinyals et al., Matching Networks, NeurIPS", 2016, "none"
+        target="metric.matching:Matching",
+        paper=Paper(
+            authors="Vinyals et al.",
+            title="Matching Networks for One Shot Learning",
+            venue="NeurIPS",
+            year=2016,
+            url=arxiv("1606.04080"),
+        ),
+        regime="none",
+        reference=("matchingnet",),
     ),
     "matching-fce": Method(
-        "metric.matching:FullContextMatching",
-        "Vinyals et al., Matching Networks with full context embeddings, NeurIPS",
-        2016,
-        "episodic",
-    ),
-    "relation": Method("metric.relation:Relation", "Sung et al., Relation Network, CVPR", 2018, "episodic"),
-    "cmn": Method("temporal.cmn:CMN", "Zhu and Yang, Compound Memory Networks, ECCV", 2018, "episodic"),
-    "simpleshot": Method("metric.simpleshot:SimpleShot", "Wang et al., SimpleShot, arXiv", 2019, "none"),
-    "finetune": Method(
-        "adaptation.finetune:FineTune", "Chen et al., A Closer Look (Baseline++), ICLR", 2019, "none"
-    ),
-    "tarn": Method(
-        "temporal.tarn:TARN", "Bishay et al., TARN, BMVC", 2019, "episodic", False, "one", "optional", True
-    ),
-    "feat": Method("metric.feat:FEAT", "Ye et al., FEAT, CVPR", 2020, "episodic"),
-    "arn": Method("temporal.arn:ARN", "Zhang et al., ARN, ECCV", 2020, "episodic"),
-    "laplacianshot": Method(
-        "transductive.laplacianshot:LaplacianShot", "Ziko et al., LaplacianShot, ICML", 2020, "none", True
-    ),
-    "bdcspn": Method(
-        "transductive.bdcspn:BDCSPN", "Liu et al., Prototype Rectification, ECCV", 2020, "none", True
-    ),
-    "tim": Method("transductive.tim:TIM", "Boudiaf et al., TIM, NeurIPS", 2020, "none", True),
-    "ptmap": Method("transductive.ptmap:PTMAP", "Hu et al., PT-MAP, ICANN", 2021, "none", True),
-    "pal": Method("metric.pal:PAL", "Zhu et al., PAL, BMVC", 2021, "episodic"),
-    "amefunet": Method(
-        "multimodal.amefunet:AMeFuNet", "Fu et al., AMeFu-Net, ACM MM", 2020, "episodic", False, "two"
-    ),
-    "amfar": Method("multimodal.amfar:AMFAR", "Wanyan et al., AMFAR, CVPR", 2023, "episodic", False, "two"),
-    "mtfan": Method("temporal.mtfan:MTFAN", "Wu et al., MTFAN, CVPR", 2022, "episodic"),
-    "molo": Method("temporal.molo:MoLo", "Wang et al., MoLo, CVPR", 2023, "episodic"),
-    "sloshnet": Method("temporal.sloshnet:SloshNet", "Xing et al., SloshNet, AAAI", 2023, "episodic"),
-    "clipfsar": Method(
-        "language.clipfsar:CLIPFSAR",
-        "Wang et al., CLIP-FSAR, IJCV",
-        2023,
-        "episodic",
-        False,
-        "one",
-        "optional",
-    ),
-    "common-space": Method(
-        "embedding.common_space:CommonSpace",
-        "Frome et al., DeViSE, NeurIPS",
-        2013,
-        "batch",
-        False,
-        "any",
-        "optional",
-        True,
-    ),
-    "ridge-words": Method(
-        "embedding.ridge_words:RidgeWords",
-        "Palatucci et al., Zero-shot Learning with Semantic Output Codes, NeurIPS",
-        2009,
-        "none",
-        False,
-        "one",
-        "needed",
-        True,
-    ),
-    "semi-protonet": Method(
-        "transductive.semi_protonet:SemiProtoNet",
-        "Ren et al., Semi-Supervised Few-Shot Classification, ICLR",
-        2018,
-        "none",
+        target="metric.matching:FullContextMatching",
+        paper=Paper(
+            authors="Vinyals et al.",
+            title="Matching Networks with full context embeddings",
+            venue="NeurIPS",
+            year=2016,
+            url=arxiv("1606.04080"),
+        ),
+        regime="episodic",
     ),
     "protonet": Method(
-        "metric.protonet:ProtoNet", "Snell et al., Prototypical Networks, NeurIPS", 2017, "none"
+        target="metric.protonet:ProtoNet",
+        paper=Paper(
+            authors="Snell et al.",
+            title="Prototypical Networks for Few-shot Learning",
+            venue="NeurIPS",
+            year=2017,
+            url=arxiv("1703.05175"),
+        ),
+        regime="none",
+        reference=("protonet", "tsn_cos", "tsn_euclid"),
     ),
-    "nearest": Method(
-        "metric.nearest:NearestNeighbour", "Cover and Hart, Nearest Neighbor, IEEE TIT", 1967, "none"
+    "relation": Method(
+        target="metric.relation:Relation",
+        paper=Paper(
+            authors="Sung et al.",
+            title="Learning to Compare: Relation Network for Few-Shot Learning",
+            venue="CVPR",
+            year=2018,
+            url=arxiv("1711.06025"),
+        ),
+        regime="episodic",
+        reference=("relationnet",),
     ),
+    "simpleshot": Method(
+        target="metric.simpleshot:SimpleShot",
+        paper=Paper(
+            authors="Wang et al.",
+            title="SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning",
+            venue="arXiv",
+            year=2019,
+            url=arxiv("1911.04623"),
+        ),
+        regime="none",
+        fits_base=True,
+        reference=("simpleshot",),
+    ),
+    "feat": Method(
+        target="metric.feat:FEAT",
+        paper=Paper(
+            authors="Ye et al.",
+            title="Few-Shot Learning via Embedding Adaptation with Set-to-Set Functions",
+            venue="CVPR",
+            year=2020,
+            url=arxiv("1812.03664"),
+        ),
+        regime="episodic",
+        reference=("feat",),
+    ),
+    "pal": Method(
+        target="metric.pal:PAL",
+        paper=Paper(
+            authors="Zhu et al.",
+            title="Few-shot Action Recognition with Prototype-centered Attentive Learning",
+            venue="BMVC",
+            year=2021,
+            url=arxiv("2101.08085"),
+        ),
+        regime="episodic",
+        reference=("pal",),
+    ),
+    # adaptation
     "linear-probe": Method(
-        "adaptation.linear_probe:LinearProbe", "Cox, Logistic regression, JRSS B", 1958, "none"
+        target="adaptation.linear_probe:LinearProbe",
+        paper=Paper(
+            authors="Cox",
+            title="The Regression Analysis of Binary Sequences",
+            venue="JRSS B",
+            year=1958,
+            url="https://doi.org/10.1111/j.2517-6161.1958.tb00292.x",
+        ),
+        regime="none",
     ),
-    "ridge": Method("adaptation.ridge:Ridge", "Bertinetto et al., Closed-form Solvers, ICLR", 2019, "none"),
-    "maml": Method("adaptation.maml:MAML", "Finn et al., MAML, ICML", 2017, "episodic"),
-    "leo": Method("adaptation.leo:LEO", "Rusu et al., LEO, ICLR", 2019, "episodic"),
-    "gnn": Method("graph.gnn:GNN", "Garcia and Bruna, Few-shot GNN, ICLR", 2018, "episodic"),
-    "tpn": Method("graph.tpn:TPN", "Liu et al., TPN, ICLR", 2019, "episodic", True),
-    "egnn": Method("graph.egnn:EGNN", "Kim et al., EGNN, CVPR", 2019, "episodic", True),
-    "dpgn": Method("graph.dpgn:DPGN", "Yang et al., DPGN, CVPR", 2020, "episodic", True),
+    "maml": Method(
+        target="adaptation.maml:MAML",
+        paper=Paper(
+            authors="Finn et al.",
+            title="Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+            venue="ICML",
+            year=2017,
+            url=arxiv("1703.03400"),
+        ),
+        regime="episodic",
+        fits_base=True,
+        position_tied=True,
+        reference=("maml",),
+    ),
+    "finetune": Method(
+        target="adaptation.finetune:FineTune",
+        paper=Paper(
+            authors="Chen et al.",
+            title="A Closer Look at Few-shot Classification (Baseline++)",
+            venue="ICLR",
+            year=2019,
+            url=arxiv("1904.04232"),
+        ),
+        regime="none",
+        fits_base=True,
+    ),
+    "leo": Method(
+        target="adaptation.leo:LEO",
+        paper=Paper(
+            authors="Rusu et al.",
+            title="Meta-Learning with Latent Embedding Optimization",
+            venue="ICLR",
+            year=2019,
+            url=arxiv("1807.05960"),
+        ),
+        regime="episodic",
+        fits_base=True,
+        reference=("leo",),
+    ),
+    "ridge": Method(
+        target="adaptation.ridge:Ridge",
+        paper=Paper(
+            authors="Bertinetto et al.",
+            title="Meta-learning with Differentiable Closed-form Solvers",
+            venue="ICLR",
+            year=2019,
+            url=arxiv("1805.08136"),
+        ),
+        regime="none",
+    ),
+    # transductive
+    "semi-protonet": Method(
+        target="transductive.semi_protonet:SemiProtoNet",
+        paper=Paper(
+            authors="Ren et al.",
+            title="Meta-Learning for Semi-Supervised Few-Shot Classification",
+            venue="ICLR",
+            year=2018,
+            url=arxiv("1803.00676"),
+        ),
+        regime="none",
+    ),
+    "bdcspn": Method(
+        target="transductive.bdcspn:BDCSPN",
+        paper=Paper(
+            authors="Liu et al.",
+            title="Prototype Rectification for Few-Shot Learning",
+            venue="ECCV",
+            year=2020,
+            url=arxiv("1911.10713"),
+        ),
+        regime="none",
+        transductive=True,
+        fits_base=True,
+        reference=("bdcspn",),
+    ),
+    "laplacianshot": Method(
+        target="transductive.laplacianshot:LaplacianShot",
+        paper=Paper(
+            authors="Ziko et al.",
+            title="Laplacian Regularized Few-Shot Learning",
+            venue="ICML",
+            year=2020,
+            url=arxiv("2006.15486"),
+        ),
+        regime="none",
+        transductive=True,
+        fits_base=True,
+        reference=("laplacianshot",),
+    ),
+    "tim": Method(
+        target="transductive.tim:TIM",
+        paper=Paper(
+            authors="Boudiaf et al.",
+            title="Transductive Information Maximization for Few-Shot Learning",
+            venue="NeurIPS",
+            year=2020,
+            url=arxiv("2008.11297"),
+        ),
+        regime="none",
+        transductive=True,
+        fits_base=True,
+    ),
+    "ptmap": Method(
+        target="transductive.ptmap:PTMAP",
+        paper=Paper(
+            authors="Hu et al.",
+            title="Leveraging the Feature Distribution in Transfer-based Few-Shot Learning",
+            venue="ICANN",
+            year=2021,
+            url=arxiv("2006.03806"),
+        ),
+        regime="none",
+        transductive=True,
+        reference=("ptmap",),
+    ),
+    # graph
+    "gnn": Method(
+        target="graph.gnn:GNN",
+        paper=Paper(
+            authors="Garcia and Bruna",
+            title="Few-Shot Learning with Graph Neural Networks",
+            venue="ICLR",
+            year=2018,
+            url=arxiv("1711.04043"),
+        ),
+        regime="episodic",
+        fits_base=True,
+        position_tied=True,
+        reference=("gnn",),
+    ),
+    "egnn": Method(
+        target="graph.egnn:EGNN",
+        paper=Paper(
+            authors="Kim et al.",
+            title="Edge-Labeling Graph Neural Network for Few-shot Learning",
+            venue="CVPR",
+            year=2019,
+            url=arxiv("1905.01436"),
+        ),
+        regime="episodic",
+        transductive=True,
+        fits_base=True,
+        reference=("egnn",),
+    ),
+    "tpn": Method(
+        target="graph.tpn:TPN",
+        paper=Paper(
+            authors="Liu et al.",
+            title="Learning to Propagate Labels: Transductive Propagation Network for Few-shot Learning",
+            venue="ICLR",
+            year=2019,
+            url=arxiv("1805.10002"),
+        ),
+        regime="episodic",
+        transductive=True,
+        fits_base=True,
+        reference=("tpn",),
+    ),
+    "dpgn": Method(
+        target="graph.dpgn:DPGN",
+        paper=Paper(
+            authors="Yang et al.",
+            title="DPGN: Distribution Propagation Graph Network for Few-shot Learning",
+            venue="CVPR",
+            year=2020,
+            url=arxiv("2003.14247"),
+        ),
+        regime="episodic",
+        transductive=True,
+        fits_base=True,
+        position_tied=True,
+        reference=("dpgn",),
+    ),
     "eckpn": Method(
-        "graph.eckpn:ECKPN", "Chen et al., ECKPN, CVPR", 2021, "episodic", True, "one", "optional"
+        target="graph.eckpn:ECKPN",
+        paper=Paper(
+            authors="Chen et al.",
+            title="ECKPN: Explicit Class Knowledge Propagation Network for Transductive Few-shot Learning",
+            venue="CVPR",
+            year=2021,
+            url=arxiv("2106.08523"),
+        ),
+        regime="episodic",
+        transductive=True,
+        words="optional",
+        fits_base=True,
     ),
-    "otam": Method("temporal.otam:OTAM", "Cao et al., Temporal Alignment, CVPR", 2020, "none"),
+    # temporal
+    "cmn": Method(
+        target="temporal.cmn:CMN",
+        paper=Paper(
+            authors="Zhu and Yang",
+            title="Compound Memory Networks for Few-shot Video Classification",
+            venue="ECCV",
+            year=2018,
+            url="https://openaccess.thecvf.com/content_ECCV_2018/html/Linchao_Zhu_Compound_Memory_Networks_ECCV_2018_paper.html",
+        ),
+        regime="episodic",
+        reads_time=True,
+    ),
+    "tarn": Method(
+        target="temporal.tarn:TARN",
+        paper=Paper(
+            authors="Bishay et al.",
+            title="TARN: Temporal Attentive Relation Network for Few-Shot and Zero-Shot Action Recognition",
+            venue="BMVC",
+            year=2019,
+            url=arxiv("1907.09021"),
+        ),
+        regime="episodic",
+        words="optional",
+        zero_shot=True,
+        reads_time=True,
+        fits_base=True,
+        reference=("tarn",),
+    ),
+    "arn": Method(
+        target="temporal.arn:ARN",
+        paper=Paper(
+            authors="Zhang et al.",
+            title="Few-shot Action Recognition with Permutation-invariant Attention",
+            venue="ECCV",
+            year=2020,
+            url=arxiv("2001.03905"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        reference=("arn",),
+    ),
+    "otam": Method(
+        target="temporal.otam:OTAM",
+        paper=Paper(
+            authors="Cao et al.",
+            title="Few-Shot Video Classification via Temporal Alignment",
+            venue="CVPR",
+            year=2020,
+            url=arxiv("1906.11415"),
+        ),
+        regime="none",
+        reads_time=True,
+        reference=("otam", "otam_flip"),
+    ),
     "trx": Method(
-        "temporal.trx:TRX", "Perrett et al., Temporal-Relational CrossTransformers, CVPR", 2021, "episodic"
-    ),
-    "strm": Method(
-        "temporal.strm:STRM", "Thatipelli et al., Spatio-temporal Relation Modeling, CVPR", 2022, "episodic"
+        target="temporal.trx:TRX",
+        paper=Paper(
+            authors="Perrett et al.",
+            title="Temporal-Relational CrossTransformers for Few-Shot Action Recognition",
+            venue="CVPR",
+            year=2021,
+            url=arxiv("2101.06184"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        reference=("trx",),
     ),
     "hyrsm": Method(
-        "temporal.hyrsm:HyRSM", "Wang et al., Hybrid Relation Guided Set Matching, CVPR", 2022, "episodic"
+        target="temporal.hyrsm:HyRSM",
+        paper=Paper(
+            authors="Wang et al.",
+            title="Hybrid Relation Guided Set Matching for Few-shot Action Recognition",
+            venue="CVPR",
+            year=2022,
+            url=arxiv("2204.13423"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        fits_base=True,
+        reference=("hyrsm_1shot", "hyrsm_5shot"),
     ),
-    "hyrsmpp": Method(
-        "temporal.hyrsm:HyRSMPlusPlus", "Wang et al., HyRSM++, Pattern Recognition", 2024, "episodic"
+    "mtfan": Method(
+        target="temporal.mtfan:MTFAN",
+        paper=Paper(
+            authors="Wu et al.",
+            title="Motion-Modulated Temporal Fragment Alignment Network for Few-Shot Action Recognition",
+            venue="CVPR",
+            year=2022,
+            url="https://openaccess.thecvf.com/content/CVPR2022/html/Wu_Motion-Modulated_Temporal_Fragment_Alignment_Network_for_Few-Shot_Action_Recognition_CVPR_2022_paper.html",
+        ),
+        regime="episodic",
+        reads_time=True,
+    ),
+    "strm": Method(
+        target="temporal.strm:STRM",
+        paper=Paper(
+            authors="Thatipelli et al.",
+            title="Spatio-temporal Relation Modeling for Few-shot Action Recognition",
+            venue="CVPR",
+            year=2022,
+            url=arxiv("2112.05132"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        reference=("strm",),
     ),
     "ta2n": Method(
-        "temporal.ta2n:TA2N", "Li et al., Two-Stage Action Alignment Network, AAAI", 2022, "episodic"
+        target="temporal.ta2n:TA2N",
+        paper=Paper(
+            authors="Li et al.",
+            title="TA2N: Two-Stage Action Alignment Network for Few-Shot Action Recognition",
+            venue="AAAI",
+            year=2022,
+            url=arxiv("2107.04782"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        reference=("ta2n",),
+    ),
+    "molo": Method(
+        target="temporal.molo:MoLo",
+        paper=Paper(
+            authors="Wang et al.",
+            title="MoLo: Motion-augmented Long-short Contrastive Learning for Few-shot Action Recognition",
+            venue="CVPR",
+            year=2023,
+            url=arxiv("2304.00946"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        fits_base=True,
+        reference=("molo",),
+    ),
+    "sloshnet": Method(
+        target="temporal.sloshnet:SloshNet",
+        paper=Paper(
+            authors="Xing et al.",
+            title="Revisiting the Spatial and Temporal Modeling for Few-shot Action Recognition",
+            venue="AAAI",
+            year=2023,
+            url=arxiv("2301.07944"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        reference=("sloshnet_temporal",),
+    ),
+    "hyrsmpp": Method(
+        target="temporal.hyrsmpp:HyRSMPlusPlus",
+        paper=Paper(
+            authors="Wang et al.",
+            title="HyRSM++: Hybrid Relation Guided Temporal Set Matching for Few-shot Action Recognition",
+            venue="Pattern Recognition",
+            year=2024,
+            url=arxiv("2301.03330"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        fits_base=True,
+        reference=("hyrsmpp_1shot", "hyrsmpp_5shot"),
+    ),
+    # multimodal
+    "amefunet": Method(
+        target="multimodal.amefunet:AMeFuNet",
+        paper=Paper(
+            authors="Fu et al.",
+            title="Depth Guided Adaptive Meta-Fusion Network for Few-shot Video Recognition",
+            venue="ACM MM",
+            year=2020,
+            url=arxiv("2010.09982"),
+        ),
+        regime="episodic",
+        modalities="two",
+        reads_time=True,
+        reference=("amefunet",),
+    ),
+    "amfar": Method(
+        target="multimodal.amfar:AMFAR",
+        paper=Paper(
+            authors="Wanyan et al.",
+            title="Active Exploration of Multimodal Complementarity for Few-Shot Action Recognition",
+            venue="CVPR",
+            year=2023,
+            url="https://openaccess.thecvf.com/content/CVPR2023/html/Wanyan_Active_Exploration_of_Multimodal_Complementarity_for_Few-Shot_Action_Recognition_CVPR_2023_paper.html",
+        ),
+        regime="episodic",
+        modalities="two",
+        reads_time=True,
+        fits_base=True,
+        branches=("protonet", "otam", "trx"),
+    ),
+    # embedding
+    "ridge-words": Method(
+        target="embedding.ridge_words:RidgeWords",
+        paper=Paper(
+            authors="Palatucci et al.",
+            title="Zero-shot Learning with Semantic Output Codes",
+            venue="NeurIPS",
+            year=2009,
+            url="https://papers.nips.cc/paper/2009/hash/1543843a4723ed2ab08e18053ae6dc5b-Abstract.html",
+        ),
+        regime="none",
+        words="needed",
+        zero_shot=True,
+        fits_base=True,
+    ),
+    "common-space": Method(
+        target="embedding.common_space:CommonSpace",
+        paper=Paper(
+            authors="Frome et al.",
+            title="DeViSE: A Deep Visual-Semantic Embedding Model",
+            venue="NeurIPS",
+            year=2013,
+            url="https://papers.nips.cc/paper/2013/hash/7cce53cf90577442771720a370c3c723-Abstract.html",
+        ),
+        regime="batch",
+        modalities="any",
+        words="optional",
+        zero_shot=True,
+    ),
+    # language
+    "clipfsar": Method(
+        target="language.clipfsar:CLIPFSAR",
+        paper=Paper(
+            authors="Wang et al.",
+            title="CLIP-guided Prototype Modulating for Few-shot Action Recognition",
+            venue="IJCV",
+            year=2023,
+            url=arxiv("2303.02982"),
+        ),
+        regime="episodic",
+        words="optional",
+        reads_time=True,
+        fits_base=True,
+        reference=("clipfsar",),
     ),
 }
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """All methods by name: those above, then those of other packages. Raises FsmmError for an unusable row."""
+    return {**METHODS, **rows_of(GROUP, Method, METHODS)}
 
 
 def find(name: str) -> tuple[Method, str | None]:
@@ -151,33 +647,39 @@ def find(name: str) -> tuple[Method, str | None]:
 
     Raises UsageError for an unknown name.
     """
-    if name in METHODS:
-        return METHODS[name], None
+    known = methods()
+    if name in known:
+        return known[name], None
     stem, _, fusion = name.rpartition("-")
-    if fusion in FUSIONS and stem in METHODS:
-        if METHODS[stem].modalities != "one":
+    if fusion in FUSIONS and stem in known:
+        if known[stem].modalities != "one":
             raise UsageError(f"Method {stem!r} takes several modalities by itself; leave out the fusion.")
-        return METHODS[stem], fusion
-    raise unknown("method", name, METHODS)
+        return known[stem], fusion
+    raise unknown("method", name, known)
 
 
 def base_name(name: str) -> str:
     """``protonet`` of ``protonet-lf``."""
-    return name if name in METHODS else name.rpartition("-")[0]
+    return name if name in methods() else name.rpartition("-")[0]
 
 
 def rows() -> list[dict[str, object]]:
-    """What ``fsmm methods`` prints."""
+    """What ``fsmm methods`` prints: a dict of plain values for every method."""
     return [
         {
             "name": name,
-            "paper": method.paper,
-            "year": method.year,
+            "family": method.family,
+            "paper": f"{method.paper.authors}, {method.paper.title}",
+            "venue": method.paper.venue,
+            "year": method.paper.year,
+            "url": method.paper.url,
             "regime": method.regime,
             "transductive": method.transductive,
             "modalities": method.modalities,
             "words": method.words,
             "zero_shot": method.zero_shot,
+            "reads_time": method.reads_time,
+            "reference": list(method.reference),
         }
-        for name, method in METHODS.items()
+        for name, method in methods().items()
     ]

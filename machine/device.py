@@ -1,4 +1,4 @@
-"""Where tensors live and in what precision they are kept."""
+"""The device that holds tensors and the precision in which they are stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import UsageError
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device of that name; ``auto`` is the GPU where torch sees one, else the CPU.
+    """The torch device of that name; ``auto`` is the GPU where torch finds one, else the CPU.
 
     Raises UsageError for a name that torch does not know and for a device that this machine does not have.
     """
@@ -28,8 +28,8 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str) -> torch.dtype:
-    """float32 or bfloat16. Raises UsageError for another."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in known:
+    """The torch type of that name, float32 or bfloat16. Raises UsageError for another name."""
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in types:
         raise UsageError(f"dtype {dtype!r} is not known; use float32 or bfloat16.")
-    return known[dtype]
+    return types[dtype]

@@ -1,4 +1,4 @@
-"""Files: those written are whole or absent, since they are renamed when complete; tables are read from JSON or YAML."""
+"""Writing files that are whole or absent, since they are renamed when complete, and reading tables of JSON or YAML."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..errors import FsmmError, UsageError
 def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path to write, which becomes ``path`` when the block ends and is removed when it raises.
 
-    The block makes a file there, or a folder. The temporary name holds the process and the thread, so that two writers
-    of one file never share it: the later one wins as a whole. durable: the contents reach the disk before the name
-    does, so that a power cut leaves the old file or the new one. Raises what the block raises, and OSError where the
-    file cannot be renamed.
+    The block makes a file or a folder at the temporary path. Its name holds the process and the thread, so that two
+    writers of one file never share it: the later one wins as a whole. durable: the contents reach the disk before the
+    name does, so that a power cut leaves the old file or the new one. Raises the errors of the block, and OSError where
+    the file cannot be renamed.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "result.txt"
@@ -53,10 +53,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> dict[str, Any]:
-    """The keys and values of a JSON file, or of a YAML file where its name ends so.
+    """The keys and values of a JSON file, or of a YAML file if its name ends in .yaml or .yml.
 
-    what: what errors call the file, such as "mapping file". Raises ``error`` where the file cannot be read or is not
-    valid, UsageError where it holds something else than keys and values.
+    what: the name of the file's kind in errors, such as "mapping file". Raises ``error`` where the file cannot be read
+    or is not valid, UsageError where it holds something else than keys and values.
     """
     try:
         text = path.read_text("utf-8")

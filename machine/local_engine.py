@@ -1,8 +1,8 @@
-"""Share work over cores: threads, or forked processes where an item's operations are too small for threads.
+"""Work is shared over cores by threads, or by forked processes where an item's operations are too small for threads.
 
 Operations of a few hundred microseconds gain nothing from splitting over cores and lose much when a core is busy
-elsewhere; whole items a worker do not wait for each other. Threads still meet at the interpreter's lock between
-operations; a forked process does not, and shares the features without a copy.
+elsewhere; workers that each take whole items do not wait for each other. Threads still wait for the interpreter's lock
+between operations; a forked process does not, and it shares the features without a copy.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from ..errors import FsmmError
 Item = TypeVar("Item")
 R = TypeVar("R")
 Tick = Callable[[int], None]
-_POLL = 0.1  # seconds between reports of progress
-_PATIENCE = 60.0  # seconds without progress of any process before their work is done here
+# The seconds between two reports of progress.
+_POLL = 0.1
+# After so many seconds without progress of any process, the parent does their work itself.
+_PATIENCE = 60.0
 
 
 class _Stopped(Exception):
-    """Raised inside a thread whose results nobody waits for any more."""
+    """An error that ends a thread whose results are no longer needed."""
 
 
 def share(
@@ -41,11 +43,13 @@ def share(
     forked: bool = False,
     progress: Tick | None = None,
 ) -> list[R]:
-    """``work(part, tick)`` of each worker's part of the items (every ``workers``-th one), results in worker order.
+    """The results of ``work(part, tick)`` in worker order, where a part is every ``workers``-th of the items.
 
-    work calls tick(n) when n more units are done. progress: called in this thread with the units since its last call.
-    forked: in forked processes (what work changes stays there) where the platform has them; threads otherwise.
-    Raises what a worker raised; FsmmError where a process died.
+    work: calls tick(n) when n more units are done.
+    forked: use forked processes where the platform has them, and threads otherwise; changes that work makes to its
+        variables in a forked process are lost.
+    progress: called in this thread with the number of units since its last call.
+    Raises the error of a worker, and FsmmError where a process died.
     """
     workers = max(1, min(workers, len(items)))
     parts = [items[i::workers] for i in range(workers)]
@@ -113,7 +117,7 @@ def _in_processes(
 def _child(
     work: Callable[[Sequence[Item], Tick], R], part: Sequence[Item], done: Any, number: int, send: Connection
 ) -> None:
-    # Ctrl-C is the parent's to handle: it ends its children.
+    # The parent handles Ctrl-C and ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
@@ -122,15 +126,15 @@ def _child(
 
     try:
         send.send((True, work(part, tick)))
-    except Exception as error:  # whatever it is, the parent raises it
+    except Exception as error:  # The parent raises the error, whatever its kind.
         send.send((False, error))
 
 
 def _collect(ends: list[Connection], done: Any, progress: Tick | None) -> dict[int, Any]:
-    """Results by worker, progress meanwhile; without those of workers that stood still for too long.
+    """The results by worker, without those of workers that made no progress for too long.
 
-    A forked process can be caught by a lock of a numerical library that a thread held when it was forked. It is very
-    rare, and a run must not wait for ever.
+    Progress is reported meanwhile. A forked process can wait for ever for a lock of a numerical library that a thread
+    held when the process was forked. This is very rare, but a run must not wait for ever.
     """
     waiting, found = dict(enumerate(ends)), {}
     reported, moved, seen = 0, time.monotonic(), list(done)

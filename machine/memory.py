@@ -1,4 +1,4 @@
-"""Memory: what one operation frees stays with the process for the next one, and how much was held at most."""
+"""Keeping the memory that one operation frees for the next one, and measuring the most memory that was held."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
-_KEEP, _LARGE = 1 << 30, 256 << 20  # bytes
+# The numbers are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3).
+_TRIM, _MMAP = -1, -3
+# The values of the two thresholds are in bytes.
+_KEEP, _LARGE = 1 << 30, 256 << 20
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Ask the C library to hold on to freed memory; once a process. Whether it agreed.
+    """Ask the C library, once in a process, to keep freed memory, and return whether it agreed.
 
     Layers and training steps make and free the same temporaries again and again. By default glibc returns those of some
-    megabytes to the system, which hands them out again page by page, each page zeroed: nearly half of the time of a
-    convolutional encoder on a CPU, up to a quarter of a training step of heads that compare many pairs. Obeys
-    MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_, where set.
+    megabytes to the system, which hands them out again page by page, each page zeroed. This takes nearly half of the
+    time of a convolutional encoder on a CPU, and up to a quarter of a training step of heads that compare many pairs.
+    Nothing is asked where MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ is set.
     """
     if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
+    except (OSError, AttributeError):  # Another C library has no mallopt.
         return False
     return bool(mallopt(_MMAP, _LARGE)) and bool(mallopt(_TRIM, _KEEP))
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that this process or one of its workers has held (on CUDA: that torch has allocated), in MB."""
+    """The most memory that this process or one of its workers has held (on CUDA, that torch has allocated), in MB."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors files with texts beside the tensors, whole or absent."""
+"""Tensors on disk are safetensors files with texts beside the tensors, whole or absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .files import whole_or_absent
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
     """Write tensors, and texts about them, as one safetensors file; its folder is made where it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses tensors that share memory, hence the clones
+    # The tensors are cloned because safetensors refuses tensors that share memory.
     owned = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     with whole_or_absent(path) as temporary:
         save_file(owned, temporary, dict(about or {}))

@@ -1,4 +1,4 @@
-"""The feature banks of one run, all prepared alike and loaded when first asked for."""
+"""The feature banks of one run, all prepared in the same way and loaded on first use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .zero_shot import held_out
 
 
 class Banks:
-    """Test, base, val and unlabelled clips of ``spec``, read where ``place`` says, on one device.
+    """The test, base, val and unlabelled clips of ``spec``, read from the cache of ``place``, on its device.
 
-    method: the row of the table of methods; its name is looked up here, once a run.
-    For generalised zero-shot, base is split into what training sees and what S is measured on.
+    method: the row of the table of methods; its name is looked up once a run, by this class.
+    For generalised zero-shot, the base clips are split into those of training and those on which S is measured.
+    Raises UsageError and CacheError where the method, the device or the test clips cannot be had.
     """
 
     def __init__(self, spec: RunSpec, place: Place) -> None:
@@ -23,24 +24,23 @@ class Banks:
         self.cache = default_cache() if place.cache is None else place.cache
         self.folder = dataset_folder(self.cache, place.dataset)
         self.method = spec.resolved
-        self.sequences = self.method.load().sequences
         self._raw: dict[str, FeatureBank] = {}
         self._ready: dict[str, FeatureBank] = {}
         self.test = self._bank(spec.protocol.split)
 
     @property
     def base(self) -> FeatureBank:
-        """The base clips that training sees."""
+        """The base clips of training."""
         return self._seen(0) if self.spec.protocol.generalised else self._bank("base")
 
     @property
     def seen(self) -> FeatureBank:
-        """The base clips that are kept from training, on which generalised zero-shot measures S."""
+        """The base clips that are held out of training, on which generalised zero-shot measures S."""
         return self._seen(1)
 
     @property
     def val(self) -> FeatureBank | None:
-        """The val clips; None where the class split has no val classes, so that training runs to its end."""
+        """The val clips, or None where the class split has no val classes; training then runs to its end."""
         try:
             return self._bank("val")
         except CacheError:
@@ -48,7 +48,7 @@ class Banks:
 
     @property
     def unlabelled(self) -> FeatureBank | None:
-        """The clips without labels; None where the protocol hands none to heads."""
+        """The clips without labels, or None where the protocol gives none to heads."""
         return self._bank("unlabelled") if self.spec.protocol.unlabelled else None
 
     def _seen(self, which: int) -> FeatureBank:
@@ -83,5 +83,5 @@ class Banks:
         )
         if spec.modalities:
             bank = bank.select(spec.modalities)
-        self._raw[split] = bank if self.sequences else bank.pooled()
+        self._raw[split] = bank if self.method.reads_time else bank.pooled()
         return self._raw[split]

@@ -1,4 +1,4 @@
-"""The name of a configuration: a digest of its values."""
+"""The name of a configuration is a digest of its values."""
 
 from __future__ import annotations
 

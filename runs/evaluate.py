@@ -1,4 +1,4 @@
-"""Evaluate a head on many episodes: chunks sized to the cache, one accuracy an episode, everything that was drawn."""
+"""Evaluating a head on many episodes, in chunks that fit the processor's cache, with one accuracy for each episode."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from ..episodes.draw import AnySampler
 from ..episodes.protocol import Protocol, bounds
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.head import Head
+from ..heads.scoring.cost import Cost, cost_of
+from ..heads.scoring.episode_test import EpisodeTest
+from ..heads.scoring.plan import scorer
 from ..machine.local_engine import share
 from ..machine.memory import keep_freed_memory
 from . import statistics
@@ -24,33 +27,41 @@ from .statistics import DrawCounts
 
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
 _BLOCK = 512
-# Forking costs tens of milliseconds; fewer episodes than this are done before it pays.
+# Forking costs tens of milliseconds, so it does not pay off for fewer episodes than this.
 FORK_FROM = 2000
-_CPU_BUDGET = 4 << 20
-# Episodes at once where no features are gathered: enough to amortise operations, and still in the cache.
-_NUMBERS_CHUNK = 50
+# The memory of a chunk, as one episode is measured. All that is alive counts, of which a part is in use, so the bound
+# lies above the caches. Operations on a few kilobytes cost little more than their call, and gain from larger chunks.
+_CPU_BUDGET, _CPU_BUDGET_SMALL, _SMALL = 9 << 20, 16 << 20, 2 << 10
+# The cost of calling an operation is amortised no better by more episodes at once than this.
+_CPU_MOST = 50
 _CUDA_BUDGET = 1 << 30
 
 
 @dataclass(kw_only=True)
 class Evaluation(Result):
-    """What an evaluation on episodes found.
-
-    accuracy: float32 [E], each episode's share of queries classified rightly, in the order of episode numbers.
-    confusion: int64 [C, C], true by predicted class, over all queries.
-    balanced: every episode draws as many clips of as many classes; the intervals over clips and classes were derived
-        and verified for such episodes alone, and are not given for others.
-    """
+    """The result of an evaluation on E episodes over C classes."""
 
     accuracy: np.ndarray
+    """float32 [E], the share of each episode's queries that are classified rightly, in the order of episode numbers."""
     confusion: np.ndarray
+    """int64 [C, C], the number of queries by true class and predicted class."""
     class_names: list[str]
+    """The names of the C classes."""
     counts: DrawCounts
+    """The draws of clips and classes, from which the intervals are computed."""
     ways: float
+    """The mean number of classes of an episode."""
     seconds: float
+    """The time of the evaluation in seconds."""
     chunk: int
+    """The number of episodes that were scored at once."""
     excluded: list[str] = field(default_factory=list)
+    """The names of the classes that were left out because they are too small."""
     balanced: bool = True
+    """Whether every episode draws the same number of clips of the same number of classes.
+
+    The intervals over clips and classes were derived and verified for such episodes alone; others do not get them.
+    """
 
     @property
     def mean(self) -> float:
@@ -77,7 +88,7 @@ class Evaluation(Result):
         }
 
     def per_episode(self) -> np.ndarray:
-        """float32 [E], the accuracy of each episode."""
+        """The accuracy of each episode, float32 [E]."""
         return self.accuracy
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -100,10 +111,12 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Evaluation:
-    """Accuracy of ``head`` on episodes first .. first+episodes-1 of the protocol over ``bank``.
+    """Evaluate ``head`` on the episodes first .. first+episodes-1 of the protocol over ``bank``.
 
-    progress: called with the number of episodes just scored. workers: threads or processes that score blocks side by
-    side (one core each; None: as many as torch would use). Results depend on neither the chunk nor the workers.
+    unlabelled: the bank of the clips that episodes give without labels.
+    progress: called with the number of episodes just scored.
+    workers: the number of threads or processes that score blocks side by side, one core each; None takes as many as
+        torch would use. Results depend on neither the chunk nor the workers.
     Raises TooFew where the bank cannot serve the protocol.
     """
     head.eval()
@@ -112,6 +125,7 @@ def evaluate(
     sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
     label, classes = bank.label.cpu().numpy(), len(bank.class_names)
 
+    @torch.no_grad()
     def work(part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
         tally = Tally.empty(label, classes)
         for block in part:
@@ -122,10 +136,12 @@ def evaluate(
             tally.add(index, torch.cat(predicted))
         return tally
 
-    score = head.scorer(bank, protocol, episodes, unlabelled)
-    chunk = max(chunk_size(head, bank, protocol), _NUMBERS_CHUNK if score.of_numbers else 1)
+    test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes, unlabelled=unlabelled)
+    score = scorer(head, test)
+    cost = cost_of(lambda: score(largest_episode(sampler, protocol, first)))
+    chunk = chunk_size(cost, bank.device)
     cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
-    forked = head.light and bank.device.type == "cpu" and episodes >= FORK_FROM
+    forked = not cost.gradients and bank.device.type == "cpu" and episodes >= FORK_FROM
     total = Tally.sum(
         share(
             work,
@@ -149,7 +165,7 @@ def evaluate(
 
 
 def is_balanced(protocol: Protocol) -> bool:
-    """Whether every episode draws as many clips of as many classes."""
+    """Whether every episode draws the same number of clips of the same number of classes."""
     (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
     fixed = way_low == way_high and shot_low == shot_high
     return fixed and protocol.dirichlet is None and protocol.small_classes != "short"
@@ -157,26 +173,29 @@ def is_balanced(protocol: Protocol) -> bool:
 
 @dataclass
 class Block:
-    """Episodes of one way and shot, drawn together."""
+    """A block of episodes of one way and shot, which are drawn together."""
 
     episode: np.ndarray
+    """The numbers of the episodes, int64."""
     ways: int
+    """The number of classes of each episode."""
     shots: int
+    """The number of supports of each class."""
 
     def draw(self, sampler: AnySampler) -> EpisodeIndex:
         return sampler.draw(self.episode, self.ways, self.shots)
 
 
 def chunks(index: EpisodeIndex, size: int) -> Iterator[EpisodeIndex]:
-    """Drawn episodes, ``size`` at a time."""
+    """The drawn episodes, ``size`` at a time."""
     for start in range(0, len(index), size):
         yield index[start : start + size]
 
 
 def blocks(sampler: AnySampler, first: int, count: int, chunk: int, workers: int = 1) -> Iterator[Block]:
-    """Episodes first .. first+count-1 in blocks of one shape, large enough to draw at full speed.
+    """The episodes first .. first+count-1 in blocks of one shape, large enough to draw at full speed.
 
-    Where there are few episodes, smaller: every worker gets several blocks.
+    Blocks are smaller where there are few episodes, so that every worker gets several of them.
     """
     wanted = _BLOCK if workers == 1 else min(_BLOCK, count // (4 * workers))
     size = max(wanted // chunk, 1) * chunk
@@ -188,28 +207,41 @@ def blocks(sampler: AnySampler, first: int, count: int, chunk: int, workers: int
             yield Block(same[start : start + size], int(way), int(shot))
 
 
-def chunk_size(head: Head, bank: FeatureBank, protocol: Protocol) -> int:
-    """Episodes scored at once, so that what the head touches fits the cache (CPU) or a share of memory (CUDA)."""
-    ways = bounds(protocol.n_way)[1] or len(bank.class_names)
-    clips = ways * (bounds(protocol.k_shot)[1] + protocol.n_query) + protocol.unlabelled
-    features = sum(table.steps * table.dim for table in bank.tables.values()) * clips * 4
-    cost = max(features, head.episode_bytes(ways, bounds(protocol.k_shot)[1], protocol.n_query * ways), 1)
-    budget = _CUDA_BUDGET if bank.device.type == "cuda" else _CPU_BUDGET
-    return int(np.clip(budget // cost, 1, 1024 if bank.device.type == "cpu" else 8192))
+def largest_episode(sampler: AnySampler, protocol: Protocol, number: int) -> EpisodeIndex:
+    """The episode ``number`` with the most classes and supports that the protocol allows, for measuring costs."""
+    one = np.array([number], np.int64)
+    ways, shots = (int(size[0]) for size in sampler.shapes(one))
+    if not sampler.bank.multi:  # A multi-label task has two classes under any protocol.
+        ways = max(ways, bounds(protocol.n_way)[1])
+    return sampler.draw(one, ways, max(shots, bounds(protocol.k_shot)[1]))
+
+
+def chunk_size(cost: Cost, device: torch.device) -> int:
+    """The number of episodes scored at once, so that their memory fits the cache (CPU) or a share of memory (CUDA).
+
+    cost: the cost of one episode.
+    """
+    if device.type == "cuda":
+        return int(np.clip(_CUDA_BUDGET // max(cost.bytes, 1), 1, 8192))
+    small = cost.bytes < _SMALL * cost.operations
+    budget = _CPU_BUDGET_SMALL if small else _CPU_BUDGET
+    return int(np.clip(budget // max(cost.bytes, 1), 1, _CPU_MOST))
 
 
 @dataclass
 class Tally:
-    """What a worker found in its episodes, as sums that merge.
-
-    episode, accuracy: one array a block. confusion: int64 [C, C]. ways: classes drawn, summed over episodes.
-    """
+    """The result of one worker's episodes, as sums that can be merged."""
 
     confusion: np.ndarray
+    """int64 [C, C], the number of queries by true class and predicted class."""
     counts: DrawCounts
+    """The draws of clips and classes."""
     episode: list[np.ndarray] = field(default_factory=list)
+    """The numbers of the episodes, one array for each block."""
     accuracy: list[np.ndarray] = field(default_factory=list)
+    """The accuracies of the episodes, one array for each block."""
     ways: float = 0.0
+    """The number of classes drawn, summed over episodes."""
 
     @classmethod
     def empty(cls, clip_class: np.ndarray, classes: int) -> Tally:
@@ -229,13 +261,13 @@ class Tally:
 
     def add(self, index: EpisodeIndex, predicted: Tensor) -> None:
         """Count the predictions [B, Q] of drawn episodes."""
-        label, said, classes = index.query_label.numpy(), predicted.numpy(), index.classes.numpy()
-        there = label >= 0
-        value = ((said == label).sum(1) / np.maximum(there.sum(1), 1)).astype(np.float32)
+        label, way, classes = index.query_label.numpy(), predicted.numpy(), index.classes.numpy()
+        real = label >= 0
+        value = ((way == label).sum(1) / np.maximum(real.sum(1), 1)).astype(np.float32)
         size = len(self.confusion)
         true_class = np.take_along_axis(classes, np.maximum(label, 0), 1)
-        pair = true_class * size + np.take_along_axis(classes, said, 1)
-        pair = pair.ravel() if there.all() else pair[there]
+        pair = true_class * size + np.take_along_axis(classes, way, 1)
+        pair = pair.ravel() if real.all() else pair[real]
         self.confusion += np.bincount(pair, minlength=size * size).reshape(size, size)
         clips = np.concatenate([index.support.flatten(1).numpy(), index.query.numpy()], 1)
         self.counts.add(classes, clips, value)
@@ -244,12 +276,12 @@ class Tally:
         self.ways += classes.size
 
     def accuracies(self, first: int, episodes: int) -> np.ndarray:
-        """float32 [E] in the order of episode numbers."""
+        """The accuracies, float32 [E], in the order of episode numbers."""
         out = np.zeros(episodes, np.float32)
         out[np.concatenate(self.episode) - first] = np.concatenate(self.accuracy)
         return out
 
 
 def _number(value: float) -> float | None:
-    """NaN is not JSON: an interval that has no value is null."""
+    """The value as a JSON number, or None for NaN, which JSON does not have."""
     return None if np.isnan(value) else float(value)

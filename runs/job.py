@@ -1,4 +1,4 @@
-"""A job: a run that is asked for, as one value, with the place where it reads and writes."""
+"""A job is the request for a run, as one value, with the place where the run reads and writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .spec import RunSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run reads its features, computes, and writes its folder."""
+    """The place where a run reads its features, computes, and writes its folder."""
 
     cache: Path | None = None
     """The cache folder (else FSMM_CACHE, else the user's)."""
@@ -26,10 +26,12 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run that is asked for: what it is, where it lies, and how much of it is done."""
+    """The request for one run: its specification, its place, and the extent of its evaluation."""
 
     spec: RunSpec
+    """The specification of the run."""
     place: Place = field(default_factory=Place)
+    """The place where the run reads, computes and writes."""
     episodes: int = 10_000
     """The number of episodes to evaluate."""
     retrain: bool = False
@@ -42,9 +44,9 @@ class Job:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The request in plain JSON values, flat but for the protocol; the run's own folder is left out.
+        """The request in plain JSON values, flat except for the protocol; the run's own folder is left out.
 
-        A file with these values is one that ``fsmm episode-eval --config`` takes.
+        ``fsmm episode-eval --config`` takes a file with these values.
         """
         place = {"dataset": self.place.dataset, "device": self.place.device}
         if self.place.cache is not None:

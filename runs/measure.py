@@ -1,4 +1,4 @@
-"""Measure a head as its protocol says: on episodes, on multi-label episodes, or zero-shot on a whole split."""
+"""Measuring a head on episodes, on multi-label episodes, or zero-shot on a whole split, as its protocol demands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .zero_shot import generalised_zero_shot, zero_shot
 
 
 def whole_split(protocol: Protocol) -> bool:
-    """Whether the protocol is zero-shot over all classes of a split: every clip is classified once."""
+    """Whether the protocol is zero-shot over all classes of a split, so that every clip is classified once."""
     return protocol.k_shot == 0 and protocol.n_way == 0
 
 
@@ -30,10 +30,11 @@ def measure(
     val: FeatureBank | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Measure ``head`` on ``bank`` as the protocol says.
+    """Measure ``head`` on ``bank`` under the protocol.
 
-    unlabelled: the clips that episodes may hand over without labels. seen, val: the banks of generalised zero-shot,
-    see ``generalised_zero_shot``. progress: called with the number of episodes just scored.
+    unlabelled: the bank of the clips that episodes may give without labels.
+    seen, val: the banks of generalised zero-shot (see ``generalised_zero_shot``).
+    progress: called with the number of episodes just scored.
     Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
     """
     if protocol.generalised and not whole_split(protocol):

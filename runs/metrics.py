@@ -1,4 +1,4 @@
-"""What a run prints, and stores in metrics.json."""
+"""The figures that a run prints and stores in metrics.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .train import Training
 def metrics_of(
     *, spec: RunSpec, banks: Banks, head: Head, training: Training | None, result: Result, folder: Path
 ) -> dict[str, Any]:
-    """The figures of a run, with all that a reader needs to know about them, in plain JSON values."""
+    """The figures of a run and the facts that a reader needs to judge them, in plain JSON values."""
     bank = banks.test
     return {
         "method": spec.method,

@@ -14,26 +14,32 @@ from ..cache.bank import FeatureBank
 from ..episodes.binary import BinarySampler
 from ..episodes.protocol import Protocol
 from ..heads.head import Head
+from ..heads.scoring.cost import cost_of
+from ..heads.scoring.episode_test import EpisodeTest
+from ..heads.scoring.plan import direct
 from . import statistics
-from .evaluate import blocks, chunk_size, chunks
+from .evaluate import blocks, chunk_size, chunks, largest_episode
 from .result import Result
 
 
 @dataclass(kw_only=True)
 class MultiLabelEvaluation(Result):
-    """What an evaluation on multi-label episodes found.
-
-    average_precision, micro_f1, macro_f1: float [E], of each episode, the first as the mean over its labels.
-    per_label: the average precision of each label over all episodes that asked for it.
-    """
+    """The result of an evaluation on E multi-label episodes."""
 
     average_precision: np.ndarray
+    """The average precision of each episode, float [E], as the mean over its labels."""
     micro_f1: np.ndarray
+    """The micro F1 of each episode, float [E]."""
     macro_f1: np.ndarray
+    """The macro F1 of each episode, float [E]."""
     per_label: dict[str, float]
+    """The mean average precision of each label over all episodes that drew it."""
     seconds: float
+    """The time of the evaluation in seconds."""
     chunk: int
+    """The number of binary tasks that were scored at once."""
     excluded: list[str]
+    """The names of the labels that too few clips have."""
 
     def summary(self) -> dict[str, Any]:
         """The figures that are printed and stored; ``accuracy`` is the mean average precision."""
@@ -56,7 +62,7 @@ class MultiLabelEvaluation(Result):
         }
 
     def per_episode(self) -> np.ndarray:
-        """float32 [E], the mean average precision of each episode."""
+        """The mean average precision of each episode, float32 [E]."""
         return self.average_precision.astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -74,19 +80,24 @@ def evaluate_multi_label(
 ) -> MultiLabelEvaluation:
     """Measure ``head`` on the binary tasks of multi-label episodes 0 .. episodes-1.
 
-    A query's score for a label is the logit of "has it" minus that of "has it not"; above zero it is predicted.
+    A query's score for a label is the logit of "has it" minus that of "has it not"; a label with a score above zero is
+    predicted. progress: called with the number of episodes just scored.
+    Raises TooFew where the bank cannot serve the protocol, UsageError for a protocol that has no multi-label form.
     """
     head.eval()
     started = time.perf_counter()
     sampler = BinarySampler(bank, protocol)
     ways = sampler.ways
-    chunk = max(chunk_size(head, bank, protocol) // ways, 1) * ways
+    test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes * ways)
+    score_of = direct(head, test)
+    cost = cost_of(lambda: score_of(largest_episode(sampler, protocol, 0)))
+    chunk = max(chunk_size(cost, bank.device) // ways, 1) * ways
     precision = np.zeros((episodes, ways))
     hits = np.zeros((episodes, ways, 3))
     label_sum, label_times = np.zeros(len(bank.class_names)), np.zeros(len(bank.class_names))
     tasks = blocks(sampler, 0, episodes * ways, chunk)
     for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
-        logits = head.score(bank, index, protocol)
+        logits = score_of(index)
         score = (logits[..., 1] - logits[..., 0]).float().cpu().numpy()
         truth = index.query_label.numpy().astype(bool)
         ap = average_precision(score, truth)
@@ -111,15 +122,15 @@ def evaluate_multi_label(
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The average precision [B] of scores [B, Q] against truth bool [B, Q]: sum of precision at each hit / hits.
+    """The average precision [B] of scores [B, Q] against truth bool [B, Q]: the mean of the precision at each hit.
 
-    Tied scores count as one threshold, as in scikit-learn. NaN where there is no positive.
+    Tied scores count as one threshold, as in scikit-learn. The value is NaN where there is no positive.
     """
     order = np.argsort(-score, axis=1, kind="stable")
     ranked, hit = np.take_along_axis(score, order, 1), np.take_along_axis(truth, order, 1)
     found = hit.cumsum(1)
     total = found[:, -1]
-    # the last position of each run of ties speaks for the whole run
+    # Every score of a run of ties gets the precision at the last position of the run.
     place = np.arange(1, score.shape[1] + 1)
     last = np.concatenate([ranked[:, 1:] != ranked[:, :-1], np.ones((len(score), 1), bool)], 1)
     end = np.where(last, place, score.shape[1] + 1)
@@ -135,6 +146,6 @@ def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def f1(hits: np.ndarray) -> np.ndarray:
-    """The F1 of counts [..., 3] as ``confusion`` gives them; 0 where nothing is positive and nothing predicted."""
+    """The F1 [...] of counts [..., 3] from ``confusion``; 0 where nothing is positive and nothing is predicted."""
     true, false, missed = np.moveaxis(hits, -1, 0)
     return 2 * true / np.maximum(2 * true + false + missed, 1)

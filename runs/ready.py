@@ -1,17 +1,16 @@
-"""A head made ready: built, fitted to base statistics, loaded or trained."""
+"""Making a head ready: it is built, fitted to base statistics, and loaded or trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..episodes.protocol import bounds
 from ..errors import UsageError
-from ..heads.build import build_head, inputs_of
+from ..heads.build import build_head, innermost, inputs_of
 from ..heads.head import Head
 from ..heads.settings import Recipe, update_settings
 from ..machine.tensors import load_tensors, save_tensors
@@ -21,15 +20,15 @@ from .spec import Progress, RunSpec
 from .train import Training, train
 
 CHECKPOINT = "head.safetensors"
-_RECIPE = "train."  # the prefix of settings that are the recipe's
+_RECIPE = "train."  # The prefix of the settings that belong to the recipe.
 
 
 def ready_head(
     spec: RunSpec, banks: Banks, folder: Path, *, retrain: bool = False, progress: Progress | None = None
 ) -> tuple[Head, Training | None]:
-    """The head of a run: built, fitted to base statistics, and loaded or trained as its regime asks.
+    """The head of a run, built, fitted to base statistics and loaded or trained, and its training.
 
-    folder: the run's own, with the checkpoint. retrain: a checkpoint that fits is not used.
+    folder: the run's folder, which holds the checkpoint. retrain: train even where a checkpoint fits.
     The training is None where nothing was trained. Raises UsageError for settings that the head does not have.
     """
     torch.manual_seed(spec.train_seed)
@@ -39,7 +38,7 @@ def ready_head(
         if given:
             raise UsageError(f"Method {spec.method!r} has nothing to train here; leave out --set train.*.")
         return head, None
-    recipe: Recipe = update_settings(recipe_of(head), given, f"the training of {spec.method}")
+    recipe: Recipe = update_settings(head.recipe, given, f"the training of {spec.method}")
     identity, path = _identity(spec, banks, head, recipe), folder / CHECKPOINT
     if not retrain and _load(head, path, identity):
         return head, None
@@ -53,7 +52,7 @@ def ready_head(
         folder=folder / "training",
         modalities=spec.train_modalities,
         missing=spec.train_missing,
-        progress=_telling(progress),
+        progress=_training_progress(progress),
     )
     save_tensors(path, head.state_dict(), {"identity": identity, "method": spec.method})
     return head, training
@@ -64,34 +63,15 @@ def learns(head: Head) -> bool:
     return any(p.requires_grad for p in head.parameters())
 
 
-def innermost(head: Head) -> Head:
-    """The method itself, inside a fusion wrapper or not."""
-    inner: Any = getattr(head, "inner", None)
-    if isinstance(inner, torch.nn.ModuleDict):
-        inner = next(iter(inner.values()))
-    return inner if isinstance(inner, Head) else head
-
-
-def recipe_of(head: Head) -> Recipe:
-    """The published recipe of the method; a wrapper's own where only the wrapper learns."""
-    inner = innermost(head)
-    return inner.recipe if learns(inner) else head.recipe
-
-
-def wants_base(head: Head) -> bool:
-    """Whether the method takes closed-form statistics of the base classes."""
-    return type(innermost(head)).fit_base is not Head.fit_base
-
-
 def _built(spec: RunSpec, banks: Banks) -> Head:
-    """The head on the banks' device, with its closed-form statistics of base classes."""
+    """The untrained head on the banks' device, with its closed-form statistics of base classes."""
     base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
     way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
     low, high = bounds(spec.protocol.k_shot)
-    inputs = inputs_of(banks.test, base_classes, way, high if low == high else None)
+    inputs = inputs_of(banks.test, base_classes=base_classes, way=way, shot=high if low == high else None)
     own = {k: v for k, v in spec.settings.items() if not k.startswith(_RECIPE)}
     head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
-    if wants_base(head):
+    if banks.method.fits_base:
         head.fit_base(banks.base)
     return head
 
@@ -102,7 +82,8 @@ def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> str:
         {
             **spec.training_identity(),
             "recipe": asdict(recipe),
-            "head": asdict(innermost(head).settings),  # with its defaults: a new default is a new head
+            # Defaults are among the settings, so that a new default makes a new head.
+            "head": asdict(innermost(head).settings),
             "base": banks.base.fingerprint(),
             "streams": {k: str(v) for k, v in banks.base.streams.items()},
         }
@@ -110,7 +91,7 @@ def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> str:
 
 
 def _load(head: Head, path: Path, identity: str) -> bool:
-    """Take the weights of a checkpoint where there is one of this identity; whether they were taken."""
+    """Load the weights of the checkpoint if it exists and has this identity, and return whether they were loaded."""
     if not path.is_file():
         return False
     tensors, about = load_tensors(path)
@@ -120,7 +101,7 @@ def _load(head: Head, path: Path, identity: str) -> bool:
     return True
 
 
-def _telling(progress: Progress | None) -> Callable[[int, int, Mapping[str, float]], None] | None:
+def _training_progress(progress: Progress | None) -> Callable[[int, int, Mapping[str, float]], None] | None:
     """A callback of the trainer that reports to ``progress``."""
     if progress is None:
         return None

@@ -1,6 +1,6 @@
-"""The reliability of modalities: how far each can be trusted, and where one is right while another is wrong.
+"""The reliability of modalities: the certainty of each one, and the share of another's errors that it gets right.
 
-Certainties as AMFAR defines them (CVPR 2023): the greatest posterior, and the negative entropy. The complementarity
+The certainties are those of AMFAR (CVPR 2023): the greatest posterior, and the negative entropy. The complementarity
 table counts, for every pair (a, b), the queries that a alone gets right among those that b alone gets wrong.
 """
 
@@ -20,15 +20,17 @@ from ..episodes.draw import sampler_for
 from ..episodes.gather import materialise
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
-from ..heads.head import Head
-from .evaluate import blocks, chunk_size, chunks
+from ..heads.head import HasBranches, Head
+from ..heads.scoring.cost import cost_of
+from .evaluate import blocks, chunk_size, chunks, largest_episode
 
 
 @torch.no_grad()
 def reliability(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int = 1000) -> dict[str, Any]:
-    """The accuracy, certainty and negative entropy (nats) of each modality on queries that carry it; and the table.
+    """The accuracy, certainty and negative entropy (nats) of each modality, and the complementarity table.
 
-    A head with branches gives each modality's own posterior; others are asked with every other modality absent.
+    A modality is measured on the queries in which it is present. A head with branches gives each modality's own
+    posterior; any other head is evaluated with every other modality absent.
     Raises UsageError for fewer than two modalities.
     """
     if len(bank.tables) < 2:
@@ -38,24 +40,25 @@ def reliability(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int
     sums = {m: torch.zeros(4, dtype=torch.float64) for m in names}
     cross = torch.zeros(len(names), len(names), 2, dtype=torch.float64)
     sampler = sampler_for(bank, protocol)
-    chunk = chunk_size(head, bank, protocol)
+    first = largest_episode(sampler, protocol, 0)
+    chunk = chunk_size(cost_of(lambda: branch_logits(head, materialise(bank, first, protocol))), bank.device)
     tasks = blocks(sampler, 0, episodes, chunk)
     for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
         batch = materialise(bank, index, protocol)
         logits = branch_logits(head, batch)
         real = batch.query_label >= 0
-        right, there = {}, {}
+        right, query_present = {}, {}
         for m, value in logits.items():
             posterior = torch.softmax(value.double(), -1)
-            there[m] = real & batch.query[m].present
+            query_present[m] = real & batch.query[m].present
             right[m] = value.argmax(-1) == batch.query_label
             entropy = (posterior * posterior.clamp(min=1e-12).log()).sum(-1)
             figures = torch.stack([torch.ones_like(entropy), right[m].double(), posterior.amax(-1), entropy])
-            sums[m] += (figures * there[m]).sum((1, 2)).cpu()
+            sums[m] += (figures * query_present[m]).sum((1, 2)).cpu()
         for i, a in enumerate(names):
             for j, b in enumerate(names):
                 if a in right and b in right:
-                    wrong = there[a] & there[b] & ~right[b]
+                    wrong = query_present[a] & query_present[b] & ~right[b]
                     cross[i, j] += torch.stack([(wrong & right[a]).sum(), wrong.sum()]).cpu()
     return {
         "modalities": {
@@ -75,9 +78,10 @@ def reliability(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int
 
 
 def branch_logits(head: Head, episodes: Episodes) -> dict[str, Tensor]:
-    """Logits [B, Q, N] of each modality alone."""
-    own = head.branches(episodes)
-    return own or {m: head(_alone(episodes, m)) for m in episodes.query}
+    """The logits [B, Q, N] of each modality alone."""
+    if isinstance(head, HasBranches):
+        return head.branches(episodes)
+    return {m: head(_alone(episodes, m)) for m in episodes.query}
 
 
 def _alone(episodes: Episodes, modality: str) -> Episodes:

@@ -1,4 +1,4 @@
-"""What every kind of result answers, whatever was measured."""
+"""The interface that every kind of result has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Result(ABC):
-    """What the evaluation of a head found: episodes, multi-label episodes, or a whole split."""
+    """The result of the evaluation of a head on episodes, on multi-label episodes, or on a whole split."""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
@@ -22,7 +22,7 @@ class Result(ABC):
 
     @abstractmethod
     def per_episode(self) -> np.ndarray:
-        """float32 [E], one figure an episode in the order of episode numbers; empty where nothing is episodic."""
+        """The figure of each episode, float32 [E], in the order of episode numbers; empty without episodes."""
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:

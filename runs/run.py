@@ -1,4 +1,4 @@
-"""One run from a cache to a figure: load, train where the method learns, evaluate, store."""
+"""A run leads from a cache to a figure: it loads, trains where the method learns, evaluates and stores."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
 from .store import save_run
 from .train import Training
 
-RELIABILITY_EPISODES = 1000  # at most so many are asked for the certainty of each modality
+RELIABILITY_EPISODES = 1000  # The certainty of each modality is measured on at most this many episodes.
 
 
 @dataclass(kw_only=True)
 class Run:
-    """What came of one run.
-
-    metrics: what ``--json`` prints. accuracy: float32 [E], one figure an episode; empty where a whole split was
-    classified at once. training: None where nothing was trained. out: the run's folder.
-    """
+    """A finished run."""
 
     metrics: dict[str, Any]
+    """The figures of the run, which ``--json`` prints."""
     accuracy: np.ndarray
+    """The figure of each episode, float32 [E]; empty where a whole split was classified at once."""
     result: Result
+    """The result of the evaluation."""
     training: Training | None
+    """The training, or None where nothing was trained."""
     out: Path
+    """The run's folder."""
 
     @property
     def mean(self) -> float:
-        """The accuracy, or what the protocol measures in its place, in 0..1."""
+        """The accuracy, or the measure that the protocol has in its place, in 0..1."""
         return float(self.metrics["accuracy"])
 
 
@@ -70,14 +71,16 @@ def episode_eval(
     with_reliability: bool = False,
     progress: Progress | None = None,
 ) -> Run:
-    """Evaluate ``method`` on episodes of the cached ``dataset``; train it on base classes first where it learns.
+    """Evaluate ``method`` on episodes of the cached data set; train it on base classes first where it learns.
 
-    streams: stream names or modalities to load (None: every modality's only stream). modalities: which of them the
-    head is built for. train_modalities, train_missing: what training clips carry and lose (default: all, nothing).
-    fusion: ec | ea | lf for single-modality methods. settings: ``key=value`` of the head; keys ``train.*`` are the
-    recipe's, ``fusion.*`` the wrapper's. normalise: none | l2 | centre-l2 (by the base classes' mean).
-    train_seed: of weights and training episodes (default: the protocol's seed). out: the run's folder; a trained
-    head is kept and used again when everything it depends on is the same.
+    streams: the stream names or modalities to load; None takes every modality's only stream.
+    modalities: the loaded modalities that the head is built for (default: all).
+    train_modalities, train_missing: the modalities that training clips carry and lose (default: all, none).
+    fusion: ec, ea or lf, for methods of a single modality.
+    settings: the ``key=value`` of the head; keys ``train.*`` belong to the recipe, ``fusion.*`` to the wrapper.
+    normalise: none, l2 or centre-l2 (by the base classes' mean).
+    train_seed: the seed of weights and training episodes (default: the protocol's seed).
+    out: the run's folder; a trained head is stored in it and used again when everything it depends on is the same.
     with_reliability: add each modality's certainty and the complementarity table.
     progress: called with ("train" or "evaluate", done, total, figures).
     Raises UsageError, CacheError or TooFew with one sentence.
@@ -103,15 +106,15 @@ def episode_eval(
 
 
 def run(job: Job, progress: Progress | None = None) -> Run:
-    """Do a job. Raises UsageError, CacheError or TooFew with one sentence."""
+    """Carry out a job. Raises UsageError, CacheError or TooFew with one sentence."""
     job, banks = load(job)
     return finish(ready(job, banks, progress), progress)
 
 
 def load(job: Job) -> tuple[Job, Banks]:
-    """The job with its label set and its folder named, and its banks.
+    """The job with its label set and its folder filled in, and its banks.
 
-    Raises CacheError where the cache does not hold what is asked for, UsageError where that cannot be run.
+    Raises CacheError where the cache does not hold the job's clips, UsageError where the job cannot be run.
     """
     banks = Banks(job.spec, job.place)
     spec = with_protocol(job.spec, label_set=banks.test.label_set)
@@ -125,13 +128,17 @@ class Ready:
     """A loaded job whose head is ready to be measured."""
 
     job: Job
+    """The job, with its label set and its folder filled in."""
     banks: Banks
+    """The banks of the job."""
     head: Head
+    """The head, built, fitted, and loaded or trained."""
     training: Training | None
+    """The training, or None where nothing was trained."""
 
 
 def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
-    """A loaded job with its head built, fitted, and loaded or trained."""
+    """The loaded job with its head, which is built, fitted, and loaded or trained."""
     head, training = ready_head(job.spec, banks, folder_of(job), retrain=job.retrain, progress=progress)
     return Ready(job=job, banks=banks, head=head, training=training)
 
@@ -148,7 +155,7 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         unlabelled=banks.unlabelled,
         seen=banks.seen if generalised else None,
         val=banks.val if generalised else None,
-        progress=_counting(progress, job.episodes),
+        progress=_episode_progress(progress, job.episodes),
     )
     metrics = metrics_of(
         spec=job.spec, banks=banks, head=head, training=ready.training, result=result, folder=folder
@@ -180,9 +187,10 @@ def with_protocol(spec: RunSpec, **changes: Any) -> RunSpec:
 
 
 def check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
-    """Refuse a protocol that names modalities which are not loaded, or that no clip of the split has.
+    """Raise UsageError where a run's modalities or supports do not suit its clips and its method.
 
-    Raises UsageError; also for zero-shot episodes with a method that needs supports.
+    This is so for modalities of the protocol or of training that are not loaded, for loaded modalities that no clip of
+    the split has, and for zero-shot episodes with a method that needs supports.
     """
     protocol = spec.protocol
     named = [
@@ -212,8 +220,8 @@ def _path(path: Path | str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _counting(progress: Progress | None, total: int) -> Callable[[int], None] | None:
-    """A callback that adds up the episodes it is told of and reports them to ``progress``."""
+def _episode_progress(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    """A callback that adds up the numbers of episodes it is called with and reports the sum to ``progress``."""
     if progress is None:
         return None
     done = 0

@@ -1,4 +1,4 @@
-"""What a run is: one frozen value that is stored with every result and names its default folder."""
+"""The specification of a run: one frozen value that is stored with every result and names its default folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..episodes.protocol import Missing, Protocol
 from ..heads.registry import Method, find
 from .digest import digest
 
-# Called with ("train" or "evaluate", units done, units in all, figures such as the loss).
+# A Progress is called with ("train" or "evaluate", units done, units in all, figures such as the loss).
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 Fusion = Literal["ec", "ea", "lf"]
@@ -26,6 +26,7 @@ class RunSpec:
     method: str
     """A method of `fsmm methods`; protonet-lf is ProtoNet with late fusion."""
     protocol: Protocol = field(default_factory=Protocol)
+    """The protocol of the episodes."""
     fusion: Fusion | None = None
     """How a method of one modality takes several: ec, ea (early fusion) or lf (late fusion)."""
     streams: tuple[str, ...] | None = None
@@ -53,7 +54,7 @@ class RunSpec:
         return find(self.method)[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The fields as plain JSON values."""
         return asdict(self)
 
     def digest(self) -> str:
@@ -61,7 +62,7 @@ class RunSpec:
         return digest(self.to_dict())
 
     def training_identity(self) -> dict[str, Any]:
-        """What of this a trained head depends on: everything but the test split and its sampling."""
+        """The fields on which a trained head depends: all but the test split and its sampling."""
         values = self.to_dict()
         for name in ("split", "n_query", "dirichlet", "small_classes", "clip_split", "seed"):
             values["protocol"].pop(name)

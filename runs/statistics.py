@@ -1,8 +1,8 @@
 """Honest intervals for episodic accuracies.
 
-Three questions, three intervals (docs/statistics.md): what if other episodes were drawn from the same test set; what
-if the test classes had other clips; what if there were other test classes. The last two come from the infinitesimal
-jackknife (Wager and Athey 2018) over the same episodes.
+There are three intervals for three questions (docs/statistics.md): how the accuracy would vary if other episodes were
+drawn from the same test set, if the test classes had other clips, and if there were other test classes. The last two
+come from the infinitesimal jackknife (Wager and Athey 2018) over the same episodes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import numpy as np
 
 @dataclass(kw_only=True)
 class DrawCounts:
-    """What was drawn in E episodes, as sums that merge over chunks.
-
-    clip_class: int64 [n], the class of each clip. members: int64 [C], the clips of each class.
-    clip_times: float64 [n], how often each clip was drawn; clip_value: [n], the sum of the values of the episodes that
-    drew it. class_times, class_value: [C], the same two for classes.
-    """
+    """The draws of n clips and C classes in E episodes, as sums that can be merged over chunks."""
 
     clip_class: np.ndarray
+    """int64 [n], the class of each clip."""
     members: np.ndarray
+    """int64 [C], the number of clips of each class."""
     clip_times: np.ndarray
+    """float64 [n], the number of times that each clip was drawn."""
     clip_value: np.ndarray
+    """float64 [n], the sum of the values of the episodes that drew each clip."""
     class_times: np.ndarray
+    """float64 [C], the number of times that each class was drawn."""
     class_value: np.ndarray
+    """float64 [C], the sum of the values of the episodes that drew each class."""
 
     @classmethod
     def empty(cls, clip_class: np.ndarray, classes: int) -> DrawCounts:
@@ -43,7 +44,7 @@ class DrawCounts:
         )
 
     def add(self, classes: np.ndarray, clips: np.ndarray, value: np.ndarray) -> None:
-        """Count B episodes: their classes [B, N], their clips [B, M] (-1: none) and their values [B]."""
+        """Count B episodes by their classes [B, N], their clips [B, M] (-1 for no clip) and their values [B]."""
         n, c = len(self.clip_times), len(self.class_times)
         spread = np.repeat(value, clips.shape[1])
         flat = clips.ravel()
@@ -63,23 +64,24 @@ class DrawCounts:
 
 
 def draw_interval(values: np.ndarray, confidence: float = 0.95) -> float:
-    """Half width of the normal interval over episode draws: z sd / sqrt(E). NaN for fewer than two episodes."""
+    """The half width z sd / sqrt(E) of the normal interval over episode draws; NaN for fewer than two episodes."""
     if len(values) < 2:
         return math.nan
     return _normal_quantile(confidence) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def clip_interval(values: np.ndarray, counts: DrawCounts, confidence: float = 0.95) -> float:
-    """Half width of the interval that counts the clips of these classes: they could have been others.
+    """The half width of the interval that allows for other clips of the same classes.
 
-    NaN where a class is always drawn whole (shot + queries = all its clips): then it has no value.
+    It is NaN, since it has no value, where a class is always drawn whole (shot + queries = all its clips), and for
+    fewer than two episodes.
     """
     episodes, mean, variance = len(values), float(np.mean(values)), float(np.var(values))
     times = counts.class_times
     used = times > 0
     if episodes < 2:
         return math.nan
-    ways_share = times / episodes  # W / C in expectation, as drawn
+    ways_share = times / episodes  # Its expectation is W / C.
     drawn = np.bincount(counts.clip_class, counts.clip_times, minlength=len(times)) / np.maximum(times, 1)
     members = counts.members.astype(float)
     if (drawn[used] > members[used] - 1e-9).any():
@@ -103,9 +105,10 @@ def clip_interval(values: np.ndarray, counts: DrawCounts, confidence: float = 0.
 
 
 def class_interval(values: np.ndarray, counts: DrawCounts, ways: float, confidence: float = 0.95) -> float:
-    """Half width of the interval that counts the classes: they could have been others. Student t, C - 1 degrees.
+    """The half width of the interval that allows for other classes, by Student's t with C - 1 degrees of freedom.
 
-    NaN where every episode holds all classes: then it has no value.
+    It is NaN, since it has no value, where every episode holds all classes, and for fewer than two episodes or three
+    classes.
     """
     from scipy.stats import t
 

@@ -1,4 +1,4 @@
-"""A run on disk: a folder with config.json, metrics.json and episodes.npz."""
+"""A run on disk is a folder with config.json, metrics.json and episodes.npz."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIG, METRICS, EPISODES = "config.json", "metrics.json", "episodes.npz"
 def save_run(
     folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Write a run; metrics.json comes last, so a folder that has it is complete."""
+    """Write a run's folder; metrics.json is written last, so a folder that has it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
     write_json(folder / CONFIG, config)

@@ -1,4 +1,4 @@
-"""The protocols of training and of validation, made from the one that is evaluated."""
+"""The protocols of training and of validation, derived from the protocol that is evaluated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..cache.bank import FeatureBank
 from ..episodes.protocol import Missing, Protocol, bounds
 from ..heads.settings import Recipe
 
-# Added to the seeds of training and of the run, so that no two kinds of episodes are drawn alike.
+# These are added to the seeds of training and of the run, so that no two kinds of episodes share their draws.
 TRAINING_SEED = 500_009
 VALIDATION_SEED = 1_000_003
 
@@ -24,9 +24,9 @@ def training_protocol(
     modalities: tuple[str, ...] | None = None,
     missing: tuple[Missing, ...] = (),
 ) -> Protocol:
-    """The protocol of training episodes: the evaluated way and shot on base classes, unless the recipe says otherwise.
+    """The protocol of training episodes: the evaluated way and shot on base classes, unless the recipe sets others.
 
-    Where base classes are small, episodes ask for fewer queries rather than leave out most classes.
+    Where base classes are small, episodes have fewer queries, so that most classes need not be left out.
     """
     way = recipe.way or bounds(protocol.n_way)[1] or len(base.class_names)
     shot = bounds(protocol.k_shot)[1] if recipe.shot is None else recipe.shot
@@ -50,7 +50,7 @@ def training_protocol(
 
 
 def validation_protocol(protocol: Protocol, val: FeatureBank) -> Protocol:
-    """The protocol on val classes: the same task, as many ways as there are val classes at most, another seed."""
+    """The protocol of validation: the evaluated task on val classes, with another seed and at most as many ways."""
     ways = bounds(protocol.n_way)[1]
     if bounds(protocol.n_way)[0] != ways or ways > len(val.class_names):
         ways = min(ways, len(val.class_names))

@@ -1,4 +1,7 @@
-"""Train a head on base classes: episodic or batch-wise, early stopping on val classes, resumable at any point."""
+"""Training a head on base classes, by episodes or batches of clips, with early stopping on val classes.
+
+An interrupted training can be resumed at any point.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +20,12 @@ from torch import Tensor
 from ..cache.bank import FeatureBank
 from ..episodes import counter
 from ..episodes.clips import batch_clips, batch_rows
-from ..episodes.draw import sampler_for
+from ..episodes.draw import AnySampler, sampler_for
 from ..episodes.gather import materialise
 from ..episodes.mix import mix_classes
 from ..episodes.protocol import Missing, Protocol
 from ..errors import FsmmError
-from ..heads.head import Head, Losses
+from ..heads.head import ClipTrainedHead, Head, Losses
 from ..heads.settings import Recipe
 from ..machine.cores import half_of_the_cores
 from ..machine.memory import keep_freed_memory
@@ -34,16 +38,18 @@ LATEST = "latest.safetensors"
 
 @dataclass
 class Training:
-    """What training did.
-
-    curve: per evaluation {step, loss, parts..., val}. best_step 0: the untrained head was best.
-    """
+    """The record of a training."""
 
     curve: list[dict[str, float]] = field(default_factory=list)
+    """The figures {step, loss, parts..., val} of each evaluation."""
     best_step: int = 0
+    """The step of the best state; 0 where the untrained head was best."""
     best_val: float = -1.0
+    """The accuracy of the best state on val classes; NaN where there are none, and -1 before the first evaluation."""
     steps: int = 0
+    """The number of steps taken."""
     seconds: float = 0.0
+    """The time of the training in seconds."""
 
 
 def train(
@@ -59,11 +65,12 @@ def train(
     missing: tuple[Missing, ...] = (),
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> Training:
-    """Train ``head`` in place and leave it at its best state on val classes (the last one where there is no val).
+    """Train ``head`` in place and leave it in its best state on val classes (the last one where there are none).
 
-    protocol: the evaluated task; training episodes take its way and shot unless the recipe says otherwise.
-    folder: where checkpoints go; a run that was interrupted continues from there, step for step the same.
-    modalities, missing: what training clips carry (None: all) and lose; the protocol's own are for evaluation.
+    protocol: the evaluated task; training episodes take its way and shot unless the recipe sets others.
+    folder: the folder of the checkpoints, from which an interrupted run continues with the very same steps.
+    modalities, missing: the modalities that training clips carry (None: all) and lose; those of the protocol are for
+        evaluation.
     progress: called with (step, steps, latest losses).
     Raises FsmmError where the base split cannot serve the episodes, or the loss is no longer finite.
     """
@@ -74,34 +81,34 @@ def train(
     trainer = _Trainer(
         head=head, base=base, val=val, task=task, check=check, recipe=recipe, seed=seed, folder=folder
     )
-    with half_of_the_cores(unless=base.device.type != "cpu" or wants_every_core(head)):
+    with half_of_the_cores(unless=base.device.type != "cpu" or recipe.every_core):
         trainer.resume()
         return trainer.run(progress)
 
 
-def wants_every_core(head: Head) -> bool:
-    """Whether a step of the head takes seconds of large operations, which gain from every core."""
-    return any(module.all_cores for module in head.modules() if isinstance(module, Head))
-
-
 @dataclass(kw_only=True)
 class _Trainer:
-    """One training: the head, what it learns from, and how far it has come.
-
-    task: the protocol of training episodes. check: that of validation, None where there are no val classes.
-    """
+    """One training: the head, its data and recipe, and its progress."""
 
     head: Head
+    """The head that is trained."""
     base: FeatureBank
+    """The base clips."""
     val: FeatureBank | None
+    """The val clips, or None where there are no val classes."""
     task: Protocol
+    """The protocol of training episodes."""
     check: Protocol | None
+    """The protocol of validation, or None where there are no val classes."""
     recipe: Recipe
+    """The recipe of the training."""
     seed: int
+    """The seed of the training."""
     folder: Path | None
+    """The folder of the checkpoints, or None where none are written."""
 
     def __post_init__(self) -> None:
-        self.sampler = None if self.head.batchwise else sampler_for(self.base, self.task)
+        self.objective = self._objective_of(self.head)
         self.optimiser = make_optimiser(self.head, self.recipe)
         self.done = Training()
         self.best: dict[str, Tensor] = _state(self.head)
@@ -132,13 +139,13 @@ class _Trainer:
         return self.done.steps - self.done.best_step >= self.recipe.patience * self.recipe.evaluate_every
 
     def _step(self, step: int) -> dict[str, float]:
-        # Every source of chance is a function of (seed, step): a resumed run takes the very same steps.
+        # Every source of chance is a function of (seed, step), so a resumed run takes the very same steps.
         torch.manual_seed(
             int(counter.states(counter.key(self.seed, "training"), np.array([step]))[0] >> np.uint64(1))
         )
         self.head.train()
         self._set_rate(step)
-        losses = self._objective(step)
+        losses = self.objective(step)
         total = losses.total
         if not torch.isfinite(total):
             raise FsmmError(
@@ -151,15 +158,26 @@ class _Trainer:
         self.optimiser.step()
         return {"loss": total.item(), **{k: v.item() for k, v in losses.parts.items()}}
 
-    def _objective(self, step: int) -> Losses:
+    def _objective_of(self, head: Head[Any]) -> Callable[[int], Losses]:
+        """The objective of a step, on a batch of clips or on training episodes, as the head is trained.
+
+        Raises TooFew where the base split cannot serve the episodes.
+        """
+        if isinstance(head, ClipTrainedHead):
+            return lambda step: self._on_clips(head, step)
+        sampler = sampler_for(self.base, self.task)
+        return lambda step: self._on_episodes(sampler, step)
+
+    def _on_clips(self, head: ClipTrainedHead[Any], step: int) -> Losses:
+        rows = batch_rows(self.base, self.seed, step, self.recipe.tasks)
+        clips = batch_clips(self.base, rows, self.task)
+        return head.batch_loss(clips, self.base.label[rows], self.base.words)
+
+    def _on_episodes(self, sampler: AnySampler, step: int) -> Losses:
         tasks = self.recipe.tasks
-        if self.sampler is None:
-            rows = batch_rows(self.base, self.seed, step, tasks)
-            clips = batch_clips(self.base, rows, self.task)
-            return self.head.batch_loss(clips, self.base.label[rows], self.base.words)
         numbers = np.arange(step * tasks, (step + 1) * tasks, dtype=np.int64)
-        ways, shots = self.sampler.shapes(numbers)
-        index = self.sampler.draw(numbers, int(ways[0]), int(shots[0]))
+        ways, shots = sampler.shapes(numbers)
+        index = sampler.draw(numbers, int(ways[0]), int(shots[0]))
         episodes = materialise(self.base, index, self.task)
         if self.recipe.mix > 0:
             episodes = mix_classes(episodes, self.recipe.mix)
@@ -178,7 +196,7 @@ class _Trainer:
             torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.clip_norm)
 
     def _evaluate(self, step: int) -> None:
-        """Measure the head on val classes, keep its state where it is the best so far, and write the checkpoint."""
+        """Measure the head on val classes, keep its state if it is the best so far, and write the checkpoint."""
         done = self.done
         entry = {"step": float(step), **_mean(self.pending)}
         self.pending = []
@@ -192,7 +210,7 @@ class _Trainer:
         self._save()
 
     def _save(self) -> None:
-        """Write the checkpoint: one file holds everything, so that a kill never leaves a torn state."""
+        """Write the checkpoint as one file, so that a killed process never leaves an inconsistent state."""
         if self.folder is None:
             return
         tensors = {f"head.{k}": v for k, v in _state(self.head).items()}
@@ -212,7 +230,7 @@ class _Trainer:
         return json.dumps({**asdict(self.recipe), "seed": self.seed, "heads": heads, "task": str(self.task)})
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint where there is one of the same head, recipe, task and seed."""
+        """Continue from the folder's checkpoint if it has the same head, recipe, task and seed."""
         if self.folder is None or not (self.folder / LATEST).is_file():
             return
         tensors, about = load_tensors(self.folder / LATEST)
@@ -233,7 +251,10 @@ class _Trainer:
 
 
 def make_optimiser(head: Head, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the head's trainable weights. Raises FsmmError for an unknown name."""
+    """The recipe's optimiser of the head's trainable weights.
+
+    Raises FsmmError for an unknown optimiser and for a head without trainable weights.
+    """
     weights = [p for p in head.parameters() if p.requires_grad]
     if not weights:
         raise FsmmError("This head has nothing to train; leave out training settings.")

@@ -1,8 +1,9 @@
-"""Zero-shot over whole splits: every clip once, against all classes given by their words.
+"""Zero-shot over whole splits classifies every clip once among all classes, which are given by their words.
 
-Per-class-mean accuracy on unseen classes; with ``generalised`` the seen (base) classes compete: seen S, unseen U and
-their harmonic mean HM (Xian et al., TPAMI 2019). Calibrated stacking (Chao et al., ECCV 2016) subtracts a bias from
-seen classes, chosen on val classes, never on novel ones.
+The measure is the per-class-mean accuracy on unseen classes. In generalised zero-shot the seen (base) classes compete
+too, and the measures are the accuracy S on seen classes, U on unseen classes, and their harmonic mean HM (Xian et al.,
+TPAMI 2019). Calibrated stacking (Chao et al., ECCV 2016) subtracts a bias from the logits of seen classes; the bias is
+chosen on val classes, never on novel ones.
 """
 
 from __future__ import annotations
@@ -22,32 +23,38 @@ from ..errors import UsageError
 from ..heads.head import Head
 from .result import Result
 
+# The share of each base class that generalised zero-shot holds out of training.
 HELD_OUT = 0.2
 
 
 @dataclass(kw_only=True)
 class ZeroShot(Result):
-    """What one pass over a whole split found.
-
-    unseen, seen, harmonic: per-class-mean accuracies in 0..1 (seen and harmonic None unless generalised).
-
-    bias: subtracted from seen classes. curve: the trade-off on val classes, [[bias, S, U, HM] ...].
-    """
+    """The result of one pass over a whole split with C classes in all."""
 
     unseen: float
+    """The per-class-mean accuracy U on unseen classes, in 0..1."""
     seen: float | None
+    """The per-class-mean accuracy S on seen classes, in 0..1; None unless generalised."""
     harmonic: float | None
+    """The harmonic mean of S and U, in 0..1; None unless generalised."""
     bias: float
+    """The number that is subtracted from the logits of seen classes."""
     per_class: dict[str, float]
+    """The accuracy of each class."""
     confusion: np.ndarray
+    """int64 [C, C], the number of clips by true class and predicted class."""
     class_names: list[str]
+    """The names of the C classes."""
     clips: int
+    """The number of clips that were classified."""
     seconds: float
+    """The time of the pass in seconds."""
     curve: list[list[float]]
+    """The trade-off on val classes, one [bias, S, U, HM] for each bias."""
 
     @property
     def accuracy(self) -> float:
-        """The harmonic mean of S and U where seen classes compete, else U."""
+        """The harmonic mean of S and U where seen classes compete, and U otherwise."""
         return self.unseen if self.harmonic is None else self.harmonic
 
     def summary(self) -> dict[str, Any]:
@@ -72,7 +79,7 @@ class ZeroShot(Result):
         }
 
     def per_episode(self) -> np.ndarray:
-        """Nothing: a whole split is classified at once, without episodes."""
+        """An empty array, since a whole split is classified at once, without episodes."""
         return np.empty(0, np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -85,7 +92,10 @@ class ZeroShot(Result):
 
 
 def held_out(base: FeatureBank, seed: int) -> tuple[FeatureBank, FeatureBank]:
-    """Two parts of the base clips, for training and for measuring S: a fifth of each class, drawn by seed, is kept."""
+    """The base clips in two parts: those of training, and those on which S is measured.
+
+    The second part is a fifth of the clips of each class, drawn by seed.
+    """
     rng = np.random.Generator(np.random.Philox(seed))
     label = base.label.cpu().numpy()
     test = np.zeros(len(base), bool)
@@ -108,9 +118,10 @@ def zero_shot(head: Head, unseen: FeatureBank) -> ZeroShot:
 def generalised_zero_shot(
     head: Head, unseen: FeatureBank, seen: FeatureBank, val: FeatureBank | None
 ) -> ZeroShot:
-    """Classify clips of unseen and of (held-out) seen classes among the classes of both.
+    """Classify clips of unseen classes and held-out clips of seen classes among the classes of both.
 
-    val: unseen classes for choosing the bias; without them it is 0.
+    val: clips of further unseen classes for choosing the bias, which is 0 without them.
+    Raises UsageError where there are no class words.
     """
     started = time.perf_counter()
     bias, curve = (0.0, []) if val is None else _choose_bias(head, val, seen)
@@ -132,7 +143,10 @@ def generalised_zero_shot(
 
 
 def _choose_bias(head: Head, val: FeatureBank, seen: FeatureBank) -> tuple[float, list[list[float]]]:
-    """The bias with the best harmonic mean when val classes play the unseen; 41 values over the logits' range."""
+    """The bias with the best harmonic mean when val classes are the unseen ones, and [bias, S, U, HM] of each trial.
+
+    The trials are 41 biases over the range of the gap between the best seen and the best unseen logit.
+    """
     logits_v, logits_s = _joint(head, val, seen)
     first, total = len(seen.class_names), len(seen.class_names) + len(val.class_names)
     gap = torch.cat([logits_v, logits_s])
@@ -157,7 +171,7 @@ def _words(bank: FeatureBank) -> Tensor:
 
 
 def _logits(head: Head, bank: FeatureBank, words: Tensor, block: int = 512) -> Tensor:
-    """Logits [n, C] of all clips against classes given by words [C, E]: one zero-shot episode a block of clips."""
+    """The logits [n, C] of all clips for classes given by words [C, E]; a block of clips is one zero-shot episode."""
     head.eval()
     classes = torch.arange(len(words), device=bank.device)[None]
     parts = []
@@ -199,7 +213,7 @@ def _calibrated(logits: Tensor, seen: int, bias: float) -> Tensor:
 
 
 def _confusion(logits: Tensor, label: Tensor, classes: int, offset: int) -> np.ndarray:
-    """Counts [C, C] of true by predicted class; the labels count from ``offset`` on."""
+    """The counts [C, C] of clips by true class and predicted class; label 0 is class ``offset``."""
     true = (label + offset).cpu().numpy()
     predicted = logits.argmax(1).cpu().numpy()
     return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
@@ -227,7 +241,7 @@ def _result(
     bias: float = 0.0,
     curve: Sequence[list[float]] = (),
 ) -> ZeroShot:
-    """The figures of a confusion [C, C] whose first ``seen`` classes are seen ones."""
+    """The result of a confusion [C, C] whose first ``seen`` classes are seen ones."""
     unseen_accuracy = _class_mean(confusion * (np.arange(len(names)) >= seen)[:, None])
     seen_accuracy = _class_mean(confusion * (np.arange(len(names)) < seen)[:, None]) if seen else None
     rate = np.diag(confusion) / np.maximum(confusion.sum(1), 1)

@@ -1,4 +1,4 @@
-"""Compare runs pairwise on the episodes they share: difference, interval, p-value, corrected for many comparisons."""
+"""Comparing runs in pairs on the episodes that they share, by difference, interval and corrected p-value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UsageError
 from ..runs.store import load_run
 
-# What must agree for episode i of one run to be episode i of another.
+# Episode i of one run is episode i of another only where these values agree.
 _SAME = (
     "dataset",
     "fingerprint",
@@ -30,30 +30,32 @@ _SAME = (
 
 @dataclass(kw_only=True)
 class Pair:
-    """What the first run has over the second on the same episodes.
-
-    difference: of the means, first minus second. ci95: its 95 % half width over episode draws. p: the two-sided paired
-    p-value; p_holm: after Holm's correction over all pairs of the call.
-    """
+    """The comparison of two runs on the same episodes."""
 
     first: str
+    """The name of the first run."""
     second: str
+    """The name of the second run."""
     difference: float
+    """The difference of the mean accuracies, first minus second."""
     ci95: float
+    """The 95 % half width of the difference over episode draws."""
     p: float
+    """The two-sided paired p-value."""
     p_holm: float = math.nan
+    """The p-value after Holm's correction over all pairs of the comparison."""
 
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What a comparison found on the episodes that all runs share.
-
-    runs: the name, method and accuracy of each. pairs: every pair of them.
-    """
+    """The result of a comparison on the episodes that all runs share."""
 
     runs: list[dict[str, Any]]
+    """The name, method and accuracy of each run."""
     pairs: list[Pair]
+    """The comparison of every pair of runs."""
     episodes: int
+    """The number of episodes that all runs share."""
 
     def to_dict(self) -> dict[str, Any]:
         return {"runs": self.runs, "pairs": [asdict(p) for p in self.pairs], "episodes": self.episodes}
@@ -62,7 +64,8 @@ class Comparison:
 def compare(folders: Sequence[Path]) -> Comparison:
     """Compare two or more run folders in pairs on their common episodes.
 
-    Raises UsageError where the runs' episodes differ, saying in what; FsmmError for a folder that is not a run.
+    Raises UsageError, naming the differences, where the runs' episodes differ, and for fewer than two runs; FsmmError
+    for a folder that is not a run.
     """
     if len(folders) < 2:
         raise UsageError("Comparing needs at least two runs; name their folders.")
@@ -83,7 +86,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """One phrase for each thing that makes the episodes of two runs different ones; none where they are the same."""
+    """One phrase for each value that makes the episodes of two runs differ; empty where they are the same."""
     found = []
     for path in _SAME:
         mine, theirs = _at(config, path), _at(other, path)

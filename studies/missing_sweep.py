@@ -1,4 +1,4 @@
-"""One head, trained once, at rising rates of a missing modality."""
+"""A missing sweep measures one head, trained once, at rising rates of a missing modality."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RATES = tuple(i / 10 for i in range(11))
 def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list[Run]:
     """One run at each missing rate 0, 0.1 ... 1 of ``what``, all on the same episodes.
 
-    what: ``modality@side``, such as audio@query; the side is the query where it is left out. Each rate's run lies in
-    a folder of its own below the job's. Raises UsageError for a modality that is not loaded.
+    what: ``modality@side``, such as audio@query; the side defaults to query. Each rate's run is written to a folder of
+    its own below the job's folder. Raises UsageError for a modality that is not loaded.
     """
     job, banks = load(job)
     specs = {rate: at_rate(job.spec, what, rate) for rate in RATES}
@@ -32,7 +32,7 @@ def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list
 
 
 def at_rate(spec: RunSpec, what: str, rate: float) -> RunSpec:
-    """``spec`` with ``what`` (``modality@side``) missing at ``rate``, in place of what it said of that modality."""
+    """``spec`` with ``what`` (``modality@side``) missing at ``rate``, in place of its other rates of that modality."""
     modality, _, side = what.partition("@")
     others = (m for m in spec.protocol.missing if m.modality != modality)
     return with_protocol(spec, missing=(*others, Missing.parse(f"{modality}={rate:g}@{side or 'query'}")))

@@ -1,4 +1,4 @@
-"""One head under several seeds of training: how far does the accuracy depend on the training's chance?"""
+"""A seed spread measures how far the accuracy of a head depends on the seed of its training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from ..runs.spec import Progress
 
 
 def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[Run]:
-    """The head trained under ``seeds`` training seeds from the job's on, each measured on the same episodes.
+    """The runs of one head trained with ``seeds`` consecutive seeds from the job's on, measured on the same episodes.
 
-    Each seed's run lies in a folder of its own below the job's; ``seeds.json`` there holds ``spread_of`` them.
-    Raises UsageError for fewer than two seeds, and for a method that has nothing to train.
+    Each seed's run is written to a folder of its own below the job's folder, and ``spread_of`` the runs to
+    ``seeds.json`` in the job's folder. Raises UsageError for fewer than two seeds, and for a method that has nothing to
+    train.
     """
     if seeds < 2:
         raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from tests_support import moved
 from torch import Tensor
 
 from fsmm.cache.table import Stream
@@ -15,17 +16,17 @@ DIM = 10
 
 
 def inputs(way: int = 3, dim: int = DIM) -> Inputs:
-    return Inputs({"frame": (1, dim)}, way=way)
+    return Inputs(streams={"frame": (1, dim)}, way=way)
 
 
 def stream(x: Tensor, present: Tensor | None = None) -> Stream:
-    """A Stream of x [..., D], one step."""
+    """A Stream of x [..., D] with one step a clip."""
     present = torch.ones(x.shape[:-1], dtype=torch.bool) if present is None else present
     return Stream((x * present[..., None])[..., None, :], present, present.long())
 
 
 def random_task(batch: int = 2, ways: int = 3, shots: int = 2, per_class: int = 2, seed: int = 0) -> Episodes:
-    """Gaussian classes; features of length one."""
+    """Episodes of Gaussian classes with features of length one."""
     chance = torch.Generator().manual_seed(seed)
     label = torch.stack([torch.randperm(ways * per_class, generator=chance) % ways for _ in range(batch)])
     centre = torch.randn(batch, ways, DIM, generator=chance, dtype=torch.float64)
@@ -40,12 +41,12 @@ def random_task(batch: int = 2, ways: int = 3, shots: int = 2, per_class: int = 
 
 
 def parts(task: Episodes) -> tuple[Tensor, Tensor]:
-    """Support [B, N, K, D] and query [B, Q, D] features."""
+    """The features of the supports [B, N, K, D] and of the queries [B, Q, D]."""
     return task.support["frame"].x[..., 0, :], task.query["frame"].x[..., 0, :]
 
 
 def with_absent_support(task: Episodes) -> tuple[Episodes, Episodes]:
-    """Two tasks that should mean the same: each class's last support absent; that support not there at all."""
+    """Two tasks that should mean the same: each class's last support is marked absent, or left out altogether."""
     s = task.support["frame"]
     present = s.present.clone()
     present[:, :, -1] = False
@@ -56,10 +57,5 @@ def with_absent_support(task: Episodes) -> tuple[Episodes, Episodes]:
 
 
 def perturbed(head: torch.nn.Module, size: float = 0.1, seed: int = 0) -> torch.nn.Module:
-    """The head in double precision and evaluation mode, every weight moved a little."""
-    chance = torch.Generator().manual_seed(seed)
-    head = head.double().eval()
-    with torch.no_grad():
-        for weight in head.parameters():
-            weight.add_(size * torch.randn(weight.shape, generator=chance, dtype=torch.float64))
-    return head
+    """The head in double precision and evaluation mode, with every weight moved by noise of this size."""
+    return moved(head.double().eval(), size, chance=torch.Generator().manual_seed(seed))

@@ -15,8 +15,8 @@ ONE = "frame"
 
 
 def inputs(dim: int = 12, steps: int = 1, words: int | None = None) -> Inputs:
-    """What a head for ``random_episodes`` of the same sizes is built for."""
-    return Inputs({ONE: (steps, dim)}, words)
+    """The inputs of a head for ``random_episodes`` of the same sizes."""
+    return Inputs(streams={ONE: (steps, dim)}, word_dim=words)
 
 
 def random_episodes(
@@ -31,7 +31,7 @@ def random_episodes(
     words: int | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Episodes:
-    """Gaussian classes with queries in random order; sequences of unequal length where steps > 1."""
+    """Gaussian classes with queries in random order; sequences have unequal lengths if steps > 1."""
     chance = torch.Generator().manual_seed(seed)
 
     def noise(*shape: int) -> Tensor:
@@ -44,20 +44,20 @@ def random_episodes(
     query = picked[:, :, None] + spread * noise(batch, ways * per_class, steps, dim)
     vectors = None if words is None else noise(batch, ways, words).to(dtype)
     return Episodes(
-        {ONE: stream(support.to(dtype), chance)},
-        {ONE: stream(query.to(dtype), chance)},
-        label,
-        torch.arange(ways).expand(batch, ways),
-        vectors,
+        support={ONE: stream(support.to(dtype), chance)},
+        query={ONE: stream(query.to(dtype), chance)},
+        query_label=label,
+        class_id=torch.arange(ways).expand(batch, ways),
+        words=vectors,
     )
 
 
 def stream(x: Tensor, chance: torch.Generator) -> Stream:
-    """A Stream of x [..., T, D] with random lengths; zeros beyond them."""
+    """A Stream of x [..., T, D] with random lengths, and zeros beyond them."""
     lead, steps = x.shape[:-2], x.shape[-2]
     length = torch.randint(1, steps + 1, lead, generator=chance)
-    there = torch.arange(steps) < length[..., None]
-    return Stream(x * there[..., None], torch.ones(lead, dtype=torch.bool), length)
+    valid = torch.arange(steps) < length[..., None]
+    return Stream(x * valid[..., None], torch.ones(lead, dtype=torch.bool), length)
 
 
 def without_queries(episodes: Episodes, gone: Tensor) -> Episodes:

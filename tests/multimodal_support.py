@@ -15,7 +15,7 @@ SHAPES = {"frame": (5, 16), "audio": (4, 8)}
 
 
 def two(words: int | None = None) -> Inputs:
-    return Inputs(SHAPES, words)
+    return Inputs(streams=SHAPES, word_dim=words)
 
 
 def two_modal(

@@ -1,20 +1,23 @@
-"""Synthetic caches with known truth, for tests that need to choose the scope of their fixture."""
+"""Synthetic caches and banks with known truth, and modules with moved weights, shared by the tests."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
-from fsmm.cache.table import TensorTable
-from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.head import Head
+from fsmm.cache.table import Table, TensorTable
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def synthetic_cache(
@@ -65,35 +68,81 @@ def synthetic_cache(
     return root
 
 
-def bank_of(x: torch.Tensor, label: torch.Tensor, length: torch.Tensor | None = None) -> FeatureBank:
-    """A bank of novel clips with features x [n, D] or [n, T, D], labels [n] and lengths [n], all in memory."""
-    n, classes = len(x), int(label.max()) + 1
-    x = x[:, None] if x.ndim == 2 else x
-    length = torch.full((n,), x.shape[1]) if length is None else length
-    table = TensorTable(x, length, length > 0)
-    names = [str(i) for i in range(classes)]
+def bank_of(
+    x: Tensor | Mapping[str, Tensor],
+    label: Tensor,
+    length: Tensor | Mapping[str, Tensor] | None = None,
+    *,
+    split: str = "novel",
+    class_id: Tensor | None = None,
+    words: Tensor | None = None,
+) -> FeatureBank:
+    """A bank in memory of clips with these features and labels [n].
+
+    x: features [n, D] or [n, T, D] of the modality "frame", or of several by name. length: valid steps [n], 0 for an
+    absent clip, in the same form; None for T everywhere. class_id: ids [C]; None for 0 to C - 1. words: vectors [C, E].
+    """
+    n, classes = len(label), int(label.max()) + 1
+    features = x if isinstance(x, Mapping) else {"frame": x}
+    lengths = {"frame": length} if isinstance(length, Tensor) else length or {}
+    tables: dict[str, Table] = {}
+    for modality, values in features.items():
+        values = values[:, None] if values.ndim == 2 else values
+        steps = lengths.get(modality, torch.full((n,), values.shape[1]))
+        tables[modality] = TensorTable(values, steps, steps > 0)
     return FeatureBank(
-        "simulated",
-        "novel",
-        "event",
-        "default",
-        {"frame": StreamName("frame", "x")},
-        {"frame": table},
-        label,
-        names,
-        torch.arange(classes),
-        np.arange(n),
+        dataset="toy",
+        split=split,
+        label_set="event",
+        class_split="default",
+        streams={modality: StreamName(modality, "net") for modality in features},
+        tables=tables,
+        label=label,
+        class_names=[str(i) for i in range(classes)],
+        class_id=torch.arange(classes) if class_id is None else class_id,
+        clip_row=np.arange(n),
+        words=words,
     )
 
 
-def moved_head(method: str, settings: dict[str, str], clips: FeatureBank, by: float = 0.1) -> Head:
-    """The head after its closed-form statistics, with every weight moved, so that nothing starts at zero."""
-    head = build_head(method, inputs_of(clips), settings).eval()
-    head.fit_base(clips)
+def random_bank(
+    shapes: Mapping[str, tuple[int, int]],
+    *,
+    classes: int,
+    clips: int,
+    word_dim: int | None = None,
+    short: bool = True,
+    split: str = "novel",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> FeatureBank:
+    """A bank of Gaussian classes with unit features a step, and random class words [C, word_dim] if that is given.
+
+    shapes: (T, D) by modality. clips: clips of a class. short: lengths are drawn from 1 to T, else all are T.
+    """
+    n, chance = classes * clips, torch.Generator().manual_seed(seed)
+    label = torch.arange(classes).repeat_interleave(clips)
+    features, lengths = {}, {}
+    for modality, (steps, dim) in shapes.items():
+        centre = torch.randn(classes, 1, dim, generator=chance)[label]
+        x = torch.nn.functional.normalize(centre + torch.randn(n, steps, dim, generator=chance), dim=-1)
+        length = torch.randint(1 if short else steps, steps + 1, (n,), generator=chance)
+        features[modality] = (x * (torch.arange(steps) < length[:, None])[..., None]).to(dtype)
+        lengths[modality] = length
+    words = None if word_dim is None else torch.randn(classes, word_dim, generator=chance).to(dtype)
+    return bank_of(features, label, lengths, split=split, words=words)
+
+
+def moved(module: M, by: float, *, chance: torch.Generator | None = None, fixed: Collection[str] = ()) -> M:
+    """The module after Gaussian noise of this standard deviation on every weight, so that no path starts at zero.
+
+    chance: the source of the noise; None for torch's own. fixed: last parts of the names of weights that stay.
+    """
     with torch.no_grad():
-        for weight in head.parameters():
-            weight.add_(by * torch.randn_like(weight))
-    return head
+        for name, weight in module.named_parameters():
+            if name.rpartition(".")[2] not in fixed:
+                weight.add_(by * torch.randn(weight.shape, generator=chance, dtype=weight.dtype))
+    return module
 
 
 def flip(path: Path, array: str, byte: int) -> None:

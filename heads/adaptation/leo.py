@@ -21,50 +21,59 @@ from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.losses import cross_entropy
 from ..parts.tensors import single
-from ..settings import Recipe, Settings
+from ..settings import Count, CountOrNone, NonNegative, Rate, Recipe, Settings
 
-SMALLEST = 1e-10  # floor of all standard deviations
+SMALLEST = 1e-10  # the floor of all standard deviations
 Draw = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class LEOSettings(Settings):
-    """latent: numbers in a code. inner_steps, inner_rate: in code space, the rate's start. finetuning_steps,
-    finetuning_rate: in weight space, its start (published: 1e-3; but that is for the published start).
+    """LEO's settings."""
 
-    kl, penalty, l2, orthogonality: weights of the regularisers: beta, gamma, lambda 1, lambda 2.
-    dropout: of the inputs of the encoder and of the linear predictions, in training.
-    principal: start as a training-free rule: codes are principal components of the base features, a class's is the mean
-        of its supports', and decoding is the way back (``logit_scale`` sets the size of the first logits). False is
-        the published random start.
-    """
-
-    latent: int = 64
-    inner_steps: int = 5
-    inner_rate: float = 1.0
-    finetuning_steps: int = 5
-    finetuning_rate: float = 1.0
-    kl: float = 1e-3
-    penalty: float = 1e-9
-    l2: float = 1e-8
-    orthogonality: float = 1e-3
-    dropout: float = 0.5
+    latent: Count = 64
+    """The numbers in a code."""
+    inner_steps: CountOrNone = 5
+    """Gradient steps in code space."""
+    inner_rate: NonNegative = 1.0
+    """The value at which the learned rates in code space begin."""
+    finetuning_steps: CountOrNone = 5
+    """Gradient steps in weight space."""
+    finetuning_rate: NonNegative = 1.0
+    """The value at which the learned rates in weight space begin; published: 1e-3, but for the published start."""
+    kl: NonNegative = 1e-3
+    """Beta, the weight of the codes' KL divergence from the unit normal."""
+    penalty: NonNegative = 1e-9
+    """Gamma, the weight of the squared distance between adapted and first codes."""
+    l2: NonNegative = 1e-8
+    """Lambda 1, the weight of the squared length of all matrices."""
+    orthogonality: NonNegative = 1e-3
+    """Lambda 2, the weight that keeps the decoder's rows orthogonal."""
+    dropout: Rate = 0.5
+    """The dropout of the inputs of the encoder and of the linear predictions, in training."""
     principal: bool = True
-    logit_scale: float = 0.05
+    """Start as a training-free rule: codes are principal components of the base features, a class's is the mean of its
+    supports', and decoding is the way back; false: at random, as published."""
+    logit_scale: NonNegative = 0.05
+    """The size of the first logits of the training-free start."""
 
 
 @dataclass
 class Adapted:
-    """before, after: class weights [B, N, K, D] before and after fine-tuning; kl, penalty: their regularisers."""
+    """What adaptation gives."""
 
     before: Tensor
+    """Class weights [B, N, K, D] before fine-tuning."""
     after: Tensor
+    """Class weights [B, N, K, D] after fine-tuning."""
     kl: Tensor
+    """The regulariser that ``kl`` weighs."""
     penalty: Tensor
+    """The regulariser that ``penalty`` weighs."""
 
 
-class LEO(Head):
-    settings_class = LEOSettings
+class LEO(Head[LEOSettings]):
+    Settings = LEOSettings
     recipe = Recipe(
         steps=300,
         tasks=8,
@@ -77,18 +86,17 @@ class LEO(Head):
         patience=3,
     )
 
-    def __init__(self, inputs: Inputs, settings: LEOSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: LEOSettings) -> None:
         super().__init__(inputs, settings)
-        own: LEOSettings = self.settings
         _, _, dim = inputs.one()
-        size = own.latent
+        size = settings.latent
         self.encoder = nn.Linear(dim, size, bias=False)
         self.relation = nn.ModuleList(nn.Linear(2 * size, 2 * size, bias=False) for _ in range(3))
         self.decoder = nn.Linear(size, 2 * dim, bias=False)
-        self.inner_rate = nn.Parameter(torch.full((size,), own.inner_rate))
-        self.finetuning_rate = nn.Parameter(torch.full((dim,), own.finetuning_rate))
-        if own.principal:
-            self._start_at(torch.nn.init.orthogonal_(torch.empty(min(size, dim), dim)))
+        self.inner_rate = nn.Parameter(torch.full((size,), settings.inner_rate))
+        self.finetuning_rate = nn.Parameter(torch.full((dim,), settings.finetuning_rate))
+        if settings.principal:
+            self._begin_at(nn.init.orthogonal_(torch.empty(min(size, dim), dim)))
 
     def fit_base(self, base: FeatureBank) -> None:
         """With ``principal``: starts the codes at the principal components of the base features."""
@@ -97,11 +105,14 @@ class LEO(Head):
         table = next(iter(base.tables.values())).pooled()
         x = table.x[table.present, 0].float()
         _, _, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-        self._start_at(axes[: min(self.settings.latent, len(axes))].to(self.encoder.weight))
+        self._begin_at(axes[: min(self.settings.latent, len(axes))].to(self.encoder.weight))
 
     @torch.no_grad()
-    def _start_at(self, axes: Tensor) -> None:
-        """Codes are components along ``axes`` [<=L, D]; a class's is its supports' mean; decoding is the transpose."""
+    def _begin_at(self, axes: Tensor) -> None:
+        """Makes codes components along ``axes`` [A, D], A <= L, and decoding the way back.
+
+        A class's code is the mean of its supports'.
+        """
         size, dim = self.settings.latent, axes.shape[1]
         used = len(axes)
         grow = dim**0.5  # features have length one: this brings codes near the unit normal that KL asks for
@@ -119,6 +130,7 @@ class LEO(Head):
         return [layer.weight for layer in self.relation if isinstance(layer, nn.Linear)]
 
     def forward(self, episodes: Episodes) -> Tensor:
+        """Logits [B, Q, N]."""
         return self._logits(episodes, self._adapted(episodes))
 
     def loss(self, episodes: Episodes) -> Losses:
@@ -128,16 +140,15 @@ class LEO(Head):
 
     def objective(self, entropy: Tensor, adapted: Adapted) -> Losses:
         """The total of a mean cross-entropy and every regulariser."""
-        own: LEOSettings = self.settings
+        settings = self.settings
         matrices = [self.encoder.weight, self.decoder.weight, *self._relation_weights()]
         l2 = torch.stack([weight.square().sum() for weight in matrices]).sum() / 2
-        rows = F.normalize(
-            self.decoder.weight, dim=0
-        )  # a row of the published [L, 2D] matrix is a column here
+        # A row of the published [L, 2D] matrix is a column here.
+        rows = F.normalize(self.decoder.weight, dim=0)
         unit = torch.eye(rows.shape[1], device=rows.device, dtype=rows.dtype)
         orthogonality = (rows.T @ rows - unit).square().mean()
-        total = entropy + own.kl * adapted.kl + own.penalty * adapted.penalty
-        total = total + own.l2 * l2 + own.orthogonality * orthogonality
+        total = entropy + settings.kl * adapted.kl + settings.penalty * adapted.penalty
+        total = total + settings.l2 * l2 + settings.orthogonality * orthogonality
         return Losses(total, {"ce": entropy, "kl": adapted.kl, "penalty": adapted.penalty})
 
     def _logits(self, episodes: Episodes, adapted: Adapted) -> Tensor:
@@ -152,16 +163,16 @@ class LEO(Head):
         return self.adapt(x, support.present, torch.randn_like if self.training else None)
 
     def adapt(self, x: Tensor, present: Tensor, draw: Draw | None) -> Adapted:
-        """Class weights for supports x [B, N, K, D], present [B, N, K].
+        """Class weights for supports x [B, N, K, D]; present: bool [B, N, K].
 
-        draw: gives standard normal noise of a tensor's shape; None for the means (evaluation).
+        draw: makes standard normal noise of a tensor's shape; None for the means (evaluation).
         """
-        own: LEOSettings = self.settings
+        settings = self.settings
         mean, spread = self._encode(x, present)
         start, kl = (mean, mean.new_zeros(())) if draw is None else _sample(mean, spread, draw)
         code = start
         weights, noise = self._decode(code, self._noise(x, draw))
-        for _ in range(own.inner_steps):
+        for _ in range(settings.inner_steps):
             slope = grad(lambda z, e: self._support_loss(x, present, self._decode(z, e)[0]))(code, noise)
             code = code - self.inner_rate * slope
             weights, noise = self._decode(code, self._noise(x, draw))
@@ -169,13 +180,14 @@ class LEO(Head):
         return Adapted(weights, self._finetune(x, present, weights), kl, penalty)
 
     def _finetune(self, x: Tensor, present: Tensor, weights: Tensor) -> Tensor:
+        """Class weights [B, N, K, D] after the gradient steps in weight space."""
         slope = grad(lambda w: self._support_loss(x, present, w))
         for _ in range(self.settings.finetuning_steps):
             weights = weights - self.finetuning_rate * slope(weights)
         return weights
 
     def _encode(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread of the codes [B, N, K, L]: K equal copies of the class's mean over its pairs."""
+        """The mean and the spread of the codes, [B, N, K, L] each: K equal copies of a class's mean over its pairs."""
         ways, shots = present.shape[1:]
         code = self.encoder(F.dropout(x, self.settings.dropout, self.training)).flatten(1, 2)
         count = ways * shots
@@ -184,9 +196,9 @@ class LEO(Head):
         )
         for layer in self.relation[:-1]:
             pair = F.relu(layer(pair))
-        there = present.flatten(1, 2).to(x.dtype)
-        each = _mean(self.relation[-1](pair), there[:, None, :, None], 2).unflatten(1, (ways, shots))
-        whole = _mean(each, there.unflatten(1, (ways, shots))[..., None], 2)
+        weight = present.flatten(1, 2).to(x.dtype)
+        each = _mean(self.relation[-1](pair), weight[:, None, :, None], 2).unflatten(1, (ways, shots))
+        whole = _mean(each, weight.unflatten(1, (ways, shots))[..., None], 2)
         mean, spread = whole[:, :, None].expand(-1, -1, shots, -1).chunk(2, -1)
         return mean, spread
 
@@ -208,7 +220,7 @@ class LEO(Head):
         return x @ torch.einsum("bnkd,bnk->bdn", weights, share)
 
     def _support_loss(self, x: Tensor, present: Tensor, weights: Tensor) -> Tensor:
-        """Sum, not mean, of the cross-entropy over present supports and tasks."""
+        """The sum, not the mean, of the cross-entropy over present supports and tasks."""
         ways, shots = present.shape[1:]
         logits = self._predict(x.flatten(1, 2), weights, _shares(present, x.dtype))
         label = torch.arange(ways, device=x.device).repeat_interleave(shots).expand(len(x), -1)
@@ -218,12 +230,12 @@ class LEO(Head):
 
 def _shares(present: Tensor, dtype: torch.dtype) -> Tensor:
     """Each copy's share [B, N, K] in its class: even over those of present supports, over all where there is none."""
-    there = torch.where(present.any(2, keepdim=True), present, True).to(dtype)
-    return there / there.sum(2, keepdim=True)
+    counted = torch.where(present.any(2, keepdim=True), present, True).to(dtype)
+    return counted / counted.sum(2, keepdim=True)
 
 
 def _mean(x: Tensor, weight: Tensor, axis: int) -> Tensor:
-    """Mean over one axis with weights 0 and 1; zero where all are 0."""
+    """The mean of x over one axis with weights 0 and 1; zero where all are 0."""
     return (x * weight).sum(axis) / weight.sum(axis).clamp(min=1)
 
 

@@ -1,5 +1,5 @@
-"""Linear probe: multinomial logistic regression on the supports (Cox, The Regression Analysis of Binary Sequences,
-JRSS B 1958), with the penalty and the defaults of scikit-learn's LogisticRegression.
+"""Linear probe: The Regression Analysis of Binary Sequences (Cox, JRSS B 1958): multinomial logistic regression on the
+supports, with the penalty and the defaults of scikit-learn's LogisticRegression.
 
 The best weights lie in the span of the supports, W = A^T X, so a task is a problem of N*K coefficients a class over
 the Gram matrix of its supports, whatever the feature width; all tasks of a batch are solved at once. Inductive.
@@ -7,77 +7,61 @@ the Gram matrix of its supports, whatever the feature width; all tasks of a batc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...episodes.batch import Episodes
-from ...episodes.sampler import EpisodeIndex
-from ...errors import UsageError
-from ..head import Head, Inputs
+from ..head import Head
 from ..parts.absence import neutral
 from ..parts.lbfgs import Point, minimise
 from ..parts.task import work_dtype
-from ..parts.tensors import flat_support, single, support_labels
-from ..scoring.gram import query_support, within_classes
-from ..settings import Settings
+from ..parts.tensors import flat_support, single
+from ..scoring.gram import FromGram, Products
+from ..scoring.shortcut import Shortcut
+from ..settings import Count, NonNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
 class LinearProbeSettings(Settings):
-    """c: inverse strength of the penalty |W|^2 / 2 against the summed loss. intercept: an offset a class, unpenalised.
+    """The linear probe's settings."""
 
-    tol: the gradient's norm over c times the number of supports at which a task is solved; max_iter: iterations.
-    """
-
-    c: float = 1.0
+    c: Positive = 1.0
+    """The inverse strength of the penalty |W|^2 / 2 against the summed loss."""
     intercept: bool = True
-    tol: float = 1e-4
-    max_iter: int = 200
+    """Add an offset a class, which is not penalised."""
+    tol: NonNegative = 1e-4
+    """The gradient's norm, over c times the number of supports, at which a task is solved."""
+    max_iter: Count = 200
+    """The most iterations."""
 
 
-class LinearProbe(Head):
-    settings_class = LinearProbeSettings
-    light = True
-    inner_products = True
-
-    def __init__(self, inputs: Inputs, settings: LinearProbeSettings | None = None) -> None:
-        super().__init__(inputs, settings)
-        if not self.settings.c > 0:
-            raise UsageError(
-                f"c={self.settings.c} must be positive; it is the inverse of the penalty's strength."
-            )
+class LinearProbe(Head[LinearProbeSettings]):
+    Settings = LinearProbeSettings
 
     @torch.no_grad()
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N] = W q + b at the solution."""
         support, query = single(episodes)
-        x, present = flat_support(support)
+        x, _ = flat_support(support)
         x = x.to(work_dtype(x.dtype))
         q = query.pooled().to(x.dtype)
-        known = support.present.any(2)
-        problem = Problem(x @ x.transpose(1, 2), support_labels(episodes), present, known, self.settings)
-        alpha, offset = problem.solve()
+        alpha, offset = Problem(x @ x.transpose(1, 2), support.present, self.settings).solve()
         # W itself is as wide as the features but there are only N of it: cheaper than query-by-support products.
         weight = alpha.transpose(1, 2) @ x
-        return neutral(q @ weight.transpose(1, 2) + offset, query.present, known)
+        return neutral(q @ weight.transpose(1, 2) + offset, query.present, support.present.any(2))
 
-    @torch.no_grad()
-    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
-        """Logits [B, Q, N] from inner products [n, n] of all clips; every clip is there."""
-        batch, ways, shots = index.support.shape
-        known = torch.ones(batch, ways, dtype=torch.bool, device=gram.device)
-        label = torch.arange(ways, device=gram.device).repeat_interleave(shots)
-        present = known.repeat_interleave(shots, 1)
-        alpha, offset = Problem(among_supports(gram, index), label, present, known, self.settings).solve()
-        return query_support(gram, index).flatten(2) @ alpha + offset
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """Logits follow from inner products, as the solution does."""
+        return (FromGram(logits=self._from_products),)
 
-
-def among_supports(gram: Tensor, index: EpisodeIndex) -> Tensor:
-    """Inner products [B, N*K, N*K] of all supports of an episode, class by class, from those of all clips [n, n]."""
-    return within_classes(gram, replace(index, support=index.support.flatten(1)[:, None])).squeeze(1)
+    def _from_products(self, products: Products) -> Tensor:
+        present = torch.ones_like(products.support, dtype=torch.bool)
+        alpha, offset = Problem(products.among_supports, present, self.settings).solve()
+        return products.query_support.flatten(2) @ alpha + offset
 
 
 class Problem:
@@ -87,28 +71,28 @@ class Problem:
     absent support. A class without supports takes no part. For two classes c is halved: scikit-learn then fits a
     single weight vector, whose penalty is twice that of a pair of opposite ones.
 
-    gram: [B, M, M]; label: int64 [M]; present: bool [B, M]; known: bool [B, N].
+    gram: G [B, M, M], class by class; support_present: bool [B, N, K].
     """
 
-    def __init__(
-        self, gram: Tensor, label: Tensor, present: Tensor, known: Tensor, settings: LinearProbeSettings
-    ) -> None:
-        self.gram, self.label, self.settings = gram, label, settings
-        self.batch, self.rows, self.ways = len(gram), gram.shape[1], known.shape[1]
-        pair = known.sum(1) == 2
-        self.c = torch.where(pair, settings.c / 2, settings.c).to(gram.dtype)
-        self.weight = present.to(gram.dtype) * self.c[:, None]
-        self.excluded = torch.where(known, 0.0, -1e30).to(gram.dtype)[:, None, :]
+    def __init__(self, gram: Tensor, support_present: Tensor, settings: LinearProbeSettings) -> None:
+        self.gram, self.settings = gram, settings
+        self.batch, self.ways, shots = support_present.shape
+        self.rows = self.ways * shots
+        class_present = support_present.any(2)
+        c = torch.where(class_present.sum(1) == 2, settings.c / 2, settings.c).to(gram.dtype)
+        self.weight = support_present.flatten(1).to(gram.dtype) * c[:, None]
+        self.excluded = torch.where(class_present, 0.0, -1e30).to(gram.dtype)[:, None, :]
+        label = torch.arange(self.ways, device=gram.device).repeat_interleave(shots)
         self.target = F.one_hot(label, self.ways).to(gram.dtype)
 
     def solve(self) -> tuple[Tensor, Tensor]:
-        """A [B, M, N] and b [B, 1, N]."""
+        """The minimising A [B, M, N] and b [B, 1, N]."""
         start = self.gram.new_zeros(self.batch, (self.rows + 1) * self.ways)
         tolerance = self.settings.tol * self.weight.sum(1)
         return self._split(minimise(self.at, start, tolerance, self.settings.max_iter))
 
     def at(self, coefficients: Tensor) -> Point:
-        """The objective at [B, (M + 1) * N]; preconditioned by G, which makes the penalty plain."""
+        """The objective at coefficients [B, (M + 1) * N], preconditioned by G, which makes the penalty plain."""
         alpha, offset = self._split(coefficients)
         smooth = self.gram @ alpha
         log_p = torch.log_softmax(smooth + offset + self.excluded, -1)
@@ -124,5 +108,6 @@ class Problem:
         )
 
     def _split(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """A [B, M, N] and b [B, 1, N] of coefficients [B, (M + 1) * N]."""
         both = coefficients.unflatten(1, (self.rows + 1, self.ways))
         return both[:, :-1], both[:, -1:]

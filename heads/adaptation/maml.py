@@ -19,34 +19,35 @@ from ...episodes.batch import Episodes
 from ..head import Head, Inputs
 from ..parts.absence import neutral
 from ..parts.tensors import check_ways, flat_support, single, support_labels
-from ..settings import Recipe, Settings
+from ..settings import CountOrNone, NonNegative, Recipe, Settings
 
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class MAMLSettings(Settings):
-    """hidden: width of one hidden layer with ReLU; 0 for a linear classifier.
+    """MAML's settings."""
 
-    rate: the inner step. train_steps, test_steps: inner steps in training and evaluation (mini-ImageNet: 5 and 10).
-    first_order: take the inner gradients as constants.
-    level: mean squared length that features are brought to, as the base classes' are; 0: as they are. Whether an inner
-        step at the published rate descends or overshoots depends on it, whatever the encoder's width.
-    zero_head: start the class columns at zero (then no class position is preferred before training, and one inner step
-        is a nearest class mean by inner product); False is the published random start.
-    """
-
-    hidden: int = 0
-    rate: float = 0.01
-    train_steps: int = 5
-    test_steps: int = 10
+    hidden: CountOrNone = 0
+    """The width of one hidden layer with ReLU; 0 for a linear classifier."""
+    rate: NonNegative = 0.01
+    """The learning rate of the inner steps."""
+    train_steps: CountOrNone = 5
+    """Inner steps in training; 5 on miniImageNet."""
+    test_steps: CountOrNone = 10
+    """Inner steps in evaluation; 10 on miniImageNet."""
     first_order: bool = False
-    level: float = 512.0
+    """Take the inner gradients as constants."""
+    level: NonNegative = 512.0
+    """The mean squared length to which features are brought, as the base classes' are; 0: as they are. Whether an inner
+    step at the published rate descends or overshoots depends on it, whatever the encoder's width."""
     zero_head: bool = True
+    """The class columns begin at zero, so that no class position is preferred before training and one inner step is a
+    nearest class mean by inner product; false: at random, as published."""
 
 
-class MAML(Head):
-    settings_class = MAMLSettings
+class MAML(Head[MAMLSettings]):
+    Settings = MAMLSettings
     recipe = Recipe(
         steps=100,
         tasks=4,
@@ -57,22 +58,20 @@ class MAML(Head):
         evaluate_episodes=200,
         patience=2,
     )
-    position_tied = True
     factor: Tensor
 
-    def __init__(self, inputs: Inputs, settings: MAMLSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: MAMLSettings) -> None:
         super().__init__(inputs, settings)
-        own: MAMLSettings = self.settings
         _, _, dim = inputs.one()
         self.register_buffer("factor", torch.ones(()))
-        self.first = nn.Linear(dim, own.hidden) if own.hidden else None
-        self.last = nn.Linear(own.hidden or dim, inputs.way)
-        if own.zero_head:
+        self.first = nn.Linear(dim, settings.hidden) if settings.hidden else None
+        self.last = nn.Linear(settings.hidden or dim, inputs.way)
+        if settings.zero_head:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
     def fit_base(self, base: FeatureBank) -> None:
-        """Measures the features that inner steps will see."""
+        """Finds the factor that brings base features to ``level``."""
         (table,) = base.tables.values()
         pooled = table.pooled()
         square = pooled.x[pooled.present, 0].double().square().sum(1).mean()
@@ -80,6 +79,7 @@ class MAML(Head):
             self.factor.copy_((self.settings.level / square).sqrt())
 
     def forward(self, episodes: Episodes) -> Tensor:
+        """Logits [B, Q, N]. Raises UsageError where there are more classes than the head was built for."""
         check_ways(episodes, self.inputs.way, "MAML")
         support, query = single(episodes)
         s, present = flat_support(support)
@@ -91,11 +91,11 @@ class MAML(Head):
         return neutral(logits, query.present, support.present.any(2))
 
     def adapt(self, x: Tensor, label: Tensor, weight: Tensor, steps: int, ways: int) -> Weights:
-        """Weights of every task, each with a leading axis B, after ``steps`` inner steps.
+        """The weights of every task, each with a leading axis B, after ``steps`` inner steps.
 
-        x [B, S, D]; label int64 [B, S]; weight [B, S] is 0 for absent supports.
+        x: supports [B, S, D]; label: int64 [B, S]; weight: [B, S], 0 for absent supports and 1 for others.
         """
-        # Each task has its own copy of the weights, so the gradient of the sum over tasks is every task's own.
+        # Each task has its own copy of the weights, so the gradient of the sum over tasks is every task's settings.
         current = {name: p.expand(x.shape[0], *p.shape) for name, p in self.named_parameters()}
         slope = grad(_support_loss)
         for _ in range(steps):
@@ -114,11 +114,12 @@ def classify(weights: Weights, x: Tensor) -> Tensor:
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x [B, S, D] through every task's own linear layer, [B, S, O]."""
     return x @ weight.transpose(1, 2) + bias[:, None]
 
 
 def _support_loss(weights: Weights, x: Tensor, label: Tensor, weight: Tensor, ways: int) -> Tensor:
-    """Sum over tasks of the mean cross-entropy over present supports."""
+    """The sum over tasks of the mean cross-entropy over present supports (see :meth:`MAML.adapt` for shapes)."""
     logits = classify(weights, x)[..., :ways]
     each = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
     return ((each * weight).sum(1) / weight.sum(1).clamp(min=1)).sum()

@@ -1,8 +1,7 @@
-"""Ridge to words: a closed-form linear map from features to class-word vectors, for zero-shot decisions.
+"""Ridge to words: Zero-shot Learning with Semantic Output Codes (Palatucci et al., NeurIPS 2009), its linear map.
 
-Ridge regression of each base clip's word vector on its feature (the linear baseline of zero-shot learning; Palatucci
-et al., NeurIPS 2009); a query goes to the class whose words have the greatest cosine with its image. Inductive; uses
-no supports.
+Ridge regression maps features to class-word vectors, in closed form from the base clips; a query goes to the class
+whose words have the greatest cosine with its image. Supports are not used. Inductive.
 """
 
 from __future__ import annotations
@@ -19,27 +18,26 @@ from ...errors import UsageError
 from ..head import Head, Inputs
 from ..parts.absence import neutral
 from ..parts.distances import cosine
-from ..settings import Settings
+from ..settings import Positive, Settings
 
 
 @dataclass(frozen=True)
 class RidgeWordsSettings(Settings):
-    """penalty: the ridge, relative to the mean squared feature entry times the number of clips.
+    """The settings of the ridge map to words."""
 
-    temperature: of the cosines (calibrates posteriors, not decisions).
-    """
+    penalty: Positive = 1.0
+    """The ridge, relative to the mean squared feature entry times the number of clips."""
+    temperature: Positive = 0.1
+    """What cosines are divided by; it calibrates posteriors and changes no decision."""
 
-    penalty: float = 1.0
-    temperature: float = 0.1
 
-
-class RidgeWords(Head):
-    settings_class = RidgeWordsSettings
+class RidgeWords(Head[RidgeWordsSettings]):
+    Settings = RidgeWordsSettings
     map: Tensor
     centre: Tensor
     word_centre: Tensor
 
-    def __init__(self, inputs: Inputs, settings: RidgeWordsSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: RidgeWordsSettings) -> None:
         super().__init__(inputs, settings)
         _, _, dim = inputs.one()
         width = inputs.word_dim or 1
@@ -49,7 +47,7 @@ class RidgeWords(Head):
 
     @torch.no_grad()
     def fit_base(self, base: FeatureBank) -> None:
-        """W = (X'X + lambda I)^-1 X'Y on centred features X [n, D] and centred unit word vectors Y [n, E]."""
+        """Finds W = (X'X + lambda I)^-1 X'Y on centred features X [n, D] and centred unit word vectors Y [n, E]."""
         if base.words is None:
             raise UsageError("The ridge map to words needs class words; extract a word stream.")
         (table,) = base.pooled().tables.values()
@@ -65,10 +63,11 @@ class RidgeWords(Head):
         self.centre, self.word_centre = centre.to(self.centre), word_centre.to(self.word_centre)
 
     def forward(self, episodes: Episodes) -> Tensor:
+        """Logits [B, Q, N]. Raises UsageError where there are no class words."""
         if episodes.words is None:
             raise UsageError("The ridge map to words needs class words; extract a word stream.")
         (query,) = episodes.query.values()
         image = (query.pooled() - self.centre.to(query.x)) @ self.map.to(query.x)
         words = F.normalize(episodes.words.to(query.x), dim=-1) - self.word_centre.to(query.x)
-        known = torch.ones(episodes.class_id.shape, dtype=torch.bool, device=episodes.device)
-        return neutral(cosine(image, words) / self.settings.temperature, query.present, known)
+        class_present = torch.ones_like(episodes.class_id, dtype=torch.bool)  # every class has words
+        return neutral(cosine(image, words) / self.settings.temperature, query.present, class_present)

@@ -9,6 +9,7 @@ and no class balance of the queries.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,76 +18,86 @@ from torch.nn import functional as F
 from ...episodes.batch import Episodes
 from ...errors import UsageError
 from ..head import Inputs, Losses
-from ..parts.absence import neutral
 from ..parts.losses import cross_entropy
 from ..parts.tensors import check_ways, class_sum
-from ..settings import Recipe
+from ..settings import Count, CountOrNone, NonNegative, Rate, Recipe
 from .blocks import (
-    SLOPE,
+    EDGE_FLOOR,
+    LEAKY_SLOPE,
     Embedding,
     GraphHead,
     GraphSettings,
-    Metric,
     Nodes,
     Pointwise,
-    balanced,
-    carry_mass,
-    edge_entropy,
+    add_distance_term,
+    balanced_mean,
+    distance_terms,
+    edge_cross_entropy,
+    learned_terms,
     node_labels,
-    nodes,
+    nodes_of,
     pair_distances,
-    pairwise,
+    pair_values,
+    query_votes,
+    row_mass_kept,
     same_class,
     touching_queries,
     without_self,
 )
 
-FLOOR = 1e-6  # added to every edge before rows are made to sum to one
-
 
 @dataclass(frozen=True)
 class DPGNSettings(GraphSettings):
-    """generations: G (published: 6). width: of the point nodes after a generation, 0 for the embedding's (published:
-        128, as the embedding's).
-    distribution: "sample" keeps one number a support in a distribution node as published; "class" one a class, as does
-        "sample" where shots vary. For one shot they are the same.
-    gap: "l2" for (v_i - v_j)^2 or "l1" for |v_i - v_j|, between nodes of either graph.
-    weighed_generations: how many generations enter the loss (0: all): as published the first ones, each times
-        ``generation_weight``, and the last one whole.
-    distribution_weight, distance_weight: of the distribution edges, and of the cross-entropy of feature distances.
-    use_point, use_distance, use_distribution: the released loss_indicator; off multiplies that output by zero.
-    transposed_distance_loss: the released code's slip: the cross-entropy of feature distances takes the axis of queries
-        for that of classes (needs one query a class).
-    """
+    """DPGN's settings."""
 
-    embed: int = 32
-    generations: int = 3
-    width: int = 0
-    distribution: str = "sample"
-    gap: str = "l2"
-    dropout: float = 0.1
-    weighed_generations: int = 0
-    generation_weight: float = 0.2
-    distribution_weight: float = 0.1
-    distance_weight: float = 0.1
+    embed: CountOrNone = 32
+    """The width of a learned linear embedding before the graph, begun as a random orthogonal map; 0 for none. It stands
+    in for the published backbone's last layer (128) and keeps the pair layers cheap."""
+    generations: Count = 3
+    """The number of generations (6 in the paper)."""
+    width: CountOrNone = 0
+    """The width of the point nodes after a generation; 0 for the embedding's (128 in the paper, as its embedding's)."""
+    distribution: Literal["sample", "class"] = "sample"
+    """A distribution node keeps one number a support ("sample", as published) or one a class ("class"), as "sample"
+    does too where shots vary; for one shot they are the same."""
+    gap: Literal["l2", "l1"] = "l2"
+    """The difference between two nodes of either graph: (v_i - v_j)^2 or |v_i - v_j|."""
+    dropout: Rate = 0.1
+    """The dropout of whole channels."""
+    weighed_generations: CountOrNone = 0
+    """The number of generations in the loss: as published the first ones, each times ``generation_weight``, and the
+    last one whole; 0 for all."""
+    generation_weight: NonNegative = 0.2
+    """The weight of the losses of all generations but the last."""
+    distribution_weight: NonNegative = 0.1
+    """The weight of the loss of distribution edges."""
+    distance_weight: NonNegative = 0.1
+    """The weight of the cross-entropy of feature distances."""
     use_point: bool = True
+    """Use the point edges; false multiplies them by zero (the released loss_indicator)."""
     use_distance: bool = True
+    """Use the feature distances; false multiplies them by zero (the released loss_indicator)."""
     use_distribution: bool = True
+    """Use the distribution edges; false multiplies them by zero (the released loss_indicator)."""
     transposed_distance_loss: bool = False
+    """The released code's slip: the cross-entropy of feature distances takes the axis of queries for that of classes
+    (it needs one query a class)."""
 
 
 @dataclass
 class Generation:
-    """point, distribution: edges [B, n, n]; distance: minus the squared (l1: absolute) distances of the point nodes."""
+    """What a generation leaves: point and distribution edges [B, n, n], and minus the distances of the point nodes.
+
+    distance: minus the squared (l1: absolute) distances [B, n, n] of the point nodes that the generation began with.
+    """
 
     point: Tensor
     distance: Tensor
     distribution: Tensor
 
 
-class DPGN(GraphHead):
-    settings_class = DPGNSettings
-    light = True
+class DPGN(GraphHead[DPGNSettings]):
+    Settings = DPGNSettings
     recipe = Recipe(
         steps=250,
         tasks=20,
@@ -100,160 +111,137 @@ class DPGN(GraphHead):
         evaluate_episodes=200,
         patience=6,
     )
-    position_tied = True
 
-    def __init__(self, inputs: Inputs, settings: DPGNSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: DPGNSettings) -> None:
         super().__init__(inputs, settings)
-        own: DPGNSettings = self.settings
-        if own.distribution not in ("class", "sample"):
-            raise UsageError(f"distribution={own.distribution!r} is not known; use class or sample.")
-        if own.gap not in ("l1", "l2"):
-            raise UsageError(f"gap={own.gap!r} is not known; use l1 or l2.")
-        _, _, dim = inputs.one()
-        self.middle, self.embedding = Embedding(dim, own), Embedding(dim, own)
-        width = self.embedding.width
-        base, rate = own.width or width, own.dropout
-        self.shot = inputs.shot if own.distribution == "sample" else None
-        self.places = inputs.way * (self.shot or 1)
-        count = range(own.generations)
-        sizes = [width] + [base] * own.generations
-        self.first_edge = _similarity(self.middle.width, base, rate)
-        self.point_edge = nn.ModuleList(_similarity(sizes[g], base, rate) for g in count)
-        self.to_distribution = nn.ModuleList(nn.Linear(2 * self.places, self.places) for _ in count)
-        self.distribution_edge = nn.ModuleList(_similarity(self.places, self.places, rate) for _ in count)
-        self.to_point = nn.ModuleList(
-            Pointwise(2 * sizes[g], [2 * base, base], drop=[0.0, rate]) for g in count
-        )
-        steps = own.generations + 1 if own.metric else 0
-        self.metric = nn.ModuleList(Metric(own.metric_scale, own.smooth) for _ in range(steps))
-        if own.metric:
-            self.first_edge.silence()
-            for g in count:
-                Pointwise.of(self.point_edge, g).silence()
+        dim, rate = inputs.one()[2], settings.dropout
+        self.middle, self.embedding = Embedding(dim, settings), Embedding(dim, settings)
+        width = settings.width or self.embedding.width
+        widths = [self.embedding.width, *[width] * (settings.generations - 1)]
+        self.shot = inputs.shot if settings.distribution == "sample" else None
+        self.places = places = inputs.way * (self.shot or 1)
+        self.first_edge = _similarity_net(self.middle.width, width, rate)
+        self.point_nets = [_similarity_net(w, width, rate) for w in widths]
+        self.place_maps = [nn.Linear(2 * places, places) for _ in widths]
+        self.distribution_nets = [_similarity_net(places, places, rate) for _ in widths]
+        self.node_nets = [Pointwise(2 * w, [2 * width, width], drop=[0.0, rate]) for w in widths]
+        self.terms = distance_terms(settings, [self.first_edge, *self.point_nets])
+        self.point_edge, self.to_distribution = nn.ModuleList(self.point_nets), nn.ModuleList(self.place_maps)
+        self.distribution_edge = nn.ModuleList(self.distribution_nets)
+        self.to_point, self.metric = nn.ModuleList(self.node_nets), learned_terms(self.terms)
 
     def forward(self, episodes: Episodes) -> Tensor:
-        graph, last = self._run(episodes)
-        s = graph.supports
-        logits = class_sum(last[-1].point[:, s:, :s], episodes.ways)
-        known = graph.present[:, :s].unflatten(1, (episodes.ways, -1)).any(2)
-        return neutral(logits, graph.present[:, s:], known)
+        graph, after = self.generations(episodes)
+        return query_votes(graph, after[-1].point, episodes.ways)
 
     def loss(self, episodes: Episodes) -> Losses:
-        """Edge and distance losses of the weighed generations; see ``objective``."""
-        graph, after = self._run(episodes)
+        """Edge and distance losses of the weighed generations; see :meth:`objective`."""
+        graph, after = self.generations(episodes)
         return self.objective(after, node_labels(episodes), graph, episodes.ways)
 
-    def _run(self, episodes: Episodes) -> tuple[Nodes, list[Generation]]:
-        check_ways(episodes, self.inputs.way, "DPGN")
-        self._check_shots(episodes)
-        graph = nodes(episodes, self.dtype)
-        place = self._places(episodes)
-        start = initial_edges(graph, episodes.ways)
-        held = initial_distribution(graph, self._fellows(episodes))
-        return graph, self.run(self.middle(graph.x), self.embedding(graph.x), held, start, place, graph)
+    def generations(self, episodes: Episodes) -> tuple[Nodes, list[Generation]]:
+        """The nodes of episodes and what every generation leaves.
 
-    def _check_shots(self, episodes: Episodes) -> None:
+        Raises UsageError where the episodes have more classes than the head has places, or another number of shots.
+        """
+        check_ways(episodes, self.inputs.way, "DPGN")
         if self.shot is not None and episodes.shots != self.shot:
             raise UsageError(
                 f"distribution=sample was built for {self.shot} shots and got {episodes.shots}; use distribution=class."
             )
+        graph, place = nodes_of(episodes, self.dtype), self.places_of_supports(episodes)
+        of_class = place.unflatten(0, (episodes.ways, -1)).amax(1).repeat_interleave(episodes.shots, 0)
+        return graph, self.run(
+            graph,
+            middle=self.middle(graph.x),
+            point=self.embedding(graph.x),
+            distribution=initial_distribution(graph, of_class),
+            edge=initial_edges(graph, episodes.ways),
+            place=place,
+        )
 
-    def _places(self, episodes: Episodes) -> Tensor:
-        """Which of the distribution's places each support fills, one-hot [N*K, places]."""
-        count = episodes.ways * episodes.shots
-        place = torch.arange(count, device=episodes.device)
+    def places_of_supports(self, episodes: Episodes) -> Tensor:
+        """Which place of a distribution node each support fills, one-hot [N*K, places]."""
+        place = torch.arange(episodes.ways * episodes.shots, device=episodes.device)
         if self.shot is None:
             place = place // episodes.shots
         return F.one_hot(place, self.places).to(self.dtype)
 
-    def _fellows(self, episodes: Episodes) -> Tensor:
-        """Which places the supports of each support's class fill, [N*K, places] of zeros and ones."""
-        place = self._places(episodes)
-        return place.unflatten(0, (episodes.ways, -1)).amax(1).repeat_interleave(episodes.shots, 0)
-
     def run(
         self,
+        graph: Nodes,
+        *,
         middle: Tensor,
         point: Tensor,
-        held: Tensor,
+        distribution: Tensor,
         edge: Tensor,
         place: Tensor,
-        graph: Nodes,
     ) -> list[Generation]:
-        """All generations. middle, point: features [B, n, D]; held: distribution nodes [B, n, places]; edge: the first
-        of both graphs [B, n, n]; place [N*K, places].
+        """What every generation leaves.
+
+        middle, point: features [B, n, D] of the first point edges and of the first point nodes; distribution: nodes
+        [B, n, places]; edge: the initial edges [B, n, n] of both graphs; place: one-hot [N*K, places].
         """
-        there, s = graph.pair_mask(), graph.supports
-        plain = self._smoothed(self.plain(graph.x), edge, 0)
-        point_edge = self._edges(self.first_edge, middle, edge, there, self._prior(plain, 0))
-        held_edge, after = edge, []
-        for g in range(self.settings.generations):
-            plain = self._smoothed(plain, point_edge, g + 1)
-            point_edge = self._edges(
-                Pointwise.of(self.point_edge, g), point, point_edge, there, self._prior(plain, g + 1)
-            )
-            distance = self._distance(point)
-            seen = torch.cat([point_edge[:, :, :s] @ place, held], -1)
-            held = F.leaky_relu(self.to_distribution[g](seen), SLOPE)
-            held_edge = self._edges(Pointwise.of(self.distribution_edge, g), held, held_edge, there, None)
-            around = F.normalize(without_self(held_edge), p=1.0, dim=-1) @ point
-            point = self.to_point[g](torch.cat([point, around], -1))
-            own = self.settings
+        present, s, own = graph.pair_present(), graph.supports, self.settings
+        first, *terms = self.terms
+        given, after = self.in_units(graph.x), []
+        logit, given = add_distance_term(first, self._pair_logits(self.first_edge, middle), given, edge)
+        point_edge, distribution_edge = _updated(logit, edge, present), edge
+        for point_net, term, to_places, distribution_net, node_net in zip(
+            self.point_nets, terms, self.place_maps, self.distribution_nets, self.node_nets
+        ):
+            logit, given = add_distance_term(term, self._pair_logits(point_net, point), given, point_edge)
+            point_edge = _updated(logit, point_edge, present)
+            distance = self._nearness(point)
+            seen = torch.cat([point_edge[:, :, :s] @ place, distribution], -1)
+            distribution = F.leaky_relu(to_places(seen), LEAKY_SLOPE)
+            logit = self._pair_logits(distribution_net, distribution)
+            distribution_edge = _updated(logit, distribution_edge, present)
+            around = F.normalize(without_self(distribution_edge), p=1.0, dim=-1) @ point
+            point = node_net(torch.cat([point, around], -1))
             after.append(
                 Generation(
-                    point_edge * float(own.use_point),
-                    distance * float(own.use_distance),
-                    held_edge * float(own.use_distribution),
+                    point=point_edge * float(own.use_point),
+                    distance=distance * float(own.use_distance),
+                    distribution=distribution_edge * float(own.use_distribution),
                 )
             )
         return after
 
-    def _smoothed(self, plain: Tensor, edge: Tensor, number: int) -> Tensor:
-        return Metric.of(self.metric, number).smooth(plain, edge) if len(self.metric) else plain
+    def _pair_logits(self, net: Pointwise, x: Tensor) -> Tensor:
+        """How alike the nodes x [B, n, D] of either graph are, [B, n, n], before the sigmoid."""
+        return pair_values(net, x, squared=self.settings.gap == "l2")
 
-    def _prior(self, plain: Tensor, number: int) -> Tensor | None:
-        return self.metric[number](pair_distances(plain)) if len(self.metric) else None
-
-    def _edges(
-        self, net: Pointwise, x: Tensor, previous: Tensor, there: Tensor, prior: Tensor | None
-    ) -> Tensor:
-        """One similarity unit: edges [B, n, n] from nodes x and the edges before."""
-        logit = pairwise(net, x, square=self.settings.gap == "l2")
-        if prior is not None:
-            logit = logit + prior
-        edge = carry_mass(torch.sigmoid(logit), previous)
-        own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)
-        edge = (edge + own + FLOOR) * there
-        return F.normalize(edge, p=1.0, dim=-1)
-
-    def _distance(self, x: Tensor) -> Tensor:
+    def _nearness(self, x: Tensor) -> Tensor:
+        """Minus the squared (l1: absolute) distances [B, n, n] of nodes x [B, n, D]."""
         if self.settings.gap == "l2":
             return -pair_distances(x)
         return -(x[:, :, None] - x[:, None]).abs().sum(-1)
 
     def objective(self, after: list[Generation], label: Tensor, graph: Nodes, ways: int) -> Losses:
-        """Per generation, over pairs that touch a query: the balanced cross-entropy of point edges, plus
-        ``distribution_weight`` times that of distribution edges; and ``distance_weight`` times the cross-entropy of
-        class-summed distances.
+        """The mean over the weighed generations of the loss of each, for the nodes' labels [B, n].
+
+        It is, over pairs that touch a query, the balanced cross-entropy of point edges, plus ``distribution_weight``
+        times that of distribution edges; and ``distance_weight`` times the cross-entropy of class-summed distances.
         """
-        own = self.settings
-        same, known = same_class(label), graph.present & (label >= 0)
-        counted = touching_queries(known, graph.supports)
+        own, same = self.settings, same_class(label)
+        counted = touching_queries(graph.present & (label >= 0), graph.supports)
         each = []
         for state in after:
-            value = edge_entropy(state.point, same)
-            value = value + own.distribution_weight * edge_entropy(state.distribution, same)
-            each.append(
-                balanced(value, same, counted)
-                + own.distance_weight * self._distance_loss(state.distance, label, graph, ways)
-            )
-        early = [
-            own.generation_weight * value for value in each[: (own.weighed_generations or len(each)) - 1]
-        ]
+            value = edge_cross_entropy(state.point, same)
+            value = value + own.distribution_weight * edge_cross_entropy(state.distribution, same)
+            distance = self.distance_loss(state.distance, label, graph, ways)
+            each.append(balanced_mean(value, same, counted) + own.distance_weight * distance)
+        weighed = each[: (own.weighed_generations or len(each)) - 1]
+        early = [own.generation_weight * value for value in weighed]
         parts = {f"generation{i}": value for i, value in enumerate(each)}
         return Losses(torch.stack([*early, each[-1]]).mean(), parts)
 
-    def _distance_loss(self, distance: Tensor, label: Tensor, graph: Nodes, ways: int) -> Tensor:
+    def distance_loss(self, distance: Tensor, label: Tensor, graph: Nodes, ways: int) -> Tensor:
+        """The cross-entropy of the queries' class sums of ``distance`` [B, n, n] for the nodes' labels [B, n].
+
+        Raises UsageError where ``transposed_distance_loss`` meets another number of queries than classes.
+        """
         s = graph.supports
         logits = class_sum(distance[:, s:, :s], ways)
         truth = label[:, s:].masked_fill(~graph.present[:, s:], -1)
@@ -263,32 +251,38 @@ class DPGN(GraphHead):
             raise UsageError("transposed_distance_loss needs one query a class; set train.query=1.")
         return F.cross_entropy(logits, truth, ignore_index=-1)
 
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return (ways * shots + queries) ** 2 * (self.settings.width or self.embedding.width) * 8
 
-
-def _similarity(inputs: int, width: int, dropout: float) -> Pointwise:
+def _similarity_net(inputs: int, width: int, dropout: float) -> Pointwise:
     return Pointwise(inputs, [2 * width, width], out=1, drop=[dropout] * 2)
 
 
+def _updated(logit: Tensor, previous: Tensor, pair_present: Tensor) -> Tensor:
+    """Edges from the logits of similarities and the edges before; rows sum to one; all [B, n, n]."""
+    edge = row_mass_kept(torch.sigmoid(logit), previous)
+    own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)
+    return F.normalize((edge + own + EDGE_FLOOR) * pair_present, p=1.0, dim=-1)
+
+
 def initial_edges(graph: Nodes, ways: int) -> Tensor:
-    """[B, n, n]: 1 between supports of a class and at each node itself, 1 / (present supports) between support and
-    query, else 0; nothing at absent nodes.
+    """Edges [B, n, n]: 1 between supports of a class and at each node itself; between a support and a query 1 / S.
+
+    S is the number of present supports. All other edges are 0, and absent nodes have none.
     """
     n, s = graph.x.shape[1], graph.supports
-    device, dtype = graph.x.device, graph.x.dtype
-    label = torch.arange(ways, device=device).repeat_interleave(s // ways)
-    edge = torch.eye(n, dtype=dtype, device=device)
-    edge[:s, :s] = (label[:, None] == label).to(dtype)
+    edge = torch.eye(n, dtype=graph.x.dtype, device=graph.x.device)
+    edge[:s, :s] = graph.supports_of_one_class(ways)
     across = torch.zeros_like(edge)
     across[:s, s:] = across[s:, :s] = 1.0
-    count = graph.present[:, :s].sum(1).clamp(min=1).to(dtype)
-    return (edge + across / count[:, None, None]) * graph.pair_mask()
+    count = graph.present[:, :s].sum(1).clamp(min=1).to(edge.dtype)
+    return (edge + across / count[:, None, None]) * graph.pair_present()
 
 
-def initial_distribution(graph: Nodes, fellows: Tensor) -> Tensor:
-    """[B, n, places]: a support's row marks the places of its class (``fellows`` [N*K, places]), a query's is even."""
-    used = fellows.amax(0)
-    even = (used / used.sum()).expand(graph.x.shape[1] - graph.supports, -1)
-    rows = torch.cat([fellows, even]).expand(graph.x.shape[0], -1, -1)
+def initial_distribution(graph: Nodes, of_class: Tensor) -> Tensor:
+    """Distribution nodes [B, n, places]: a support's marks the places of its class, a query's is even over all.
+
+    of_class: the places that the supports of each support's class fill, [N*K, places] of zeros and ones.
+    """
+    used = of_class.amax(0)
+    even = (used / used.sum()).expand(graph.queries, -1)
+    rows = torch.cat([of_class, even]).expand(graph.x.shape[0], -1, -1)
     return rows * graph.present[..., None].to(rows.dtype)

@@ -12,6 +12,7 @@ No official code is public; docs/methods/eckpn.md lists what follows the paper a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,62 +25,30 @@ from ...errors import UsageError
 from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import squared_distances
-from ..parts.losses import cross_entropy
+from ..parts.losses import cross_entropy, targets
 from ..parts.tensors import class_means, flat_support, single, support_labels
-from ..settings import Recipe, Settings
+from ..settings import Recipe
+from .blocks import balanced_mean
 from .eckpn_class import Calibration, Combination, WordMap, assignment, edge_votes, squeeze
 from .eckpn_graph import Comparison, episode_unit, first_adjacency
-
-
-@dataclass(frozen=True)
-class ECKPNSettings(Settings):
-    """form: "symmetric" (classes may be permuted), or "positional", the literal reading with an N-column assignment
-        layer and a linear N-way classifier tied to class positions.
-    layers, heads: comparison layers; groups of channels beside the un-split relation (0: that one alone).
-    width: channels that are compared; divisible by heads.
-    projection: "fixed", nodes are the features and a frozen random rotation picks what is compared; "learned", a
-        linear map to ``width`` channels makes the nodes.
-    start: "similarity", stacks start at zero on top of a plain similarity graph; "none", the published plain stacks.
-    norm: "layer", or "batch" as published (batch statistics in training, running ones in evaluation).
-    masks: edges are multiplied by the previous layer's adjacency.
-    squeeze, calibration, words: the modules; all off leaves the instance graph.
-    sharpness: of the plain similarity, per mean squared distance. blend: share of the neighbours in a message.
-    word_weight: share by which words draw a class node (0: words off). ridge: penalty of their regression.
-    adjacency_weight, assignment_weight, classification_weight: of the three losses.
-    """
-
-    form: str = "symmetric"
-    layers: int = 2
-    heads: int = 8
-    width: int = 32
-    projection: str = "fixed"
-    start: str = "similarity"
-    norm: str = "layer"
-    masks: bool = True
-    squeeze: bool = True
-    calibration: bool = True
-    words: bool = True
-    sharpness: float = 9.0
-    blend: float = 0.5
-    word_weight: float = 0.2
-    ridge: float = 1.0
-    adjacency_weight: float = 1.0
-    assignment_weight: float = 0.5
-    classification_weight: float = 1.0
+from .eckpn_settings import ECKPNSettings
 
 
 @dataclass
 class _Graph:
-    """What one pass computes. scores: f [B, R, R] a layer; p: log-assignment [B, *, N]; logits [B, Q, N]."""
+    """What one pass computes.
+
+    scores: every layer's edge scores f [B, R, R]; log_p: the log-assignment of the queries [B, Q, N], in the positional
+    form of all nodes [B, R, N]; logits [B, Q, N].
+    """
 
     scores: list[Tensor]
     log_p: Tensor
     logits: Tensor
 
 
-class ECKPN(Head):
-    settings_class = ECKPNSettings
-    light = True
+class ECKPN(Head[ECKPNSettings]):
+    Settings = ECKPNSettings
     recipe = Recipe(
         steps=200,
         tasks=8,
@@ -93,102 +62,74 @@ class ECKPN(Head):
         evaluate_episodes=200,
     )
 
-    def __init__(self, inputs: Inputs, settings: ECKPNSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: ECKPNSettings) -> None:
         super().__init__(inputs, settings)
-        chosen: ECKPNSettings = self.settings
-        _check(chosen)
-        _, _, dim = inputs.one()
-        self.positional = chosen.form == "positional"
-        residual = chosen.start == "similarity"
-        inward = dim + (inputs.way if self.positional else 0)
-        learned = chosen.projection == "learned"
-        nodes = chosen.width if learned else inward
+        dim, way, width = inputs.one()[2], inputs.way, settings.width
+        self.positional = settings.form == "positional"
+        inward = dim + way if self.positional else dim
+        learned = settings.projection == "learned"
+        nodes = width if learned else inward
         self.project = nn.Linear(inward, nodes, bias=False) if learned else None
-        self.look: nn.Module = nn.Identity() if learned else _Look(nodes, chosen.width)
+        self.look: nn.Module = nn.Identity() if learned else FrozenRotation(nodes, width)
         if self.project is not None:
             nn.init.orthogonal_(self.project.weight, gain=max(inward / nodes, 1.0) ** 0.5)
-        self.layers = nn.ModuleList(
-            Comparison(
-                nodes,
-                chosen.width,
-                chosen.heads,
-                chosen.norm,
-                residual,
-                chosen.masks,
-                chosen.blend,
-                chosen.sharpness,
-            )
-            for _ in range(chosen.layers)
-        )
-        has_words = chosen.words and chosen.calibration and inputs.word_dim is not None
-        self.word_map = WordMap(inputs.word_dim or 1, dim, chosen.width, residual) if has_words else None
-        weight = chosen.word_weight if has_words else 0.0
-        norm = chosen.norm
-        self.calibration = (
-            Calibration(nodes, chosen.width, norm, residual, weight) if chosen.calibration else None
-        )
-        propagates = chosen.squeeze or chosen.calibration
-        self.combination = None
-        if propagates and not self.positional:
-            self.combination = Combination(nodes, chosen.width, norm, residual)
-        self.scale = nn.Parameter(torch.tensor(chosen.sharpness if residual else 1 / nodes).log())
-        self.assign = nn.Linear(nodes, inputs.way) if self.positional else None
-        self.classify = nn.Linear(2 * nodes, inputs.way) if self.positional else None
+        self.comparisons = [Comparison(nodes, settings) for _ in range(settings.layers)]
+        self.layers = nn.ModuleList(self.comparisons)
+        has_words = settings.words and settings.calibration and inputs.word_dim is not None
+        self.word_map: WordMap | None = None
+        if has_words:
+            self.word_map = WordMap(inputs.word_dim or 1, dim, width, zero_init=settings.residual)
+        self.calibration: Calibration | None = None
+        if settings.calibration:
+            self.calibration = Calibration(nodes, settings, has_words=has_words)
+        combines = (settings.squeeze or settings.calibration) and not self.positional
+        self.combination = Combination(nodes, settings) if combines else None
+        self.scale = nn.Parameter(torch.tensor(settings.sharpness if settings.residual else 1 / nodes).log())
+        self.assign = nn.Linear(nodes, way) if self.positional else None
+        self.classify = nn.Linear(2 * nodes, way) if self.positional else None
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self._run(episodes).logits
 
     def loss(self, episodes: Episodes) -> Losses:
-        """Weighted sum of adjacency, assignment and classification losses.
+        """The weighted sum of adjacency, assignment and classification losses.
 
-        adjacency: over the layers, balanced binary cross-entropy of the raw edges of all pairs with a query.
-        assignment: cross-entropy of the queries' assignment (in the positional form of all nodes').
+        adjacency: over the layers, the balanced binary cross-entropy of the raw edges of all pairs with a query.
+        assignment: the cross-entropy of the queries' assignment (in the positional form of all nodes').
         """
-        graph = self._run(episodes)
-        chosen: ECKPNSettings = self.settings
-        label = _one_hot(episodes)
-        present = _present(episodes)
-        supports = label.shape[1] - episodes.queries
-        named = label.sum(-1) > 0
-        pair = (present & named)[:, supports:, None] & (present & named)[:, None, :]
-        pair = pair & ~torch.eye(label.shape[1], dtype=torch.bool, device=label.device)[supports:]
-        same = label[:, supports:] @ label.transpose(1, 2) > 0
-        adjacency = torch.stack(
-            [balanced_edge_loss(score[:, supports:], same, pair) for score in graph.scores]
-        ).sum()
-        target = episodes.query_label
-        if self.positional:
-            first = support_labels(episodes).masked_fill(~present[:, :supports], -1)
-            target = torch.cat([first, target], 1) if target.ndim == 2 else label
+        graph, own = self._run(episodes), self.settings
+        target = self._assignment_target(episodes)
         parts = {
-            "adjacency": adjacency,
+            "adjacency": _adjacency_loss(graph.scores, episodes),
             "assignment": cross_entropy(graph.log_p, target),
             "classification": cross_entropy(graph.logits, episodes.query_label),
         }
-        weights = (chosen.adjacency_weight, chosen.assignment_weight, chosen.classification_weight)
+        weights = (own.adjacency_weight, own.assignment_weight, own.classification_weight)
         total = torch.stack([weight * part for weight, part in zip(weights, parts.values())]).sum()
         return Losses(total, parts)
 
+    def _assignment_target(self, episodes: Episodes) -> Tensor:
+        """The labels of the nodes whose assignment is scored, those of the queries or of all; -1 for absent nodes."""
+        if not self.positional:
+            return episodes.query_label
+        if episodes.multi:
+            return _one_hot(episodes)
+        present = _present(episodes)[:, : episodes.ways * episodes.shots]
+        first = support_labels(episodes).masked_fill(~present, -1)
+        return torch.cat([first, episodes.query_label], 1)
+
     def fit_base(self, base: FeatureBank) -> None:
-        """Fit the regression from class words to class means, where words are used."""
+        """Fits the regression from class words to class means, where words are used."""
         if self.word_map is None or base.words is None or base.multi:
             return
         table = next(iter(base.tables.values())).pooled()
-        there = table.present
-        member = F.one_hot(base.label[there], len(base.class_names)).to(torch.float32)
+        member = F.one_hot(base.label[table.present], len(base.class_names)).to(torch.float32)
         count = member.sum(0)
-        centre = member.T @ table.x[there, 0].float() / count.clamp(min=1)[:, None]
+        centre = member.T @ table.x[table.present, 0].float() / count.clamp(min=1)[:, None]
         self.word_map.fit(base.words[count > 0], centre[count > 0], self.settings.ridge)
 
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        nodes = ways * shots + queries
-        chosen: ECKPNSettings = self.settings
-        pairs = nodes * (nodes - 1) // 2 * chosen.width * (8 if chosen.heads else 4)
-        _, _, dim = self.inputs.one()
-        return 4 * (pairs + 4 * nodes * nodes * (1 + chosen.heads) + 6 * nodes * dim)
-
     def _run(self, episodes: Episodes) -> _Graph:
-        """All modules once; the weights' precision is used throughout."""
+        """What all modules compute; the weights' precision is used throughout."""
         support, query = single(episodes)
         ways, labels, present = episodes.ways, support_labels(episodes), _present(episodes)
         x = torch.cat([flat_support(support)[0], query.pooled()], 1).to(self.scale.dtype)
@@ -196,36 +137,44 @@ class ECKPN(Head):
         v = self._nodes(x * unit, episodes)
         adjacency = first_adjacency(labels, present, v.dtype)
         scores: list[Tensor] = []
-        for layer in self.layers:
+        for layer in self.comparisons:
             v, adjacency, score = layer(v, self.look(v), adjacency, present)
             scores.append(score)
         log_p, p = self._assignment(scores[-1], adjacency @ v, labels, present, ways)
-        known = support.present.any(2)
+        class_present = support.present.any(2)
         supports = v[:, : len(labels)].unflatten(1, (ways, -1))
         centre = squeeze(p, v) if self.settings.squeeze else class_means(supports, support.present)[0]
         if self.calibration is not None:
-            words, trust = self._words(episodes, unit)
-            centre = self.calibration(centre, words, self.look, known, trust)
+            words, fitted = self._words(episodes, unit)
+            centre = self.calibration(
+                centre, words, compared=self.look, class_present=class_present, fitted=fitted
+            )
         logits = self._classify(v, p, centre, support.present)
-        return _Graph(scores, log_p, neutral(logits, query.present, known))
+        return _Graph(scores, log_p, neutral(logits, query.present, class_present))
 
     def _nodes(self, x: Tensor, episodes: Episodes) -> Tensor:
-        """Node features [B, R, D] of x in episode units; the positional form adds label channels (1/N for queries)."""
+        """The node features [B, R, D] of x in episode units; the positional form adds label channels (1/N for queries).
+
+        Raises UsageError where the positional form meets another number of classes than it was built for.
+        """
         if self.positional:
             if episodes.ways != self.inputs.way:
                 raise UsageError(
                     f"form=positional was built for {self.inputs.way} ways and got {episodes.ways}; use form=symmetric."
                 )
-            known = F.one_hot(support_labels(episodes), episodes.ways).to(x.dtype)
-            unknown = x.new_full((episodes.queries, episodes.ways), 1 / episodes.ways)
-            channels = torch.cat([known, unknown]).expand(len(x), -1, -1)
+            of_supports = F.one_hot(support_labels(episodes), episodes.ways).to(x.dtype)
+            of_queries = x.new_full((episodes.queries, episodes.ways), 1 / episodes.ways)
+            channels = torch.cat([of_supports, of_queries]).expand(len(x), -1, -1)
             x = torch.cat([x, channels * _present(episodes)[..., None].to(x.dtype)], -1)
         return x if self.project is None else self.project(x)
 
     def _assignment(
         self, score: Tensor, around: Tensor, labels: Tensor, present: Tensor, ways: int
     ) -> tuple[Tensor, Tensor]:
-        """Log-assignment (of the queries; positional: of all nodes) and P [B, R, N]."""
+        """The log-assignment of the queries [B, Q, N] (positional: of all nodes [B, R, N]) and P [B, R, N].
+
+        score: the last edge scores [B, R, R]; around: what each node gathers from its neighbours [B, R, D].
+        """
         if self.assign is not None:
             log_p = F.log_softmax(self.assign(around), -1)
             return log_p, log_p.exp() * present[..., None].to(log_p.dtype)
@@ -236,13 +185,13 @@ class ECKPN(Head):
         """E' [B, N, D] in node space, and whether the regression behind it was fitted; None without words."""
         if self.word_map is None or episodes.words is None:
             return None, None
-        told = self.word_map(episodes.words.to(unit.dtype), unit)
+        mapped = self.word_map(episodes.words.to(unit.dtype), unit)
         if self.positional:
-            told = torch.cat([told, torch.eye(episodes.ways).to(told).expand(len(told), -1, -1)], -1)
-        return (told if self.project is None else self.project(told)), self.word_map.fitted
+            mapped = torch.cat([mapped, torch.eye(episodes.ways).to(mapped).expand(len(mapped), -1, -1)], -1)
+        return (mapped if self.project is None else self.project(mapped)), self.word_map.fitted
 
     def _classify(self, v: Tensor, p: Tensor, centre: Tensor, support_present: Tensor) -> Tensor:
-        """Logits [B, Q, N] from nodes v [B, R, D], P [B, R, N] and class nodes [B, N, D]."""
+        """The logits [B, Q, N] from nodes v [B, R, D], P [B, R, N] and class nodes [B, N, D]."""
         ways, shots = support_present.shape[1:]
         supports = ways * shots
         if self.classify is not None:
@@ -257,8 +206,8 @@ class ECKPN(Head):
         return -self.scale.exp() * squared_distances(v[:, supports:], centre)
 
 
-class _Look(nn.Module):
-    """A frozen random rotation D -> C of which distances keep their expected size."""
+class FrozenRotation(nn.Module):
+    """A frozen random rotation [..., D] -> [..., C] of which distances keep their expected size."""
 
     weight: Tensor
 
@@ -271,46 +220,34 @@ class _Look(nn.Module):
         return v @ self.weight
 
 
+def _adjacency_loss(scores: Sequence[Tensor], episodes: Episodes) -> Tensor:
+    """The sum over layers of the balanced loss of the edges between a query and any other node; scores [B, R, R]."""
+    label, present = _one_hot(episodes), _present(episodes)
+    supports = label.shape[1] - episodes.queries
+    counted = present & (label.sum(-1) > 0)
+    pair = counted[:, supports:, None] & counted[:, None, :]
+    pair = pair & ~torch.eye(label.shape[1], dtype=torch.bool, device=label.device)[supports:]
+    same = label[:, supports:] @ label.transpose(1, 2) > 0
+    return torch.stack([balanced_edge_loss(score[:, supports:], same, pair) for score in scores]).sum()
+
+
 def balanced_edge_loss(score: Tensor, same: Tensor, pair: Tensor) -> Tensor:
-    """Mean over same-class pairs plus mean over other pairs of the binary cross-entropy of sigmoid(score).
+    """The mean over same-class pairs plus the mean over other pairs of the binary cross-entropy of sigmoid(score).
 
     score, same (bool: one class) and pair (bool: counts at all) share a shape.
     """
     each = F.binary_cross_entropy_with_logits(score, same.to(score.dtype), reduction="none")
-    means = []
-    for chosen in (pair & same, pair & ~same):
-        weight = chosen.to(each.dtype)
-        means.append((each * weight).sum() / weight.sum().clamp(min=1))
-    return means[0] + means[1]
+    return balanced_mean(each, same, pair)
 
 
 def _present(episodes: Episodes) -> Tensor:
-    """Which nodes exist, bool [B, R]."""
+    """Which nodes are present, bool [B, R]."""
     support, query = single(episodes)
     return torch.cat([support.present.flatten(1), query.present], 1)
 
 
 def _one_hot(episodes: Episodes) -> Tensor:
-    """Labels of all nodes [B, R, N], float; zero rows for padding."""
-    label = episodes.query_label
-    known = F.one_hot(support_labels(episodes), episodes.ways).expand(episodes.batch, -1, -1)
-    if label.ndim == 2:
-        label = F.one_hot(label.clamp(min=0), episodes.ways) * (label >= 0)[..., None]
-    return torch.cat([known, label.to(known.dtype)], 1).float()
-
-
-def _check(chosen: ECKPNSettings) -> None:
-    """Raises UsageError for settings that do not fit together."""
-    options = {
-        "form": ("symmetric", "positional"),
-        "projection": ("fixed", "learned"),
-        "start": ("similarity", "none"),
-        "norm": ("layer", "batch"),
-    }
-    for name, known in options.items():
-        if getattr(chosen, name) not in known:
-            raise UsageError(f"{name}={getattr(chosen, name)!r} is not known; use {' or '.join(known)}.")
-    if chosen.layers < 1 or chosen.heads < 0 or chosen.width < 1:
-        raise UsageError("ECKPN needs layers >= 1, heads >= 0 and width >= 1.")
-    if chosen.heads and chosen.width % chosen.heads:
-        raise UsageError(f"width={chosen.width} is not divisible by heads={chosen.heads}; choose a multiple.")
+    """The labels of all nodes, float [B, R, N]; rows of zeros for queries that do not exist."""
+    support = F.one_hot(support_labels(episodes), episodes.ways).expand(episodes.batch, -1, -1)
+    query = targets(episodes, support.dtype)[0]
+    return torch.cat([support, query], 1).float()

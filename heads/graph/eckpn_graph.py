@@ -1,7 +1,8 @@
 """ECKPN's instance graph: who resembles whom among the supports and queries of a task (comparison module).
 
 Nodes are the supports, class by class, then the queries: R = N*K + Q of them. All relations are symmetric, so the
-stacks see each pair once. B tasks, D node width, C comparison width, H groups.
+stacks see each pair once. In shapes B is the number of tasks, D the width of nodes, C that of what is compared, and H
+the number of groups of channels.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_NEVER = -1e30  # the log of no edge; finite, so that rows without any edge stay free of NaN
+from .blocks import pair_distances
+from .eckpn_settings import ECKPNSettings
+
+LOG_NO_EDGE = (
+    -1e30
+)  # This stands for the logarithm of zero; it is finite, so that rows without any edge give no NaN.
 
 
 def first_adjacency(support_class: Tensor, present: Tensor, dtype: torch.dtype) -> Tensor:
-    """A_0 [B, R, R]: among supports 1 for one class and 0 for two; 1/R for pairs with a query; the diagonal is 1.
+    """The initial adjacency A_0 [B, R, R]: among supports 1 for one class and 0 for two; for pairs with a query 1/R.
 
-    support_class: int64 [N*K]; present: bool [B, R]. R counts the nodes that exist; absent nodes have no edge.
+    The diagonal is 1, absent nodes have no edge, and R counts the nodes that are present. support_class: int64 [N*K];
+    present: bool [B, R].
     """
     supports = len(support_class)
-    there = present.to(dtype)
-    count = there.sum(1).clamp(min=1)[:, None, None]
+    mask = present.to(dtype)
+    count = mask.sum(1).clamp(min=1)[:, None, None]
     adjacency = (1 / count).expand(-1, present.shape[1], present.shape[1]).clone()
     same = (support_class[:, None] == support_class[None, :]).to(adjacency.dtype)
     adjacency[:, :supports, :supports] = same
     adjacency.diagonal(dim1=1, dim2=2).fill_(1.0)
-    return adjacency * there[:, :, None] * there[:, None, :]
+    return adjacency * mask[:, :, None] * mask[:, None, :]
 
 
 def episode_unit(x: Tensor, present: Tensor) -> Tensor:
@@ -33,31 +40,25 @@ def episode_unit(x: Tensor, present: Tensor) -> Tensor:
 
     Features in these units let one start serve raw and normalised features, one modality and several.
     """
-    there = present.to(x.dtype)[..., None]
-    count = there.sum(1).clamp(min=2)
-    mean = (x * there).sum(1) / count
-    spread = ((x - mean[:, None]).square() * there).sum((1, 2)) / (count[:, 0] - 1)
+    mask = present.to(x.dtype)[..., None]
+    count = mask.sum(1).clamp(min=2)
+    mean = (x * mask).sum(1) / count
+    spread = ((x - mean[:, None]).square() * mask).sum((1, 2)) / (count[:, 0] - 1)
     return (2 * spread).clamp(min=1e-12).rsqrt()[:, None, None]
 
 
-def pair_distances(x: Tensor) -> Tensor:
-    """|x_i - x_j|^2 [..., R, R] of x [..., R, D], by one product."""
-    norm = x.square().sum(-1)
-    return (norm[..., :, None] - 2 * (x @ x.transpose(-1, -2)) + norm[..., None, :]).clamp(min=0)
-
-
 def renormalised(score: Tensor, previous: Tensor | None, present: Tensor) -> Tensor:
-    """Adjacency [B, H, R, R] from edge scores f [B, H, R, R] (the edge is sigmoid(f)).
+    """The adjacency [B, H, R, R] of edge scores f [B, H, R, R] (the edge is sigmoid(f)).
 
     Edges are multiplied by the previous adjacency [B, R, R] (the relation mask; None for no mask), lose their
-    diagonal, are scaled so that each row keeps the previous row's mass (without a mask: one), gain the identity, and
-    rows are scaled to one.
+    diagonal, are scaled so that each row keeps the previous row's mass (without a mask: one) and gain the identity;
+    then rows are scaled to one.
     """
     others = ~torch.eye(score.shape[-1], dtype=torch.bool, device=score.device)
     mask = (others & present[:, None, :] & present[:, :, None]).to(score.dtype)[:, None]
     if previous is not None:
         mask = mask * previous[:, None]
-    log_edge = F.logsigmoid(score).masked_fill(mask == 0, _NEVER)
+    log_edge = F.logsigmoid(score).masked_fill(mask == 0, LOG_NO_EDGE)
     # Edges only matter relative to their row: subtracting its maximum keeps far pairs from vanishing altogether.
     edge = (log_edge - log_edge.amax(-1, keepdim=True).detach()).exp() * mask
     edge = edge / edge.sum(-1, keepdim=True).clamp(min=1e-12)
@@ -70,8 +71,8 @@ def renormalised(score: Tensor, previous: Tensor | None, present: Tensor) -> Ten
 class ChannelNorm(nn.Module):
     """Batch or layer normalisation of x [..., groups, channels], each group by itself.
 
-    "batch" is the published choice: batch statistics in training, running ones in evaluation. "layer" needs no
-    statistics of other pairs.
+    kind: "batch" is the published choice, with batch statistics in training and running ones in evaluation; "layer"
+    needs no statistics of other pairs.
     """
 
     def __init__(self, kind: str, groups: int, channels: int) -> None:
@@ -89,27 +90,30 @@ class ChannelNorm(nn.Module):
 
 
 class GroupedLinear(nn.Module):
-    """A linear map for each of ``groups`` groups of channels: [..., G, inward] -> [..., G, outward]."""
+    """A linear map for each of ``groups`` groups of channels: [..., G, inward] -> [..., G, outward].
 
-    def __init__(self, groups: int, inward: int, outward: int, zero: bool = False) -> None:
+    zero_init: the weights start at zero, as the bias always does.
+    """
+
+    def __init__(self, groups: int, inward: int, outward: int, *, zero_init: bool = False) -> None:
         super().__init__()
-        bound = 0.0 if zero else inward**-0.5
+        bound = 0.0 if zero_init else inward**-0.5
         self.weight = nn.Parameter(torch.empty(groups, inward, outward).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(groups, outward))
 
     def forward(self, x: Tensor) -> Tensor:
-        # One product with a block-diagonal matrix: the blocks are so small that this beats a batch of products.
+        # The blocks are so small that one product with a block-diagonal matrix beats a batch of products.
         whole = torch.block_diag(*self.weight.transpose(1, 2))
         return F.linear(x.flatten(-2), whole, self.bias.flatten()).unflatten(-1, self.bias.shape)
 
 
 class Relation(nn.Module):
-    """Edge scores of G groups of c channels: f((u_i - u_j)^2), a stack c -> 2c -> c -> 1 with normalisation.
+    """The edge scores f((u_i - u_j)^2) of G groups of c channels, by a stack c -> 2c -> c -> 1 with normalisation.
 
-    zero: the last layer starts at zero, so that the stack starts by saying nothing.
+    zero_init: the last layer starts at zero, so that all scores do.
     """
 
-    def __init__(self, groups: int, channels: int, norm: str, zero: bool) -> None:
+    def __init__(self, groups: int, channels: int, norm: str, *, zero_init: bool) -> None:
         super().__init__()
         self.groups = groups
         self.stack = nn.Sequential(
@@ -119,11 +123,11 @@ class Relation(nn.Module):
             GroupedLinear(groups, 2 * channels, channels),
             ChannelNorm(norm, groups, channels),
             nn.LeakyReLU(inplace=True),
-            GroupedLinear(groups, channels, 1, zero=zero),
+            GroupedLinear(groups, channels, 1, zero_init=zero_init),
         )
 
     def forward(self, u: Tensor) -> Tensor:
-        """Scores [B, G, R, R] of u [B, R, G*c]; the diagonal is the score of a zero difference."""
+        """The scores [B, G, R, R] of u [B, R, G*c]; the diagonal is the score of a zero difference."""
         nodes = u.shape[1]
         first, second = torch.triu_indices(nodes, nodes, device=u.device)
         squared = (u[:, first] - u[:, second]).square().unflatten(-1, (self.groups, -1))
@@ -138,39 +142,41 @@ class Relation(nn.Module):
 class Comparison(nn.Module):
     """One layer of the comparison module: relations of all channels and of each group, messages, update.
 
-    nodes: D. width: C, the channels compared. heads: H groups of C/H channels; 0 for the un-split relation alone.
-    residual: scores start at ``threshold - sharpness * |u_i - u_j|^2`` and nodes at the mean of themselves and their
-        neighbours (share ``blend``), with stacks that start at zero; else the published plain stacks.
-    masks: whether edges are multiplied by the previous adjacency.
+    nodes: the width D of nodes. With ``settings.residual`` scores start at threshold - sharpness * |u_i - u_j|^2 and
+    nodes at the mean of themselves and their neighbours (of share ``blend``), and the stacks that are added start at
+    zero; else there are the published plain stacks alone.
     """
 
-    def __init__(
-        self,
-        nodes: int,
-        width: int,
-        heads: int,
-        norm: str,
-        residual: bool,
-        masks: bool,
-        blend: float,
-        start: float,
-    ) -> None:
+    def __init__(self, nodes: int, settings: ECKPNSettings) -> None:
         super().__init__()
-        self.heads, self.width, self.residual, self.masks, self.blend = heads, width, residual, masks, blend
-        self.whole = Relation(1, width, norm, zero=residual)
-        self.parts = Relation(heads, width // heads, norm, zero=residual) if heads else None
-        self.sharpness = nn.Parameter(torch.tensor(start).log().repeat(1 + heads)) if residual else None
+        self.heads, self.width, self.residual = settings.heads, settings.width, settings.residual
+        self.masks, self.blend = settings.masks, settings.blend
+        self.whole = Relation(1, self.width, settings.norm, zero_init=self.residual)
+        self.parts = self._relation_of_groups(settings) if self.heads else None
+        relations, start = 1 + self.heads, settings.sharpness
+        log_sharpness = torch.tensor(start).log().repeat(relations)
         # Half an edge at a third of the mean squared distance: higher, and near pairs would all look alike.
-        self.threshold = nn.Parameter(torch.full((1 + heads,), start / 3)) if residual else None
-        inward = 2 * nodes + (width if heads else 0)
-        self.update = Update(inward, width if residual else 2 * nodes, nodes, norm, zero=residual)
+        threshold = torch.full((relations,), start / 3)
+        self.sharpness = nn.Parameter(log_sharpness) if self.residual else None
+        self.threshold = nn.Parameter(threshold) if self.residual else None
+        self.update = Update(
+            inward=2 * nodes + (self.width if self.heads else 0),
+            hidden=self.width if self.residual else 2 * nodes,
+            outward=nodes,
+            norm=settings.norm,
+            zero_init=self.residual,
+        )
+
+    def _relation_of_groups(self, settings: ECKPNSettings) -> Relation:
+        return Relation(self.heads, self.width // self.heads, settings.norm, zero_init=self.residual)
 
     def forward(
         self, v: Tensor, u: Tensor, adjacency: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """New nodes [B, R, D], the adjacency [B, R, R] of all channels and its scores f [B, R, R].
 
-        v: nodes [B, R, D]; u: their compared channels [B, R, C]; adjacency: the previous one; present [B, R].
+        v: nodes [B, R, D]; u: their compared channels [B, R, C]; adjacency: the previous one [B, R, R]; present: bool
+        [B, R].
         """
         score = self.scores(v, u)
         edges = renormalised(score, adjacency if self.masks else None, present)
@@ -184,8 +190,8 @@ class Comparison(nn.Module):
         return new * present[..., None].to(v.dtype), edges[:, 0], score[:, 0]
 
     def scores(self, v: Tensor, u: Tensor) -> Tensor:
-        """Edge scores f [B, 1 + H, R, R]: of all channels, then of each group."""
-        seen = u * self.width**0.5  # differences of about one a channel
+        """The edge scores f [B, 1 + H, R, R] of all channels, then of each group."""
+        seen = u * self.width**0.5  # Differences are then about one a channel.
         score = [self.whole(seen)] + ([self.parts(seen)] if self.parts is not None else [])
         if self.sharpness is None or self.threshold is None:
             return torch.cat(score, 1)
@@ -200,16 +206,17 @@ class Comparison(nn.Module):
 class Update(nn.Module):
     """Two layers inward -> hidden -> outward with normalisation between.
 
-    zero: the last layer starts at zero, and its output is divided by sqrt(outward): nodes have a length of about one,
-        so that the first Adam steps would otherwise drown them. Else normalisation and lrelu follow, as published.
+    zero_init: the last layer starts at zero, and its output is divided by sqrt(outward): nodes have a length of about
+    one, so that the first Adam steps would otherwise drown them. Without it normalisation and a leaky ReLU follow, as
+    published.
     """
 
-    def __init__(self, inward: int, hidden: int, outward: int, norm: str, zero: bool) -> None:
+    def __init__(self, *, inward: int, hidden: int, outward: int, norm: str, zero_init: bool) -> None:
         super().__init__()
         self.first = GroupedLinear(1, inward, hidden)
         self.between = ChannelNorm(norm, 1, hidden)
-        self.second = GroupedLinear(1, hidden, outward, zero=zero)
-        self.after = None if zero else ChannelNorm(norm, 1, outward)
+        self.second = GroupedLinear(1, hidden, outward, zero_init=zero_init)
+        self.after = None if zero_init else ChannelNorm(norm, 1, outward)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.between(self.first(x[..., None, :])))

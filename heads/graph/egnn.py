@@ -16,50 +16,50 @@ from torch.nn import functional as F
 
 from ...episodes.batch import Episodes
 from ..head import Inputs, Losses
-from ..parts.absence import neutral
-from ..parts.tensors import class_sum
-from ..settings import Recipe
+from ..settings import Count, NonNegative, Rate, Recipe
 from .blocks import (
+    EDGE_FLOOR,
     Embedding,
     GraphHead,
     GraphSettings,
-    Metric,
     Nodes,
     Pointwise,
-    balanced,
-    carry_mass,
-    edge_entropy,
+    add_distance_term,
+    balanced_mean,
+    distance_terms,
+    edge_cross_entropy,
+    learned_terms,
     node_labels,
-    nodes,
-    pair_distances,
-    pairwise,
+    nodes_of,
+    pair_values,
+    query_votes,
+    row_mass_kept,
     same_class,
     touching_queries,
     without_self,
 )
 
-FLOOR = 1e-6  # added to both parts of an edge before they are made to sum to one
-
 
 @dataclass(frozen=True)
 class EGNNSettings(GraphSettings):
-    """layers: L. node_width, edge_width: of the node and edge networks (published: 96 both).
+    """EGNN's settings."""
 
-    transductive: one graph with all queries; else one a query. dropout: of whole channels (published: 0.1 on mini).
-    hidden_weight: weight of the losses of all layers but the last.
-    """
-
-    layers: int = 3
-    node_width: int = 48
-    edge_width: int = 32
+    layers: Count = 3
+    """The number of layers, each of which renews nodes and edges."""
+    node_width: Count = 48
+    """The width of the networks that renew nodes (96 in the paper)."""
+    edge_width: Count = 32
+    """The width of the networks that renew edges (96 in the paper)."""
     transductive: bool = True
-    dropout: float = 0.1
-    hidden_weight: float = 0.5
+    """One graph with all queries of an episode; false: one graph a query."""
+    dropout: Rate = 0.1
+    """The dropout of whole channels (0.1 in the paper on mini-ImageNet)."""
+    hidden_weight: NonNegative = 0.5
+    """The weight of the losses of all layers but the last."""
 
 
-class EGNN(GraphHead):
-    settings_class = EGNNSettings
-    light = True
+class EGNN(GraphHead[EGNNSettings]):
+    Settings = EGNNSettings
     recipe = Recipe(
         steps=150,
         tasks=4,
@@ -72,123 +72,105 @@ class EGNN(GraphHead):
         patience=4,
     )
 
-    def __init__(self, inputs: Inputs, settings: EGNNSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: EGNNSettings) -> None:
         super().__init__(inputs, settings)
-        own: EGNNSettings = self.settings
-        _, _, dim = inputs.one()
-        self.embedding = Embedding(dim, own)
-        nf, ef, rate = own.node_width, own.edge_width, own.dropout
-        sizes = [self.embedding.width] + [nf] * own.layers
-        last = own.layers - 1
-        self.node_net = nn.ModuleList(
-            Pointwise(3 * size, [2 * nf, nf], drop=[0.0, rate if i < last else 0.0])
-            for i, size in enumerate(sizes[:-1])
-        )
-        self.edge_net = nn.ModuleList(
-            Pointwise(nf, [2 * ef, 2 * ef, ef, ef], out=1, drop=[rate] * 4) for _ in range(own.layers)
-        )
-        self.metric = nn.ModuleList(
-            Metric(own.metric_scale, own.smooth) for _ in range(own.layers if own.metric else 0)
-        )
-        if own.metric:
-            for i in range(own.layers):
-                Pointwise.of(self.edge_net, i).silence()
+        nodes, edges, hidden = settings.node_width, settings.edge_width, settings.layers - 1
+        self.embedding = Embedding(inputs.one()[2], settings)
+        widths = [self.embedding.width, *[nodes] * hidden]
+        rates = [*[settings.dropout] * hidden, 0.0]
+        self.node_nets = [
+            Pointwise(3 * width, [2 * nodes, nodes], drop=[0.0, rate]) for width, rate in zip(widths, rates)
+        ]
+        self.edge_nets = [
+            Pointwise(nodes, [2 * edges, 2 * edges, edges, edges], out=1, drop=[settings.dropout] * 4)
+            for _ in widths
+        ]
+        self.terms = distance_terms(settings, self.edge_nets)
+        self.node_net, self.edge_net = nn.ModuleList(self.node_nets), nn.ModuleList(self.edge_nets)
+        self.metric = learned_terms(self.terms)
 
     def forward(self, episodes: Episodes) -> Tensor:
-        graph = nodes(episodes, self.dtype)
-        similar = self._edges(graph, episodes)[-1]
-        logits = class_sum(similar[:, graph.supports :, : graph.supports], episodes.ways)
-        known = graph.present[:, : graph.supports].unflatten(1, (episodes.ways, -1)).any(2)
-        return neutral(logits, graph.present[:, graph.supports :], known)
+        graph = nodes_of(episodes, self.dtype)
+        return query_votes(graph, self.alike(graph, episodes.ways)[-1], episodes.ways)
 
     def loss(self, episodes: Episodes) -> Losses:
-        """Balanced cross-entropy of the edges that touch a query, weighted and averaged over layers."""
-        graph = nodes(episodes, self.dtype)
-        edges = self._edges(graph, episodes)
-        return self.edge_loss(edges, node_labels(episodes), graph)
+        """The balanced cross-entropy of the edges that touch a query, weighted and averaged over layers."""
+        graph = nodes_of(episodes, self.dtype)
+        return self.edge_loss(self.alike(graph, episodes.ways), node_labels(episodes), graph)
 
-    def edge_loss(self, similar: list[Tensor], label: Tensor, graph: Nodes) -> Losses:
-        """The objective of the layers' similar parts [B, n, n] for labels [B, n]."""
+    def edge_loss(self, alike: list[Tensor], label: Tensor, graph: Nodes) -> Losses:
+        """The objective of every layer's first parts of edges [B, n, n] for the nodes' labels [B, n]."""
         same = same_class(label)
-        known = graph.present & (label >= 0)
-        counted = touching_queries(known, graph.supports, self.settings.transductive)
-        each = torch.stack([balanced(edge_entropy(edge, same), same, counted) for edge in similar])
+        counted = touching_queries(
+            graph.present & (label >= 0), graph.supports, among_queries=self.settings.transductive
+        )
+        each = torch.stack([balanced_mean(edge_cross_entropy(edge, same), same, counted) for edge in alike])
         weight = torch.full_like(each, self.settings.hidden_weight)
         weight[-1] = 1.0
-        parts = {f"layer{i}": value for i, value in enumerate(each)}
-        return Losses((weight * each).mean(), parts)
+        return Losses((weight * each).mean(), {f"layer{i}": value for i, value in enumerate(each)})
 
-    def _edges(self, graph: Nodes, episodes: Episodes) -> list[Tensor]:
-        """The similar part [B, n, n] after every layer."""
+    def alike(self, graph: Nodes, ways: int) -> list[Tensor]:
+        """How alike nodes are after every layer, the first part of their edges, [B, n, n]."""
         if self.settings.transductive:
-            start = initial_edges(graph, episodes.ways, query_self=True)
+            start = initial_edges(graph, ways, query_self=True)
             return [edge[:, 0] for edge in self.layers(graph, start)]
-        queries = graph.x.shape[1] - graph.supports
-        single = one_graph_a_query(graph)
-        edges = self.layers(single, initial_edges(single, episodes.ways, query_self=False))
-        return [_together(edge[:, 0], graph, queries) for edge in edges]
+        alone = one_graph_a_query(graph)
+        edges = self.layers(alone, initial_edges(alone, ways, query_self=False))
+        return [_as_one_graph(edge[:, 0], graph) for edge in edges]
 
     def layers(self, graph: Nodes, edge: Tensor) -> list[Tensor]:
         """Edges [B, 2, n, n] after every layer, from initial ones."""
-        x, there = self.embedding(graph.x), graph.pair_mask()[:, None]
-        plain, after = self.plain(graph.x), []
-        for i in range(self.settings.layers):
-            x = self._update_nodes(i, x, edge)
-            if len(self.metric):
-                plain = Metric.of(self.metric, i).smooth(plain, edge[:, 0])
-            edge = self._update_edges(i, x, edge, plain) * there
+        x, given = self.embedding(graph.x), self.in_units(graph.x)
+        present, after = graph.pair_present()[:, None], []
+        for node_net, edge_net, term in zip(self.node_nets, self.edge_nets, self.terms):
+            x = node_net(_with_neighbours(x, edge))
+            logit, given = add_distance_term(term, pair_values(edge_net, x), given, edge[:, 0])
+            edge = _updated(torch.sigmoid(logit), edge) * present
             after.append(edge)
         return after
 
-    def _update_nodes(self, layer: int, x: Tensor, edge: Tensor) -> Tensor:
-        weight = F.normalize(without_self(edge), p=1.0, dim=-1)
-        alike, unlike = weight[:, 0] @ x, weight[:, 1] @ x
-        return self.node_net[layer](torch.cat([x, alike, unlike], -1))
 
-    def _update_edges(self, layer: int, x: Tensor, edge: Tensor, plain: Tensor) -> Tensor:
-        logit = pairwise(Pointwise.of(self.edge_net, layer), x)
-        if len(self.metric):
-            logit = logit + self.metric[layer](pair_distances(plain))
-        similar = torch.sigmoid(logit)
-        edge = carry_mass(torch.stack([similar, 1 - similar], 1), edge)
-        own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)
-        edge = edge + torch.stack([own, torch.zeros_like(own)]) + FLOOR
-        return edge / edge.sum(1, keepdim=True)
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        supports = ways * shots
-        pairs = (supports + queries) ** 2 if self.settings.transductive else queries * (supports + 1) ** 2
-        return pairs * self.settings.edge_width * 8
+def _with_neighbours(x: Tensor, edge: Tensor) -> Tensor:
+    """Nodes [B, n, 3D]: x [B, n, D] beside the means of their neighbours along both parts of edges [B, 2, n, n]."""
+    weight = F.normalize(without_self(edge), p=1.0, dim=-1)
+    return torch.cat([x, weight[:, 0] @ x, weight[:, 1] @ x], -1)
 
 
-def initial_edges(graph: Nodes, ways: int, query_self: bool) -> Tensor:
-    """[B, 2, n, n]: supports alike (1, 0) or unlike (0, 1), pairs with a query (.5, .5); nothing at absent nodes.
+def _updated(similarity: Tensor, edge: Tensor) -> Tensor:
+    """Edges [B, 2, n, n] times the similarity [B, n, n] and one minus it; both parts of an edge sum to one."""
+    edge = row_mass_kept(torch.stack([similarity, 1 - similarity], 1), edge)
+    own = torch.eye(edge.shape[-1], dtype=edge.dtype, device=edge.device)
+    edge = edge + torch.stack([own, torch.zeros_like(own)]) + EDGE_FLOOR
+    return edge / edge.sum(1, keepdim=True)
 
-    query_self: a query is alike to itself (transductive); else (.5, .5) there too, as in the released inductive code.
+
+def initial_edges(graph: Nodes, ways: int, *, query_self: bool) -> Tensor:
+    """Edges [B, 2, n, n]: supports are alike (1, 0) or unlike (0, 1), pairs with a query neither (.5, .5).
+
+    Absent nodes have no edge. query_self: a query is alike to itself (transductive); else (.5, .5) holds there too, as
+    in the released inductive code.
     """
     n, s = graph.x.shape[1], graph.supports
-    label = torch.arange(ways, device=graph.x.device).repeat_interleave(s // ways)
     alike = torch.full((n, n), 0.5, dtype=graph.x.dtype, device=graph.x.device)
-    alike[:s, :s] = (label[:, None] == label).to(alike.dtype)
+    alike[:s, :s] = graph.supports_of_one_class(ways)
     if query_self:
         alike.fill_diagonal_(1.0)
-    return torch.stack([alike, 1 - alike]) * graph.pair_mask()[:, None]
+    return torch.stack([alike, 1 - alike]) * graph.pair_present()[:, None]
 
 
 def one_graph_a_query(graph: Nodes) -> Nodes:
     """B*Q graphs of the supports and one query each."""
-    s = graph.supports
-    queries = graph.x.shape[1] - s
-    x = torch.cat([graph.x[:, None, :s].expand(-1, queries, -1, -1), graph.x[:, s:, None]], 2)
-    present = torch.cat([graph.present[:, None, :s].expand(-1, queries, -1), graph.present[:, s:, None]], 2)
+    s, each = graph.supports, (-1, graph.queries)
+    x = torch.cat([graph.x[:, None, :s].expand(*each, -1, -1), graph.x[:, s:, None]], 2)
+    present = torch.cat([graph.present[:, None, :s].expand(*each, -1), graph.present[:, s:, None]], 2)
     return Nodes(x.flatten(0, 1), present.flatten(0, 1), s)
 
 
-def _together(edge: Tensor, graph: Nodes, queries: int) -> Tensor:
-    """Edges of one graph a query [B*Q, s+1, s+1] as one [B, n, n]; support pairs averaged, query pairs zero."""
-    s = graph.supports
-    each = edge.unflatten(0, (-1, queries))
-    whole = edge.new_zeros(each.shape[0], s + queries, s + queries)
+def _as_one_graph(edge: Tensor, graph: Nodes) -> Tensor:
+    """Edges [B, n, n] of those of one graph a query [B*Q, s+1, s+1]: support pairs are averaged, query pairs zero."""
+    s, n = graph.supports, graph.x.shape[1]
+    each = edge.unflatten(0, (-1, graph.queries))
+    whole = edge.new_zeros(each.shape[0], n, n)
     whole[:, :s, :s] = each[:, :, :s, :s].mean(1)
     whole[:, s:, :s] = each[:, :, s, :s]
     whole[:, :s, s:] = each[:, :, :s, s].transpose(1, 2)

@@ -1,161 +1,136 @@
-"""FEAT: Few-Shot Learning via Embedding Adaptation with Set-to-Set Functions (Ye et al., CVPR 2020).
+"""FEAT: Few-Shot Learning via Embedding Adaptation with Set-to-Set Functions (Ye, Hu, Zhan and Sha, CVPR 2020).
 
-The prototypes of an episode attend to one another, so that each is placed with its rivals in view; queries go to the
-nearest adapted prototype. In training, all instances of a class pass the same attention and must agree with their
-class's centre. Inductive: queries never enter the attention of the prototypes.
+The prototypes of a task attend to one another, and queries are compared with the adapted prototypes. A regulariser
+lets all instances of a class, supports and queries, attend to one another and asks them to gather round its centre.
+Inductive.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...cache.bank import FeatureBank
-from ...episodes.batch import Episodes
-from ...episodes.sampler import EpisodeIndex
-from ...errors import UsageError
-from ..head import Head, Inputs, Losses, Scorer
-from ..parts.absence import neutral
-from ..parts.distances import apart
+from ...episodes.batch import Episodes, Stream
+from ..encoding import EncodingHead
+from ..head import Inputs, Losses
+from ..parts.absence import zero_where_absent
+from ..parts.context import TaskContext
+from ..parts.distances import squared_distance_to
 from ..parts.losses import cross_entropy, targets
-from ..parts.task import Task, pooled_task, work_dtype
-from ..scoring.once_per_clip import KEPT_NUMBERS
-from ..settings import Recipe, Settings
+from ..parts.task import work_dtype
+from ..parts.tensors import class_means, single
+from ..settings import NonNegative, Positive, Rate, Recipe, Settings
 
 
 @dataclass(frozen=True)
 class FEATSettings(Settings):
-    """distance: "euclidean" (squared), or "cosine" (prototype of length one, query as it is).
+    """FEAT's settings."""
 
-    temperature, contrast_temperature: divide the logits of the episode and of the regulariser; balance: its weight.
-    attention_dropout, dropout: of the attention weights and of the adaptation.
-    rescale: bring features to length sqrt(D), the scale of the layer-normalised prototypes they are compared with.
-    start: the adaptation begins at zero, so that the untrained head is a prototype rule; False: at random (published).
-    """
-
-    distance: str = "euclidean"
-    temperature: float = 64.0
-    contrast_temperature: float = 16.0
-    balance: float = 0.1
-    attention_dropout: float = 0.1
-    dropout: float = 0.5
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """The squared Euclidean distance, or the product with a prototype of length one."""
+    temperature: Positive = 64.0
+    """What the episode's logits are divided by."""
+    contrast_temperature: Positive = 16.0
+    """What the regulariser's logits are divided by."""
+    balance: NonNegative = 0.1
+    """The weight of the regulariser."""
+    attention_dropout: Rate = 0.1
+    """The dropout of the attention's weights."""
+    dropout: Rate = 0.5
+    """The dropout of the adaptation."""
     rescale: bool = True
+    """Bring features to length sqrt(D), the scale of the layer-normalised prototypes that they are compared with."""
     start: bool = True
+    """The adaptation begins at zero, so that the untrained head is a prototype rule; false: at random, as published."""
 
 
-class FEAT(Head):
-    settings_class = FEATSettings
-    light = True
+class Projected(NamedTuple):
+    """Clips x [..., D] with what the attention reads of them: queries, keys and values, [..., D] each."""
+
+    x: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class FEAT(EncodingHead[FEATSettings, Projected, Tensor]):
+    Settings = FEATSettings
     recipe = Recipe(steps=600, optimiser="sgd", rate=2e-3, weight_decay=5e-4, decay_every=200, mix=0.5)
 
-    def __init__(self, inputs: Inputs, settings: FEATSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: FEATSettings) -> None:
         super().__init__(inputs, settings)
-        if self.settings.distance not in ("euclidean", "cosine"):
-            raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
-        self.attention = SetAttention(inputs.one()[2], self.settings)
+        self.attention = SetAttention(inputs.one()[2], settings)
 
-    def forward(self, episodes: Episodes) -> Tensor:
-        task = self._task(episodes)
-        return neutral(self._episode_logits(task), task.asked, task.known)
+    def encode(self, clips: Stream) -> Projected:
+        return self.attention.project(self.encode_query(clips))
+
+    def encode_query(self, clips: Stream) -> Tensor:
+        """Features [..., D] in the weights' dtype, of length sqrt(D)."""
+        x = zero_where_absent(clips.pooled().to(work_dtype(clips.x.dtype, self)), clips.present)
+        return x.shape[-1] ** 0.5 * F.normalize(x, dim=-1) if self.settings.rescale else x
+
+    def compare(self, support: Projected, query: Tensor, context: TaskContext) -> Tensor:
+        """A prototype's projections are the means of its supports'."""
+        mean = Projected(*(class_means(part, context.support_present)[0] for part in support))
+        prototype = self.attention(mean, context.class_present[:, None, :])
+        return self._logits(query, prototype, self.settings.temperature)
 
     def loss(self, episodes: Episodes) -> Losses:
         """Cross-entropy of the queries, plus ``balance`` times that of all instances to their class's centre."""
-        task = self._task(episodes)
-        main = cross_entropy(
-            neutral(self._episode_logits(task), task.asked, task.known), episodes.query_label
-        )
+        main = cross_entropy(self(episodes), episodes.query_label)
         if episodes.multi or not self.settings.balance:
             return Losses(main, {"ce": main})
-        logits, label = self.contrast(task, episodes)
-        extra = cross_entropy(logits, label)
+        extra = cross_entropy(*self.contrast(episodes))
         return Losses(main + self.settings.balance * extra, {"ce": main, "contrast": extra})
 
-    def contrast(self, task: Task, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    def contrast(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Logits [B, M, N] of all M instances (supports, then queries) to the adapted class centres; labels [B, M]."""
-        batch, ways, shots = task.shown.shape
-        hot, valid = targets(episodes, task.query.dtype)
-        own = torch.arange(ways, device=hot.device).repeat_interleave(shots).expand(batch, -1)
-        x = torch.cat([task.support.flatten(1, 2), task.query], 1)
-        label = torch.cat(
-            [
-                own.masked_fill(~task.shown.flatten(1, 2), -1),
-                episodes.query_label.masked_fill(~(valid & task.asked), -1),
-            ],
-            1,
-        )
+        support, query = single(episodes)
+        batch, ways, shots = support.present.shape
+        x = torch.cat([self.encode_query(support).flatten(1, 2), self.encode_query(query)], 1)
+        _, labelled = targets(episodes, x.dtype)
+        own = torch.arange(ways, device=x.device).repeat_interleave(shots).expand(batch, -1)
+        of_support = own.masked_fill(~support.present.flatten(1, 2), -1)
+        of_query = episodes.query_label.masked_fill(~(labelled & query.present), -1)
+        label = torch.cat([of_support, of_query], 1)
         # One attention over all instances in which each sees its own class only: the published per-class sets.
         same = (label[:, :, None] == label[:, None, :]) & (label >= 0)[:, None, :]
-        adapted = self.attention(x, same)
+        adapted = self.attention(self.attention.project(x), same)
         member = (label[..., None] == torch.arange(ways, device=label.device)).to(x.dtype)
         centre = member.transpose(1, 2) @ adapted / member.sum(1).clamp(min=1)[..., None]
         return self._logits(x, centre, self.settings.contrast_temperature), label
 
-    def _episode_logits(self, task: Task) -> Tensor:
-        prototype = self.attention(task.means(), task.known[:, None, :])
-        return self._logits(task.query, prototype, self.settings.temperature)
-
-    def prepared(self, bank: FeatureBank) -> Scorer | None:
-        """A prototype's projections are the means of its supports': every clip is projected once."""
-        x = self.points(bank)
-        if x is None or x.numel() > KEPT_NUMBERS:
-            return None
-        with torch.no_grad():
-            clip = self._scaled(x.to(work_dtype(x.dtype, self)))
-            parts = (clip, *self.attention.projected(clip))
-
-        @torch.no_grad()
-        def score(index: EpisodeIndex) -> Tensor:
-            support = index.support.to(clip.device)
-            mean, query, key, value = (part[support].mean(2) for part in parts)
-            prototype = self.attention.mixed(mean, query, key, value)
-            return self._logits(clip[index.query.to(clip.device)], prototype, self.settings.temperature)
-
-        return Scorer(score)
-
     def _logits(self, x: Tensor, centre: Tensor, temperature: float) -> Tensor:
         if self.settings.distance == "euclidean":
-            return -apart(x, centre) / temperature
+            return -squared_distance_to(x, centre) / temperature
         return x @ F.normalize(centre, dim=-1).transpose(1, 2) / temperature
-
-    def _task(self, episodes: Episodes) -> Task:
-        task = pooled_task(episodes, self)
-        return task._replace(support=self._scaled(task.support), query=self._scaled(task.query))
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x.shape[-1] ** 0.5 * F.normalize(x, dim=-1) if self.settings.rescale else x
 
 
 class SetAttention(nn.Module):
     """Single-head self-attention over a set, a linear layer, residual, layer norm."""
 
-    def __init__(self, dim: int, given: FEATSettings) -> None:
+    def __init__(self, dim: int, settings: FEATSettings) -> None:
         super().__init__()
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
+        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.out = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.attention_dropout, self.dropout = nn.Dropout(given.attention_dropout), nn.Dropout(given.dropout)
-        self.heat = dim**0.5
-        if given.start:
+        self.attention_dropout = nn.Dropout(settings.attention_dropout)
+        self.dropout = nn.Dropout(settings.dropout)
+        if settings.start:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, sees: Tensor) -> Tensor:
-        """x [B, M, D]; sees bool, broadcast to [B, M, M]: whether the row may attend to the column."""
-        logits = self.query(x) @ self.key(x).transpose(1, 2) / self.heat
-        weight = torch.softmax(logits.masked_fill(~sees, -1e4), -1)
-        mixed = self.attention_dropout(weight) @ self.value(x)
-        return self.norm(x + self.dropout(self.out(mixed)))
+    def project(self, x: Tensor) -> Projected:
+        """What the attention reads of x [..., D]; values pass the last layer here, which attention commutes with."""
+        heat = x.shape[-1] ** 0.5
+        return Projected(x, self.query(x) / heat, self.key(x), F.linear(self.value(x), self.out.weight))
 
-    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys, and values with the last layer's weights applied, of vectors [..., D]."""
-        return self.query(x) / self.heat, self.key(x), F.linear(self.value(x), self.out.weight)
-
-    def mixed(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As forward in evaluation, of a set [B, M, D] all of which sees all, and its projections."""
-        weight = torch.softmax(query @ key.transpose(1, 2), -1)
-        return self.norm(x + weight @ value + self.out.bias)
+    def forward(self, item: Projected, sees: Tensor) -> Tensor:
+        """The adapted items [B, M, D]; sees bool, broadcast to [B, M, M]: whether the row may attend to the column."""
+        logits = (item.query @ item.key.transpose(1, 2)).masked_fill(~sees, -1e4)
+        weight = self.attention_dropout(torch.softmax(logits, -1))
+        return self.norm(item.x + self.dropout(weight @ item.value + self.out.bias))

@@ -1,14 +1,16 @@
-"""Matching Networks for One Shot Learning (Vinyals et al., NeurIPS 2016).
+"""Matching Networks: Matching Networks for One Shot Learning (Vinyals et al., NeurIPS 2016).
 
-A query attends to all supports by a softmax over similarities, and a class's probability is the attention its
-supports receive. With full context embeddings (``matching-fce``) supports are first re-read in the light of one
+A query attends to all supports by a softmax over similarities, and a class's probability is the attention that its
+supports receive. With full context embeddings (``matching-fce``) supports are first read again in the light of one
 another by a bidirectional LSTM, and a query by an LSTM that attends to them. Inductive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,211 +18,211 @@ from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes
-from ...episodes.sampler import EpisodeIndex
-from ...errors import unknown
 from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import cosine, squared_distances
-from ..parts.recurrent import BothWays, silence
+from ..parts.recurrent import BothWays, zero_init
 from ..parts.task import Task, pooled_task
 from ..parts.tensors import class_sum
-from ..scoring.gram import query_support
-from ..settings import Recipe, Settings
+from ..scoring.gram import FromGram, Products, plain_points, unit_points
+from ..scoring.shortcut import Shortcut
+from ..settings import CountOrNone, Positive, Recipe, Settings
 
-_LEAST = 1e-8  # probabilities are kept this far from 0 and 1
+SMALLEST = 1e-8  # Probabilities are kept this far from 0 and 1.
 
 
 @dataclass(frozen=True)
 class MatchingSettings(Settings):
-    """distance: "cosine" (one minus it), "l2" (squared) or "dot" (minus the product). scale: multiplies -distance.
+    """The settings of Matching Networks."""
 
-    query_raw: leave the query unnormalised in the cosine (the easyfsl re-implementation).
-    """
-
-    distance: str = "cosine"
-    scale: float = 1.0
+    distance: Literal["cosine", "l2", "dot"] = "cosine"
+    """One minus the cosine, the squared Euclidean distance, or minus the inner product."""
+    scale: Positive = 1.0
+    """The factor of minus the distance inside the softmax."""
     query_raw: bool = False
+    """Leave the query at its own length in the cosine, as the re-implementation in easyfsl does."""
 
 
 @dataclass(frozen=True)
 class FullContextSettings(MatchingSettings):
-    """scale: as above; a softmax of bare cosines (1, as re-implemented) is too flat for the LSTMs to learn from.
+    """The settings of Matching Networks with full context embeddings."""
 
-    width: of the LSTMs; features are mapped to it and the change they bring is mapped back. 0: the features' own.
-    unrolling: steps of the query's attention LSTM.
-    order: in which the supports are read: "centrality" (nearest to the supports' mean first), so that predictions do
-    not depend on how classes happen to be numbered; or "given" (re-implementations).
-    start: LSTMs begin at zero output, so that the untrained head is the plain one; False: at random.
-    """
-
-    scale: float = 10.0
-    width: int = 16
-    unrolling: int = 2
-    order: str = "centrality"
+    scale: Positive = 10.0
+    """The factor of minus the distance inside the softmax; with the bare cosine (1, as re-implemented) the softmax is
+    too flat for the LSTMs to learn from."""
+    width: CountOrNone = 16
+    """The width of the LSTMs; features are mapped to it, and the change that the LSTMs bring is mapped back. 0: the
+    features' own width, without maps."""
+    unrolling: CountOrNone = 2
+    """The steps of the query's attention LSTM."""
+    order: Literal["centrality", "given"] = "centrality"
+    """The order in which supports are read: those nearest to the supports' mean first, so that predictions do not
+    depend on how classes happen to be numbered; or the given order, as in re-implementations."""
     start: bool = True
+    """The LSTMs begin with an output of zero, so that the untrained head is the plain one; false: at random."""
 
 
-class Matching(Head):
-    settings_class = MatchingSettings
-    light = True
+M = TypeVar("M", bound=MatchingSettings)
 
-    def __init__(self, inputs: Inputs, settings: MatchingSettings | None = None) -> None:
-        super().__init__(inputs, settings)
-        if self.settings.distance not in ("cosine", "l2", "dot"):
-            raise unknown("distance", self.settings.distance, ("cosine", "l2", "dot"))
-        self.inner_products = not self.settings.query_raw
+
+class AttentionHead(Head[M]):
+    """What both heads have in common: a class's probability is the attention that its supports receive."""
 
     def forward(self, episodes: Episodes) -> Tensor:
-        """Logits: log probabilities."""
+        """Logits [B, Q, N]: the logarithms of the classes' probabilities."""
         task = self.embedded(pooled_task(episodes, self))
-        return neutral(_logs(self.probabilities(task)), task.asked, task.known)
-
-    def points(self, bank: FeatureBank) -> Tensor | None:
-        x = super().points(bank)
-        return F.normalize(x.float(), dim=-1) if x is not None and self.settings.distance == "cosine" else x
-
-    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
-        similar = query_support(gram, index)
-        if self.settings.distance == "l2":
-            similar = 2 * similar - gram.diagonal()[index.support.to(gram.device)][:, None]
-        # what is the same for all supports of a query (|q|^2, the cosine's one) is nothing to the softmax
-        attention = torch.softmax(self.settings.scale * similar.flatten(2), -1)
-        return _logs(class_sum(attention, similar.shape[2]))
+        return neutral(_logarithm(self.probabilities(task)), task.query_present, task.class_present)
 
     def loss(self, episodes: Episodes) -> Losses:
-        """Negative log likelihood of the true class."""
+        """The negative log-likelihood of the true class."""
         if episodes.multi:
             return super().loss(episodes)
         value = F.nll_loss(self(episodes).flatten(0, 1), episodes.query_label.flatten(), ignore_index=-1)
         return Losses(value, {"nll": value})
 
     def embedded(self, task: Task) -> Task:
-        """Features as they are; full context embeddings override this."""
+        """The task's features as they are; full context embeddings change them here."""
         return task
 
     def probabilities(self, task: Task) -> Tensor:
-        """[B, Q, N]: the attention each class's supports receive."""
-        support = task.support.flatten(1, 2)
-        similar = self.settings.scale * self._similarity(task.query, support)
-        shown = task.shown.flatten(1, 2)
-        attention = torch.softmax(similar.masked_fill(~shown[:, None, :], -1e4), -1)
-        return class_sum(attention, task.shown.shape[1])
+        """The attention [B, Q, N] that each class's supports receive."""
+        similarity = self.settings.scale * self.similarity(task.query, task.support.flatten(1, 2))
+        present = task.support_present.flatten(1, 2)[:, None, :]
+        attention = torch.softmax(similarity.masked_fill(~present, -1e4), -1)
+        return class_sum(attention, task.support_present.shape[1])
 
-    def _similarity(self, query: Tensor, support: Tensor) -> Tensor:
-        """Minus the distance, [B, Q, N*K]."""
+    def similarity(self, query: Tensor, support: Tensor) -> Tensor:
+        """Minus the distance [B, Q, M] of queries [B, Q, D] and supports [B, M, D]."""
         if self.settings.distance == "l2":
             return -squared_distances(query, support)
         if self.settings.distance == "dot" or self.settings.query_raw:
-            known = F.normalize(support, dim=-1) if self.settings.distance == "cosine" else support
-            return query @ known.transpose(1, 2)
+            unit = self.settings.distance == "cosine"
+            return query @ (F.normalize(support, dim=-1) if unit else support).transpose(1, 2)
         return cosine(query, support) - 1
 
+    def shortcuts(self) -> Iterator[Shortcut]:
+        if not self.settings.query_raw:
+            unit = self.settings.distance == "cosine"
+            yield FromGram(logits=self._from_products, points=unit_points if unit else plain_points)
 
-def _logs(probability: Tensor) -> Tensor:
-    return probability.clamp(_LEAST, 1 - _LEAST).log()
+    def _from_products(self, products: Products) -> Tensor:
+        """Logits of products; what is the same for all supports of a query is nothing to the softmax."""
+        similarity = products.query_support
+        if self.settings.distance == "l2":
+            similarity = 2 * similarity - products.support_square[:, None]
+        attention = torch.softmax(self.settings.scale * similarity.flatten(2), -1)
+        return _logarithm(class_sum(attention, similarity.shape[2]))
 
 
-class FullContextMatching(Matching):
+def _logarithm(probability: Tensor) -> Tensor:
+    return probability.clamp(SMALLEST, 1 - SMALLEST).log()
+
+
+class Matching(AttentionHead[MatchingSettings]):
+    Settings = MatchingSettings
+
+
+class FullContextMatching(AttentionHead[FullContextSettings]):
     """Matching Networks with full context embeddings.
 
     The published attention LSTM takes [h, r] as its hidden state; as in the re-implementations they are added here,
     which keeps the LSTM's width that of the embedding.
     """
 
-    settings_class = FullContextSettings
+    Settings = FullContextSettings
     recipe = Recipe(steps=400, clip_norm=1.0, mix=0.5)
 
-    def __init__(self, inputs: Inputs, settings: FullContextSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: FullContextSettings) -> None:
         super().__init__(inputs, settings)
-        if self.settings.order not in ("centrality", "given"):
-            raise unknown("order", self.settings.order, ("centrality", "given"))
-        own: FullContextSettings = self.settings
-        self.inner_products = own.distance == "cosine" and not own.query_raw and own.width > 0
         dim = inputs.one()[2]
-        width = self.settings.width or dim
-        self.down = nn.Linear(dim, width, bias=False) if self.settings.width else nn.Identity()
-        self.up = nn.Linear(width, dim, bias=False) if self.settings.width else nn.Identity()
+        width = settings.width or dim
+        self.down = nn.Linear(dim, width, bias=False) if settings.width else nn.Identity()
+        self.up = nn.Linear(width, dim, bias=False) if settings.width else nn.Identity()
         self.context = BothWays(nn.LSTM, width, width)
         self.reader = nn.LSTMCell(width, width)
-        if self.settings.start:
-            silence(self.context.ahead)
-            silence(self.context.back)
-            silence(self.reader)
+        if settings.start:
+            for cell in (self.context.ahead, self.context.back, self.reader):
+                zero_init(cell)
 
     def embedded(self, task: Task) -> Task:
-        support, shown = task.support.flatten(1, 2), task.shown.flatten(1, 2)
+        support, present = task.support.flatten(1, 2), task.support_present.flatten(1, 2)
         s, q = self.down(support), self.down(task.query)
-        g = s + self._context(s, shown, self._order(support, shown))
-        f = self._read(q, self._asked(q), g, shown)
+        g = s + self._context(s, present, self._reading_order(support, present))
+        f = self._read(q, self._input_gates(q), g, present)
         support = support + self.up(g - s) if self.settings.width else g
         query = task.query + self.up(f - q) if self.settings.width else f
-        support = support * shown[..., None].to(support.dtype)
+        support = support * present[..., None].to(support.dtype)
         return task._replace(support=support.view_as(task.support), query=query)
 
-    def _order(self, support: Tensor, shown: Tensor) -> Tensor:
-        """The order [B, N*K] in which supports are read; absent ones come last."""
+    def _reading_order(self, support: Tensor, present: Tensor) -> Tensor:
+        """The order [B, M] in which supports [B, M, D] are read; absent ones come last."""
         if self.settings.order == "given":
-            return torch.argsort(~shown, dim=1, stable=True)
-        weight = shown[..., None].to(support.dtype)
+            return torch.argsort(~present, dim=1, stable=True)
+        weight = present[..., None].to(support.dtype)
         centre = (support * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-        closeness = cosine(support, centre).squeeze(-1)
-        return torch.argsort(closeness.masked_fill(~shown, -2.0), dim=1, descending=True, stable=True)
+        cosine_to_centre = cosine(support, centre).squeeze(-1)
+        return torch.argsort(
+            cosine_to_centre.masked_fill(~present, -2.0), dim=1, descending=True, stable=True
+        )
 
-    def _context(self, s: Tensor, shown: Tensor, order: Tensor) -> Tensor:
-        """What the bidirectional LSTM adds to each support, [B, N*K, W]."""
+    def _context(self, s: Tensor, present: Tensor, order: Tensor) -> Tensor:
+        """What the bidirectional LSTM adds to each support, [B, M, W]."""
         index = order[..., None].expand_as(s)
-        ahead, back = self.context(torch.gather(s, 1, index), shown.sum(1))
+        ahead, back = self.context(torch.gather(s, 1, index), present.sum(1))
         return torch.zeros_like(s).scatter(1, index, ahead + back)
 
-    def _asked(self, q: Tensor) -> Tensor:
+    def _input_gates(self, q: Tensor) -> Tensor:
         """What a query gives the gates of its own LSTM at every step, [..., 4 W]."""
         return F.linear(q, self.reader.weight_ih, self.reader.bias_ih + self.reader.bias_hh)
 
-    def _read(self, q: Tensor, asked: Tensor, g: Tensor, shown: Tensor) -> Tensor:
-        """f(query | supports) [B, Q, W]: an LSTM that attends to g at each of its steps."""
+    def _read(self, q: Tensor, input_gates: Tensor, g: Tensor, present: Tensor) -> Tensor:
+        """The embeddings f [B, Q, W] of queries q [B, Q, W], by an LSTM that attends to supports g at every step."""
         memory, hidden = torch.zeros_like(q), torch.zeros_like(q)
         for _ in range(self.settings.unrolling):
             h = hidden + q
-            weight = torch.softmax((h @ g.transpose(1, 2)).masked_fill(~shown[:, None, :], -1e4), -1)
-            gates = asked + F.linear(h + weight @ g, self.reader.weight_hh)
+            weight = torch.softmax((h @ g.transpose(1, 2)).masked_fill(~present[:, None, :], -1e4), -1)
+            gates = input_gates + F.linear(h + weight @ g, self.reader.weight_hh)
             enter, keep, cell, leave = gates.chunk(4, -1)
             memory = keep.sigmoid() * memory + enter.sigmoid() * cell.tanh()
             hidden = leave.sigmoid() * memory.tanh()
         return hidden + q
 
-    def points(self, bank: FeatureBank) -> Tensor | None:
-        return Head.points(self, bank)
+    def shortcuts(self) -> Iterator[Shortcut]:
+        """With maps and the cosine, products of changed clips follow from those of the clips and small vectors."""
+        if (
+            isinstance(self.up, nn.Linear)
+            and self.settings.distance == "cosine"
+            and not self.settings.query_raw
+        ):
+            yield FromGram(scorer=partial(self._scorer, self.up.weight))
 
-    def gram_scorer(self, gram: Tensor, bank: FeatureBank) -> Callable[[EpisodeIndex], Tensor]:
-        """Each clip is mapped down once for all episodes, and only what the LSTMs add is new to its inner products.
+    def _scorer(self, up: Tensor, gram: Tensor, x: Tensor, bank: FeatureBank) -> Callable[[Products], Tensor]:
+        """Logits of products, where each clip is mapped down once for all episodes.
 
-        With q' = q + U a and s' = s + U b, <q', s'> = <q, s> + <U'q, b> + <a, U's> + <a, U'U b>.
+        With q' = q + U a and s' = s + U b, <q', s'> = <q, s> + <U'q, b> + <a, U's> + <a, U'U b>: only what the LSTMs
+        add is new to the inner products. up: U [D, W]; gram [n, n]: inner products of the clips x [n, D].
         """
-        x = self.points(bank)
-        assert x is not None
-        assert isinstance(self.up, nn.Linear)
-        x = x.to(self.up.weight.dtype)
-        with torch.no_grad():
-            low, lifted, own = self.down(x), x @ self.up.weight, gram.diagonal()
-            asked, turn = self._asked(low), self.up.weight.T @ self.up.weight
+        x = x.to(up.dtype)
+        low, lifted, square = self.down(x), x @ up, gram.diagonal()
+        input_gates, turn = self._input_gates(low), up.T @ up
 
-        def changed(row: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-            """U'U times the changes [B, M, W] of the clips at row [B, M], and their new lengths [B, M]."""
+        def changed(rows: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+            """U'U times the changes [B, M, W] of the clips at rows [B, M], and the clips' new lengths [B, M]."""
             turned = change @ turn
-            return turned, (own[row] + (change * (2 * lifted[row] + turned)).sum(-1)).clamp(min=0).sqrt()
+            new = square[rows] + (change * (2 * lifted[rows] + turned)).sum(-1)
+            return turned, new.clamp(min=0).sqrt()
 
-        @torch.no_grad()
-        def score(index: EpisodeIndex) -> Tensor:
-            support, query = index.support.to(gram.device).flatten(1), index.query.to(gram.device)
-            shown = torch.ones_like(support, dtype=torch.bool)
+        def logits(products: Products) -> Tensor:
+            support, query = products.support.flatten(1), products.query
+            present = torch.ones_like(support, dtype=torch.bool)
             s, q = low[support], low[query]
-            added = self._context(s, shown, self._order(x[support], shown))
-            change = self._read(q, asked[query], s + added, shown) - q
-            (_, known), (turned, length) = changed(support, added), changed(query, change)
-            product = query_support(gram, index).flatten(2) + change @ lifted[support].transpose(1, 2)
+            added = self._context(s, present, self._reading_order(x[support], present))
+            change = self._read(q, input_gates[query], s + added, present) - q
+            (_, s_length), (turned, q_length) = changed(support, added), changed(query, change)
+            product = products.query_support.flatten(2) + change @ lifted[support].transpose(1, 2)
             product = product + (lifted[query] + turned) @ added.transpose(1, 2)
-            similar = product / (length[..., None] * known[:, None]).clamp(min=1e-12)
-            attention = torch.softmax(self.settings.scale * similar, -1)
-            return _logs(class_sum(attention, index.support.shape[1]))
+            similarity = product / (q_length[..., None] * s_length[:, None]).clamp(min=1e-12)
+            attention = torch.softmax(self.settings.scale * similarity, -1)
+            return _logarithm(class_sum(attention, products.support.shape[1]))
 
-        return score
+        return logits

@@ -6,100 +6,80 @@ is the encoder's own (no training) unless ``embed`` adds a learned linear map. I
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes
-from ...episodes.protocol import Protocol
-from ...episodes.sampler import EpisodeIndex
-from ...errors import UsageError
 from ..head import Head, Inputs
 from ..parts.absence import neutral
 from ..parts.distances import cosine, squared_distances
 from ..parts.tensors import class_means, single
-from ..scoring.buffers import gather_rows
-from ..scoring.gram import plain_table, query_support, to_sums, within_classes
-from ..settings import Recipe, Settings
+from ..scoring.gram import FromGram, Products
+from ..scoring.means import FromMeans
+from ..scoring.shortcut import Shortcut
+from ..settings import CountOrNone, NonNegative, Positive, Recipe, Settings
 
 
 @dataclass(frozen=True)
 class ProtoNetSettings(Settings):
-    """distance: "euclidean" (squared, equation 1 of the paper), or "cosine" times ``scale``.
+    """ProtoNet's settings; scale 1 and epsilon 0.01 of the cosine give the "TSN" baseline of OTAM (CVPR 2020)."""
 
-    per_support: with the cosine, average a query's cosines to the supports of a class instead of taking one to their
-    mean; epsilon: added to the cosine's denominator (scale 1, epsilon .01: the "TSN" baseline of OTAM, CVPR 2020).
-    embed: width of a learned linear embedding; 0 for none (training-free).
-    """
-
-    distance: str = "euclidean"
-    scale: float = 10.0
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """The squared Euclidean distance (equation 1 of the paper), or the cosine."""
+    scale: Positive = 10.0
+    """The factor of the cosine."""
     per_support: bool = False
-    epsilon: float = 0.0
-    embed: int = 0
+    """Average a query's cosines to the supports of a class instead of taking one to their mean."""
+    epsilon: NonNegative = 0.0
+    """What is added to the cosine's denominator."""
+    embed: CountOrNone = 0
+    """The width of a learned linear embedding; 0 for none, which needs no training."""
 
 
-class ProtoNet(Head):
-    settings_class = ProtoNetSettings
-    light = True
+class ProtoNet(Head[ProtoNetSettings]):
+    Settings = ProtoNetSettings
     recipe = Recipe(decay_every=2000)
 
-    def __init__(self, inputs: Inputs, settings: ProtoNetSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: ProtoNetSettings) -> None:
         super().__init__(inputs, settings)
-        if self.settings.distance not in ("euclidean", "cosine"):
-            raise UsageError(f"distance={self.settings.distance!r} is not known; use euclidean or cosine.")
-        _, _, dim = inputs.one()
-        self.encoder = nn.Linear(dim, self.settings.embed) if self.settings.embed else None
-        given = self.settings
-        plain = given.distance == "euclidean" or not (given.per_support or given.epsilon)
-        self.inner_products = self.encoder is None and plain
+        self.encoder = nn.Linear(inputs.one()[2], settings.embed) if settings.embed else nn.Identity()
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
-        s, q = support.pooled(), query.pooled()
-        if self.encoder is not None:
-            s, q = self.encoder(s), self.encoder(q)
+        s, q = self.encoder(support.pooled()), self.encoder(query.pooled())
         if self.settings.distance == "cosine" and self.settings.per_support:
-            near = cosine(q, s.flatten(1, 2), self.settings.epsilon).unflatten(-1, s.shape[1:3])
-            mean, known = class_means(near.permute(0, 2, 3, 1), support.present)
-            return neutral(self.settings.scale * mean.transpose(1, 2), query.present, known)
-        prototype, known = class_means(s, support.present)
-        return neutral(self._logits(q, prototype), query.present, known)
+            each = cosine(q, s.flatten(1, 2), self.settings.epsilon).unflatten(-1, s.shape[1:3])
+            mean, present = class_means(each.permute(0, 2, 3, 1), support.present)
+            return neutral(self.settings.scale * mean.transpose(1, 2), query.present, present)
+        prototype, present = class_means(s, support.present)
+        return neutral(self.logits(q, prototype), query.present, present)
 
-    def _logits(self, query: Tensor, prototype: Tensor) -> Tensor:
+    def logits(self, query: Tensor, prototype: Tensor) -> Tensor:
+        """[B, Q, N] of queries [B, Q, D] and prototypes [B, N, D]."""
         if self.settings.distance == "cosine":
             return self.settings.scale * cosine(query, prototype, self.settings.epsilon)
         return -squared_distances(query, prototype)
 
-    @torch.no_grad()
-    def score(
-        self,
-        bank: FeatureBank,
-        index: EpisodeIndex,
-        protocol: Protocol,
-        unlabelled: FeatureBank | None = None,
-    ) -> Tensor:
-        """As forward, straight from the table: prototypes by one bag sum, no copy of the supports."""
-        direct = self.inner_products and self.settings.distance == "euclidean"
-        table = plain_table(bank, protocol) if direct else None
-        if table is None:
-            return super().score(bank, index, protocol, unlabelled)
-        x = table.x[:, 0]
-        batch, ways, shots = index.support.shape
-        bags = index.support.reshape(batch * ways, shots).to(x.device)
-        prototype = F.embedding_bag(bags, x, mode="mean").view(batch, ways, -1)
-        query = gather_rows(x, index.query)
-        # |q|^2 is the same for every class of a query, so posteriors and predictions do not need it.
-        return torch.baddbmm(
-            prototype.square().sum(-1)[:, None, :].neg(), query, prototype.transpose(1, 2), alpha=2.0
-        )
+    def shortcuts(self) -> Iterator[Shortcut]:
+        if self.settings.embed:
+            return
+        if self.settings.distance == "euclidean":
+            yield FromMeans(_nearness)
+            yield FromGram(logits=_nearness_from_products)
+        elif not (self.settings.per_support or self.settings.epsilon):
+            yield FromGram(logits=lambda products: self.settings.scale * products.cosine_to_mean())
 
-    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
-        """-|q - p|^2 + |q|^2 = 2 mean_k <q, s_k> - mean_kl <s_k, s_l>."""
-        if self.settings.distance == "cosine":
-            return self.settings.scale * to_sums(gram, index)
-        norm = within_classes(gram, index).mean((2, 3))
-        return 2 * query_support(gram, index).mean(-1) - norm[:, None, :]
+
+def _nearness(query: Tensor, prototype: Tensor) -> Tensor:
+    """2 <q, p> - |p|^2, which is -|q - p|^2 without the query's own length: that is the same for every class."""
+    square = prototype.square().sum(-1)[:, None, :]
+    return torch.baddbmm(square.neg(), query, prototype.transpose(1, 2), alpha=2.0)
+
+
+def _nearness_from_products(products: Products) -> Tensor:
+    """2 mean_k <q, s_k> - mean_kl <s_k, s_l>, which is -|q - p|^2 without the query's own length, of inner products."""
+    return 2 * products.query_support.mean(-1) - products.within.mean((2, 3))[:, None, :]

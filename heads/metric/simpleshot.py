@@ -1,42 +1,46 @@
 """SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning (Wang et al., arXiv 1911.04623, 2019).
 
-Subtract the base classes' mean feature, scale to length one, average the supports of a class, take the nearest mean.
-The transform does the work: nothing is learned in the episode. Inductive.
+Features are centred by the base classes' mean and scaled to length one; a query goes to the nearest class mean. Nothing
+is learned. Inductive.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from ...episodes.sampler import EpisodeIndex
-from ..parts.absence import neutral
 from ..parts.distances import squared_distances
 from ..parts.task import Task
-from ..scoring.gram import to_means
-from ..settings import Settings
-from .centred import CentredHead
+from ..scoring.gram import FromGram, Products
+from ..scoring.shortcut import Shortcut
+from .centred import CentredHead, CentredSettings
 
 
 @dataclass(frozen=True)
-class SimpleShotSettings(Settings):
-    """transform: "un" (as they are), "l2n" (unit length) or "cl2n" (centred by the base mean, then unit length)."""
+class SimpleShotSettings(CentredSettings):
+    """SimpleShot's settings."""
 
-    transform: str = "cl2n"
+    transform: Literal["un", "l2n", "cl2n"] = "cl2n"
+    """The features as they are, of length one, or of length one after the base classes' mean was subtracted."""
 
 
-class SimpleShot(CentredHead):
-    settings_class = SimpleShotSettings
-    inner_products = True
+class SimpleShot(CentredHead[SimpleShotSettings]):
+    """Logits are minus squared distances, which keep the order of the paper's Euclidean distances."""
 
-    def gram_logits(self, gram: Tensor, index: EpisodeIndex) -> Tensor:
-        return -to_means(gram, index)
+    Settings = SimpleShotSettings
 
-    def of_task(self, task: Task) -> Tensor:
-        """Logits: minus the squared distance (the order of the paper's Euclidean distance)."""
-        return neutral(-self.distances(task).square(), task.asked, task.known)
+    def decide(self, task: Task) -> Tensor:
+        return -self.distances(task).square()
 
     def distances(self, task: Task) -> Tensor:
         """Euclidean distances [B, Q, N] to the class means, which are not scaled to length one again."""
         return squared_distances(task.query, task.means()).sqrt()
+
+    def shortcuts(self) -> Iterable[Shortcut]:
+        def logits(products: Products) -> Tensor:
+            return -products.squared_distance_to_mean()
+
+        return (*super().shortcuts(), FromGram(logits=logits, points=self.points))

@@ -8,247 +8,241 @@ weighted by their certainty (adaptive multimodal inference, AMI). Inductive.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
-from ...cache.table import TensorTable
+from ...cache.table import Table, TensorTable
 from ...episodes.batch import Episodes, Stream
-from ...episodes.protocol import Protocol
-from ...episodes.sampler import EpisodeIndex
 from ...errors import UsageError, unknown
-from ..head import Head, Inputs, Losses, Scorer
+from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.task import work_dtype
-from ..registry import find
-from ..scoring.gram import repeats
 from ..scoring.once_per_clip import in_parts
-from ..settings import Recipe, Settings
+from ..scoring.shortcut import Shortcut
+from ..scoring.wrapped import JoinedBranches
+from ..settings import CountOrNone, NonNegative, Positive, Rate, Recipe, Settings
 
-DISTANCES = {"proto": "protonet", "otam": "otam", "trx": "trx"}
-_PER_CLASS = 4  # base clips a class whose distances give a modality's unit
+METHOD_OF_DISTANCE = {"proto": "protonet", "otam": "otam", "trx": "trx"}
+CLIPS_A_CLASS = 4  # The unit of a modality's distances is measured on this many queries of each base class.
 
 
 @dataclass(frozen=True)
 class AMFARSettings(Settings):
-    """ac, rc: which certainties choose a query's teacher: absolute (the greatest posterior), relative (the negative
-    entropy). With neither, every branch teaches every query. amd, ami: distillation and certainty weights on or off;
-    AMI off gives every modality the same weight.
-
-    teacher: "none" (active), or the modality that always teaches all others (the paper's T-RGB and T-Flow baselines).
-    distance: inside a branch: "proto" (squared Euclidean to the class mean), "otam" or "trx".
-    weight: lambda, of the distillation terms (not published; 1). temperature: of the distilled posteriors.
-    level: scale each clip so that its mean step has unit length, as pooled features have: otherwise clips whose steps
-        differ much are short, and distances say more about that than about content.
-    width: of the residual projection that each modality learns; 0 for none. dropout: inside it.
-    scale: of the distances, learned for each modality from this start. Distances are in units of their spread over base
-    clips, without which the certainties of different encoders could not be compared.
-    """
+    """AMFAR's settings."""
 
     ac: bool = True
+    """Choose a query's teacher by the absolute certainty, the greatest posterior; without ``ac`` and ``rc`` every
+    branch teaches every query."""
     rc: bool = True
+    """Choose a query's teacher by the relative certainty, the negative entropy of the posterior."""
     amd: bool = True
+    """Let branches teach one another in training (active mutual distillation)."""
     ami: bool = True
+    """Weigh branches by their certainty (adaptive multimodal inference); false: every modality weighs the same."""
     teacher: str = "none"
-    distance: str = "proto"
-    weight: float = 1.0
-    temperature: float = 1.0
+    """The modality that always teaches all others (the paper's T-RGB and T-Flow baselines); "none": the surest one
+    does."""
+    distance: Literal["proto", "otam", "trx"] = "proto"
+    """The distance inside a branch: squared Euclidean to the class mean, OTAM's, or TRX's."""
+    weight: NonNegative = 1.0
+    """The weight (lambda) of the distillation terms, which is not published."""
+    temperature: Positive = 1.0
+    """The temperature of the distilled posteriors."""
     level: bool = True
-    width: int = 64
-    dropout: float = 0.5
-    scale: float = 2.0
+    """Scale each clip so that its mean step has unit length, as pooled features have: otherwise clips whose steps
+    differ much are short, and distances say more about that than about content."""
+    width: CountOrNone = 64
+    """The width of the residual projection that each modality learns; 0 for none."""
+    dropout: Rate = 0.5
+    """The dropout inside the projection."""
+    scale: Positive = 2.0
+    """Where the learned scale of each modality's distances starts. Distances are in units of their spread over base
+    clips, without which the certainties of different encoders could not be compared."""
 
 
-class Branches(NamedTuple):
-    """Every modality's view: logits [M, B, Q, N], and whether the query has the modality, bool [M, B, Q]."""
+class Views(NamedTuple):
+    """Every modality's view of the queries.
+
+    names: the M modalities; logits [M, B, Q, N]; present: bool [M, B, Q], whether a query has the modality.
+    """
 
     names: list[str]
     logits: Tensor
     present: Tensor
 
 
-class AMFAR(Head):
-    """Takes two modalities or more: with more, a query's teacher is the modality whose certainties are the highest of
-    all, and weights are normalised over all (our extension). A modality that a query lacks neither teaches, learns nor
-    votes.
+class AMFAR(Head[AMFARSettings]):
+    """A head of two modalities or more.
+
+    With more than two, a query's teacher is the modality whose certainties are the highest of all, and weights are
+    normalised over all (our extension). A modality that a query lacks neither teaches, learns nor votes.
     """
 
-    settings_class = AMFARSettings
+    Settings = AMFARSettings
     recipe = Recipe(steps=200, tasks=8, rate=1e-3, weight_decay=1e-4, mix=0.5, evaluate_every=25)
-    sequences = True
-    light = True
-    branch: nn.ModuleDict
     unit: Tensor
 
-    def __init__(self, inputs: Inputs, settings: AMFARSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: AMFARSettings) -> None:
         super().__init__(inputs, settings)
-        own = self.settings
-        if own.distance not in DISTANCES:
-            raise unknown("distance", own.distance, DISTANCES)
-        if own.teacher != "none" and own.teacher not in inputs.streams:
-            raise unknown("teacher", own.teacher, ["none", *inputs.streams])
-        self.pool = own.distance == "proto"
-        cls = find(DISTANCES[own.distance])[0].load()
-        self.branch = nn.ModuleDict(
-            {m: cls(replace(inputs, streams={m: shape})) for m, shape in inputs.streams.items()}
-        )
-        self.project = nn.ModuleDict(
-            {m: Projection(dim, own.width, own.dropout) for m, (_, dim) in inputs.streams.items()}
-        )
-        self.log_scale = nn.ParameterDict({m: torch.tensor(math.log(own.scale)) for m in inputs.streams})
+        if settings.teacher != "none" and settings.teacher not in inputs.streams:
+            raise unknown("teacher", settings.teacher, ["none", *inputs.streams])
+        self.pools = settings.distance == "proto"
+        make = inputs.branches[METHOD_OF_DISTANCE[settings.distance]]
+        self.heads = {m: make(replace(inputs, streams={m: shape})) for m, shape in inputs.streams.items()}
+        self.projections = {
+            m: Projection(dim, settings.width, settings.dropout) for m, (_, dim) in inputs.streams.items()
+        }
+        self.branch, self.project = nn.ModuleDict(self.heads), nn.ModuleDict(self.projections)
+        self.log_scale = nn.ParameterDict({m: torch.tensor(math.log(settings.scale)) for m in inputs.streams})
         self.register_buffer("unit", torch.ones(len(inputs.streams)))
 
     def forward(self, episodes: Episodes) -> Tensor:
-        """Log posteriors' logits: sum over modalities of w_i^m times minus the distance."""
-        seen = self.views(episodes)
-        fused = (self.trust(seen)[..., None] * seen.logits).sum(0)
-        known = torch.stack([episodes.support[m].present.any(2) for m in seen.names]).any(0)
-        return neutral(fused, seen.present.any(0), known)
+        """Logits [B, Q, N]: the weighted sum over modalities of minus the distances."""
+        views = self.views(episodes)
+        class_present = torch.stack([episodes.support[m].present.any(2) for m in views.names]).any(0)
+        return neutral(self.joint(views), views.present.any(0), class_present)
 
     def loss(self, episodes: Episodes) -> Losses:
         """Every branch's cross-entropy, and lambda times what the branches teach one another."""
-        seen = self.views(episodes)
+        views = self.views(episodes)
         parts = {
-            f"{m}.ce": present_cross_entropy(seen.logits[i], episodes.query_label, seen.present[i])
-            for i, m in enumerate(seen.names)
+            f"{m}.ce": present_cross_entropy(views.logits[i], episodes.query_label, views.present[i])
+            for i, m in enumerate(views.names)
         }
         total = torch.stack(list(parts.values())).sum()
-        if self.settings.amd and len(seen.names) > 1:
-            parts["distil"] = self.distillation(seen)
+        if self.settings.amd and len(views.names) > 1:
+            parts["distil"] = self.distillation(views)
             total = total + self.settings.weight * parts["distil"]
         return Losses(total, parts)
 
     def branches(self, episodes: Episodes) -> dict[str, Tensor]:
-        seen = self.views(episodes)
-        return dict(zip(seen.names, seen.logits.unbind(0)))
+        """Logits [B, Q, N] of each modality alone."""
+        views = self.views(episodes)
+        return dict(zip(views.names, views.logits.unbind(0)))
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Scorer:
-        """Each branch in its own way, over clips that are projected once; where every clip has all modalities."""
-        if not repeats(bank, protocol, episodes):
-            return super().scorer(bank, protocol, episodes, unlabelled)
-        heads = self._heads()
-        each = {m: heads[m].scorer(self._projected(bank, m), protocol, episodes) for m in bank.tables}
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """Clips are projected once, and each branch takes its own best way, where every clip has all modalities."""
+        return (JoinedBranches(heads=self.heads, tables=self._projected, join=self._joined, maps_clips=True),)
 
-        @torch.no_grad()
-        def score(index: EpisodeIndex) -> Tensor:
-            logits = torch.stack([self._factor(m) * branch(index) for m, branch in each.items()])
-            seen = Branches(list(each), logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
-            return (self.trust(seen)[..., None] * logits).sum(0)
-
-        return Scorer(score, all(branch.of_numbers for branch in each.values()))
+    def _joined(self, logits: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, Q, N] of those of every branch, for queries that have all modalities."""
+        each = torch.stack([self._factor(m) * branch for m, branch in logits.items()])
+        present = torch.ones_like(each[..., 0], dtype=torch.bool)
+        return self.joint(Views(list(logits), each, present))
 
     @torch.no_grad()
-    def _projected(self, bank: FeatureBank, m: str) -> FeatureBank:
+    def _projected(self, bank: FeatureBank, m: str) -> dict[str, Table]:
         """One modality's clips as its branch compares them."""
-        alone = bank.select([m])
-        parts = [self.project[m](self._read(clips)) for clips in in_parts(alone)]
+        parts = [self.projections[m](self._read(clips)) for clips in in_parts(bank.select([m]))]
         x, length, present = (torch.cat(each) for each in zip(*[(p.x, p.length, p.present) for p in parts]))
-        return replace(alone, tables={m: TensorTable(x, length, present)})
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return max(inner.episode_bytes(ways, shots, queries) for inner in self._heads().values())
+        return {m: TensorTable(x, length, present)}
 
     @torch.no_grad()
     def fit_base(self, base: FeatureBank) -> None:
-        """The unit of each modality's distance: its standard deviation over pairs of base clips."""
+        """Measures the unit of each modality's distance: its standard deviation over pairs of base clips."""
         order = torch.argsort(base.label, stable=True)
         rank = torch.arange(len(order), device=order.device) - torch.searchsorted(
             base.label[order], base.label[order]
         )
-        first, others = order[rank == 0], order[(rank > 0) & (rank <= _PER_CLASS)]
+        first, others = order[rank == 0], order[(rank > 0) & (rank <= CLIPS_A_CLASS)]
         training = self.training
         self.eval()
-        for i, (m, head) in enumerate(self._heads().items()):
+        for i, (m, head) in enumerate(self.heads.items()):
             support, query = base.tables[m].gather(first)[None, :, None], base.tables[m].gather(others)[None]
             label = torch.zeros(query.present.shape, dtype=torch.int64, device=base.device)
             task = Episodes(
                 {m: support}, {m: query}, label, torch.arange(len(first), device=base.device)[None]
             )
-            there = query.present[..., None] & support.present.any(2)[:, None]
-            distance = -head(self._alone(task, m))[there]
+            pair_present = query.present[..., None] & support.present.any(2)[:, None]
+            distance = -head(self._alone(task, m))[pair_present]
             if len(distance) > 1 and float(distance.std()) > 0:
                 self.unit[i] = distance.std()
         self.train(training)
 
-    def views(self, episodes: Episodes) -> Branches:
-        """-psi(q_i^m, t_k^m) of every modality that both support and query carry. Raises UsageError where none is."""
+    def views(self, episodes: Episodes) -> Views:
+        """The views of every modality that both support and query carry, -psi(q_i^m, t_k^m) in the paper.
+
+        Raises UsageError where there is none.
+        """
         names = [m for m in self.inputs.streams if m in episodes.support and m in episodes.query]
         if not names:
             raise UsageError(
                 "AMFAR needs a modality that both support and query carry; use --method common-space."
             )
-        logits = torch.stack([self._branch(m, episodes) for m in names])
-        return Branches(names, logits, torch.stack([episodes.query[m].present for m in names]))
+        logits = torch.stack([self._logits_of(m, episodes) for m in names])
+        return Views(names, logits, torch.stack([episodes.query[m].present for m in names]))
 
-    def trust(self, seen: Branches) -> Tensor:
+    def joint(self, views: Views) -> Tensor:
+        """Logits [B, Q, N]: the sum over modalities of w_i^m times their logits."""
+        return (self.modality_weights(views)[..., None] * views.logits).sum(0)
+
+    def modality_weights(self, views: Views) -> Tensor:
         """w [M, B, Q]: each modality's share of the certainty (AMI), or equal shares; 0 where the query lacks it."""
-        here = seen.present.to(seen.logits.dtype)
-        share = absolute_certainty(seen.logits) * here if self.settings.ami else here
+        present = views.present.to(views.logits.dtype)
+        share = absolute_certainty(views.logits) * present if self.settings.ami else present
         return share / share.sum(0).clamp(min=torch.finfo(share.dtype).tiny)
 
-    def distillation(self, seen: Branches) -> Tensor:
-        """Sum over ordered pairs of L_{m->o}, the certainty-weighted mean KL(p^m || p^o) over the queries m teaches.
+    def distillation(self, views: Views) -> Tensor:
+        """The sum over ordered pairs (m, o) of the certainty-weighted mean KL(p^m || p^o) over the queries m teaches.
 
         Teacher and weights carry no gradient; a pair without queries contributes nothing.
         """
-        log_p = F.log_softmax(seen.logits / self.settings.temperature, -1)
-        groups = self.groups(seen)
-        certainty = absolute_certainty(seen.logits).detach()
+        log_p = F.log_softmax(views.logits / self.settings.temperature, -1)
+        taught = self.taught_queries(views)
+        certainty = absolute_certainty(views.logits).detach()
         terms = []
-        for m in range(len(seen.names)):
-            for o in range(len(seen.names)):
+        for m in range(len(views.names)):
+            for o in range(len(views.names)):
                 if m != o:
-                    weight = certainty[m] * (groups[m] & seen.present[o])
+                    weight = certainty[m] * (taught[m] & views.present[o])
                     gap = F.kl_div(log_p[o], log_p[m].detach(), reduction="none", log_target=True).sum(-1)
                     terms.append((weight * gap).sum() / weight.sum().clamp(min=1e-6))
         return torch.stack(terms).sum()
 
-    def groups(self, seen: Branches) -> Tensor:
+    def taught_queries(self, views: Views) -> Tensor:
         """Active sample selection: Q^m, the queries that modality m teaches, bool [M, B, Q]."""
-        own = self.settings
-        if own.teacher != "none":
-            fixed = torch.tensor([m == own.teacher for m in seen.names], device=seen.present.device)
-            return seen.present & fixed[:, None, None]
-        chosen = seen.present
-        if own.ac:
-            chosen = chosen & strictly_highest(absolute_certainty(seen.logits), seen.present)
-        if own.rc:
-            chosen = chosen & strictly_highest(relative_certainty(seen.logits), seen.present)
+        if self.settings.teacher != "none":
+            fixed = torch.tensor([m == self.settings.teacher for m in views.names])
+            return views.present & fixed.to(views.present.device)[:, None, None]
+        chosen = views.present
+        if self.settings.ac:
+            chosen = chosen & strictly_highest(absolute_certainty(views.logits), views.present)
+        if self.settings.rc:
+            chosen = chosen & strictly_highest(relative_certainty(views.logits), views.present)
         return chosen
 
-    def _branch(self, m: str, episodes: Episodes) -> Tensor:
+    def _logits_of(self, m: str, episodes: Episodes) -> Tensor:
         """One modality's logits [B, Q, N]."""
-        alone = self._alone(episodes, m)
-        alone.support[m], alone.query[m] = self.project[m](alone.support[m]), self.project[m](alone.query[m])
-        return self._factor(m) * self._heads()[m](alone)
+        alone, project = self._alone(episodes, m), self.projections[m]
+        alone.support[m], alone.query[m] = project(alone.support[m]), project(alone.query[m])
+        return self._factor(m) * self.heads[m](alone)
 
     def _factor(self, m: str) -> Tensor:
-        """Of a modality's distances."""
+        """What a modality's distances are multiplied by: their learned scale over their unit."""
         return self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
 
     def _alone(self, episodes: Episodes, m: str) -> Episodes:
-        """The episodes with one modality, in the weights' dtype; averaged over time where the distance ignores it."""
+        """The episodes with one modality, whose clips are read, and without words."""
         support, query = {m: self._read(episodes.support[m])}, {m: self._read(episodes.query[m])}
         return replace(episodes, support=support, query=query, words=None, unlabelled=None)
 
     def _read(self, stream: Stream) -> Stream:
+        """Clips in the weights' dtype, averaged over time where the distance ignores it, and levelled."""
         stream = stream.to(stream.x.device, work_dtype(stream.x.dtype, self))
         mean = stream.pooled()
-        length = mean.norm(dim=-1, keepdim=True).clamp(min=1e-6) if self.settings.level else 1.0
-        if self.pool:
+        length = torch.ones_like(mean[..., :1])
+        if self.settings.level:
+            length = mean.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        if self.pools:
             steps = stream.present.to(stream.length.dtype)
             return Stream((mean / length)[..., None, :], stream.present, steps)
-        shorter = length[..., None] if isinstance(length, Tensor) else length
-        return Stream(stream.x / shorter, stream.present, stream.length)
-
-    def _heads(self) -> dict[str, Head]:
-        return {m: head for m, head in self.branch.items() if isinstance(head, Head)}
+        return Stream(stream.x / length[..., None], stream.present, stream.length)
 
 
 class Projection(nn.Module):
@@ -275,20 +269,20 @@ class Projection(nn.Module):
 
 
 def absolute_certainty(logits: Tensor) -> Tensor:
-    """c: the greatest posterior, [...] of logits [..., N]."""
+    """The greatest posterior c, [...] of logits [..., N]."""
     return torch.softmax(logits, -1).amax(-1)
 
 
 def relative_certainty(logits: Tensor) -> Tensor:
-    """h: the negative entropy of the posterior, [...] of logits [..., N]."""
+    """The negative entropy h of the posterior, [...] of logits [..., N]."""
     log_p = F.log_softmax(logits, -1)
     return (log_p.exp() * log_p).sum(-1)
 
 
 def strictly_highest(value: Tensor, present: Tensor) -> Tensor:
-    """Which modality exceeds every other that is there, bool [M, B, Q] of value and present [M, B, Q].
+    """Which modality exceeds every other that is present, bool [M, B, Q] of value and present [M, B, Q].
 
-    Nobody is where a query has a single modality: there is no one to teach.
+    It is false everywhere for a query with a single modality, which has no other one to teach.
     """
     masked = value.masked_fill(~present, -torch.inf)
     top, second = masked.topk(2, dim=0).values if len(value) > 1 else (masked[0], masked[0])
@@ -296,12 +290,11 @@ def strictly_highest(value: Tensor, present: Tensor) -> Tensor:
 
 
 def present_cross_entropy(logits: Tensor, label: Tensor, present: Tensor) -> Tensor:
-    """Mean cross-entropy over the queries that are present [B, Q] and labelled; 0 where there is none."""
+    """The mean cross-entropy over the queries that are present, bool [B, Q], and labelled; 0 where there is none."""
+    counted = present
     if label.ndim == 3:
         each = F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none").mean(-1)
-        there = present
     else:
         each = F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-1, reduction="none")
-        each = each.view_as(label)
-        there = present & (label >= 0)
-    return (each * there).sum() / there.sum().clamp(min=1)
+        each, counted = each.view_as(label), present & (label >= 0)
+    return (each * counted).sum() / counted.sum().clamp(min=1)

@@ -9,42 +9,44 @@ So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
-from ...cache.table import TensorTable
+from ...cache.schema import StreamName
+from ...cache.table import Table, TensorTable
 from ...episodes.batch import Episodes, Stream
-from ...episodes.protocol import Protocol
-from ...episodes.sampler import EpisodeIndex
 from ...errors import UsageError
-from ..head import Head, Inputs, Losses, Scorer
+from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
-from ..scoring.gram import whole
+from ..parts.steps import stretched
 from ..scoring.once_per_clip import KEPT_AT_ONCE
-from ..settings import Recipe, Settings
+from ..scoring.shortcut import Shortcut
+from ..scoring.wrapped import JoinedBranches, OverMappedBank
+from ..settings import Count, Positive, Recipe, Settings
 
 FUSED = "fused"
 
 
 @dataclass(frozen=True)
 class FusionSettings(Settings):
-    """attention: width of the co-attention (EA). rule: "sum" or "product" of posteriors (LF; Kittler et al. 1998).
+    """What a fusion wrapper lets its user choose, by ``--set fusion.key=value``."""
 
-    temperature: divides a modality's logits before its posterior (LF).
-    """
+    attention: Count = 64
+    """The width of the co-attention (EA)."""
+    rule: Literal["sum", "product"] = "sum"
+    """How posteriors are joined (LF; Kittler et al. 1998)."""
+    temperature: Positive = 1.0
+    """What a modality's logits are divided by before its posterior (LF)."""
 
-    attention: int = 64
-    rule: str = "sum"
-    temperature: float = 1.0
 
-
-class EarlyFusion(Head):
-    """EC and EA: one inner head over concatenated features.
+class EarlyFusion(Head[FusionSettings]):
+    """EC and EA: one inner head reads concatenated features.
 
     An absent modality of a support takes the mean of its class (else of the episode's supports); of a query, zeros,
     which lie equally far from every one-shot class. Sequences of unequal length are stretched to the longest.
@@ -52,60 +54,51 @@ class EarlyFusion(Head):
     classes alone: at ten times the rate it fits a dozen base classes within fifty steps and is worse on others.
     """
 
-    settings_class = FusionSettings
+    Settings = FusionSettings
     recipe = Recipe(steps=600, rate=1e-4, mix=1.0, evaluate_every=25)
 
-    inner: Head
+    inner: Head[Any]
     attention: CoAttention | None
 
     def __init__(
         self,
         inputs: Inputs,
-        inner: type[Head],
-        inner_settings: Settings | None = None,
-        settings: FusionSettings | None = None,
+        settings: FusionSettings,
+        make: Callable[[Inputs], Head[Any]],
+        *,
+        reads_time: bool,
         attention: bool = False,
     ) -> None:
+        """``make`` builds the inner head for given inputs; the flags say that it reads steps, and EA instead of EC."""
         super().__init__(inputs, settings)
-        self.steps = max(steps for steps, _ in inputs.streams.values()) if inner.sequences else 1
+        self.steps = max(steps for steps, _ in inputs.streams.values()) if reads_time else 1
         width = sum(dim for _, dim in inputs.streams.values())
-        self.attention = CoAttention(inputs, self.settings.attention) if attention else None
-        self.inner = inner(replace(inputs, streams={FUSED: (self.steps, width)}), inner_settings)
-        self.batchwise, self.light = inner.batchwise, inner.light
+        self.attention = CoAttention(inputs, settings.attention) if attention else None
+        self.inner = make(replace(inputs, streams={FUSED: (self.steps, width)}))
+        if any(weight.requires_grad for weight in self.inner.parameters()):
+            self.recipe = self.inner.recipe
 
     def forward(self, episodes: Episodes) -> Tensor:
-        return self.inner(self.fuse(episodes))
+        logits: Tensor = self.inner(self.fuse(episodes))
+        return logits
 
     def loss(self, episodes: Episodes) -> Losses:
         return self.inner.loss(self.fuse(episodes))
 
-    def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
-        return self.inner.batch_loss({FUSED: self._join(clips)}, label, words)
-
     def fit_base(self, base: FeatureBank) -> None:
-        self.inner.fit_base(self._fused_bank(base))
+        self.inner.fit_base(replace(base, tables=self.fused(base), streams=_fused_stream(base)))
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Scorer:
-        """Join the whole table once where that is the same as joining every episode."""
-        held = all(isinstance(t, TensorTable) and t.all_present for t in bank.tables.values())
-        chosen = protocol.support_modalities is not None or protocol.query_modalities is not None
-        if not held or chosen or protocol.missing or unlabelled is not None:
-            return super().scorer(bank, protocol, episodes, unlabelled)
-        return self.inner.scorer(self._fused_bank(bank), protocol, episodes)
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return self.inner.episode_bytes(ways, shots, queries)
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """The whole table is joined once, and the inner head takes its own best way."""
+        return (OverMappedBank(tables=self.fused, inner=self.inner),)
 
     @torch.no_grad()
-    def _fused_bank(self, base: FeatureBank) -> FeatureBank:
-        """The same clips as the inner head sees them."""
-        rows = torch.arange(len(base), device=base.device).split(KEPT_AT_ONCE)
-        parts = [self._join({m: base.tables[m].gather(r) for m in self.inputs.streams}) for r in rows]
+    def fused(self, bank: FeatureBank) -> dict[str, Table]:
+        """The bank's clips as the inner head sees them."""
+        rows = torch.arange(len(bank), device=bank.device).split(KEPT_AT_ONCE)
+        parts = [self._join({m: bank.tables[m].gather(r) for m in self.inputs.streams}) for r in rows]
         x, length, present = (torch.cat(each) for each in zip(*[(p.x, p.length, p.present) for p in parts]))
-        table = TensorTable(x, length, present)
-        return replace(base, tables={FUSED: table}, streams={FUSED: next(iter(base.streams.values()))})
+        return {FUSED: TensorTable(x, length, present)}
 
     def fuse(self, episodes: Episodes) -> Episodes:
         """The same episodes with one modality, "fused". A modality that the task withholds is a block of zeros."""
@@ -119,55 +112,45 @@ class EarlyFusion(Head):
         return replace(episodes, support={FUSED: support}, query={FUSED: query}, unlabelled=extra)
 
     def _join(self, streams: Mapping[str, Stream], original: Mapping[str, Stream] | None = None) -> Stream:
-        """Concatenate along D; present where any modality is."""
+        """The streams side by side along D; a clip is present where any of its modalities is.
+
+        original: the streams of which that is asked, where absent clips of ``streams`` have been filled in.
+        """
         like = next(iter(streams.values()))
         ordered = {
-            m: streams[m] if m in streams else _nothing(like, *shape)
+            m: streams[m] if m in streams else _absent(like, *shape)
             for m, shape in self.inputs.streams.items()
         }
         if self.attention is not None:
             ordered = self.attention(ordered)
-        stretched = [stretch(s, self.steps) for s in ordered.values()]
+        streams_of_one_length = [stretched(s, self.steps) for s in ordered.values()]
         source = list((original or ordered).values())
         present = torch.stack([s.present for s in source]).any(0)
-        x = torch.cat([s.x for s in stretched], -1)
-        length = torch.stack([s.length for s in stretched]).amax(0) * present
+        x = torch.cat([s.x for s in streams_of_one_length], -1)
+        length = torch.stack([s.length for s in streams_of_one_length]).amax(0) * present
         return Stream(x, present, length)
 
 
-class LateFusion(Head):
-    """LF: an inner head for every modality; the mean of the posteriors of the modalities a query has."""
+class LateFusion(Head[FusionSettings]):
+    """LF: every modality has an inner head, and the posteriors of the modalities that a query has are averaged."""
 
-    settings_class = FusionSettings
-    inner: nn.ModuleDict
+    Settings = FusionSettings
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        inner: type[Head],
-        inner_settings: Settings | None = None,
-        settings: FusionSettings | None = None,
-    ) -> None:
+    def __init__(self, inputs: Inputs, settings: FusionSettings, make: Callable[[Inputs], Head[Any]]) -> None:
+        """``make`` builds the head of one modality for given inputs."""
         super().__init__(inputs, settings)
-        if self.settings.rule not in ("sum", "product"):
-            raise UsageError(f"rule={self.settings.rule!r} is not known; use sum or product.")
-        self.light = inner.light
-        self.inner = nn.ModuleDict(
-            {
-                m: inner(replace(inputs, streams={m: shape}), inner_settings)
-                for m, shape in inputs.streams.items()
-            }
-        )
+        self.heads = {m: make(replace(inputs, streams={m: shape})) for m, shape in inputs.streams.items()}
+        self.inner = nn.ModuleDict(self.heads)
+        self.recipe = next(iter(self.heads.values())).recipe
 
     def forward(self, episodes: Episodes) -> Tensor:
         shared = [m for m in self.inputs.streams if m in episodes.support and m in episodes.query]
         if not shared:
             raise UsageError("Late fusion needs a modality that both support and query carry.")
-        logits = torch.stack([self.inner[m](episodes.only([m])) for m in shared])
-        joint = self.joint(logits, torch.stack([episodes.query[m].present for m in shared]))
-        any_query = torch.stack([episodes.query[m].present for m in shared]).any(0)
-        any_class = torch.stack([episodes.support[m].present.any(2) for m in shared]).any(0)
-        return neutral(joint, any_query, any_class)
+        logits = torch.stack([self.heads[m](episodes.only([m])) for m in shared])
+        query_present = torch.stack([episodes.query[m].present for m in shared])
+        class_present = torch.stack([episodes.support[m].present.any(2) for m in shared]).any(0)
+        return neutral(self.joint(logits, query_present), query_present.any(0), class_present)
 
     def joint(self, logits: Tensor, present: Tensor) -> Tensor:
         """Logits [B, Q, N] of all modalities from those of each [M, B, Q, N]; present: bool [M, B, Q]."""
@@ -178,50 +161,37 @@ class LateFusion(Head):
             return (weight * log_p).sum(0) / total
         return ((weight * log_p.exp()).sum(0) / total).clamp(min=1e-12).log()
 
-    def scorer(
-        self, bank: FeatureBank, protocol: Protocol, episodes: int, unlabelled: FeatureBank | None = None
-    ) -> Scorer:
-        """Each modality in its head's own way, where every clip has all of them."""
-        if not whole(bank, protocol) or unlabelled is not None:
-            return super().scorer(bank, protocol, episodes, unlabelled)
-        each = [self._head(m).scorer(bank.select([m]), protocol, episodes) for m in self.inputs.streams]
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """Each modality in its head's own best way, where every clip has all of them."""
 
-        @torch.no_grad()
-        def score(index: EpisodeIndex) -> Tensor:
-            logits = torch.stack([part(index) for part in each])
-            return self.joint(logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
+        def alone(bank: FeatureBank, modality: str) -> dict[str, Table]:
+            return {modality: bank.tables[modality]}
 
-        return Scorer(score, all(part.of_numbers for part in each))
+        def join(logits: Mapping[str, Tensor]) -> Tensor:
+            each = torch.stack(list(logits.values()))
+            return self.joint(each, torch.ones_like(each[..., 0], dtype=torch.bool))
+
+        return (JoinedBranches(heads=self.heads, tables=alone, join=join),)
 
     def loss(self, episodes: Episodes) -> Losses:
         """The sum of the modalities' own objectives: each learns alone, as in the published -LF baselines."""
-        each = {m: self._head(m).loss(episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
-        parts = {f"{m}.{name}": value for m, losses in each.items() for name, value in losses.parts.items()}
-        return Losses(torch.stack([losses.total for losses in each.values()]).sum(), parts)
-
-    def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
-        each = {m: self._head(m).batch_loss({m: s}, label, words) for m, s in clips.items()}
+        each = {m: self.heads[m].loss(episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
         parts = {f"{m}.{name}": value for m, losses in each.items() for name, value in losses.parts.items()}
         return Losses(torch.stack([losses.total for losses in each.values()]).sum(), parts)
 
     def fit_base(self, base: FeatureBank) -> None:
-        for m in self.inputs.streams:
-            self._head(m).fit_base(base.select([m]))
+        for m, head in self.heads.items():
+            head.fit_base(base.select([m]))
 
     def branches(self, episodes: Episodes) -> dict[str, Tensor]:
-        return {m: self.inner[m](episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return max(self._head(m).episode_bytes(ways, shots, queries) for m in self.inputs.streams)
-
-    def _head(self, modality: str) -> Head:
-        head = self.inner[modality]
-        assert isinstance(head, Head)
-        return head
+        return {m: self.heads[m](episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
 
 
 class CoAttention(nn.Module):
-    """Each modality's steps attend to the steps of the others (scaled dot product, width ``width``); residual."""
+    """Each modality's steps attend to the steps of the others, by scaled dot products of width ``width``.
+
+    What they gather is added to them.
+    """
 
     query: nn.ModuleDict
     key: nn.ModuleDict
@@ -243,31 +213,24 @@ class CoAttention(nn.Module):
         return {m: self._attend(m, streams) for m in streams}
 
     def _attend(self, m: str, streams: Mapping[str, Stream]) -> Stream:
-        mine = streams[m]
+        own = streams[m]
         others = [o for o in streams if o != m]
         key = torch.cat([self.key[o](streams[o].x) for o in others], -2)
         value = torch.cat([self.value[o](streams[o].x) for o in others], -2)
         valid = torch.cat([streams[o].mask() for o in others], -1)
-        logits = self.query[m](mine.x) @ key.transpose(-1, -2) / self.width**0.5
+        logits = self.query[m](own.x) @ key.transpose(-1, -2) / self.width**0.5
         weight = torch.softmax(logits.masked_fill(~valid[..., None, :], -1e4), -1)
         weight = weight * valid[..., None, :].to(weight.dtype)
-        update = self.out[m](weight @ value) * mine.mask()[..., None].to(mine.x.dtype)
-        return Stream(mine.x + update, mine.present, mine.length)
+        update = self.out[m](weight @ value) * own.mask()[..., None].to(own.x.dtype)
+        return Stream(own.x + update, own.present, own.length)
 
 
-def stretch(stream: Stream, steps: int) -> Stream:
-    """A stream with ``steps`` steps: each clip's valid steps repeated evenly (nearest), or averaged where steps = 1."""
-    if stream.x.shape[-2] == steps:
-        return stream
-    if steps == 1:
-        return Stream(stream.pooled()[..., None, :], stream.present, stream.present.to(stream.length.dtype))
-    grid = torch.arange(steps, device=stream.x.device)
-    index = (grid * stream.length.clamp(min=1)[..., None]) // steps
-    x = torch.gather(stream.x, -2, index[..., None].expand(*index.shape, stream.x.shape[-1]))
-    return Stream(x, stream.present, stream.present.to(stream.length.dtype) * steps)
+def _fused_stream(bank: FeatureBank) -> dict[str, StreamName]:
+    """Joined features keep the name of the first of their streams."""
+    return {FUSED: next(iter(bank.streams.values()))}
 
 
-def _nothing(like: Stream, steps: int, dim: int) -> Stream:
+def _absent(like: Stream, steps: int, dim: int) -> Stream:
     """An absent modality for the same clips."""
     x = like.x.new_zeros((*like.present.shape, steps, dim))
     return Stream(x, torch.zeros_like(like.present), torch.zeros_like(like.length))
@@ -279,8 +242,8 @@ def _imputed(support: Stream) -> Stream:
         return support
     weight = support.present.to(support.x.dtype)[..., None, None]
     total, count = (support.x * weight).sum(2, keepdim=True), weight.sum(2, keepdim=True)
-    everyone = total.sum(1, keepdim=True) / count.sum(1, keepdim=True).clamp(min=1)
-    fill = torch.where(count > 0, total / count.clamp(min=1), everyone)
+    overall = total.sum(1, keepdim=True) / count.sum(1, keepdim=True).clamp(min=1)
+    fill = torch.where(count > 0, total / count.clamp(min=1), overall)
     x = torch.where(support.present[..., None, None], support.x, fill)
     steps = support.length.amax(dim=(1, 2), keepdim=True).expand_as(support.length)
     return Stream(x, support.present, torch.where(support.present, support.length, steps))

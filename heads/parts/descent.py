@@ -1,10 +1,12 @@
 """Gradient descent inside episodes, all episodes at once, with gradients written out instead of traced.
 
-A classifier of an episode is N weight vectors w [B, N, D] over samples x [B, M, D]. Gradients with respect to logits
-[B, M, N] are the caller's; these functions carry them to the weights. Masks make absent samples weigh nothing.
+A classifier of an episode is N weight vectors w [B, N, D] over samples x [B, M, D]. The caller gives gradients with
+respect to logits [B, M, N], zero for absent samples; these functions carry them to the weights.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,28 +14,23 @@ from torch.nn import functional as F
 
 
 class Descent:
-    """The state of one optimiser over batched weights: "sgd" (momentum, dampening, decay) or "adam".
+    """The state of one optimiser over batched weights: "sgd" (with momentum, dampening, decay) or "adam".
 
-    Same updates as torch.optim's classes of these names (Kingma and Ba, ICLR 2015, for Adam).
+    Its updates are those of torch.optim's classes of these names (Kingma and Ba, ICLR 2015, for Adam).
     """
 
     def __init__(
         self,
-        kind: str,
+        kind: Literal["sgd", "adam"],
         rate: float,
+        *,
         momentum: float = 0.0,
         dampening: float = 0.0,
         decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        self.kind, self.rate, self.momentum, self.dampening, self.decay = (
-            kind,
-            rate,
-            momentum,
-            dampening,
-            decay,
-        )
-        self.betas = betas
+        self.kind, self.rate, self.decay, self.betas = kind, rate, decay, betas
+        self.momentum, self.dampening = momentum, dampening
         self.count = 0
         self.first: Tensor | None = None
         self.second: Tensor | None = None
@@ -63,12 +60,12 @@ class Descent:
 
 
 def cosine_logits(x: Tensor, w: Tensor, scale: float) -> Tensor:
-    """scale * cos(x, w) for x of length one: [B, M, D], [B, N, D] -> [B, M, N]."""
+    """scale * cos(x, w), [B, M, N], of samples x [B, M, D] of length one and weights w [B, N, D]."""
     return scale * (x @ F.normalize(w, dim=-1).transpose(1, 2))
 
 
 def cosine_gradient(x: Tensor, w: Tensor, scale: float, gradient: Tensor) -> Tensor:
-    """Gradient [B, N, D] of the weights below ``cosine_logits``, from that of the logits [B, M, N]."""
+    """The gradient [B, N, D] of the weights below ``cosine_logits``, from that of the logits [B, M, N]."""
     length = w.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     unit = w / length
     pull = scale * (gradient.transpose(1, 2) @ x)
@@ -76,17 +73,17 @@ def cosine_gradient(x: Tensor, w: Tensor, scale: float, gradient: Tensor) -> Ten
 
 
 def euclidean_logits(x: Tensor, w: Tensor, scale: float) -> Tensor:
-    """-scale/2 |x - w|^2 without its |x|^2, which is the same for every class."""
+    """-scale/2 |x - w|^2, [B, M, N], without its |x|^2, which is the same for every class."""
     return scale * (x @ w.transpose(1, 2) - 0.5 * w.square().sum(-1)[:, None, :])
 
 
 def euclidean_gradient(x: Tensor, w: Tensor, scale: float, gradient: Tensor) -> Tensor:
-    """Gradient [B, N, D] of the weights below ``euclidean_logits``."""
+    """The gradient [B, N, D] of the weights below ``euclidean_logits``, from that of the logits [B, M, N]."""
     return scale * (gradient.transpose(1, 2) @ x - gradient.sum(1)[..., None] * w)
 
 
 def span_coordinates(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates of samples in the span of the supports: support [B, M, D] -> [B, M, R], query [B, Q, D] -> [B, Q, R].
+    """Coordinates [B, M, R] and [B, Q, R] of supports [B, M, D] and queries [B, Q, D] in the span of the supports.
 
     Inner products with any vector of that span stay what they were, and gradient descent from a start in the span
     never leaves it; so R = min(M, D) coordinates serve in place of D. Not for Adam, which depends on the axes.

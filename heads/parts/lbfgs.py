@@ -24,12 +24,15 @@ class Point(NamedTuple):
     conditioned: Tensor
 
     def squared_norm(self) -> Tensor:
-        """<gradient, M^-1 gradient> [B]."""
+        """The squared length <gradient, M^-1 gradient> [B] of the preconditioned gradient."""
         return (self.gradient * self.conditioned).sum(-1)
 
 
 class _Pair(NamedTuple):
-    """One step of the history: s = change of x, y = change of the gradient (and preconditioned), 1 / <s, y>."""
+    """One step of the history.
+
+    s: the change of x; y: the change of the gradient, and preconditioned; inverse: 1 / <s, y>, or 0 for no step.
+    """
 
     s: Tensor
     y: Tensor
@@ -49,29 +52,29 @@ def minimise(
     A problem also ends where its line search finds no smaller value (the limit of the precision), or after
     ``max_iter`` iterations.
     """
-    x, here = start, function(start)
+    x, current = start, function(start)
     history: list[_Pair] = []
-    active = here.squared_norm() > tolerance.square()
+    active = current.squared_norm() > tolerance.square()
     for _ in range(max_iter):
         if not active.any():
             break
-        step = _direction(here, history)
-        x_new, new, moved = _line_search(function, x, here, step, active)
-        s, y, conditioned = x_new - x, new.gradient - here.gradient, new.conditioned - here.conditioned
+        step = _direction(current, history)
+        x_new, new, moved = _line_search(function, x, current, step, active)
+        s, y, conditioned = x_new - x, new.gradient - current.gradient, new.conditioned - current.conditioned
         product = (s * y).sum(-1)
         # A problem that did not move contributes nothing: weight zero instead of 1 / 0.
         inverse = torch.where(product > 0, 1 / product.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
         history = [*history[-(memory - 1) :], _Pair(s, y, conditioned, inverse)]
-        x, here = x_new, new
-        active = active & moved & (here.squared_norm() > tolerance.square())
+        x, current = x_new, new
+        active = active & moved & (current.squared_norm() > tolerance.square())
     return x
 
 
-def _direction(here: Point, history: list[_Pair]) -> Tensor:
-    """Minus the inverse Hessian estimate times the gradient, by the two-loop recursion [B, P]."""
+def _direction(current: Point, history: list[_Pair]) -> Tensor:
+    """The next step [B, P]: minus the estimated inverse Hessian times the gradient, by the two-loop recursion."""
     if not history:
-        return -here.conditioned / here.squared_norm().sqrt().clamp(min=1.0)[:, None]
-    q, r = here.gradient, here.conditioned
+        return -current.conditioned / current.squared_norm().sqrt().clamp(min=1.0)[:, None]
+    q, r = current.gradient, current.conditioned
     shares = []
     for pair in reversed(history):
         share = (pair.inverse * (pair.s * q).sum(-1))[:, None]
@@ -88,33 +91,34 @@ def _direction(here: Point, history: list[_Pair]) -> Tensor:
 def _line_search(
     function: Callable[[Tensor], Point],
     x: Tensor,
-    here: Point,
+    current: Point,
     step: Tensor,
     active: Tensor,
     halvings: int = 20,
 ) -> tuple[Tensor, Point, Tensor]:
-    """Halve each problem's step until the value falls enough (Armijo); which problems moved, bool [B].
+    """The next x, the function there, and which problems moved, bool [B].
 
-    Values are compared up to rounding. Inactive problems, and those without such a step, stay.
+    Each problem's step is halved until the value falls enough (Armijo), where values are compared up to rounding.
+    Inactive problems, and those without such a step, stay.
     """
-    slope = (here.gradient * step).sum(-1)
-    slack = 4 * torch.finfo(x.dtype).eps * here.value.abs()
+    slope = (current.gradient * step).sum(-1)
+    slack = 4 * torch.finfo(x.dtype).eps * current.value.abs()
     size = active.to(x.dtype)
     for _ in range(halvings):
-        there = x + size[:, None] * step
-        new = function(there)
-        short = active & ~(new.value <= here.value + 1e-4 * size * slope + slack)
+        moved_x = x + size[:, None] * step
+        new = function(moved_x)
+        short = active & ~(new.value <= current.value + 1e-4 * size * slope + slack)
         if not short.any():
             break
         size = torch.where(short, size / 2, size)
     moved = active & ~short
     keep = moved[:, None]
     return (
-        torch.where(keep, there, x),
+        torch.where(keep, moved_x, x),
         Point(
-            torch.where(moved, new.value, here.value),
-            torch.where(keep, new.gradient, here.gradient),
-            torch.where(keep, new.conditioned, here.conditioned),
+            torch.where(moved, new.value, current.value),
+            torch.where(keep, new.gradient, current.gradient),
+            torch.where(keep, new.conditioned, current.conditioned),
         ),
         moved,
     )

@@ -14,20 +14,20 @@ def targets(episodes: Episodes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     label = episodes.query_label
     if episodes.multi:
         return label.to(dtype), torch.ones(label.shape[:2], dtype=torch.bool, device=label.device)
-    valid = label >= 0
+    labelled = label >= 0
     hot = F.one_hot(label.clamp(min=0), episodes.ways).to(dtype)
-    return hot * valid[..., None].to(dtype), valid
+    return hot * labelled[..., None].to(dtype), labelled
 
 
 def relation_mse(logits: Tensor, episodes: Episodes) -> Tensor:
-    """Mean squared error between sigmoid(logits) [B, Q, N] and the one-hot labels, over the queries that exist."""
-    hot, valid = targets(episodes, logits.dtype)
+    """The mean squared error between sigmoid(logits) [B, Q, N] and the one-hot labels, over the queries that exist."""
+    hot, labelled = targets(episodes, logits.dtype)
     error = (logits.sigmoid() - hot).square().mean(-1)
-    return (error * valid).sum() / valid.sum().clamp(min=1)
+    return (error * labelled).sum() / labelled.sum().clamp(min=1)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of logits [B, Q, N] and labels [B, Q] (-1: no such query).
+    """The cross-entropy of logits [B, Q, N] and labels [B, Q], where -1 stands for no such query.
 
     Multi-hot labels [B, Q, N] give binary cross-entropy.
     """

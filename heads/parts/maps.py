@@ -6,6 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...errors import UsageError
+
+
+def channels_of(width: int, side: int) -> int:
+    """The channels C of maps [C, side, side] that are held as features of ``width`` entries.
+
+    Raises UsageError where they do not fit.
+    """
+    if width % side**2:
+        raise UsageError(f"side={side} does not fit features of width {width}; use 1 for pooled features.")
+    return width // side**2
+
 
 def max_pool(x: Tensor) -> Tensor:
     """2 x 2 maxima of maps [..., H, W] -> [..., H // 2, W // 2].

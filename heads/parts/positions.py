@@ -1,4 +1,4 @@
-"""Position codes."""
+"""Codes of positions in a sequence, which are added to its steps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 
-def sinusoid(steps: int, like: Tensor, slow: bool = True) -> Tensor:
+def sinusoid(steps: int, like: Tensor, *, slow: bool = True) -> Tensor:
     """Position codes [steps, D] for like [..., D]: code[t, i] = sin(t / 10000^(i/D)) for even i, cos for odd ones.
 
-    slow: a pair of entries shares its frequency (Vaswani et al. 2017). False: the exponent is 2i/D, with i itself in
-    the cosines: frequencies fall twice as fast (released code of HyRSM and its relatives).
+    slow: a pair of entries shares its frequency (Vaswani et al. 2017); otherwise the exponent is 2i/D, with i itself in
+    the cosines, and frequencies fall twice as fast (as in the released code of HyRSM and its relatives).
     """
     dim = like.shape[-1]
     entry = torch.arange(dim, device=like.device, dtype=torch.float64)

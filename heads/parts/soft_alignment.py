@@ -1,4 +1,4 @@
-"""Time in heads: ordered alignment of two sequences, set matching of their steps, position codes, short clips.
+"""Ordered alignment of two sequences by the cheapest path through the matrix of their distances.
 
 Shapes: R and C are the steps of the two sequences that are compared; pairs of clips lie on the trailing axes, so that
 one vector operation serves every pair of every task.
@@ -28,29 +28,34 @@ def alignment(
     """
     soft = gamma > 0
     score = distance * (-1 / gamma if soft else -1)
-    column = kept = _first_column(score, soft)
+    column = kept = _first_column(score, soft=soft)
     for j in range(1, score.shape[1]):
-        onward = _join(column[:-1], column[1:], soft)
+        onward = _soft_minimum(column[:-1], column[1:], soft=soft)
         column = score[:, j] + torch.cat([column[:1], onward])
         kept = column if columns is None else torch.where(columns > j, column, kept)
-    ended = kept + _ways_to_end(kept, rows, soft)
+    ended = kept + _ways_to_end(kept, rows, soft=soft)
     return -gamma * ended.logsumexp(0) if soft else -ended.amax(0)
 
 
-def _join(a: Tensor, b: Tensor, soft: bool) -> Tensor:
+def _soft_minimum(a: Tensor, b: Tensor, *, soft: bool) -> Tensor:
+    """The soft minimum of two costs that are given, and returned, as scores: -cost / gamma, or -cost for the hard one.
+
+    On that scale -gamma log(exp(-v / gamma) + exp(-w / gamma)) is the logarithm of a sum of two exponentials, and the
+    least cost is the greatest score.
+    """
     return torch.logaddexp(a, b) if soft else torch.maximum(a, b)
 
 
-def _first_column(score: Tensor, soft: bool) -> Tensor:
+def _first_column(score: Tensor, *, soft: bool) -> Tensor:
     """[R, *pairs]: a row follows the row above, or begins anew (from two cells of the zero column, hence log 2)."""
     anew = torch.full((), math.log(2) if soft else 0.0, dtype=score.dtype, device=score.device)
     cells = [score[0, 0]]
     for i in range(1, score.shape[0]):
-        cells.append(score[i, 0] + _join(cells[-1], anew, soft))
+        cells.append(score[i, 0] + _soft_minimum(cells[-1], anew, soft=soft))
     return torch.stack(cells)
 
 
-def _ways_to_end(last: Tensor, rows: Tensor | None, soft: bool) -> Tensor:
+def _ways_to_end(last: Tensor, rows: Tensor | None, *, soft: bool) -> Tensor:
     """Logarithm of how many ways lead from each row of the last column to the end: two, from the last row one."""
     steps = last.shape[0]
     row = torch.arange(steps, device=last.device).view(-1, *[1] * (last.ndim - 1))

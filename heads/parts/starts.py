@@ -1,4 +1,4 @@
-"""Training-free rules that learned relations begin at."""
+"""Training-free rules at which learned relations begin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .distances import cosine
 
 
 class CosineStart(nn.Module):
-    """scale * cos(query, class mean) + offset, the training-free rule that a learned relation begins at and adds to.
+    """scale * cos(query, class mean) + offset: the training-free rule at which a learned relation begins.
 
     Scale and offset are learned; they start where a sigmoid of the sum separates like from unlike.
     """
@@ -22,16 +22,16 @@ class CosineStart(nn.Module):
         self.offset = nn.Parameter(torch.tensor(offset))
 
     def forward(self, query: Tensor, prototype: Tensor) -> Tensor:
-        """query [B, Q, D], prototype [B, N, D] -> [B, Q, N]."""
-        return self.of_cosines(cosine(query, prototype))
+        """Logits [B, Q, N] of queries [B, Q, D] and prototypes [B, N, D]."""
+        return self.logits_of(cosine(query, prototype))
 
-    def of_cosines(self, value: Tensor) -> Tensor:
-        """The same from cosines."""
-        return self.scale * value + self.offset
+    def logits_of(self, cosines: Tensor) -> Tensor:
+        """Logits of the cosines of queries and prototypes, of any shape."""
+        return self.scale * cosines + self.offset
 
 
 class AlignedStart(nn.Module):
-    """scale * similarity + offset of two sequences, the training-free rule that sequence relations begin at.
+    """scale * similarity + offset of two sequences, the training-free rule at which sequence relations begin.
 
     Every step is aligned to the other sequence by attention (softmax of ``sharpness`` times cosines) and compared with
     what it is aligned to; the similarity is the mean over both sequences' steps. Scale and offset are learned.
@@ -44,22 +44,22 @@ class AlignedStart(nn.Module):
         self.sharpness = sharpness
 
     def forward(self, query: Stream, support: Stream) -> Tensor:
-        """query [B, Q, T, D], support [B, N, K, T, D] -> [B, Q, N, K]."""
+        """Logits [B, Q, N, K] of queries [B, Q, T, D] and supports [B, N, K, T, D]."""
         return self.scale * self.similarity(query, support) + self.offset
 
     @torch.no_grad()
     def similarity(self, query: Stream, support: Stream) -> Tensor:
-        """[B, Q, N, K], in -1..1; features carry no gradient, so none is traced."""
+        """The similarity [B, Q, N, K] of sequences, from -1 to 1; features carry no gradient, so none is traced."""
         q = F.normalize(query.x.to(self.scale.dtype), dim=-1)
         s = F.normalize(support.x.to(self.scale.dtype), dim=-1)
         batch, ways, shots, steps = support.x.shape[:4]
         pair = q.flatten(1, 2) @ s.flatten(1, 3).transpose(1, 2)
         pair = pair.view(batch, *q.shape[1:3], ways * shots, steps).transpose(2, 3)  # [B, Q, N*K, Tq, Ts]
-        q_there, s_there = query.mask()[:, :, None], support.mask().flatten(1, 2)[:, None]
-        there = q_there[..., :, None] & s_there[..., None, :]
-        heat = (self.sharpness * pair).masked_fill(~there, -1e4)
-        of_query = (torch.softmax(heat, -1) * pair).sum(-1) * q_there
-        of_support = (torch.softmax(heat, -2) * pair).sum(-2) * s_there
-        mean = of_query.sum(-1) / query.length.clamp(min=1)[:, :, None]
-        back = of_support.sum(-1) / support.length.clamp(min=1).flatten(1, 2)[:, None]
-        return ((mean + back) / 2).unflatten(-1, (ways, shots))
+        q_valid, s_valid = query.mask()[:, :, None], support.mask().flatten(1, 2)[:, None]
+        valid = q_valid[..., :, None] & s_valid[..., None, :]
+        heat = (self.sharpness * pair).masked_fill(~valid, -1e4)
+        of_query_steps = (torch.softmax(heat, -1) * pair).sum(-1) * q_valid
+        of_support_steps = (torch.softmax(heat, -2) * pair).sum(-2) * s_valid
+        of_query = of_query_steps.sum(-1) / query.length.clamp(min=1)[:, :, None]
+        of_support = of_support_steps.sum(-1) / support.length.clamp(min=1).flatten(1, 2)[:, None]
+        return ((of_query + of_support) / 2).unflatten(-1, (ways, shots))

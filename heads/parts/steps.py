@@ -1,10 +1,12 @@
-"""Clips brought to a number of steps, or to a precision."""
+"""Clips brought to a number of steps, or to a scale and precision."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from ...episodes.batch import Stream
+from .task import work_dtype
 
 
 def at_least(stream: Stream, steps: int) -> Stream:
@@ -18,6 +20,18 @@ def at_least(stream: Stream, steps: int) -> Stream:
     source = torch.minimum(step, stream.length[..., None].clamp(min=1) - 1)
     x = torch.gather(stream.x, -2, source[..., None].expand(*source.shape, stream.x.shape[-1]))
     return Stream(x * (step < length[..., None])[..., None].to(x.dtype), stream.present, length)
+
+
+def stretched(stream: Stream, steps: int) -> Stream:
+    """Clips with exactly ``steps`` steps: each clip's valid steps are repeated evenly, or averaged where steps = 1."""
+    if stream.x.shape[-2] == steps:
+        return stream
+    if steps == 1:
+        return Stream(stream.pooled()[..., None, :], stream.present, stream.present.to(stream.length.dtype))
+    grid = torch.arange(steps, device=stream.x.device)
+    index = (grid * stream.length.clamp(min=1)[..., None]) // steps
+    x = torch.gather(stream.x, -2, index[..., None].expand(*index.shape, stream.x.shape[-1]))
+    return Stream(x, stream.present, stream.present.to(stream.length.dtype) * steps)
 
 
 def resample(stream: Stream, steps: int) -> Stream:
@@ -39,8 +53,18 @@ def resample(stream: Stream, steps: int) -> Stream:
     return Stream(x, stream.present, stream.present.to(stream.length.dtype) * steps)
 
 
+def unit_gain(dim: int, *, rescale: bool) -> float:
+    """The factor that brings the entries of unit features of width D to about one, sqrt(D); 1 without ``rescale``."""
+    return dim**0.5 if rescale else 1.0
+
+
+def scaled(stream: Stream, gain: float, module: nn.Module) -> Stream:
+    """Clips times ``gain``, in the dtype that ``module`` computes in (see ``work_dtype``)."""
+    return Stream(stream.x.to(work_dtype(stream.x.dtype, module)) * gain, stream.present, stream.length)
+
+
 def widened(stream: Stream) -> Stream:
-    """Half-precision features as float32: sums over paths need the digits."""
+    """Clips with half-precision features as float32, for sums over paths need the digits."""
     return (
         Stream(stream.x.float(), stream.present, stream.length)
         if stream.x.dtype in (torch.bfloat16, torch.float16)

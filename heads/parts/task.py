@@ -1,53 +1,60 @@
-"""Building blocks of the metric heads: pooled tasks, base-mean transforms, normalisation a task, a cosine start.
+"""Tasks of pooled features: what metric heads compare, and in which dtype they compute.
 
 Shapes: B tasks, N ways, K shots, Q queries, D features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...episodes.batch import Episodes
-from .absence import where_there
+from ...episodes.batch import Episodes, Stream
+from .absence import zero_where_absent
 from .tensors import class_means, single
 
 
 class Task(NamedTuple):
     """Pooled features of a batch of tasks.
 
-    support [B, N, K, D], shown bool [B, N, K]; query [B, Q, D], asked bool [B, Q]. What is absent is zero.
+    support: [B, N, K, D]; support_present: bool [B, N, K]; query: [B, Q, D]; query_present: bool [B, Q]. The features
+    of absent clips are zero.
     """
 
     support: Tensor
-    shown: Tensor
+    support_present: Tensor
     query: Tensor
-    asked: Tensor
+    query_present: Tensor
 
     @property
-    def known(self) -> Tensor:
+    def class_present(self) -> Tensor:
         """Which classes have a support, bool [B, N]."""
-        return self.shown.any(2)
+        return self.support_present.any(2)
 
     def means(self) -> Tensor:
-        """Class means [B, N, D] of the supports that are there."""
-        return class_means(self.support, self.shown)[0]
+        """The mean [B, N, D] of the present supports of each class."""
+        return class_means(self.support, self.support_present)[0]
+
+
+def encoded_task(episodes: Episodes, encode: Callable[[Stream], Tensor]) -> Task:
+    """The task of episodes of one modality whose clips [..., T, D] are encoded as vectors [..., D]."""
+    support, query = single(episodes)
+    return Task(encode(support), support.present, encode(query), query.present)
 
 
 def pooled_task(episodes: Episodes, module: nn.Module | None = None) -> Task:
-    """The only modality, averaged over time, in the dtype that ``module`` computes in (see ``work_dtype``)."""
-    support, query = single(episodes)
-    dtype = work_dtype(support.x.dtype, module)
-    s, q = support.pooled().to(dtype), query.pooled().to(dtype)
-    return Task(
-        where_there(s, support.present), support.present, where_there(q, query.present), query.present
-    )
+    """The task of episodes of one modality whose clips are averaged over time, in the dtype of ``module``.
+
+    That is the dtype in which :func:`work_dtype` says that it computes.
+    """
+    dtype = work_dtype(single(episodes)[0].x.dtype, module)
+    return encoded_task(episodes, lambda clips: zero_where_absent(clips.pooled().to(dtype), clips.present))
 
 
 def work_dtype(given: torch.dtype, module: nn.Module | None = None) -> torch.dtype:
-    """The dtype of the module's weights; without weights the features' own, half precisions raised to float32."""
+    """The dtype of the module's weights; else that of the features, half precisions raised to float32."""
     weight = None if module is None else next(module.parameters(), None)
     if weight is not None:
         return weight.dtype

@@ -10,7 +10,7 @@ from ...errors import UsageError
 
 
 class TaskNorm(nn.Module):
-    """Batch normalisation of x [B, P, C, ...] whose batch is one task's P items: tasks never see each other.
+    """Batch normalisation of x [B, P, C, ...] over one task's P items, so that tasks never see each other.
 
     In evaluation it uses running statistics, unless ``batch_statistics`` (released Relation Network scripts never
     leave training mode, which makes their test transductive). Running statistics average the step's tasks.
@@ -19,7 +19,7 @@ class TaskNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, momentum: float = 0.1, batch_statistics: bool = False) -> None:
+    def __init__(self, channels: int, momentum: float = 0.1, *, batch_statistics: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -28,6 +28,7 @@ class TaskNorm(nn.Module):
         self.momentum, self.batch_statistics = momentum, batch_statistics
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, P, C, ...] normalised. Raises UsageError where a task has a single number a channel."""
         if not (self.training or self.batch_statistics):
             flat = F.batch_norm(x.flatten(0, 1), self.running_mean, self.running_var, self.weight, self.bias)
             return flat.unflatten(0, x.shape[:2])
@@ -44,7 +45,7 @@ class TaskNorm(nn.Module):
         return out.view(items, tasks, *x.shape[2:]).transpose(0, 1)
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift [C] of evaluation by running statistics."""
+        """The scale and the shift, [C] each, that evaluation by running statistics comes to."""
         scale = self.weight / (self.running_var + 1e-5).sqrt()
         return scale, self.bias - scale * self.running_mean
 

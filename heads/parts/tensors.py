@@ -1,4 +1,7 @@
-"""Building blocks that several heads share. Shapes: B tasks, N ways, K shots, Q queries, T steps, D features."""
+"""Supports and queries as tensors: the only modality, class means, labels.
+
+Shapes: B tasks, N ways, K shots, Q queries, T steps, D features.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from ...errors import UsageError
 
 
 def single(episodes: Episodes) -> tuple[Stream, Stream]:
-    """Support [B, N, K, T, D] and query [B, Q, T, D] of the only modality.
+    """The supports [B, N, K, T, D] and the queries [B, Q, T, D] of the only modality.
 
     Raises UsageError where there are several, or where support and query carry different ones.
     """
@@ -27,7 +30,10 @@ def single(episodes: Episodes) -> tuple[Stream, Stream]:
 
 
 def class_means(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Means [B, N, D] of the present supports x [B, N, K, D], present [B, N, K]; and which classes have one [B, N]."""
+    """The means [B, N, D] of each class's present supports, and which classes have one, bool [B, N].
+
+    x: supports [B, N, K, D]; present: bool [B, N, K].
+    """
     if x.shape[2] == 1:
         return x.squeeze(2), present.squeeze(2)
     weight = present.to(x.dtype)
@@ -36,28 +42,31 @@ def class_means(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flat_support(support: Stream) -> tuple[Tensor, Tensor]:
-    """Pooled supports class by class: x [B, N*K, D] and present [B, N*K]."""
+    """Pooled supports [B, N*K, D] class by class, and which are present, bool [B, N*K]."""
     return support.pooled().flatten(1, 2), support.present.flatten(1, 2)
 
 
 def support_labels(episodes: Episodes) -> Tensor:
-    """Labels of the supports class by class, int64 [N*K]."""
+    """The labels int64 [N*K] of the supports, class by class."""
     return torch.arange(episodes.ways, device=episodes.device).repeat_interleave(episodes.shots)
 
 
 def class_sum(x: Tensor, ways: int) -> Tensor:
-    """Sum over the supports of each class: [..., N*K] -> [..., N]."""
+    """The sums [..., N] of x [..., N*K] over the supports of each class."""
     return x.unflatten(-1, (ways, -1)).sum(-1)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean [B, D] of the rows of x [B, M, D] where mask [B, M]; zeros where there is none."""
+    """The mean [B, D] of the rows of x [B, M, D] where the mask bool [B, M] is true; zeros where there is none."""
     weight = mask.to(x.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
     return (weight[:, None] @ x).squeeze(1)
 
 
 def check_ways(episodes: Episodes, way: int, name: str) -> None:
-    """Raises UsageError where an episode has more classes than a position-tied head has places."""
+    """Raises UsageError where episodes have more classes than the ``way`` for which the head called ``name`` was built.
+
+    It is for heads whose weights belong to class positions.
+    """
     if episodes.ways > way:
         raise UsageError(
             f"This {name} head was built for {way} classes and got {episodes.ways}; build it with --n-way "

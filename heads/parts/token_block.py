@@ -1,4 +1,4 @@
-"""A transformer block over steps with absent ones masked, and the classifier of base classes, for the token heads."""
+"""A transformer block over steps, some of which may not count, and the table of base classes for losses over them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...errors import UsageError
 
 
 class TokenBlock(nn.Module):
-    """x <- x + Attn(LN x); x <- x + FF(x), the block of MoLo and CLIP-FSAR; x [..., L, D], valid bool [..., L].
+    """The block of MoLo and CLIP-FSAR: x + Attn(LN x), and then x + FF(x), of steps x [..., L, D].
 
-    Attn: ``heads`` heads (as many as divide the width) of together ``width`` entries (0: D, as published), no biases
-    before the output. FF: D -> hidden -> D, GELU, without a norm before it. start: both outputs begin at zero, so that
-    the untrained block is the identity.
+    Attn has ``heads`` heads (as many as divide the width) of together ``width`` entries (0: D, as published), and no
+    biases before its output. FF maps D -> hidden -> D by GELU, without a norm before it. With ``start`` both outputs
+    begin at zero, so that the untrained block is the identity.
     """
 
     def __init__(
@@ -38,12 +38,13 @@ class TokenBlock(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """The steps [..., L, D] after the block; only those where valid, bool [..., L], are attended to."""
         x = x + self.dropout(self.out(self._attend(self.norm(x), valid)))
         return x + self.dropout(self.narrow(self.dropout(F.gelu(self.widen(x)))))
 
     def _attend(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for t in self.qkv(x).chunk(3, -1))
-        # A clip without a single step attends to all of its zeros: finite, and masked by whoever reads it.
+        # A clip without a single step attends to all of its zeros, which is finite; its readers mask it.
         allowed = valid | ~valid.any(-1, keepdim=True)
         out = F.scaled_dot_product_attention(q, k, v, allowed[..., None, None, :])
         return out.transpose(-2, -3).flatten(-2)
@@ -52,8 +53,8 @@ class TokenBlock(nn.Module):
 class BaseClasses(nn.Module):
     """Which rows of a table over the label set belong to base classes, for losses over all of them.
 
-    known: bool [rows]; all False until ``remember``, then no row is left out. A fixed number of rows keeps checkpoints
-    loadable without the base clips.
+    ``known``, bool [rows], marks them; until ``remember`` it is false everywhere, and no row is left out of a loss. A
+    fixed number of rows keeps checkpoints loadable without the base clips.
     """
 
     known: Tensor
@@ -63,7 +64,10 @@ class BaseClasses(nn.Module):
         self.register_buffer("known", torch.zeros(rows, dtype=torch.bool))
 
     def remember(self, base: FeatureBank) -> Tensor:
-        """The base classes' rows. Raises UsageError where the label set is larger than the table."""
+        """Marks the base classes' rows and returns them, int64 [C].
+
+        Raises UsageError where the label set is larger than the table.
+        """
         highest = int(base.class_id.max())
         if highest >= len(self.known):
             raise UsageError(
@@ -76,7 +80,11 @@ class BaseClasses(nn.Module):
         return rows
 
     def cross_entropy(self, logits: Tensor, label: Tensor, present: Tensor) -> Tensor:
-        """Mean over the clips present [...] of logits [..., rows] against rows [...]; unknown ones do not compete."""
+        """The mean cross-entropy of logits [..., rows] against the rows ``label`` [...] of the clips that are present.
+
+        Rows of other classes than base classes do not compete, and clips of such classes do not count. present: bool
+        [...].
+        """
         if bool(self.known.any()):
             logits = logits.masked_fill(~self.known, -torch.inf)
             present = present & self.known[label.clamp(0, len(self.known) - 1)]
@@ -86,10 +94,13 @@ class BaseClasses(nn.Module):
 
 
 def clip_classes(episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Label-set class of every clip, supports first, int64 [B, N*K + Q] (0 where there is none), and which count."""
+    """The label-set class of every clip, supports first, int64 [B, N*K + Q], and which clips are present and have one.
+
+    The class of a clip without one is arbitrary; the mask is bool [B, N*K + Q].
+    """
     (support,), (query,) = episodes.support.values(), episodes.query.values()
     label = episodes.query_label
-    mine = episodes.class_id[..., None].expand(*support.present.shape).flatten(1)
-    theirs = torch.gather(episodes.class_id, 1, label.clamp(min=0))
-    there = torch.cat([support.present.flatten(1), query.present & (label >= 0)], 1)
-    return torch.cat([mine, theirs], 1), there
+    of_supports = episodes.class_id[..., None].expand(*support.present.shape).flatten(1)
+    of_queries = torch.gather(episodes.class_id, 1, label.clamp(min=0))
+    counted = torch.cat([support.present.flatten(1), query.present & (label >= 0)], 1)
+    return torch.cat([of_supports, of_queries], 1), counted

@@ -7,6 +7,7 @@ side by side. Inductive.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,64 +21,72 @@ from ..parts.absence import neutral
 from ..parts.losses import relation_mse
 from ..parts.maps import max_pool
 from ..parts.starts import AlignedStart
-from ..parts.task import work_dtype
+from ..parts.steps import scaled, unit_gain
 from ..parts.task_norm import TaskNorm
 from ..parts.tensors import class_means, single
-from ..settings import Recipe, Settings
+from ..scoring.pairs import FromPairs
+from ..scoring.shortcut import Shortcut
+from ..settings import Count, Positive, Settings, Share
+from .recipes import RELATION
 
 
 @dataclass(frozen=True)
 class ARNSettings(Settings):
-    """channels: features are projected to so many (paper: the 64 of its 3D network); matrices are channels^2.
+    """ARN's settings."""
 
-    filters: of the similarity network (paper 64); hidden: of its last layer. sigma: of the power normalisation.
-    project: learn the projection; False takes features of width ``channels`` as they are.
-    attention: a learned gate 1 + sigmoid a step (the paper's attention, in time). momentum: of running statistics.
-    start: add a training-free similarity of aligned steps (it forgets their order, too) to a relation that begins at
-    zero; learned from nothing, few base classes do not reach such a rule.
-    """
-
-    channels: int = 16
-    filters: int = 16
-    hidden: int = 8
-    sigma: float = 100.0
+    channels: Count = 16
+    """The width to which features are projected (paper: the 64 of its 3D network), a multiple of 16; matrices are
+    channels x channels."""
+    filters: Count = 16
+    """The filters of the similarity network (paper: 64)."""
+    hidden: Count = 8
+    """The width of the similarity network's last layer."""
+    sigma: Positive = 100.0
+    """The strength of the power normalisation."""
     project: bool = True
+    """Learn the projection; false: features of width ``channels`` are taken as they are."""
     attention: bool = True
-    momentum: float = 1.0
+    """Learn a gate 1 + sigmoid for each step (the paper's attention, in time)."""
+    momentum: Share = 1.0
+    """The momentum of the running statistics of batch normalisation."""
     start: bool = True
+    """Add a training-free similarity of aligned steps (it forgets their order, too) to a relation that begins at zero;
+    learned from nothing, few base classes do not reach such a rule."""
 
 
-class ARN(Head):
-    settings_class = ARNSettings
-    recipe = Recipe(steps=200, tasks=4, query=5, clip_norm=1.0, evaluate_episodes=200, patience=4, mix=0.5)
-    sequences = True
-    pairwise = True
+class ARN(Head[ARNSettings]):
+    Settings = ARNSettings
+    recipe = RELATION
 
-    def __init__(self, inputs: Inputs, settings: ARNSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: ARNSettings) -> None:
         super().__init__(inputs, settings)
-        given, dim = self.settings, inputs.one()[2]
-        if given.channels < 16 or given.channels % 16:
+        dim = inputs.one()[2]
+        if settings.channels % 16:
             raise UsageError(
-                f"channels={given.channels} must be a multiple of 16: the matrices are halved four times."
+                f"channels={settings.channels} must be a multiple of 16: the matrices are halved four times."
             )
-        if not given.project and dim != given.channels:
-            raise UsageError(f"Without a projection features must be {given.channels} wide and are {dim}.")
-        self.project = nn.Linear(dim, given.channels) if given.project else None
-        self.gate = nn.Linear(given.channels, 1) if given.attention else None
-        self.similarity = SimilarityNetwork(given)
-        self.aligned = AlignedStart() if given.start else None
-        self.stretch = dim**0.5 if given.project else 1.0  # unit features have entries of about 1 / sqrt(D)
+        if not settings.project and dim != settings.channels:
+            raise UsageError(f"Without a projection features must be {settings.channels} wide and are {dim}.")
+        self.project = nn.Linear(dim, settings.channels) if settings.project else None
+        self.gate = nn.Linear(settings.channels, 1) if settings.attention else None
+        self.similarity = SimilarityNetwork(settings)
+        self.aligned = AlignedStart() if settings.start else None
+        self.gain = unit_gain(dim, rescale=settings.project)
 
     def forward(self, episodes: Episodes) -> Tensor:
-        """Logits: relation scores before their sigmoid."""
+        """Logits [B, Q, N]: relation scores before their sigmoid."""
         support, query = single(episodes)
-        prototype, known = self.prototypes(support)
+        prototype, class_present = self.prototypes(support)
         score = self.similarity(prototype, self.second_order(query))
         if self.aligned is not None:
             pair = self.aligned(query, support)
             mean, _ = class_means(pair.permute(0, 2, 3, 1), support.present)
             score = score + mean.transpose(1, 2)
-        return neutral(score, query.present, known)
+        return neutral(score, query.present, class_present)
+
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """With one shot each pair of clips is scored once."""
+        return (FromPairs(head=self),)
 
     def loss(self, episodes: Episodes) -> Losses:
         """Mean squared error of the scores. The paper's self-supervision (rotations, jigsaws) needs raw video."""
@@ -85,45 +94,43 @@ class ARN(Head):
         return Losses(value, {"mse": value})
 
     def prototypes(self, support: Stream) -> tuple[Tensor, Tensor]:
-        """Mean matrices of the supports [B, N, C, C] and which classes have one [B, N]."""
+        """Mean matrices [B, N, C, C] of the supports, and which classes have one, bool [B, N]."""
         matrix = self.second_order(support)
-        mean, known = class_means(matrix.flatten(-2), support.present)
-        return mean.unflatten(-1, matrix.shape[-2:]), known
+        mean, class_present = class_means(matrix.flatten(-2), support.present)
+        return mean.unflatten(-1, matrix.shape[-2:]), class_present
 
-    def second_order(self, stream: Stream) -> Tensor:
-        """Power-normalised autocorrelation of channels [..., C, C] of a stream [..., T, D]; zero where absent.
+    def second_order(self, clips: Stream) -> Tensor:
+        """Power-normalised autocorrelation of channels [..., C, C] of clips [..., T, D]; zero where absent.
 
         G = F F^T / T, divided by its trace, then 2 sigmoid(sigma G) - 1.
         """
-        x = stream.x.to(work_dtype(stream.x.dtype, self)) * self.stretch
+        x = scaled(clips, self.gain, self).x
         f = x if self.project is None else self.project(x)
         if self.gate is not None:
             f = f * (1 + self.gate(f).sigmoid())
-        f = f * stream.mask()[..., None].to(f.dtype)
-        g = f.transpose(-1, -2) @ f / stream.length.clamp(min=1)[..., None, None].to(f.dtype)
+        f = f * clips.mask()[..., None].to(f.dtype)
+        g = f.transpose(-1, -2) @ f / clips.length.clamp(min=1)[..., None, None].to(f.dtype)
         trace = torch.diagonal(g, dim1=-2, dim2=-1).sum(-1)
         g = g / trace.clamp(min=1e-12)[..., None, None]
         return 2 * torch.sigmoid(self.settings.sigma * g) - 1
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        return 4 * ways * queries * self.settings.channels**2 * (2 * self.settings.filters + 2)
 
 
 class SimilarityNetwork(nn.Module):
     """Four convolution blocks, the last three with a skip, each halving the matrices; then two linear layers."""
 
-    def __init__(self, given: ARNSettings) -> None:
+    def __init__(self, settings: ARNSettings) -> None:
         super().__init__()
-        widths = (2, given.filters, given.filters, given.filters)
-        self.blocks = nn.ModuleList(ConvolutionBlock(width, given) for width in widths)
-        self.hidden = nn.Linear(given.filters * (given.channels // 16) ** 2, given.hidden)
-        self.out = nn.Linear(given.hidden, 1)
-        if given.start:
+        filters = settings.filters
+        self.convolutions = [ConvolutionBlock(width, settings) for width in (2, filters, filters, filters)]
+        self.blocks = nn.ModuleList(self.convolutions)
+        self.hidden = nn.Linear(filters * (settings.channels // 16) ** 2, settings.hidden)
+        self.out = nn.Linear(settings.hidden, 1)
+        if settings.start:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
     def forward(self, prototype: Tensor, query: Tensor) -> Tensor:
-        """prototype [B, N, C, C], query [B, Q, C, C] -> [B, Q, N]; the class is the first channel."""
+        """Scores [B, Q, N] of prototype [B, N, C, C] and query [B, Q, C, C]; the class is the first channel."""
         ways, queries = prototype.shape[1], query.shape[1]
         h = self._first(prototype, query) if self.training else self._first_in_halves(prototype, query)
         for block in self.blocks[1:]:
@@ -137,9 +144,8 @@ class SimilarityNetwork(nn.Module):
         return max_pool(self.blocks[0](both.flatten(1, 2)))
 
     def _first_in_halves(self, prototype: Tensor, query: Tensor) -> Tensor:
-        """The same in evaluation, where the block is linear before its ReLU: one convolution a matrix, not a pair."""
-        block = self.blocks[0]
-        assert isinstance(block, ConvolutionBlock)
+        """The first block in evaluation, linear before its ReLU: one convolution for each matrix, not for each pair."""
+        block = self.convolutions[0]
         scale, shift = block.norm.affine()
         of_class, of_query = (block.conv.weight * scale[:, None, None, None]).split(1, 1)
         bias = None if block.conv.bias is None else block.conv.bias * scale + shift
@@ -150,12 +156,13 @@ class SimilarityNetwork(nn.Module):
 
 
 class ConvolutionBlock(nn.Module):
-    """conv3x3, batch norm a task, relu."""
+    """A 3 x 3 convolution, batch normalisation inside each task, a ReLU."""
 
-    def __init__(self, width: int, given: ARNSettings) -> None:
+    def __init__(self, width: int, settings: ARNSettings) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, given.filters, 3, padding=1)
-        self.norm = TaskNorm(given.filters, given.momentum)
+        self.conv = nn.Conv2d(width, settings.filters, 3, padding=1)
+        self.norm = TaskNorm(settings.filters, settings.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, P, filters, H, W] of x [B, P, width, H, W]."""
         return F.relu(self.norm(self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])))

@@ -8,6 +8,7 @@ compared as sets of frames in both branches. Inductive.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,59 +18,67 @@ from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes, Stream
-from ...episodes.sampler import EpisodeIndex
-from ...errors import UsageError
-from ..head import Head, Inputs, Losses, Scorer
+from ..encoding import EncodingHead
+from ..head import Inputs, Losses
 from ..parts.absence import neutral
+from ..parts.context import TaskContext
 from ..parts.distances import cosine
 from ..parts.losses import cross_entropy
+from ..parts.maps import channels_of
 from ..parts.positions import sinusoid
 from ..parts.set_matching import hausdorff
-from ..parts.steps import at_least
-from ..parts.task import work_dtype
+from ..parts.steps import at_least, scaled, unit_gain
 from ..parts.tensors import single
 from ..parts.token_block import BaseClasses, TokenBlock, clip_classes
-from ..scoring.once_per_clip import KEPT_BYTES, in_parts
-from ..settings import Recipe, Settings
+from ..scoring.pairs import FromPairs
+from ..scoring.shortcut import Shortcut
+from ..settings import Count, CountOrNone, NonNegative, Positive, Rate, Settings
+from .recipes import ATTENTION
 
 EPSILON = 0.01  # added to the product of norms in every cosine, as released
 
 
 @dataclass(frozen=True)
 class MoLoSettings(Settings):
-    """side: height and width of the features, where they are maps flattened as [C, side, side]; 1 for pooled ones.
+    """MoLo's settings."""
 
-    rescale: multiply unit features by sqrt(C), the scale position codes were chosen for.
-    position_a, position_b: frames become x sqrt(C / a) + b code.
-    rectify: ReLU behind the blocks.
-    heads, width, hidden: of the blocks (published: width 0, which is C, and hidden 2048; smaller here: cached features
-        have few base classes).
-    motion: weight of the motion branch's distance. reduce: motion maps have C / reduce channels.
-    average: distances average over frames (the paper) instead of adding them up (released). scale: multiplies them; 8
-        is what a sum over the released eight frames amounts to.
-    single_direct: only the query's frames look for their nearest.
-    class_weight, contrast_weight: of the auxiliary losses. classes: rows of the classifier of base classes.
-    start: blocks begin as the identity and motion as plain differences; False: at random.
-    """
-
-    side: int = 1
+    side: Count = 1
+    """The height and width of the features, where they are maps flattened as [C, side, side]; 1 for pooled ones."""
     rescale: bool = True
-    position_a: float = 2048.0
-    position_b: float = 0.02
-    heads: int = 8
-    width: int = 128
-    hidden: int = 256
-    dropout: float = 0.2
+    """Multiply unit features by sqrt(C), the scale that the position codes were chosen for."""
+    position_a: Positive = 2048.0
+    """What features are divided by before the position code is added: x becomes x sqrt(C / position_a)."""
+    position_b: NonNegative = 0.02
+    """The weight of the position code that is added to every frame."""
+    heads: Count = 8
+    """The attention heads of a block (as many as divide its width)."""
+    width: CountOrNone = 128
+    """The width of a block's attention; 0 for C, as published. It is smaller here, as cached features come with few
+    base classes."""
+    hidden: Count = 256
+    """The width of a block's hidden layer (published: 2048)."""
+    dropout: Rate = 0.2
+    """The dropout of the blocks; half of it is applied to what they read."""
     rectify: bool = True
-    motion: float = 0.3
-    reduce: int = 8
+    """A ReLU follows each block."""
+    motion: NonNegative = 0.3
+    """The weight of the motion branch's distance."""
+    reduce: Count = 8
+    """The motion maps have C / reduce channels."""
     average: bool = True
-    scale: float = 8.0
+    """Distances average over frames (the paper); false: they are added up (released)."""
+    scale: Positive = 8.0
+    """The factor of the distances; 8 is what a sum over the released eight frames amounts to."""
     single_direct: bool = False
-    class_weight: float = 0.1
-    contrast_weight: float = 0.05
-    classes: int = 1024
+    """Only the query's frames look for their nearest."""
+    class_weight: NonNegative = 0.1
+    """The weight of the cross-entropy over base classes."""
+    contrast_weight: NonNegative = 0.05
+    """The weight of the long-short contrastive losses."""
+    classes: Count = 1024
+    """The rows of the classifier of base classes."""
     start: bool = True
+    """Blocks begin as the identity and motion as plain differences; false: at random."""
 
 
 class Tokens(NamedTuple):
@@ -86,160 +95,136 @@ class Tokens(NamedTuple):
 
 
 class Views(NamedTuple):
-    """[appearance, motion] of supports [B, N, K] and queries [B, Q]; classes [B, N] are their supports' means.
+    """A batch of tasks as the objective reads it.
 
-    asked bool [B, Q], known bool [B, N]: which queries and classes are there.
+    support, query, classes: [appearance, motion] of supports [B, N, K], queries [B, Q] and classes [B, N], which are
+    their supports' means. query_present: bool [B, Q]; class_present: bool [B, N].
     """
 
     support: list[Tokens]
     query: list[Tokens]
     classes: list[Tokens]
-    asked: Tensor
-    known: Tensor
+    query_present: Tensor
+    class_present: Tensor
+
+    def neutral(self, logits: Tensor) -> Tensor:
+        """Logits [B, Q, N] that say nothing of absent queries and classes."""
+        return neutral(logits, self.query_present, self.class_present)
 
 
-class MoLo(Head):
-    """Without the decoder that regresses pixel differences in training: cached features have no pixels."""
+class MoLo(EncodingHead[MoLoSettings, "list[Tokens]", "list[Tokens]"]):
+    """Without the decoder that regresses pixel differences in training: cached features have no pixels.
 
-    settings_class = MoLoSettings
-    recipe = Recipe(
-        steps=100,
-        tasks=4,
-        query=5,
-        rate=1e-4,
-        weight_decay=5e-4,
-        mix=0.5,
-        evaluate_every=25,
-        evaluate_episodes=60,
-    )
-    sequences = True
-    pairwise = True
+    A clip is encoded as [appearance, motion].
+    """
 
-    def __init__(self, inputs: Inputs, settings: MoLoSettings | None = None) -> None:
+    Settings = MoLoSettings
+    recipe = ATTENTION
+
+    def __init__(self, inputs: Inputs, settings: MoLoSettings) -> None:
         super().__init__(inputs, settings)
-        own = self.settings
-        _, self.steps, flat = inputs.one()
-        if own.side < 1 or flat % own.side**2:
-            raise UsageError(
-                f"side={own.side} does not fit features of width {flat}; use 1 for pooled features."
-            )
-        self.width = flat // own.side**2
-        self.gain = math.sqrt(self.width) if own.rescale else 1.0
-        self.appearance, self.movement = (Branch(self.width, own) for _ in range(2))
-        self.motion = Motion(
-            self.width, max(self.width // own.reduce, 1), 3 if own.side > 1 else 1, own.start
-        )
+        self.width = channels_of(inputs.one()[2], settings.side)
+        self.gain = unit_gain(self.width, rescale=settings.rescale)
+        self.appearance, self.movement = (Branch(self.width, settings) for _ in range(2))
+        self.motion = Motion(self.width, settings)
         self.temperature = nn.Parameter(torch.ones(2))  # of the two branches' long-short logits
-        self.classifier = nn.Linear(self.width, own.classes)
-        self.base = BaseClasses(own.classes)
+        self.classifier = nn.Linear(self.width, settings.classes)
+        self.base = BaseClasses(settings.classes)
 
     def fit_base(self, base: FeatureBank) -> None:
+        """Notes which rows of the classifier belong to base classes."""
         self.base.remember(base)
 
-    def forward(self, episodes: Episodes) -> Tensor:
-        return self.logits(self.views(episodes))
-
-    def loss(self, episodes: Episodes) -> Losses:
-        """CE + class_weight CE over base classes + contrast_weight times the sum of four long-short CEs."""
-        classes = None if episodes.multi else clip_classes(episodes)
-        return self.objective(self.views(episodes), episodes.query_label, classes)
-
-    def objective(self, seen: Views, label: Tensor, classes: tuple[Tensor, Tensor] | None) -> Losses:
-        """As loss. classes: label-set class of every clip, supports first, and which clips count, [B, N*K + Q] each."""
-        own = self.settings
-        contrasts = [cross_entropy(logits, label) for pair in self.contrasts(seen) for logits in pair]
-        parts = {"ce": cross_entropy(self.logits(seen), label), "contrast": torch.stack(contrasts).sum()}
-        total = parts["ce"] + own.contrast_weight * parts["contrast"]
-        if classes is not None:
-            parts["class"] = self.base.cross_entropy(self.class_logits(seen), *classes)
-            total = total + own.class_weight * parts["class"]
-        return Losses(total, parts)
-
-    @torch.no_grad()
-    def prepared(self, bank: FeatureBank) -> Scorer | None:
-        """Both branches of every clip are found once."""
-        if 8 * len(bank) * (self.steps + 1) * self.width > KEPT_BYTES:
-            return None
-        parts = [self.tokens(clips) for clips in in_parts(bank)]
-        kept = [Tokens(*(torch.cat(each) for each in zip(*branch))) for branch in zip(*parts)]
-
-        @torch.no_grad()
-        def score(index: EpisodeIndex) -> Tensor:
-            drawn = index.support.to(bank.device), index.query.to(bank.device)
-            support, query = ([Tokens(*(t[r] for t in branch)) for branch in kept] for r in drawn)
-            shown, asked = (torch.ones_like(r, dtype=torch.bool) for r in drawn)
-            classes = [class_tokens(tokens, shown) for tokens in support]
-            return self.logits(Views(support, query, classes, asked, shown.any(2))).float()
-
-        return Scorer(score)
-
-    def views(self, episodes: Episodes) -> Views:
-        """Both branches of every clip."""
-        support, query = single(episodes)
-        s, q = self.tokens(support), self.tokens(query)
-        classes = [class_tokens(tokens, support.present) for tokens in s]
-        return Views(s, q, classes, query.present, support.present.any(2))
-
-    def tokens(self, stream: Stream) -> list[Tokens]:
+    def encode(self, clips: Stream) -> list[Tokens]:
         """[appearance, motion] of clips [..., T, C * side^2]; a clip of one step holds it for two."""
-        stream = at_least(stream, 2)
-        x = stream.x.to(work_dtype(stream.x.dtype, self)) * self.gain
-        maps = x.unflatten(-1, (-1, self.settings.side, self.settings.side))
-        valid = stream.mask()
+        clips = scaled(at_least(clips, 2), self.gain, self)
+        maps = clips.x.unflatten(-1, (-1, self.settings.side, self.settings.side))
+        valid = clips.mask()
         moved = self.motion(maps.flatten(0, -5)).view(*valid.shape[:-1], -1, self.width)
         return [self.appearance(maps.mean((-1, -2)), valid), self.movement(moved, valid[..., 1:])]
 
-    def logits(self, seen: Views) -> Tensor:
-        """Minus scale (d_appearance + motion d_motion), [B, Q, N]."""
-        appearance, motion = (self._distance(q, c) for q, c in zip(seen.query, seen.classes))
-        distance = appearance + self.settings.motion * motion
-        return neutral(-self.settings.scale * distance, seen.asked, seen.known)
+    def compare(self, support: list[Tokens], query: list[Tokens], context: TaskContext) -> Tensor:
+        return self.logits(query, [class_tokens(branch, context.support_present) for branch in support])
 
-    def contrasts(self, seen: Views) -> list[tuple[Tensor, Tensor]]:
+    def logits(self, query: list[Tokens], classes: list[Tokens]) -> Tensor:
+        """Minus scale (d_appearance + motion d_motion), [B, Q, N]."""
+        appearance, motion = (self._distance(q, c) for q, c in zip(query, classes))
+        return -self.settings.scale * (appearance + self.settings.motion * motion)
+
+    def _distance(self, query: Tokens, classes: Tokens) -> Tensor:
+        """Set distance [B, Q, N] of frames: each looks for its nearest, both ways unless ``single_direct``."""
+        return hausdorff(
+            1 - frame_cosines(query.frames, classes.frames),
+            query.valid[:, :, None],
+            classes.valid[:, None],
+            average=self.settings.average,
+            both=not self.settings.single_direct,
+        )
+
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """Both branches of every clip are found once; with one shot each pair of clips is scored once."""
+        return (self.once_per_clip(), FromPairs(head=self, once_per_clip=self.once_per_clip()))
+
+    def loss(self, episodes: Episodes) -> Losses:
+        classes = None if episodes.multi else clip_classes(episodes)
+        return self.objective(self.views(episodes), episodes.query_label, classes)
+
+    def objective(self, views: Views, label: Tensor, classes: tuple[Tensor, Tensor] | None) -> Losses:
+        """CE + class_weight CE over base classes + contrast_weight times the sum of four long-short CEs.
+
+        label: of the queries, [B, Q]. classes: label-set class of every clip, supports first, and which clips count,
+        [B, N*K + Q] each.
+        """
+        contrasts = [cross_entropy(logits, label) for pair in self.contrasts(views) for logits in pair]
+        main = cross_entropy(views.neutral(self.logits(views.query, views.classes)), label)
+        parts = {"ce": main, "contrast": torch.stack(contrasts).sum()}
+        total = main + self.settings.contrast_weight * parts["contrast"]
+        if classes is not None:
+            parts["class"] = self.base.cross_entropy(self.class_logits(views), *classes)
+            total = total + self.settings.class_weight * parts["class"]
+        return Losses(total, parts)
+
+    def views(self, episodes: Episodes) -> Views:
+        """Both branches of every clip and class."""
+        support, query = single(episodes)
+        s, q = self.encode(support), self.encode(query)
+        classes = [class_tokens(branch, support.present) for branch in s]
+        return Views(s, q, classes, query.present, support.present.any(2))
+
+    def contrasts(self, views: Views) -> list[tuple[Tensor, Tensor]]:
         """Long-short logits [B, Q, N] of each branch: class frames to query token, query frames to class token."""
         return [
             (
-                neutral(-scale * long_short(c, q.whole).transpose(1, 2), seen.asked, seen.known),
-                neutral(-scale * long_short(q, c.whole), seen.asked, seen.known),
+                views.neutral(-scale * long_short(c, q.whole).transpose(1, 2)),
+                views.neutral(-scale * long_short(q, c.whole)),
             )
-            for q, c, scale in zip(seen.query, seen.classes, self.temperature)
+            for q, c, scale in zip(views.query, views.classes, self.temperature)
         ]
 
-    def class_logits(self, seen: Views) -> Tensor:
+    def class_logits(self, views: Views) -> Tensor:
         """Label-set logits [B, N*K + Q, rows] of all clips, supports first: both branches' means added."""
-        both = [torch.cat([s.mean().flatten(1, 2), q.mean()], 1) for s, q in zip(seen.support, seen.query)]
+        both = [torch.cat([s.mean().flatten(1, 2), q.mean()], 1) for s, q in zip(views.support, views.query)]
         return self.classifier(both[0] + both[1])
-
-    def _distance(self, query: Tokens, classes: Tokens) -> Tensor:
-        """Set distance [B, Q, N] of frames: each looks for its nearest, both ways."""
-        own = self.settings
-        gap = 1 - frame_cosines(query.frames, classes.frames)
-        here, there = query.valid[:, :, None], classes.valid[:, None]
-        if not own.single_direct:
-            return hausdorff(gap, here, there, own.average)
-        nearest = gap.masked_fill(~there[..., None, :], 2.0).amin(-1)
-        return (nearest * here).sum(-1) / (here.sum(-1).clamp(min=1) if own.average else 1)
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        """Two branches of blocks (their widest layer and a few copies), and the frame pairs."""
-        tokens = (ways * shots + queries) * (self.steps + 1)
-        return 8 * tokens * (self.settings.hidden + 8 * self.width) + 16 * queries * ways * self.steps**2
 
 
 class Branch(nn.Module):
     """A class token put before the frames [..., T, C], position codes, one block."""
 
-    def __init__(self, dim: int, own: MoLoSettings) -> None:
+    def __init__(self, dim: int, settings: MoLoSettings) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(dim) if own.start else torch.randn(dim))
-        self.block = TokenBlock(dim, own.heads, own.width, own.hidden, own.dropout, own.start)
-        self.dropout = nn.Dropout(own.dropout / 2)
-        self.by, self.code, self.rectify = math.sqrt(dim / own.position_a), own.position_b, own.rectify
+        self.token = nn.Parameter(torch.zeros(dim) if settings.start else torch.randn(dim))
+        self.block = TokenBlock(
+            dim, settings.heads, settings.width, settings.hidden, settings.dropout, settings.start
+        )
+        self.dropout = nn.Dropout(settings.dropout / 2)
+        self.gain, self.code = math.sqrt(dim / settings.position_a), settings.position_b
+        self.rectify = settings.rectify
 
     def forward(self, frames: Tensor, valid: Tensor) -> Tokens:
+        """The branch's view of frames [..., T, C], of which the steps valid, bool [..., T], count."""
         token = self.token.expand(*frames.shape[:-2], 1, -1)
         x = torch.cat([token, frames], -2)
-        x = self.dropout(x * self.by + self.code * sinusoid(x.shape[-2], x, slow=False))
+        x = self.dropout(x * self.gain + self.code * sinusoid(x.shape[-2], x, slow=False))
         x = self.block(x, F.pad(valid, (1, 0), value=True))
         x = x.relu() if self.rectify else x
         return Tokens(x[..., 0, :], x[..., 1:, :], valid)
@@ -251,17 +236,18 @@ class Motion(nn.Module):
     r = conv over time and space, c = conv of r per frame, d_t = c_{t+1} - r_t; mean over space of ReLU(up d).
     """
 
-    def __init__(self, dim: int, narrow: int, side: int, start: bool) -> None:
+    def __init__(self, dim: int, settings: MoLoSettings) -> None:
         super().__init__()
+        narrow, side = max(dim // settings.reduce, 1), 3 if settings.side > 1 else 1
         self.reduce = nn.Conv3d(dim, narrow, (3, side, side), padding=(1, side // 2, side // 2))
         self.smooth = nn.Conv2d(narrow, narrow, side, padding=side // 2)
         self.up = nn.Conv2d(narrow, dim, 1)
-        if start:
-            self._plain(side // 2)
+        if settings.start:
+            self._begin_plain(side // 2)
 
     @torch.no_grad()
-    def _plain(self, centre: int) -> None:
-        """Begin with differences of the frames themselves, in a random basis."""
+    def _begin_plain(self, centre: int) -> None:
+        """Makes the motion begin as differences of the frames themselves, in a random basis."""
         for layer in (self.reduce, self.smooth, self.up):
             for weight in layer.parameters():
                 weight.zero_()
@@ -270,6 +256,7 @@ class Motion(nn.Module):
         nn.init.orthogonal_(self.up.weight[:, :, 0, 0])
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Motion [M, T-1, C] of maps [M, T, C, H, W]."""
         reduced = self.reduce(maps.transpose(1, 2)).transpose(1, 2)
         smooth = self.smooth(reduced.flatten(0, 1)).view_as(reduced)
         change = smooth[:, 1:] - reduced[:, :-1]
@@ -277,11 +264,11 @@ class Motion(nn.Module):
 
 
 def class_tokens(support: Tokens, present: Tensor) -> Tokens:
-    """Means over the shots [B, N, K] that are there, step by step; a step is valid where any shot has it."""
+    """Means over the present shots [B, N, K], step by step; a step is valid where any shot has it."""
     weight = support.valid.to(support.frames.dtype)[..., None]
     frames = (support.frames * weight).sum(2) / weight.sum(2).clamp(min=1)
-    shown = present.to(weight.dtype)[..., None]
-    whole = (support.whole * shown).sum(2) / shown.sum(2).clamp(min=1)
+    share = present.to(weight.dtype)[..., None]
+    whole = (support.whole * share).sum(2) / share.sum(2).clamp(min=1)
     return Tokens(whole, frames, support.valid.any(2))
 
 

@@ -8,42 +8,61 @@ public: the equations are our reconstruction, see docs/methods/mtfan.md. Inducti
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ...episodes.batch import Episodes, Stream
+from ...episodes.batch import Stream
 from ...errors import UsageError
-from ..head import Head, Inputs
-from ..parts.absence import neutral
+from ..encoding import EncodingHead
+from ..head import Inputs
+from ..parts.context import TaskContext
 from ..parts.distances import cosine
-from ..parts.set_matching import hausdorff
-from ..parts.task import work_dtype
-from ..parts.tensors import single
-from ..settings import Recipe, Settings
+from ..parts.set_matching import hausdorff, nearest_distance
+from ..parts.steps import scaled, unit_gain
+from ..settings import Count, Positive, Settings
+from .recipes import ATTENTION
 
-LEVELS = ("ff", "ss", "sf")
+Level = Literal["ff", "ss", "sf"]
 
 
 @dataclass(frozen=True)
 class MTFANSettings(Settings):
-    """modulate: the motion modulator on or off. levels: of alignment that are added up: frames with frames ("ff"),
-    segments with segments ("ss"), segments with frames ("sf").
-
-    segments: how many a clip has. width: of motion embeddings and of the segment attention.
-    scale: multiplies the distance. rescale: multiply unit features by sqrt(D).
-    start: the modulator begins uniform; False: at random.
-    """
+    """MTFAN's settings."""
 
     modulate: bool = True
-    levels: tuple[str, ...] = LEVELS
-    segments: int = 3
-    width: int = 64
-    scale: float = 5.0
+    """What moves in the task's supports modulates the channels of all frames."""
+    levels: tuple[Level, ...] = ("ff", "ss", "sf")
+    """The levels of alignment that are added up: frames with frames (ff), segments with segments (ss), segments with
+    frames (sf)."""
+    segments: Count = 3
+    """The segments of a clip."""
+    width: Count = 64
+    """The width of motion embeddings and of the segment attention."""
+    scale: Positive = 5.0
+    """The factor of the distance."""
     rescale: bool = True
+    """Multiply unit features by sqrt(D)."""
     start: bool = True
+    """The modulator begins uniform; false: at random."""
+
+
+class Moving(NamedTuple):
+    """Clips [...] before they are modulated.
+
+    frames [..., T, D]; valid bool [..., T]; gate [..., T, D]: what each frame's motion adds to its modulation; motion
+    [..., W] and moments [...]: the sum of the motion embeddings, and of how many. Without modulation the last three are
+    None.
+    """
+
+    frames: Tensor
+    valid: Tensor
+    gate: Tensor | None
+    motion: Tensor | None
+    moments: Tensor | None
 
 
 class Fragments(NamedTuple):
@@ -54,76 +73,78 @@ class Fragments(NamedTuple):
     segments: Tensor
 
 
-class MTFAN(Head):
-    settings_class = MTFANSettings
-    recipe = Recipe(
-        steps=200,
-        tasks=4,
-        query=5,
-        rate=1e-4,
-        weight_decay=5e-4,
-        mix=0.5,
-        evaluate_every=25,
-        evaluate_episodes=100,
-    )
-    sequences = True
+class MTFAN(EncodingHead[MTFANSettings, Moving, Moving]):
+    Settings = MTFANSettings
+    recipe = replace(ATTENTION, steps=200, evaluate_episodes=100)
 
-    def __init__(self, inputs: Inputs, settings: MTFANSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: MTFANSettings) -> None:
         super().__init__(inputs, settings)
-        own = self.settings
-        if not own.levels or set(own.levels) - set(LEVELS):
-            raise UsageError(
-                f"levels={','.join(own.levels)} is not known; use one or more of {', '.join(LEVELS)}."
-            )
-        if own.segments < 1:
-            raise UsageError(f"segments={own.segments}; a clip needs at least one.")
-        _, self.steps, dim = inputs.one()
-        self.gain = math.sqrt(dim) if own.rescale else 1.0
-        self.motion = nn.Sequential(nn.Linear(dim, own.width), nn.ReLU(), nn.Linear(own.width, own.width))
-        self.modulator = nn.Linear(own.width + dim, dim)
-        if own.start:
+        if not settings.levels:
+            raise UsageError("levels must name at least one level of alignment.")
+        dim, width = inputs.one()[2], settings.width
+        self.gain = unit_gain(dim, rescale=settings.rescale)
+        self.motion = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width))
+        self.modulator = nn.Linear(width + dim, dim)
+        if settings.start:
             nn.init.zeros_(self.modulator.weight)
             nn.init.zeros_(self.modulator.bias)
-        self.key = nn.Linear(dim, own.width, bias=False)
-        self.wanted = nn.Parameter(torch.randn(own.segments, own.width) / math.sqrt(own.width))
+        self.key = nn.Linear(dim, width, bias=False)
+        self.wanted = nn.Parameter(torch.randn(settings.segments, width) / math.sqrt(width))
 
-    def forward(self, episodes: Episodes) -> Tensor:
-        support, query = (self._read(s) for s in single(episodes))
-        task = self.task_motion(support) if self.settings.modulate else None
-        classes = class_fragments(self.fragments(support, task))
-        distance = self.distance(self.fragments(query, task), classes)
-        return neutral(-self.settings.scale * distance, query.present, support.present.any(2))
-
-    def task_motion(self, support: Stream) -> Tensor:
-        """M [B, W]: the mean motion embedding over all supports [B, N, K, T, D] and moments."""
-        change, moving = motions(support)
+    def encode(self, clips: Stream) -> Moving:
+        clips = scaled(clips, self.gain, self)
+        if not self.settings.modulate:
+            return Moving(clips.x, clips.mask(), None, None, None)
+        change, moving = motions(clips)
         weight = moving.to(change.dtype)[..., None]
-        total = (self.motion(change) * weight).sum((1, 2, 3))
-        return total / weight.sum((1, 2, 3)).clamp(min=1)
+        return Moving(
+            frames=clips.x,
+            valid=clips.mask(),
+            gate=F.linear(change, self.modulator.weight[:, self.settings.width :]),
+            motion=(self.motion(change) * weight).sum(-2),
+            moments=weight.sum((-2, -1)),
+        )
 
-    def fragments(self, clips: Stream, task: Tensor | None) -> Fragments:
-        """Modulated frames f_t (1 + sigmoid(W [M || m_t])) and segments of clips [B, ..., T, D]; task [B, W]."""
-        frames, valid = clips.x, clips.mask()
-        if task is not None:
-            change, _ = motions(clips)
-            context = task.view(len(task), *[1] * (frames.ndim - 2), -1).expand(*frames.shape[:-1], -1)
-            frames = frames * (1 + torch.sigmoid(self.modulator(torch.cat([context, change], -1))))
-        return Fragments(frames, valid, self._segments(frames, valid))
+    def compare(self, support: Moving, query: Moving, context: TaskContext) -> Tensor:
+        task = self.task_gate(support)
+        classes = class_fragments(self.fragments(support, task))
+        return -self.settings.scale * self.distance(self.fragments(query, task), classes)
+
+    def task_gate(self, support: Moving) -> Tensor | None:
+        """What the motion M of the task adds to the modulation of all its frames, [B, D]; None without modulation.
+
+        M [B, W] is the mean motion embedding over all supports [B, N, K] and moments.
+        """
+        if support.motion is None or support.moments is None:
+            return None
+        mean = support.motion.sum((1, 2)) / support.moments.sum((1, 2)).clamp(min=1)[:, None]
+        return F.linear(mean, self.modulator.weight[:, : self.settings.width], self.modulator.bias)
+
+    def fragments(self, clips: Moving, task: Tensor | None) -> Fragments:
+        """Modulated frames f_t (1 + sigmoid(W [M || m_t])) and segments of clips [B, ...].
+
+        task: the part of M in the sum, [B, D], as :meth:`task_gate` finds it; that of m_t is the clips' own.
+        """
+        frames = clips.frames
+        if task is not None and clips.gate is not None:
+            context = task.view(len(task), *[1] * (frames.ndim - 2), -1)
+            frames = frames * (1 + torch.sigmoid(context + clips.gate))
+        return Fragments(frames, clips.valid, self._segments(frames, clips.valid))
 
     def distance(self, query: Fragments, classes: Fragments) -> Tensor:
         """The levels' distances added up, [B, Q, N]; each is a mean over nearest neighbours both ways."""
         levels = self.settings.levels
-        here, there = query.valid[:, :, None], classes.valid[:, None]
+        query_valid, class_valid = query.valid[:, :, None], classes.valid[:, None]
         whole = torch.ones_like(query.valid[:, :1, None, :1]).expand(-1, -1, -1, self.settings.segments)
         total = query.frames.new_zeros(())
         if "ff" in levels:
-            total = total + hausdorff(gaps(query.frames, classes.frames), here, there)
+            total = total + hausdorff(gaps(query.frames, classes.frames), query_valid, class_valid)
         if "ss" in levels:
             total = total + hausdorff(gaps(query.segments, classes.segments), whole, whole)
         if "sf" in levels:
-            out = nearest(gaps(query.segments, classes.frames), there).mean(-1)
-            back = nearest(gaps(query.frames, classes.segments).transpose(-1, -2), here).mean(-1)
-            total = total + out + back
+            out = nearest_distance(gaps(query.segments, classes.frames), class_valid)
+            back = nearest_distance(gaps(query.frames, classes.segments).transpose(-1, -2), query_valid)
+            total = total + out.mean(-1) + back.mean(-1)
         return total
 
     def _segments(self, frames: Tensor, valid: Tensor) -> Tensor:
@@ -131,15 +152,6 @@ class MTFAN(Head):
         affinity = self.wanted @ self.key(frames).transpose(-1, -2) / math.sqrt(self.wanted.shape[-1])
         affinity = affinity.masked_fill(~valid[..., None, :], torch.finfo(affinity.dtype).min)
         return torch.softmax(affinity, -1) @ frames
-
-    def _read(self, stream: Stream) -> Stream:
-        x = stream.x.to(work_dtype(stream.x.dtype, self)) * self.gain
-        return Stream(x, stream.present, stream.length)
-
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        """Frames with their motion and context, and the frame pairs."""
-        clips = ways * shots + queries
-        return 4 * clips * self.steps * 5 * self.inputs.one()[2] + 24 * queries * ways * self.steps**2
 
 
 def motions(clips: Stream) -> tuple[Tensor, Tensor]:
@@ -151,11 +163,11 @@ def motions(clips: Stream) -> tuple[Tensor, Tensor]:
 
 
 def class_fragments(shots: Fragments) -> Fragments:
-    """Means over the shots [B, N, K] that are there, step by step and segment by segment."""
+    """Means over the present shots [B, N, K], step by step and segment by segment."""
     weight = shots.valid.to(shots.frames.dtype)[..., None]
     frames = (shots.frames * weight).sum(2) / weight.sum(2).clamp(min=1)
-    shown = shots.valid.any(-1).to(weight.dtype)[..., None, None]
-    segments = (shots.segments * shown).sum(2) / shown.sum(2).clamp(min=1)
+    present = shots.valid.any(-1).to(weight.dtype)[..., None, None]
+    segments = (shots.segments * present).sum(2) / present.sum(2).clamp(min=1)
     return Fragments(frames, shots.valid.any(2), segments)
 
 
@@ -163,9 +175,3 @@ def gaps(query: Tensor, classes: Tensor) -> Tensor:
     """One minus the cosines [B, Q, N, I, J] of query [B, Q, I, D] and classes [B, N, J, D]."""
     flat = 1 - cosine(query.flatten(1, 2), classes.flatten(1, 2))
     return flat.unflatten(1, query.shape[1:3]).unflatten(-1, classes.shape[1:3]).transpose(2, 3)
-
-
-def nearest(gap: Tensor, valid: Tensor) -> Tensor:
-    """The least of gap [..., I, J] over the valid J, [..., I]; 0 where there is none."""
-    least = gap.masked_fill(~valid[..., None, :], torch.finfo(gap.dtype).max).amin(-1)
-    return torch.where(valid.any(-1, keepdim=True), least, torch.zeros_like(least))

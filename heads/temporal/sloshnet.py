@@ -8,103 +8,81 @@ searched fusion of backbone stages needs the maps of all stages and is left to t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...episodes.batch import Stream
-from ...errors import UsageError
 from ..head import Inputs
-from ..settings import Recipe, Settings
-from .trx import CrossTransformers, TupleHead, scaled
+from ..parts.maps import channels_of
+from ..parts.steps import unit_gain
+from ..scoring.shortcut import Shortcut
+from ..settings import Count, CountOrNone, NonNegative
+from .recipes import ATTENTION
+from .trx import CrossTransformers, TupleHead, TupleSettings
 
 
 @dataclass(frozen=True)
-class SloshNetSettings(Settings):
-    """side: height and width of the features, where they are maps flattened as [C, side, side]; 1 for pooled ones.
+class SloshNetSettings(TupleSettings):
+    """SloshNet's settings: those of TRX, with the defaults of this method, and of the two paths."""
 
-    groups: channel groups that share the short-term path's convolutions (as many as divide C). heads: of the attention.
-    released: the released code's long-term path. It attends across clips and positions instead of time, then reads
-        memory with time and channels exchanged, so a clip's features depend on which others share its side of the
-        episode (predictions are then transductive, and tied to the order of clips).
-    level, rescale, sharpness: as in TRX; sharpness counts only with start. rescale multiplies features by sqrt(C).
-    start: paths begin so that the untrained head is TRX on the features, with TRX's own calm beginning.
-    hidden: of the long-term path's layers; 0 for 4 C as published.
-    cardinalities, width, position, dropout, memory: of TRX (published width: 1152).
-    scale: multiplies the logits, which are divided by C again after a rescale (1 in the paper).
-    """
-
-    side: int = 1
-    groups: int = 16
-    heads: int = 8
-    hidden: int = 256
+    side: Count = 1
+    """The height and width of the features, where they are maps flattened as [C, side, side]; 1 for pooled ones."""
+    groups: Count = 16
+    """The channel groups that share the short-term path's convolutions (as many as divide C)."""
+    heads: Count = 8
+    """The attention heads of the long-term path (as many as divide C)."""
+    hidden: CountOrNone = 256
+    """The width of the long-term path's hidden layer; 0 for 4 C, as published."""
     released: bool = False
-    level: bool = True
-    rescale: bool = True
-    sharpness: float = 0.4
+    """The released code's long-term path. It attends across clips and positions instead of time, then reads memory with
+    time and channels exchanged, so that a clip's features depend on which others share its side of the episode:
+    predictions are then transductive, and tied to the order of clips."""
     start: bool = True
-    cardinalities: tuple[int, ...] = (2,)
-    width: int = 256
-    position: float = 0.1
-    dropout: float = 0.1
-    memory: int = 256
-    scale: float = 10.0
+    """Both paths begin so that the untrained head is TRX on the features, with TRX's own calm beginning; false: at
+    random."""
+    sharpness: NonNegative = 0.4
+    """Where the gain of the keys' normalisation begins, where the head has a calm beginning (see ``start``)."""
+    cardinalities: tuple[Count, ...] = (2,)
+    """The lengths of the tuples; logits are averaged over them."""
+    width: Count = 256
+    """The width of keys and values (published: 1152)."""
+    memory: Count = 256
+    """MiB that the tuple pairs of one pass may take; above it queries are scored in parts."""
 
 
-class SloshNet(TupleHead):
-    settings_class = SloshNetSettings
-    recipe = Recipe(
-        steps=100,
-        tasks=4,
-        query=5,
-        rate=1e-4,
-        weight_decay=5e-4,
-        mix=0.5,
-        evaluate_every=25,
-        evaluate_episodes=60,
-    )
+class SloshNet(TupleHead[SloshNetSettings]):
+    Settings = SloshNetSettings
+    recipe = replace(ATTENTION, every_core=True)
 
-    def __init__(self, inputs: Inputs, settings: SloshNetSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: SloshNetSettings) -> None:
         super().__init__(inputs, settings)
-        own = self.settings
-        _, self.steps, flat = inputs.one()
-        if own.side < 1 or flat % own.side**2:
-            raise UsageError(
-                f"side={own.side} does not fit features of width {flat}; use 1 for pooled features."
-            )
-        dim = flat // own.side**2
-        self.stretch = math.sqrt(dim) if own.rescale else 1.0
-        self.short = ShortTerm(dim, own.groups, own.start)
-        self.long = LongTerm(dim, own.heads, own.hidden or 4 * dim, own.released, own.start)
+        dim = channels_of(inputs.one()[2], settings.side)
+        self.gain = unit_gain(dim, rescale=settings.rescale)
+        self.short = ShortTerm(dim, settings.groups, start=settings.start)
+        self.long = LongTerm(dim, settings)
         self.balance = nn.Parameter(torch.zeros(2))
-        self.tuples = CrossTransformers(
-            dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
-        )
-        if own.start:
-            self.tuples.begin(own.sharpness, orthogonal=True)
+        self.tuples = CrossTransformers(dim, settings)
+        if settings.start:
+            self.tuples.begin(settings.sharpness, orthogonal=True)
 
-    def seen(self, stream: Stream) -> Stream:
-        """Clips of any shape through both paths."""
-        lead = stream.present.shape
-        flat = Stream(
-            stream.x.flatten(0, -3)[None], stream.present.flatten()[None], stream.length.flatten()[None]
-        )
-        x = self.temporal(flat).x
-        return Stream(x.reshape(*lead, *x.shape[2:]), stream.present, stream.length)
-
-    def temporal(self, clips: Stream) -> Stream:
-        """Both paths over clips [B, V, T, C * side^2]: features [B, V, T, C]."""
+    def seen(self, clips: Stream) -> Stream:
+        """Both paths over clips [..., T, C * side^2]: features [..., T, C]."""
         side, valid = self.settings.side, clips.mask()
-        x = scaled(clips, self.settings.level, self.stretch, self.balance.dtype).x
-        maps = x.unflatten(-1, (-1, side, side))
+        maps = self.levelled(clips).x.unflatten(-1, (-1, side, side))
         fused = self.fused(self.short(maps, valid), self.long(maps, valid), self.balance.softmax(0))
         return Stream(fused * valid[..., None].to(fused.dtype), clips.present, clips.length)
 
     def fused(self, short: Tensor, long: Tensor, gamma: Tensor) -> Tensor:
         """2 gamma_1 short + 2 gamma_0 long, averaged over positions: maps [..., T, C, H, W] -> [..., T, C]."""
         return (2 * gamma[1] * short + 2 * gamma[0] * long).mean((-1, -2))
+
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """None for the released long-term path, in which a clip's features depend on the other clips."""
+        return () if self.settings.released else super().shortcuts()
 
 
 class ShortTerm(nn.Module):
@@ -113,7 +91,7 @@ class ShortTerm(nn.Module):
     q, k, v are linear in the channels. Convolutions are 3 x 3 a channel, the same for each of ``groups`` groups.
     """
 
-    def __init__(self, dim: int, groups: int, start: bool) -> None:
+    def __init__(self, dim: int, groups: int, *, start: bool) -> None:
         super().__init__()
         self.groups = math.gcd(dim, groups)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -126,7 +104,7 @@ class ShortTerm(nn.Module):
                 self.qkv.weight[2 * dim :].zero_()
 
     def forward(self, maps: Tensor, valid: Tensor) -> Tensor:
-        """maps [..., T, C, H, W], valid bool [..., T] -> as maps."""
+        """Maps [..., T, C, H, W] of maps of that shape, of which the steps valid, bool [..., T], count."""
         q, k, v = self.qkv(maps.movedim(-3, -1)).movedim(-1, -3).chunk(3, -3)
         q, k = self._smooth(q, self.query), self._smooth(k, self.key)
         change = F.pad(k[..., 1:, :, :, :] - q[..., :-1, :, :, :], (0, 0, 0, 0, 0, 0, 0, 1))
@@ -136,6 +114,7 @@ class ShortTerm(nn.Module):
         return -gate * v
 
     def _smooth(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """The convolution of maps x [..., T, C, H, W] with one kernel for each of the groups."""
         split = x.unflatten(-3, (self.groups, -1))
         flat = F.conv2d(split.flatten(0, -4), kernel, padding=1, groups=len(kernel))
         return flat.view_as(x)
@@ -144,35 +123,37 @@ class ShortTerm(nn.Module):
 class LongTerm(nn.Module):
     """One transformer block over a clip's steps at each position: norm, attention, norm, two QuickGELU layers."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, released: bool, start: bool) -> None:
+    def __init__(self, dim: int, settings: SloshNetSettings) -> None:
         super().__init__()
-        self.heads, self.released = math.gcd(dim, heads), released
+        self.heads, self.released = math.gcd(dim, settings.heads), settings.released
+        hidden = settings.hidden or 4 * dim
         self.before, self.between = nn.LayerNorm(dim, eps=1e-12), nn.LayerNorm(dim, eps=1e-12)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        if start:
+        if settings.start:
             for layer in (self.out, self.narrow):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
     def forward(self, maps: Tensor, valid: Tensor) -> Tensor:
-        """maps [B, V, T, C, H, W], valid bool [B, V, T] -> as maps."""
+        """Maps [..., T, C, H, W] of maps of that shape, of which the steps valid, bool [..., T], count."""
         return self._across_clips(maps) if self.released else self._over_time(maps, valid)
 
     def _over_time(self, maps: Tensor, valid: Tensor) -> Tensor:
-        rows = maps.movedim((-2, -1), (2, 3))  # [B, V, H, W, T, C]
-        # a clip without a single step attends to its zeros: finite, and masked by the caller
-        allowed = (valid | ~valid.any(-1, keepdim=True))[:, :, None, None, None, None]
-        return self._block(rows, allowed).movedim((2, 3), (-2, -1))
+        rows = maps.movedim((-2, -1), (-4, -3))  # [..., H, W, T, C]
+        # A clip without a single step attends to its zeros: finite, and masked by the caller.
+        allowed = (valid | ~valid.any(-1, keepdim=True))[..., None, None, None, None, :]
+        return self._block(rows, allowed).movedim((-4, -3), (-2, -1))
 
     def _across_clips(self, maps: Tensor) -> Tensor:
-        batch, clips, steps, dim, high, wide = maps.shape
-        rows = maps.movedim((-2, -1), (2, 3)).reshape(batch, clips * high * wide, steps, dim)
+        """The released path over the clips of each task, maps [B, ..., T, C, H, W]."""
+        steps, dim, high, wide = maps.shape[-4:]
+        tasks = maps.flatten(1, -5)
+        rows = tasks.movedim((-2, -1), (2, 3)).flatten(1, 3)  # [B, V * H * W, T, C]
         mixed = self._block(rows.transpose(1, 2), None).transpose(1, 2)  # attention over clips and positions
-        scrambled = mixed.reshape(
-            batch, clips, high, wide, dim, steps
-        )  # as released: time and channels exchanged
-        return scrambled.movedim((2, 3), (-2, -1)).transpose(2, 3)
+        # Time and channels are exchanged, as released.
+        scrambled = mixed.reshape(*tasks.shape[:2], high, wide, dim, steps)
+        return scrambled.movedim((2, 3), (-2, -1)).transpose(2, 3).reshape(maps.shape)
 
     def _block(self, x: Tensor, allowed: Tensor | None) -> Tensor:
         x = x + self.out(self._attend(self.before(x), allowed))

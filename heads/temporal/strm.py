@@ -19,81 +19,74 @@ from ..head import Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.losses import cross_entropy
 from ..parts.positions import sinusoid
-from ..parts.steps import at_least, resample
+from ..parts.steps import at_least, resample, unit_gain
 from ..parts.tensors import single
-from ..settings import Recipe
-from .trx import CrossTransformers, TRXSettings, TupleHead, scaled
+from ..settings import Count, NonNegative
+from .trx import CrossTransformers, TRXSettings, TupleHead
 
 
 @dataclass(frozen=True)
 class STRMSettings(TRXSettings):
-    """cardinalities to memory: as in TRX (TRXSettings).
+    """STRM's settings: those of TRX and of the two enrichments."""
 
-    patches: how many patch vectors a step holds side by side (16 for 4x4 maps); 1 for pooled features.
-    auxiliary: weight of the second classifier's loss. frozen_auxiliary: its projections are not trained (the released
-        code's behaviour: they were kept in a plain list).
-    start: residual branches of both enrichments begin at zero: the untrained head is TRX. False: at random.
-    """
-
-    patches: int = 1
-    auxiliary: float = 0.1
+    patches: Count = 1
+    """How many patch vectors a step holds side by side (16 for 4 x 4 maps); 1 for pooled features."""
+    auxiliary: NonNegative = 0.1
+    """The weight of the second classifier's loss."""
     frozen_auxiliary: bool = False
+    """The second classifier's projections are not trained, as in the released code, which kept them in a plain list."""
     start: bool = True
+    """The residual branches of both enrichments begin at zero, so that the untrained head is TRX; false: at random."""
 
 
-class STRM(TupleHead):
-    settings_class = STRMSettings
-    recipe = Recipe(
-        steps=120, tasks=4, query=5, rate=1e-4, evaluate_every=30, evaluate_episodes=100, patience=3, mix=0.5
-    )
+class STRM(TupleHead[STRMSettings]):
+    Settings = STRMSettings
 
-    def __init__(self, inputs: Inputs, settings: STRMSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: STRMSettings) -> None:
         super().__init__(inputs, settings)
-        own = self.settings
         _, self.steps, held = inputs.one()
-        if own.patches < 1 or held % own.patches:
-            raise UsageError(f"patches={own.patches} does not divide the {held} features of a step.")
-        dim = held // own.patches
-        self.stretch = dim**0.5 if own.rescale else 1.0
-        self.patches = PatchEnrichment(dim, own.position, own.dropout)
-        self.frames = FrameEnrichment(self.steps, dim, own.position, own.dropout)
-        self.tuples = CrossTransformers(
-            dim, own.cardinalities, own.width, own.position, own.dropout, own.memory
+        if held % settings.patches:
+            raise UsageError(f"patches={settings.patches} does not divide the {held} features of a step.")
+        dim = held // settings.patches
+        self.gain = unit_gain(dim, rescale=settings.rescale)
+        self.patches = PatchEnrichment(dim, settings.position, settings.dropout)
+        self.frames = FrameEnrichment(self.steps, dim, settings.position, settings.dropout)
+        self.tuples = CrossTransformers(dim, settings)
+        self.tuples.begin(settings.sharpness, orthogonal=settings.orthogonal)
+        self.near = nn.ModuleList(
+            NearestTuple(dim, size, settings.dropout) for size in settings.cardinalities
         )
-        self.tuples.begin(own.sharpness, own.orthogonal)
-        self.near = nn.ModuleList([NearestTuple(dim, size, own.dropout) for size in own.cardinalities])
-        if own.frozen_auxiliary:
+        if settings.frozen_auxiliary:
             self.near.requires_grad_(False)
-        if own.start:
-            self.patches.mix.silence()
-            self.frames.along_time.silence()
-            self.frames.along_features.silence()
+        if settings.start:
+            for branch in (self.patches.mix, self.frames.along_time, self.frames.along_features):
+                branch.zero_output()
 
     def loss(self, episodes: Episodes) -> Losses:
         """Mean cross-entropy of the main logits, plus ``auxiliary`` times that of the nearest-tuple classifier."""
-        support, query = (self.enriched(s) for s in single(episodes))
+        support, query = (self.enriched(clips) for clips in single(episodes))
         logits = self.factor * self.tuples(self._mixed(support), self._mixed(query))
-        logits = neutral(logits, query.present, support.present.any(2))
-        main = cross_entropy(logits, episodes.query_label)
+        main = cross_entropy(neutral(logits, query.present, support.present.any(2)), episodes.query_label)
         second = cross_entropy(self.auxiliary_logits(support, query), episodes.query_label)
         return Losses(main + self.settings.auxiliary * second, {"ce": main, "auxiliary": second})
 
-    def seen(self, stream: Stream) -> Stream:
-        return self._mixed(self.enriched(stream))
+    def seen(self, clips: Stream) -> Stream:
+        """Clips after both enrichments."""
+        return self._mixed(self.enriched(clips))
 
-    def enriched(self, stream: Stream) -> Stream:
+    def enriched(self, clips: Stream) -> Stream:
         """Patch-enriched frames [..., T, D]; every clip brought to the steps that the mixing along time is made for."""
-        x = scaled(resample(stream, self.steps), self.settings.level, self.stretch, self.tuples.dtype)
-        frames = self.patches(x.x.unflatten(-1, (self.settings.patches, -1)))
-        return Stream(frames * x.present[..., None, None].to(frames.dtype), x.present, x.length)
+        level = self.levelled(resample(clips, self.steps))
+        frames = self.patches(level.x.unflatten(-1, (self.settings.patches, -1)))
+        return Stream(frames * level.present[..., None, None].to(frames.dtype), level.present, level.length)
 
-    def _mixed(self, stream: Stream) -> Stream:
-        return Stream(self.frames(stream.x), stream.present, stream.length)
+    def _mixed(self, clips: Stream) -> Stream:
+        return Stream(self.frames(clips.x), clips.present, clips.length)
 
     def auxiliary_logits(self, support: Stream, query: Stream) -> Tensor:
         """Mean over cardinalities of minus the mean distance of query tuples to the nearest of a class, [B, Q, N]."""
-        s, q = (at_least(part, max(self.settings.cardinalities)) for part in (support, query))
-        logits = self.settings.scale / self.stretch * torch.stack([near(s, q) for near in self.near]).mean(0)
+        s, q = (at_least(clips, max(self.settings.cardinalities)) for clips in (support, query))
+        logits = self.settings.scale / self.gain * torch.stack([near(s, q) for near in self.near]).mean(0)
         return neutral(logits, query.present, support.present.any(2))
 
 
@@ -109,8 +102,8 @@ class Layers(nn.Module):
             x = torch.relu(layer(x))
         return self.linear[-1](x)
 
-    def silence(self) -> None:
-        """The last layer puts out zeros until it is trained."""
+    def zero_output(self) -> None:
+        """Makes the last layer put out zeros until it is trained."""
         for weight in self.linear[-1].parameters():
             nn.init.zeros_(weight)
 
@@ -126,7 +119,7 @@ class PatchEnrichment(nn.Module):
         self.position, self.dropout = position, nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., patches, D] -> [..., D]."""
+        """Frames [..., D] of patches x [..., patches, D]."""
         x = self.dropout(x + self.position * sinusoid(x.shape[-2], x))
         weight = torch.softmax(self.query(x) @ self.key(x).transpose(-1, -2), -1)
         x = x + self.gain * (weight @ self.value(x))
@@ -142,7 +135,7 @@ class FrameEnrichment(nn.Module):
         self.position, self.dropout = position, nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., T, D] -> the same shape."""
+        """Mixed frames [..., T, D] of frames x [..., T, D]."""
         x = self.dropout(x + self.position * sinusoid(x.shape[-2], x))
         x = x + self.along_time(x.transpose(-1, -2)).transpose(-1, -2)
         return x + self.along_features(x)
@@ -159,18 +152,18 @@ class NearestTuple(nn.Module):
 
     def forward(self, support: Stream, query: Stream) -> Tensor:
         """Logits [B, Q, N] of support [B, N, K, T, D] and query [B, Q, T, D]."""
-        s, shown = self._tuples(support)
-        q, asked = self._tuples(query)
+        s, support_valid = self._tuples(support)
+        q, query_valid = self._tuples(query)
         distance = _distances(q.flatten(1, 2), s.flatten(1, 3))  # [B, Q*P, N*K*P']
         distance = distance.unflatten(-1, s.shape[1:4]).unflatten(1, q.shape[1:3])
-        distance = distance.masked_fill(~shown[:, None, None], torch.finfo(distance.dtype).max)
+        distance = distance.masked_fill(~support_valid[:, None, None], torch.finfo(distance.dtype).max)
         nearest = distance.flatten(-2).amin(-1)  # [B, Q, P, N]
-        nearest = nearest.masked_fill(~shown.flatten(2).any(-1)[:, None, None], 0.0)
-        counted = asked.to(nearest.dtype)
+        nearest = nearest.masked_fill(~support_valid.flatten(2).any(-1)[:, None, None], 0.0)
+        counted = query_valid.to(nearest.dtype)
         return -torch.einsum("bqpn,bqp->bqn", nearest, counted) / counted.sum(-1).clamp(min=1)[..., None]
 
     def _tuples(self, clips: Stream) -> tuple[Tensor, Tensor]:
-        """Embedded tuples [*clips, P, D/2] and which of them exist."""
+        """Embedded tuples [*clips, P, D/2], and bool [*clips, P], whether all of a tuple's frames are valid steps."""
         steps = torch.arange(clips.x.shape[-2], device=clips.x.device)
         chosen = torch.combinations(steps, self.size)
         u = self.dropout(clips.x)[..., chosen, :].flatten(-2)

@@ -7,6 +7,7 @@ compared step by step by cosine. Inductive.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,61 +18,62 @@ from ...episodes.batch import Episodes, Stream
 from ...errors import UsageError
 from ..head import Head, Inputs
 from ..parts.absence import neutral
+from ..parts.steps import scaled, unit_gain
 from ..parts.tensors import single
-from ..settings import Recipe, Settings
+from ..scoring.pairs import FromPairs
+from ..scoring.shortcut import Shortcut
+from ..settings import CountOrNone, Positive, Rate, Recipe, Settings
 from .ta2n_maps import MapLocaliser, SpatialCoordination
 
 
 @dataclass(frozen=True)
 class TA2NSettings(Settings):
-    """map: side H of feature maps: a step then holds C * H * H values, channel by channel; 0 for pooled features.
+    """TA2N's settings."""
 
-    dropout: of the features. rescale: multiply unit features by sqrt(C), so that attention can tell them apart.
-    distance_norm: LayerNorm over the ways of the logits (off in the paper); it ties weights to class positions.
-    scale: multiplies the logits. start: the 1x1 maps begin as the identity: the untrained head aligns by the features
-        themselves. False: at random.
-    """
-
-    map: int = 0
-    dropout: float = 0.5
+    map: CountOrNone = 0
+    """The side H of feature maps (4 or more): a step then holds C * H * H values, channel by channel; 0 for pooled
+    features."""
+    dropout: Rate = 0.5
+    """The dropout of the features."""
     rescale: bool = True
+    """Multiply unit features by sqrt(C), so that attention can tell them apart."""
     distance_norm: bool = False
-    scale: float = 1.0
+    """LayerNorm over the ways of the logits (off in the paper); it ties weights to class positions."""
+    scale: Positive = 1.0
+    """The factor of the logits."""
     start: bool = True
+    """The 1 x 1 maps begin as the identity, so that the untrained head aligns by the features themselves; false: at
+    random."""
 
 
-class TA2N(Head):
-    settings_class = TA2NSettings
-    recipe = Recipe(steps=300, tasks=8, query=5, rate=2e-4, evaluate_episodes=200, patience=4, mix=0.5)
-    sequences = True
-    pairwise = True
+class TA2N(Head[TA2NSettings]):
+    Settings = TA2NSettings
+    recipe = Recipe(steps=300, query=5, rate=2e-4, evaluate_episodes=200, patience=4, mix=0.5)
 
-    def __init__(self, inputs: Inputs, settings: TA2NSettings | None = None) -> None:
+    def __init__(self, inputs: Inputs, settings: TA2NSettings) -> None:
         super().__init__(inputs, settings)
-        own = self.settings
-        _, self.steps, held = inputs.one()
-        if own.map < 0 or (own.map and (own.map < 4 or held % own.map**2)):
+        side, (_, steps, held) = settings.map, inputs.one()
+        if side and (side < 4 or held % side**2):
             raise UsageError(
-                f"map={own.map} does not fit {held} features a step; use 0 for pooled features, or the side (4 or "
-                "more) of C x map x map values."
+                f"map={side} does not fit {held} features a step; use 0 for pooled features, or the side (4 or more) "
+                "of C x map x map values."
             )
-        if own.map and self.steps < 4:
+        if side and steps < 4:
             raise UsageError(
-                f"TA2N on maps pools time twice and needs 4 steps or more; this stream has {self.steps}."
+                f"TA2N on maps pools time twice and needs 4 steps or more; this stream has {steps}."
             )
-        self.pixels = own.map**2 or 1
+        self.pixels = side**2 or 1
         dim = held // self.pixels
-        self.stretch = dim**0.5 if own.rescale else 1.0
-        self.localiser: nn.Module = MapLocaliser(dim, own.map) if own.map else SequenceLocaliser(dim)
+        self.gain = unit_gain(dim, rescale=settings.rescale)
+        self.localiser: nn.Module = MapLocaliser(dim, side) if side else SequenceLocaliser(dim)
         self.theta = Affine()
         self.fuse, self.coordinate = StepAttention(dim), StepAttention(dim)
-        self.spatial = SpatialCoordination(dim, own.map) if own.map else None
-        self.norm = nn.LayerNorm(inputs.way) if own.distance_norm else None
-        self.pairwise = self.norm is None
-        self.dropout = nn.Dropout(own.dropout)
-        if own.start:
-            self.fuse.identity()
-            self.coordinate.identity()
+        self.spatial = SpatialCoordination(dim, side) if side else None
+        self.norm = nn.LayerNorm(inputs.way) if settings.distance_norm else None
+        self.dropout = nn.Dropout(settings.dropout)
+        if settings.start:
+            self.fuse.begin_as_identity()
+            self.coordinate.begin_as_identity()
 
     def forward(self, episodes: Episodes) -> Tensor:
         support, query = single(episodes)
@@ -83,25 +85,32 @@ class TA2N(Head):
         logits = logits if self.norm is None else self.norm(logits)
         return neutral(logits, query.present, support.present.any(2))
 
-    def theta_of(self, stream: Stream) -> Tensor:
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """With one shot each pair of clips is scored once, unless logits are normalised over the classes."""
+        return (FromPairs(head=self),) if self.norm is None else ()
+
+    def theta_of(self, clips: Stream) -> Tensor:
         """Stretch and shift (a, b) of each clip in time, [..., 2], both in (-1, 1)."""
-        return self.theta(self.localiser(self._features(stream), stream.mask()))
+        return self._theta(self._features(clips), clips)
 
-    def _features(self, stream: Stream) -> Tensor:
-        """[..., T, C, pixels]."""
-        return self.dropout(stream.x.to(self.fuse.key.weight.dtype) * self.stretch).unflatten(
-            -1, (-1, self.pixels)
-        )
+    def _theta(self, x: Tensor, clips: Stream) -> Tensor:
+        """Stretch and shift [..., 2] of clips whose features are x [..., T, C, pixels]."""
+        theta: Tensor = self.theta(self.localiser(x, clips.mask()))
+        return theta
 
-    def transformed(self, stream: Stream) -> Tensor:
+    def _features(self, clips: Stream) -> Tensor:
+        """Features [..., T, C, pixels] behind the dropout."""
+        return self.dropout(scaled(clips, self.gain, self).x).unflatten(-1, (-1, self.pixels))
+
+    def transformed(self, clips: Stream) -> Tensor:
         """First stage: every clip read at positions a u + b, u evenly in [-1, 1]: [..., T, C, pixels].
 
         Clips of any length come out with the same number of steps; outside a clip is zero.
         """
-        x = self._features(stream)
-        theta = self.theta(self.localiser(x, stream.mask()))
+        x = self._features(clips)
+        theta = self._theta(x, clips)
         even = torch.linspace(-1, 1, x.shape[-3], device=x.device, dtype=x.dtype)
-        last = (stream.length.clamp(min=1) - 1).to(x.dtype)[..., None]
+        last = (clips.length.clamp(min=1) - 1).to(x.dtype)[..., None]
         place = (theta[..., :1] * even + theta[..., 1:] + 1) / 2 * last  # [..., T]
         source = torch.arange(x.shape[-3], device=x.device, dtype=x.dtype)
         weight = torch.relu(1 - (place[..., None] - source).abs())  # linear interpolation
@@ -110,7 +119,7 @@ class TA2N(Head):
     def aligned(self, support: Stream, query: Stream) -> tuple[Tensor, Tensor]:
         """Second stage: supports and queries of every pair, [B, N, Q, T, C] each."""
         s, q = self.transformed(support), self.transformed(query)
-        prototype, q = self._fused(s, support.present, q)
+        prototype, q = self.fused(s, support.present, q)
         s_mean, q_mean = prototype.mean(-1), q.mean(-1)
         weight = self.coordinate.weight(s_mean[:, :, None], q_mean[:, None]).softmax(-1)  # [B, N, Q, Ts, Tq]
         value = self.coordinate.value(q_mean)
@@ -119,10 +128,11 @@ class TA2N(Head):
         s_pair = s_out[:, :, None].expand_as(q_pair)
         return (s_pair[..., 0], q_pair[..., 0]) if self.spatial is None else self.spatial(s_pair, q_pair)
 
-    def _fused(self, support: Tensor, present: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Class prototypes [B, N, T, C, pixels]: the mean of the supports, each rebuilt on the first one's time.
+    def fused(self, support: Tensor, present: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Class prototypes [B, N, T, C, pixels] and the queries [B, Q, T, C, pixels] that are compared with them.
 
-        With one shot supports and queries pass as they are. The first present support is the reference.
+        A prototype is the mean of the supports, each rebuilt on the time of the first that is present. With one shot
+        supports and queries pass as they are.
         """
         if support.shape[2] == 1:
             return support[:, :, 0], query
@@ -132,24 +142,20 @@ class TA2N(Head):
         weight = self.fuse.weight(mean, reference).softmax(-2)  # over the shot's own time
         value = self.fuse.value(support.transpose(-1, -2)).transpose(-1, -2)
         rebuilt = (weight.transpose(-1, -2) @ value.flatten(-2)).unflatten(-1, value.shape[-2:])
-        there = present.to(rebuilt.dtype)
-        total = torch.einsum("bnktcp,bnk->bntcp", rebuilt, there)
-        prototype = total / there.sum(2).clamp(min=1)[..., None, None, None]
+        share = present.to(rebuilt.dtype)
+        total = torch.einsum("bnktcp,bnk->bntcp", rebuilt, share)
+        prototype = total / share.sum(2).clamp(min=1)[..., None, None, None]
         return prototype, self.fuse.value(query.transpose(-1, -2)).transpose(-1, -2)
 
     def scores(self, support: Tensor, query: Tensor) -> Tensor:
         """Minus the sum over time of one minus the cosine of [B, N, Q, T, C], as [B, Q, N]."""
         return (F.cosine_similarity(support, query, dim=-1) - 1).sum(-1).transpose(1, 2)
 
-    def episode_bytes(self, ways: int, shots: int, queries: int) -> int:
-        _, steps, held = self.inputs.one()
-        return 4 * 3 * ways * queries * steps * (held + steps)
-
 
 class SequenceLocaliser(nn.Module):
     """What the first stage sees of a pooled sequence: two convolutions along time, the maximum over valid steps.
 
-    Stands in for the released network's two 3-d convolution blocks, whose spatial pooling needs maps.
+    It stands in for the released network's two 3-d convolution blocks, whose spatial pooling needs maps.
     """
 
     def __init__(self, dim: int) -> None:
@@ -158,7 +164,7 @@ class SequenceLocaliser(nn.Module):
         self.second = nn.Conv1d(64, 128, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [..., T, C, 1], mask [..., T] -> [..., 128]."""
+        """Features [..., 128] of clips x [..., T, C, 1], of which the steps ``mask``, bool [..., T], are valid."""
         flat = x[..., 0].flatten(0, -3).transpose(-1, -2)
         valid = mask.flatten(0, -2)[:, None].to(x.dtype)
         hidden = torch.relu(self.first(flat)) * valid
@@ -167,7 +173,7 @@ class SequenceLocaliser(nn.Module):
 
 
 class Affine(nn.Module):
-    """(a, b) in (-1, 1) from what a localiser saw; begins at (tanh 2, 0), nearly the identity in time."""
+    """(a, b) in (-1, 1) from what a localiser saw; it begins at (tanh 2, 0), nearly the identity in time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,6 +182,7 @@ class Affine(nn.Module):
         self.out.bias.data = torch.tensor([2.0, 0.0])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Stretch and shift [..., 2] of features x [..., 128]."""
         return torch.tanh(self.out(torch.relu(self.hidden(x))))
 
 
@@ -190,6 +197,7 @@ class StepAttention(nn.Module):
         """Logits [..., Tk, Tq] of keys [..., Tk, C] and queries [..., Tq, C], scaled by 1 / sqrt(C)."""
         return self.key(keys) @ self.query(queries).transpose(-1, -2) / keys.shape[-1] ** 0.5
 
-    def identity(self) -> None:
+    def begin_as_identity(self) -> None:
+        """Makes every map the identity until it is trained."""
         for layer in (self.key, self.query, self.value):
             nn.init.eye_(layer.weight)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-REACH = 0.75  # of a predicted offset, in half frame widths
-SPREAD = 0.2  # of the nine windows that are averaged
+REACH = 0.75  # the largest predicted offset, in half frame widths
+SPREAD = 0.2  # how far the nine windows that are averaged lie apart
 
 
 class MapLocaliser(nn.Module):
@@ -25,7 +25,10 @@ class MapLocaliser(nn.Module):
         self.pool = nn.MaxPool3d(2)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [..., T, C, H*H] (zero beyond a clip's length) -> [..., 128]; needs at least four steps."""
+        """Features [..., 128] of clips x [..., T, C, H*H] (zero beyond their length) of at least four steps.
+
+        mask: bool [..., T], the valid steps, as localisers of sequences read them; it is not needed here.
+        """
         maps = x.flatten(0, -4).transpose(1, 2).unflatten(-1, (self.side, self.side))
         maps = torch.relu(self.pool(self.first_norm(self.first(maps))))
         maps = torch.relu(self.pool(self.second_norm(self.second(maps))))
@@ -59,12 +62,12 @@ class SpatialCoordination(nn.Module):
         self.register_buffer("perturbation", torch.cartesian_prod(one, one))
 
     def forward(self, support: Tensor, query: Tensor) -> Windows:
-        """support, query [B, N, Q, T, C, H*H]."""
+        """Support and query [B, N, Q, T, C, H*H] of every pair through their windows."""
         offset = self.offsets(support, query)
-        return Windows(self._pooled(support, offset, 1), self._pooled(query, offset, -1))
+        return Windows(self.pooled(support, offset, 1), self.pooled(query, offset, -1))
 
     def offsets(self, support: Tensor, query: Tensor) -> Tensor:
-        """(column, row) offsets [B, N, Q, T, 2]."""
+        """Offsets (column, row) [B, N, Q, T, 2] of support and query [B, N, Q, T, C, H*H]."""
         both = torch.cat([support, query], -2).flatten(0, 2).transpose(1, 2)
         maps = both.unflatten(-1, (self.side, self.side))
         maps = torch.relu(self.pool(self.first_norm(self.first(maps))))
@@ -73,8 +76,8 @@ class SpatialCoordination(nn.Module):
         offset = torch.tanh(self.out(torch.relu(self.hidden(seen)))) * REACH
         return offset.unflatten(0, support.shape[:3])
 
-    def _pooled(self, x: Tensor, offset: Tensor, sign: int) -> Tensor:
-        """x [..., T, C, H*H] through the windows at sign * (offset + perturbation), [..., T, C]."""
+    def pooled(self, x: Tensor, offset: Tensor, sign: int) -> Tensor:
+        """Means [..., T, C] of x [..., T, C, H*H] through the windows at sign * (offset + perturbation)."""
         moved = sign * (offset[..., None, :] + self.perturbation.to(x.dtype))  # [..., T, 9, 2]
         column, row = self._tent(moved[..., 0]), self._tent(moved[..., 1])
         window = row[..., :, None] * column[..., None, :]

@@ -36,7 +36,14 @@ def catalogs(draw: st.DrawFn) -> Catalog:
     facts = {"duration": np.linspace(0, 1, n), "sha256": np.full(n, b"ab" * 32, "S64")}
     split = draw(st.lists(st.sampled_from(["", "train"]), min_size=n, max_size=n))
     return Catalog(
-        "toy", ids, sets, next(iter(sets)), [f"x/{i}" for i in range(n)], split, {"title": "ü"}, facts
+        dataset="toy",
+        clip_id=ids,
+        label_sets=sets,
+        default_label_set=next(iter(sets)),
+        path=[f"x/{i}" for i in range(n)],
+        clip_split=split,
+        attrs={"title": "ü"},
+        facts=facts,
     )
 
 
@@ -151,11 +158,11 @@ def test_a_drawn_split_has_the_sizes_asked_for(
 ) -> None:
     if base + val + novel > classes:
         with pytest.raises(UsageError, match=f"there are {classes}"):
-            draw_split(classes, base, val, novel, seed)
+            draw_split(classes=classes, base=base, val=val, novel=novel, seed=seed)
         return
-    codes = draw_split(classes, base, val, novel, seed)
+    codes = draw_split(classes=classes, base=base, val=val, novel=novel, seed=seed)
     assert [int((codes == c).sum()) for c in (1, 2, 3)] == [base, val, novel]
-    assert np.array_equal(codes, draw_split(classes, base, val, novel, seed))
+    assert np.array_equal(codes, draw_split(classes=classes, base=base, val=val, novel=novel, seed=seed))
 
 
 def test_split_lists_name_each_class_once() -> None:

@@ -14,13 +14,13 @@ import yaml
 from typer.testing import CliRunner
 
 from fsmm.cli import app as real
-from fsmm.commands.field_docs import field_docs
 from fsmm.commands.options import derived, leaves, options_of
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.errors import UsageError
 from fsmm.extract.contract import Sampling
 from fsmm.extract.datasets.base import DatasetOptions
 from fsmm.extract.request import Request
+from fsmm.machine.field_docs import field_docs
 from fsmm.runs.job import Job, Place
 from fsmm.runs.spec import RunSpec
 
@@ -73,7 +73,10 @@ def test_defaults_are_those_of_the_fields(call: Callable[..., Any]) -> None:
 
 def test_nested_fields_pairs_and_flags_reach_the_body(call: Callable[..., Any]) -> None:
     words = "--name a --size 5 --kind square --parts x,y --set k=v --fast --more m"
-    assert call(*words.split()) == (Outer("a", Inner(5, "square"), ("x", "y"), {"k": "v"}, True, 5), "m")
+    assert call(*words.split()) == (
+        Outer(name="a", inner=Inner(5, "square"), parts=("x", "y"), given={"k": "v"}, fast=True, width=5),
+        "m",
+    )
 
 
 def test_a_followed_option_is_the_default_of_its_follower(call: Callable[..., Any]) -> None:
@@ -102,10 +105,14 @@ def test_a_file_gives_any_option_and_the_command_line_wins(
     }
     path = tmp_path / f"c.{form}"
     path.write_text(json.dumps(values) if form == "json" else yaml.safe_dump(values))
-    whole = Outer("a", Inner(9, "square"), ("x", "y"), {"k": "1", "l": "b"}, True, 9)
+    whole = Outer(
+        name="a", inner=Inner(9, "square"), parts=("x", "y"), given={"k": "1", "l": "b"}, fast=True, width=9
+    )
     assert call("--config", path) == (whole, "m")
     words = ("--name", "b", "--size", "2", "--no-fast", "--set", "k=2", "--more", "n", "--parts", "z")
-    expected = Outer("b", Inner(2, "square"), ("z",), {"k": "2", "l": "b"}, False, 2)
+    expected = Outer(
+        name="b", inner=Inner(2, "square"), parts=("z",), given={"k": "2", "l": "b"}, fast=False, width=2
+    )
     assert call("--config", path, *words) == (expected, "n")
 
 

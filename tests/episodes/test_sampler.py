@@ -71,9 +71,9 @@ protocols = st.builds(
 def test_an_episode_does_not_depend_on_how_it_was_batched(
     bank: FeatureBank, protocol: Protocol, first: int, size: int
 ) -> None:
-    together = draw(bank, protocol, first, 24, size)
+    together = draw(bank=bank, protocol=protocol, first=first, count=24, size=size)
     assert sorted(together) == list(range(first, first + 24))
-    alone = draw(bank, protocol, first + 7, 1, 1)[first + 7]
+    alone = draw(bank=bank, protocol=protocol, first=first + 7, count=1, size=1)[first + 7]
     assert facts(together[first + 7]) == facts(alone)
 
 
@@ -100,7 +100,7 @@ def test_another_seed_or_episode_is_another_task(bank: FeatureBank) -> None:
     seen = {
         repr(facts(episode))
         for seed in range(3)
-        for episode in draw(bank, Protocol(seed=seed), 0, 50, 50).values()
+        for episode in draw(bank=bank, protocol=Protocol(seed=seed), first=0, count=50, size=50).values()
     }
     assert len(seen) == 150
 
@@ -108,9 +108,13 @@ def test_another_seed_or_episode_is_another_task(bank: FeatureBank) -> None:
 def test_what_is_withheld_does_not_change_what_is_drawn(bank: FeatureBank) -> None:
     from fsmm.episodes.protocol import Missing
 
-    plain = draw(bank, Protocol(seed=4), 0, 10, 10)
+    plain = draw(bank=bank, protocol=Protocol(seed=4), first=0, count=10, size=10)
     held = draw(
-        bank, Protocol(seed=4, missing=(Missing("frame", 0.5),), query_modalities=("frame",)), 0, 10, 10
+        bank=bank,
+        protocol=Protocol(seed=4, missing=(Missing("frame", 0.5),), query_modalities=("frame",)),
+        first=0,
+        count=10,
+        size=10,
     )
     assert [facts(e) for e in plain.values()] == [facts(e) for e in held.values()]
 
@@ -152,22 +156,22 @@ def test_query_order_says_nothing_about_the_class(bank: FeatureBank) -> None:
 def test_dirichlet_tends_to_balance_and_to_one_class() -> None:
     key, episode = np.uint64(7), np.arange(500)
     left = np.full((500, 5), 1000)
-    even = dirichlet_counts(key, episode, left, 75, 1e7)
+    even = dirichlet_counts(key=key, episode=episode, left=left, total=75, alpha=1e7)
     assert (even == 15).all()
-    spread = dirichlet_counts(key, episode, left, 75, 1.0)
+    spread = dirichlet_counts(key=key, episode=episode, left=left, total=75, alpha=1.0)
     assert (spread.sum(1) == 75).all()
     # Dirichlet(1) over 5 classes: each share has mean 1/5 and variance (1/5)(4/5)/6
     share = spread / 75
     assert abs(share.mean(0) - 0.2).max() < 5 * np.sqrt(0.16 / 6 / 500)
     assert share.var() == pytest.approx(0.16 / 6, rel=0.15)
-    peaked = (dirichlet_counts(key, episode, left, 75, 0.05).max(1) > 70).mean()
+    peaked = (dirichlet_counts(key=key, episode=episode, left=left, total=75, alpha=0.05).max(1) > 70).mean()
     expected = (np.random.default_rng(0).dirichlet([0.05] * 5, 200_000).max(1) > 70.5 / 75).mean()
     assert peaked == pytest.approx(expected, abs=5 * np.sqrt(0.25 / 500))
 
 
 def test_dirichlet_respects_what_a_class_can_give() -> None:
     left = np.tile([[3, 20, 20, 20, 20]], (300, 1))
-    counts = dirichlet_counts(np.uint64(1), np.arange(300), left, 75, 0.2)
+    counts = dirichlet_counts(key=np.uint64(1), episode=np.arange(300), left=left, total=75, alpha=0.2)
     assert (counts <= left).all()
     assert (counts.sum(1) == 75).all()
 

@@ -10,7 +10,6 @@ import torch
 from fsmm.heads.build import build_head
 from fsmm.heads.head import Inputs
 from fsmm.machine.cores import half_of_the_cores
-from fsmm.runs.train import wants_every_core
 
 CPU = torch.device("cpu")
 
@@ -25,8 +24,8 @@ def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def asked(name: str, modalities: tuple[str, ...] = ("frame",), device: torch.device = CPU) -> int:
-    head = build_head(name, Inputs(dict.fromkeys(modalities, (4, 16)), way=5, shot=1))
-    with half_of_the_cores(unless=device.type != "cpu" or wants_every_core(head)):
+    head = build_head(name, Inputs(streams=dict.fromkeys(modalities, (4, 16)), way=5, shot=1))
+    with half_of_the_cores(unless=device.type != "cpu" or head.recipe.every_core):
         return torch.get_num_threads()
 
 

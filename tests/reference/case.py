@@ -60,7 +60,12 @@ def load_case(path: Path | str) -> Case:
     expected = outputs | {f"grad.{name}": value for name, value in _group(arrays, "grad.").items()}
     stem = re.sub(r"_\d+$", "", path.stem)
     return Case(
-        stem, _group(arrays, "in."), _group(arrays, "param."), meta, expected, 1e-4 if single else 1e-6
+        stem=stem,
+        inputs=_group(arrays, "in."),
+        params=_group(arrays, "param."),
+        meta=meta,
+        expected=expected,
+        tolerance=1e-4 if single else 1e-6,
     )
 
 

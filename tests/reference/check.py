@@ -53,7 +53,7 @@ def check(path: Path) -> list[Row]:
     torch.manual_seed(0)
     ours = mapping(case.stem)(case)
     return [
-        _compare(path.stem, name, ours.get(name), value, case.tolerance)
+        _compare(case=path.stem, name=name, ours=ours.get(name), official=value, tolerance=case.tolerance)
         for name, value in case.expected.items()
     ]
 
@@ -75,11 +75,31 @@ def mapping(stem: str) -> Callable[[Case], dict[str, Tensor]]:
 def _compare(case: str, name: str, ours: Tensor | None, official: Tensor, tolerance: float) -> Row:
     shape = tuple(official.shape)
     if ours is None:
-        return Row(case, name, shape, float("inf"), tolerance, "not given by the mapping")
+        return Row(
+            case=case,
+            array=name,
+            shape=shape,
+            difference=float("inf"),
+            tolerance=tolerance,
+            note="not given by the mapping",
+        )
     ours = ours.detach().cpu().to(torch.float64)
     if tuple(ours.shape) != shape:
-        return Row(case, name, shape, float("inf"), tolerance, f"ours has shape {tuple(ours.shape)}")
-    return Row(case, name, shape, relative_difference(ours, official.to(torch.float64)), tolerance)
+        return Row(
+            case=case,
+            array=name,
+            shape=shape,
+            difference=float("inf"),
+            tolerance=tolerance,
+            note=f"ours has shape {tuple(ours.shape)}",
+        )
+    return Row(
+        case=case,
+        array=name,
+        shape=shape,
+        difference=relative_difference(ours, official.to(torch.float64)),
+        tolerance=tolerance,
+    )
 
 
 def relative_difference(ours: Tensor, official: Tensor) -> float:

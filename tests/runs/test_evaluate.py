@@ -18,7 +18,9 @@ from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.scoring import gram
-from fsmm.heads.scoring.gram import gram_of
+from fsmm.heads.scoring.episode_test import EpisodeTest
+from fsmm.heads.scoring.gram import FromGram
+from fsmm.heads.scoring.plan import best_shortcut
 from fsmm.runs import evaluate as module
 from fsmm.runs.evaluate import evaluate
 
@@ -62,15 +64,6 @@ def test_a_batch_equals_its_episodes_scored_by_a_slow_loop(bank: FeatureBank) ->
         said = [int(np.argmin([((x[q] - m) ** 2).sum() for m in means])) for q in index.query[0].numpy()]
         slow.append(np.mean(np.array(said) == index.query_label[0].numpy()))
     assert fast == pytest.approx(np.array(slow), abs=1e-6)
-
-
-def test_a_direct_score_equals_forward(cache: Path) -> None:
-    bank = FeatureBank.load(synthetic_cache(cache.parent / "whole", absent=0.0), ["frame"]).pooled()
-    head = build_head("protonet", inputs_of(bank))
-    protocol = Protocol(n_query=4, k_shot=3)
-    index = next(Sampler(bank, protocol).batches(0, 30, 30))
-    direct, full = head.score(bank, index, protocol), head(materialise(bank, index, protocol))
-    assert torch.softmax(direct, -1) == pytest.approx(torch.softmax(full, -1), abs=1e-5)
 
 
 def test_missing_rate_zero_is_complete_and_rate_one_is_absence(bank: FeatureBank) -> None:
@@ -177,7 +170,8 @@ def test_processes_and_the_gram_path_change_nothing(
     """A small split of whole clips takes the Gram path; one made too small for it reads the features."""
     bank = FeatureBank.load(synthetic_cache(tmp_path, absent=0.0, noise=2.0), ["frame"]).pooled()
     head, protocol = build_head(method, inputs_of(bank)), Protocol(n_query=5, k_shot=2)
-    assert gram_of(head, bank, protocol, 2400) is not None
+    test = EpisodeTest(bank=bank, protocol=protocol, episodes=2400)
+    assert isinstance(best_shortcut(head, test), FromGram)
     alone = evaluate(head, bank, protocol, 2400, workers=1)
     forked = evaluate(head, bank, protocol, 2400, workers=3)
     monkeypatch.setattr(gram, "MAX_CLIPS", 0)

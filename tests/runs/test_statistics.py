@@ -101,19 +101,27 @@ def test_intervals_hold_the_truth_on_fresh_clips_and_fresh_classes(head_class: t
     are widened by two of them; the draw interval must fail clearly, which is why the others exist.
     """
     rng = np.random.default_rng(42)
-    head = head_class(Inputs({"frame": (1, 16)}))
+    head = head_class(Inputs(streams={"frame": (1, 16)}))
     protocol, classes, clips, worlds, episodes = Protocol(k_shot=3, n_query=5), 20, 30, WORLDS, 1200
     label = torch.arange(classes).repeat_interleave(clips)
     _, fixed = world(rng, classes, clips, kind)
     big = torch.arange(classes).repeat_interleave(800)
     truth_clips = evaluate(
-        head, bank_of(world(rng, classes, 800, kind, fixed)[0], big), protocol, 20_000
+        head,
+        bank_of(world(rng=rng, classes=classes, clips=800, kind=kind, means=fixed)[0], big),
+        protocol,
+        20_000,
     ).mean
     many = torch.arange(600).repeat_interleave(40)
     truth_classes = evaluate(head, bank_of(world(rng, 600, 40, kind)[0], many), protocol, 20_000).mean
     held = np.zeros(3)
     for _ in range(worlds):
-        same = evaluate(head, bank_of(world(rng, classes, clips, kind, fixed)[0], label), protocol, episodes)
+        same = evaluate(
+            head,
+            bank_of(world(rng=rng, classes=classes, clips=clips, kind=kind, means=fixed)[0], label),
+            protocol,
+            episodes,
+        )
         fresh = evaluate(head, bank_of(world(rng, classes, clips, kind)[0], label), protocol, episodes)
         a, b = same.summary(), fresh.summary()
         held += [

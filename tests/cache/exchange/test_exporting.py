@@ -49,7 +49,14 @@ def caches(draw: st.DrawFn) -> Callable[[Path], None]:
         }
         facts = {"duration": rng.random(n), "sha256": np.array([f"{i:064x}" for i in range(n)], "S64")}
         Catalog(
-            "toy", ids, sets, "many", [f"d/{i}" for i in range(n)], ["train"] * n, {"k": "v"}, facts
+            dataset="toy",
+            clip_id=ids,
+            label_sets=sets,
+            default_label_set="many",
+            path=[f"d/{i}" for i in range(n)],
+            clip_split=["train"] * n,
+            attrs={"k": "v"},
+            facts=facts,
         ).write(folder)
         for modality, dtype in zip(("frame", "audio"), dtypes):
             provenance = Provenance(
@@ -61,7 +68,9 @@ def caches(draw: st.DrawFn) -> Callable[[Path], None]:
                     writer.add(
                         clip, None if absent else rng.normal(size=(rng.integers(1, 5), 3)).astype(dtype)
                     )
-        with StreamWriter(folder, Provenance("vec", "word", 2, "class", "float32")) as writer:
+        with StreamWriter(
+            folder, Provenance(encoder="vec", modality="word", dim=2, axis="class", dtype="float32")
+        ) as writer:
             for name in names:
                 writer.add(f"one/{name}", rng.normal(size=(1, 2)))
 

@@ -46,6 +46,7 @@ def test_an_mp4_cut_off_after_its_index_gives_its_beginning(makers: ModuleType, 
     assert frames == sorted(frames)
     assert len(set(frames)) == 8  # spread over what is there, not over what is declared
     assert 30 < frames[-1] < 90
+    # The file ends after .6 of its bytes; frames differ in size, so the share of the time is near that only.
     assert 0.4 < decoded.facts.duration / 4.0 < 0.9
     assert any("of the 100 frames it declares" in note for note in decoded.notes)
 

@@ -79,7 +79,7 @@ def test_both_ways_to_the_frames_agree(makers: ModuleType, tmp_path: Path, optio
     with open_media(path) as container:
         stream = video_stream(container, 1)
         notes: list[str] = []
-        reel = read_once(path, container, stream, None, None, notes)
+        reel = read_once(path=path, container=container, video=stream, audio=None, sound=None, notes=notes)
         wanted = [0, 7, 8, 9, 10, 31, 59]
         quick, steady = foretold(reel), counted(reel, notes)
         assert np.array_equal(quick.times, steady.times)
@@ -140,7 +140,7 @@ def test_random_places_depend_on_seed_and_clip_alone() -> None:
     random = Sampling(position="random", seed=3)
 
     def drawn(need: FrameNeed, sampling: Sampling = random, clip: str = "a") -> np.ndarray:
-        return pick_frames(times, 1000, need, sampling, clip)
+        return pick_frames(times=times, end=1000, need=need, sampling=sampling, clip_id=clip)
 
     first = drawn(FrameNeed())
     assert np.array_equal(first, drawn(FrameNeed(size=32)))
@@ -343,7 +343,9 @@ def test_a_clip_without_files_is_an_error() -> None:
 def test_packets_without_stamps_do_not_foretell(makers: ModuleType, tmp_path: Path) -> None:
     path = makers.video(tmp_path / "a.mp4", frames=10)
     with open_media(path) as container:
-        reel = read_once(path, container, video_stream(container, 1), None, None, [])
+        reel = read_once(
+            path=path, container=container, video=video_stream(container, 1), audio=None, sound=None, notes=[]
+        )
         reel.shown_at[3] = None
         with pytest.raises(Unforeseen):
             foretold(reel)

@@ -84,7 +84,7 @@ def test_motion_boundaries_ignore_a_translation_of_the_camera() -> None:
     still, pan = blocks(describe(flow, SIDE)[0]), blocks(describe(panned, SIDE)[0])
     for name in ("mbhx", "mbhy"):
         np.testing.assert_allclose(still[name], pan[name], atol=1e-4)
-    assert np.abs(still["hof"] - pan["hof"]).max() > 0.05
+    assert np.abs(still["hof"] - pan["hof"]).max() > 0.05  # entries go up to 1: the camera shows in the flow
 
 
 def test_turning_the_flow_turns_the_histogram() -> None:
@@ -236,4 +236,4 @@ def test_long_sound_gives_a_bounded_number_of_patches_over_all_of_it() -> None:
     assert cut[0, 0] == -1
     assert 1.0 in cut[-1]
     gaps = np.diff(cut[:, 0])
-    assert gaps.max() < 1.01 * gaps.min()
+    assert gaps.max() < 1.01 * gaps.min()  # starts lie 75,000 samples apart, rounded to whole samples

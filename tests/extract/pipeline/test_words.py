@@ -29,7 +29,9 @@ def catalog(words: dict[str, str], also: dict[str, str] | None = None) -> Catalo
 
 def embed(folder: Path, words: dict[str, str], also: dict[str, str] | None = None) -> tuple[Words, Letters]:
     encoder = Letters()
-    return embed_words(folder, catalog(words, also), encoder, "float32", Clock()), encoder
+    return embed_words(
+        folder=folder, catalog=catalog(words, also), encoder=encoder, dtype="float32", clock=Clock()
+    ), encoder
 
 
 def letters(text: str) -> list[list[float]]:

@@ -69,7 +69,9 @@ def outcomes(
 ) -> list[tuple[Job, Outcome]]:
     listing = stills(tmp_path / "stills", numbers)
     jobs = [Job(clip, source, (0,)) for clip, source in listing.sources.items()]
-    with Pool(Setup((encoder,), Sampling()), jobs, workers, timeout, stop) as pool:
+    with Pool(
+        setup=Setup((encoder,), Sampling()), jobs=jobs, workers=workers, timeout=timeout, stop=stop
+    ) as pool:
         return list(pool.outcomes())
 
 

@@ -68,7 +68,12 @@ def row(
     member = Member(path, "tiny.pkl" if convert else "tiny.bin", sha256(content))
     file = "tiny.safetensors" if convert else "tiny.bin"
     return Weights(
-        file, "test", "none", 1, Archive("tinypack", "1.0", archive_hash, (member,)), convert=convert
+        file=file,
+        kind="test",
+        licence="none",
+        size_mb=1,
+        archive=Archive("tinypack", "1.0", archive_hash, (member,)),
+        convert=convert,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import pytest
 import torch
 from graph_support import inputs, parts, perturbed, random_task, with_absent_support
@@ -58,6 +60,7 @@ def test_inner_steps_descend_whatever_the_width(width: int) -> None:
         logits = classify(head.adapt(support, label, torch.ones(1, 5), steps, 5), support)
         losses.append(float(F.cross_entropy(logits[0], label[0]).detach()))
     assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(log(5))  # a head at zero guesses among five classes
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from fsmm.cache.table import Stream
 from fsmm.episodes.batch import Episodes
-from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.adaptation.ridge import Ridge, RidgeSettings
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.head import Inputs
-from fsmm.heads.scoring.gram import gram_of
+from fsmm.heads.scoring.episode_test import EpisodeTest
+from fsmm.heads.scoring.gram import FromGram
+from fsmm.heads.scoring.plan import best_shortcut, direct
 
 
 def stream(x: Tensor) -> Stream:
@@ -39,7 +40,7 @@ def episodes(ways: int, shots: int, dim: int, queries: int = 7) -> Episodes:
 
 
 def ridge(dim: int, **given: float) -> Ridge:
-    return Ridge(Inputs({"frame": (1, dim)}), RidgeSettings(**given))
+    return Ridge(Inputs(streams={"frame": (1, dim)}), RidgeSettings(**given))
 
 
 @pytest.mark.parametrize(("ways", "shots", "dim"), [(5, 1, 20), (3, 8, 10), (2, 1, 4)])
@@ -69,7 +70,7 @@ def test_absent_supports_are_left_out_and_empty_classes_neutral() -> None:
 
 def test_low_precision_is_raised_and_penalties_checked() -> None:
     assert torch.isfinite(ridge(10)(episodes(5, 1, 10).to("cpu", torch.bfloat16))).all()
-    with pytest.raises(UsageError, match="positive"):
+    with pytest.raises(UsageError, match="=0 is not allowed; it must be above 0"):
         ridge(10, penalty=0.0)
 
 
@@ -79,7 +80,7 @@ def test_inner_products_of_all_clips_give_the_same_logits() -> None:
     task = Protocol(n_way=4, k_shot=3, n_query=5)
     head = build_head("ridge", inputs_of(bank))
     index = next(Sampler(bank, task).batches(0, 20, 20))
-    gram = gram_of(head, bank, task, 10_000)
-    assert gram is not None
-    direct = head(materialise(bank, index, task))
-    torch.testing.assert_close(head.gram_logits(gram, index), direct, rtol=1e-3, atol=1e-3)
+    test = EpisodeTest(bank=bank, protocol=task, episodes=10_000)
+    way = best_shortcut(head, test)
+    assert isinstance(way, FromGram)
+    torch.testing.assert_close(way.prepare(test)(index), direct(head, test)(index), rtol=1e-3, atol=1e-3)

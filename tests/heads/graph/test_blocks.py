@@ -8,15 +8,15 @@ from tests_support import bank_of
 from torch.nn import functional as F
 
 from fsmm.heads.graph.blocks import (
-    Metric,
+    DistanceTerm,
     Pointwise,
-    balanced,
-    carry_mass,
-    edge_entropy,
+    balanced_mean,
+    edge_cross_entropy,
     mean_square_distance,
-    nearness,
+    neighbour_distance_ratio,
     pair_distances,
-    pairwise,
+    pair_values,
+    row_mass_kept,
     same_class,
     touching_queries,
     without_self,
@@ -32,7 +32,7 @@ def test_pairs_in_evaluation_equal_a_loop_over_pairs(square: bool) -> None:
     torch.manual_seed(0)
     net = Pointwise(5, [7, 4], out=1).double().eval()
     x = random(2, 6, 5)
-    found = pairwise(net, x, square)
+    found = pair_values(net, x, squared=square)
     for i in range(6):
         for j in range(6):
             gap = (x[:, i] - x[:, j]).square() if square else (x[:, i] - x[:, j]).abs()
@@ -44,7 +44,7 @@ def test_pairs_in_training_normalise_over_all_pairs() -> None:
     net = Pointwise(3, [4], out=1).double().train()
     net.norm[0].momentum = 1.0
     x = random(2, 5, 3)
-    pairwise(net, x)
+    pair_values(net, x)
     gap = (x[:, :, None] - x[:, None]).abs()
     assert torch.allclose(net.norm[0].running_mean, net.linear[0](gap).flatten(0, 2).mean(0))
 
@@ -58,9 +58,9 @@ def test_dropped_channels_are_dropped_for_a_whole_graph() -> None:
     assert torch.equal((y == 0).any(1), gone)  # a channel is gone everywhere or nowhere
 
 
-def test_carry_mass_keeps_the_row_sums_of_the_edges_before() -> None:
+def test_the_edge_update_keeps_the_row_sums_of_the_edges_before() -> None:
     similarity, previous = random(3, 6, 6).sigmoid(), random(3, 6, 6, seed=1).abs()
-    edge = carry_mass(similarity, previous)
+    edge = row_mass_kept(similarity, previous)
     assert torch.allclose(edge.sum(-1), without_self(previous).sum(-1))
     assert torch.equal(edge.diagonal(dim1=-2, dim2=-1), torch.zeros(3, 6, dtype=torch.float64))
 
@@ -68,7 +68,7 @@ def test_carry_mass_keeps_the_row_sums_of_the_edges_before() -> None:
 def test_pairs_that_touch_a_query_by_a_loop() -> None:
     present = torch.tensor([[True, True, False, True, True]])
     for among in (True, False):
-        found = touching_queries(present, 2, among)
+        found = touching_queries(present, 2, among_queries=among)
         for i in range(5):
             for j in range(5):
                 queries = int(i >= 2) + int(j >= 2)
@@ -84,32 +84,32 @@ def test_unknown_labels_belong_to_no_class() -> None:
     assert not same[0, 2].any()
 
 
-def test_balanced_weighs_both_kinds_alike() -> None:
+def test_the_balanced_mean_weighs_both_kinds_alike() -> None:
     """Repeating the pairs of two classes changes nothing; that is the point of balancing."""
     same = torch.tensor([[[True, False], [False, True]]])
     value = torch.tensor([[[1.0, 4.0], [6.0, 3.0]]])
     counted = torch.ones_like(same)
-    assert balanced(value, same, counted).item() == pytest.approx(2.0 + 5.0)
+    assert balanced_mean(value, same, counted).item() == pytest.approx(2.0 + 5.0)
     counted[0, 0, 1] = False
-    assert balanced(value, same, counted).item() == pytest.approx(2.0 + 6.0)
+    assert balanced_mean(value, same, counted).item() == pytest.approx(2.0 + 6.0)
 
 
-def test_edge_entropy_is_binary_cross_entropy() -> None:
+def test_the_loss_of_edges_is_binary_cross_entropy() -> None:
     edge, same = random(1, 4, 4).sigmoid(), random(1, 4, 4, seed=2) > 0
     expected = F.binary_cross_entropy(edge, same.double(), reduction="none")
-    assert torch.allclose(edge_entropy(edge, same), expected)
+    assert torch.allclose(edge_cross_entropy(edge, same), expected)
 
 
 def test_smoothing_moves_towards_the_neighbours_mean_and_leaves_the_isolated() -> None:
-    metric = Metric(2.0, 0.25).double()
+    term = DistanceTerm(2.0, 0.25).double()
     x = random(1, 4, 3)
     edge = torch.zeros(1, 4, 4, dtype=torch.float64)
     edge[0, 0, 1] = edge[0, 0, 2] = 0.5
     edge[0, 0, 0] = 9.0  # a node's own edge does not count
-    moved = metric.smooth(x, edge)
+    moved = term.smoothed(x, edge)
     assert torch.allclose(moved[0, 0], 0.75 * x[0, 0] + 0.25 * (x[0, 1] + x[0, 2]) / 2, atol=1e-6)
     assert torch.allclose(moved[0, 1:], x[0, 1:])
-    assert torch.allclose(metric(pair_distances(x)), -2.0 * torch.cdist(x, x).square(), atol=1e-5)
+    assert torch.allclose(term(pair_distances(x)), -2.0 * torch.cdist(x, x).square(), atol=1e-5)
 
 
 def test_mean_square_distance_is_the_mean_over_pairs() -> None:
@@ -118,19 +118,19 @@ def test_mean_square_distance_is_the_mean_over_pairs() -> None:
     assert found == pytest.approx(torch.cdist(x, x).square().mean().item())
 
 
-def test_nearness_is_what_clusters_leave_within_them() -> None:
+def test_the_neighbour_distance_ratio_is_what_clusters_leave_within_them() -> None:
     """Ten far clusters of forty: neighbours lie within one, so the ratio is near (nearest within) / (all pairs)."""
     centre = 10 * random(10, 16)
     clips = centre.repeat_interleave(40, 0) + random(400, 16, seed=1)
     label = torch.arange(10).repeat_interleave(40)
-    near = nearness(bank_of(clips, label), group=400)
+    ratio = neighbour_distance_ratio(bank_of(clips, label), group=400)
     square = torch.cdist(clips, clips).square()
     off = ~torch.eye(400, dtype=torch.bool)
     expected = square.masked_fill(~off, torch.inf).sort(-1).values[:, :4].mean() / square[off].mean()
-    assert near == pytest.approx(float(expected), rel=0.01)
-    assert nearness(bank_of(random(400, 16), label), group=400) > 10 * near
-    assert nearness(bank_of(3 * clips, label), group=400) == pytest.approx(near, rel=1e-6)
+    assert ratio == pytest.approx(float(expected), rel=0.01)
+    assert neighbour_distance_ratio(bank_of(random(400, 16), label), group=400) > 10 * ratio
+    assert neighbour_distance_ratio(bank_of(3 * clips, label), group=400) == pytest.approx(ratio, rel=1e-6)
 
 
-def test_nearness_of_too_few_clips_is_one() -> None:
-    assert nearness(bank_of(random(3, 4), torch.arange(3))) == 1.0
+def test_the_neighbour_distance_ratio_of_too_few_clips_is_one() -> None:
+    assert neighbour_distance_ratio(bank_of(random(3, 4), torch.arange(3))) == 1.0

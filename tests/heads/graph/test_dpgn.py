@@ -10,7 +10,7 @@ from graph_support import inputs, parts, perturbed, random_task, with_absent_sup
 from torch.nn import functional as F
 
 from fsmm.errors import UsageError
-from fsmm.heads.graph.blocks import nodes
+from fsmm.heads.graph.blocks import nodes_of
 from fsmm.heads.graph.dpgn import DPGN, DPGNSettings, initial_edges
 
 
@@ -35,14 +35,14 @@ def test_a_number_a_support_needs_the_number_of_shots() -> None:
 
 
 def test_rows_of_edges_sum_to_one() -> None:
-    _, after = make()._run(random_task())
+    _, after = make().generations(random_task())
     for generation in after:
         for edge in (generation.point, generation.distribution):
             assert torch.allclose(edge.sum(-1), torch.ones(2, 12, dtype=torch.float64))
 
 
 def test_initial_edges_by_a_loop() -> None:
-    edge = initial_edges(nodes(random_task(shots=2), torch.float64), 3)[0]
+    edge = initial_edges(nodes_of(random_task(shots=2), torch.float64), 3)[0]
     for i in range(12):
         for j in range(12):
             if i < 6 and j < 6:
@@ -57,7 +57,7 @@ def test_initial_edges_by_a_loop() -> None:
 @pytest.mark.parametrize("gap", ["l1", "l2"])
 def test_distances_are_those_before_the_generation(gap: str) -> None:
     head, task = make(gap=gap), random_task()
-    graph, after = head._run(task)
+    graph, after = head.generations(task)
     x = head.embedding(graph.x)
     power = 2 if gap == "l2" else 1
     expected = -(x[:, :, None] - x[:, None]).abs().pow(power).sum(-1)
@@ -67,12 +67,12 @@ def test_distances_are_those_before_the_generation(gap: str) -> None:
 def test_the_slip_takes_the_axis_of_queries_for_that_of_classes() -> None:
     task = random_task(shots=1, per_class=1)
     head = make()
-    graph, after = head._run(task)
+    graph, after = head.generations(task)
     logits = after[0].distance[:, 3:, :3]
     label = torch.cat([torch.arange(3).expand(2, 3), task.query_label], 1)
-    right = head._distance_loss(after[0].distance, label, graph, 3)
+    right = head.distance_loss(after[0].distance, label, graph, 3)
     assert torch.allclose(right, F.cross_entropy(logits.flatten(0, 1), task.query_label.flatten()))
-    slipped = make(transposed_distance_loss=True)._distance_loss(after[0].distance, label, graph, 3)
+    slipped = make(transposed_distance_loss=True).distance_loss(after[0].distance, label, graph, 3)
     turned = logits.transpose(1, 2).flatten(0, 1)
     assert torch.allclose(slipped, F.cross_entropy(turned, task.query_label.flatten()))
     with pytest.raises(UsageError, match="one query a class"):
@@ -89,7 +89,7 @@ def test_the_first_generations_and_the_last_are_weighed() -> None:
 @pytest.mark.parametrize("switch", ["use_point", "use_distance", "use_distribution"])
 def test_switched_off_outputs_are_zero(switch: str) -> None:
     name = switch.removeprefix("use_")
-    _, after = make(**{switch: False})._run(random_task())
+    _, after = make(**{switch: False}).generations(random_task())
     assert all(not getattr(generation, name).any() for generation in after)
 
 

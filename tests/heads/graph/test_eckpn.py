@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from tests_support import moved
 from torch import Tensor
 
 from fsmm.cache.table import Stream
 from fsmm.episodes.batch import Episodes
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import UsageError
-from fsmm.heads.graph.eckpn import ECKPN, ECKPNSettings, balanced_edge_loss
+from fsmm.heads.graph.eckpn import ECKPN, balanced_edge_loss
 from fsmm.heads.graph.eckpn_class import WordMap, edge_votes
 from fsmm.heads.graph.eckpn_graph import first_adjacency, renormalised
+from fsmm.heads.graph.eckpn_settings import ECKPNSettings
 from fsmm.heads.head import Inputs
 from fsmm.runs.run import episode_eval
 
@@ -37,22 +39,19 @@ def episodes(batch: int = 2, ways: int = 3, shots: int = 2, queries: int = 4, se
     label = torch.randint(0, ways, (batch, queries))
     query = torch.gather(centre, 1, label[..., None].expand(-1, -1, DIM))
     return Episodes(
-        {"frame": stream(centre[:, :, None] + 0.7 * torch.randn(batch, ways, shots, DIM))},
-        {"frame": stream(query + 0.7 * torch.randn(batch, queries, DIM))},
-        label,
-        torch.arange(ways).expand(batch, -1),
-        torch.randn(batch, ways, WORDS, dtype=torch.float64),
+        support={"frame": stream(centre[:, :, None] + 0.7 * torch.randn(batch, ways, shots, DIM))},
+        query={"frame": stream(query + 0.7 * torch.randn(batch, queries, DIM))},
+        query_label=label,
+        class_id=torch.arange(ways).expand(batch, -1),
+        words=torch.randn(batch, ways, WORDS, dtype=torch.float64),
     )
 
 
 def head_for(settings: ECKPNSettings, seed: int = 1, ways: int = 3) -> ECKPN:
     """A head all of whose weights are random, so that no update hides behind a zero."""
     torch.manual_seed(seed)
-    head = ECKPN(Inputs({"frame": (1, DIM)}, WORDS, way=ways), settings).double().eval()
-    with torch.no_grad():
-        for name, weight in head.named_parameters():
-            if "sharpness" not in name and name != "scale":
-                weight.add_(0.3 * torch.randn_like(weight))
+    head = ECKPN(Inputs(streams={"frame": (1, DIM)}, word_dim=WORDS, way=ways), settings).double().eval()
+    moved(head, 0.3, fixed=("sharpness", "scale"))
     if head.word_map is not None:
         head.word_map.fit(torch.randn(7, WORDS), torch.randn(7, DIM), 1.0)
     return head
@@ -314,7 +313,7 @@ def test_edge_votes_are_mean_edges() -> None:
 def test_word_regression_is_ridge_regression() -> None:
     torch.manual_seed(0)
     words, centre, new = (torch.randn(n, d).double() for n, d in ((9, WORDS), (9, DIM), (4, WORDS)))
-    module = WordMap(WORDS, DIM, 3, zero=True).double()
+    module = WordMap(WORDS, DIM, 3, zero_init=True).double()
     module.fit(words, centre, 0.5)
     away = words - words.mean(0)
     penalty = 0.5 * float(away.square().sum(1).mean())
@@ -332,11 +331,11 @@ def test_half_precision_features_give_finite_logits(dtype: torch.dtype) -> None:
 
 def test_unknown_choices_are_refused() -> None:
     for given, said in (
-        ({"form": "linear"}, "symmetric or positional"),
+        ({"form": "linear"}, "Known: positional, symmetric"),
         ({"width": 6, "heads": 4}, "divisible"),
     ):
         with pytest.raises(UsageError, match=said):
-            ECKPN(Inputs({"frame": (1, DIM)}), replace(SMALL, **given))
+            ECKPN(Inputs(streams={"frame": (1, DIM)}), replace(SMALL, **given))
 
 
 def test_published_stacks_learn_from_nothing(make_cache: Callable[..., object]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
-from fsmm.heads.graph.blocks import nodes
+from fsmm.heads.graph.blocks import nodes_of
 from fsmm.heads.graph.egnn import EGNN, EGNNSettings, initial_edges
 
 
@@ -20,7 +20,7 @@ def make(**given: object) -> EGNN:
 
 def test_initial_edges_by_a_loop() -> None:
     task = random_task(shots=2)
-    edge = initial_edges(nodes(task, torch.float64), 3, query_self=True)[0]
+    edge = initial_edges(nodes_of(task, torch.float64), 3, query_self=True)[0]
     for i in range(12):
         for j in range(12):
             both = i < 6 and j < 6
@@ -31,8 +31,8 @@ def test_initial_edges_by_a_loop() -> None:
 
 def test_the_two_parts_of_an_edge_sum_to_one() -> None:
     head, task = make(), random_task()
-    graph = nodes(task, torch.float64)
-    for edge in head.layers(graph, initial_edges(graph, 3, True)):
+    graph = nodes_of(task, torch.float64)
+    for edge in head.layers(graph, initial_edges(graph, 3, query_self=True)):
         assert torch.allclose(edge.sum(1), torch.ones(2, 12, 12, dtype=torch.float64))
 
 
@@ -75,8 +75,8 @@ def test_the_inductive_loss_leaves_pairs_of_queries_out() -> None:
     """Edges between queries exist in no graph; a loss over them would be infinite or constant."""
     head, task = make(transductive=False), random_task()
     with_labels = head.loss(task).total
-    graph = nodes(task, torch.float64)
-    edges = head._edges(graph, task)
-    assert torch.equal(edges[-1][:, 6:, 6:], torch.zeros(2, 6, 6, dtype=torch.float64))
+    graph = nodes_of(task, torch.float64)
+    alike = head.alike(graph, task.ways)
+    assert torch.equal(alike[-1][:, 6:, 6:], torch.zeros(2, 6, 6, dtype=torch.float64))
     assert torch.isfinite(with_labels)
     assert with_labels.item() < 10

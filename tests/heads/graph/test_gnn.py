@@ -68,7 +68,7 @@ def test_fewer_classes_than_built_for_and_more() -> None:
 
 
 def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(UsageError, match="mini or omniglot"):
+    with pytest.raises(UsageError, match="Known: mini, omniglot"):
         make(variant="other")
 
 

@@ -55,12 +55,12 @@ def test_training_helps_on_new_classes(name: str) -> None:
     }
     base, val, novel = classes(40, 0), classes(10, 1), classes(15, 2)
     own = {k: v for k, v in given.items() if not k.startswith("train.")}
-    head = build_head(name, Inputs({"frame": (1, TELLING + NOISE)}, way=5), own)
+    head = build_head(name, Inputs(streams={"frame": (1, TELLING + NOISE)}, way=5), own)
     head.fit_base(base)
-    plain = build_head("protonet", Inputs({"frame": (1, TELLING + NOISE)}, way=5))
+    plain = build_head("protonet", Inputs(streams={"frame": (1, TELLING + NOISE)}, way=5))
     before = evaluate(head, novel, PROTOCOL, 100).mean
     recipe = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
-    train(head, base, val, PROTOCOL, update_settings(head.recipe, recipe, name))
+    train(head=head, base=base, val=val, protocol=PROTOCOL, recipe=update_settings(head.recipe, recipe, name))
     after = evaluate(head, novel, PROTOCOL, 100).mean
     assert after > before + 0.04
     assert after > evaluate(plain, novel, PROTOCOL, 100).mean + 0.04

@@ -10,7 +10,7 @@ import torch
 from graph_support import DIM, inputs, parts, perturbed, random_task, with_absent_support
 
 from fsmm.errors import UsageError
-from fsmm.heads.graph.blocks import nodes
+from fsmm.heads.graph.blocks import nodes_of
 from fsmm.heads.graph.tpn import TPN, TPNSettings
 from fsmm.heads.head import Inputs
 
@@ -66,7 +66,7 @@ def test_an_absent_support_is_no_support() -> None:
 
 def test_one_length_scale_at_the_start() -> None:
     head, task = TPN(inputs(), TPNSettings(sigma=0.7)).double(), random_task()
-    graph = nodes(task, torch.float64)
+    graph = nodes_of(task, torch.float64)
     spread = head.propagate(graph, torch.zeros(2, 6, 3))
     assert torch.allclose(spread.sigma, torch.full((2, 12, 1), 0.7, dtype=torch.float64))
 
@@ -82,16 +82,16 @@ def test_alpha_is_learned_only_when_asked() -> None:
 def test_maps() -> None:
     """The published relation net takes maps of any side that divides the features."""
     torch.manual_seed(0)
-    head = TPN(Inputs({"frame": (1, 18)}, way=3), TPNSettings(side=3, rescale=False)).double().eval()
+    head = TPN(Inputs(streams={"frame": (1, 18)}, way=3), TPNSettings(side=3, rescale=False)).double().eval()
     task = random_task()
     x = torch.randn(2, 3, 2, 1, 18).double()
     support, query = replace(task.support["frame"], x=x), replace(task.query["frame"], x=x.flatten(1, 2))
     task = replace(task, support={"frame": support}, query={"frame": query})
     assert torch.isfinite(head(task)).all()
     with pytest.raises(UsageError, match="not maps of 4 x 4"):
-        TPN(Inputs({"frame": (1, 18)}), TPNSettings(side=4))
+        TPN(Inputs(streams={"frame": (1, 18)}), TPNSettings(side=4))
 
 
 def test_alpha_out_of_range_is_refused() -> None:
-    with pytest.raises(UsageError, match="between 0 and 1"):
+    with pytest.raises(UsageError, match="alpha=1 is not allowed"):
         TPN(inputs(), TPNSettings(alpha=1.0))

@@ -34,7 +34,7 @@ def task(words: int | None = DIM, shots: int = 2, **options: Any) -> Episodes:
 def test_other_modes_read_the_clips_as_they_are(mode: str) -> None:
     clips = bank_of(torch.randn(60, 4, 6), torch.arange(5).repeat_interleave(12))
     clips = replace(clips, words=torch.randn(5, 7))
-    assert build_head("clipfsar", inputs_of(clips), {"mode": mode}).eval().prepared(clips) is None
+    assert not list(build_head("clipfsar", inputs_of(clips), {"mode": mode}).shortcuts())
 
 
 def test_the_untrained_head_is_ordered_alignment() -> None:
@@ -52,10 +52,10 @@ def test_words_change_prototypes_and_queries_stay_without() -> None:
     assert given.words is not None
     other = replace(given, words=given.words.roll(1, 1))
     assert not torch.allclose(net(given), net(other))
-    support = given.support[ONE]
-    plain, spoken = (net.prototypes(support, w) for w in (None, given.words))
-    assert plain.x.shape == spoken.x.shape
-    assert not torch.allclose(plain.x, spoken.x)
+    support = net.encode(given.support[ONE])
+    plain, worded = (net.prototypes(support, w) for w in (None, given.words))
+    assert plain.x.shape == worded.x.shape
+    assert not torch.allclose(plain.x, worded.x)
 
 
 @pytest.mark.parametrize("merge", ["before", "after"])

@@ -19,13 +19,13 @@ def _head() -> FEAT:
 def test_the_regulariser_is_one_attention_a_class() -> None:
     head, episodes = _head(), random_episodes()
     support, query = features(episodes)
-    logits, label = head.contrast(head._task(episodes), episodes)
+    logits, label = head.contrast(episodes)
     everyone = torch.ones(1, 1, 1, dtype=torch.bool)
     for b in range(3):
         centres = []
         for c in range(4):
             members = torch.cat([support[b, c], query[b][episodes.query_label[b] == c]])
-            centres.append(head.attention(members[None], everyone)[0].mean(0))
+            centres.append(head.attention(head.attention.project(members[None]), everyone)[0].mean(0))
         x = torch.cat([support[b].flatten(0, 1), query[b]])
         expected = -(x[:, None] - torch.stack(centres)[None]).square().sum(-1) / 16
         torch.testing.assert_close(logits[b], expected)
@@ -44,7 +44,9 @@ def test_the_attention_is_torchs() -> None:
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     mixed = peer(x, x, x)[0] + attention.out.bias
     expected = F.layer_norm(x + mixed, (12,), attention.norm.weight, attention.norm.bias)
-    torch.testing.assert_close(attention(x, torch.ones(1, 5, 5, dtype=torch.bool)), expected)
+    torch.testing.assert_close(
+        attention(attention.project(x), torch.ones(1, 5, 5, dtype=torch.bool)), expected
+    )
 
 
 def test_classes_without_supports_are_not_attended_to() -> None:
@@ -61,5 +63,5 @@ def test_the_untrained_head_ranks_by_normalised_prototypes() -> None:
     support, query = features(episodes)
     mean = (F.normalize(support, dim=-1) * 8).mean(2)
     expected = -torch.cdist(F.normalize(query, dim=-1) * 8, F.layer_norm(mean, (64,)))
-    head = FEAT(inputs(64)).double().eval()
+    head = FEAT(inputs(64), FEATSettings()).double().eval()
     assert torch.equal(head(episodes).argmax(-1), expected.argmax(-1))

@@ -74,7 +74,7 @@ def test_full_context_as_torchs_bidirectional_lstm() -> None:
 def test_the_untrained_head_is_the_plain_one(width: int) -> None:
     episodes = random_episodes()
     head = FullContextMatching(inputs(), FullContextSettings(scale=1.0, width=width)).double()
-    torch.testing.assert_close(head(episodes), Matching(inputs())(episodes))
+    torch.testing.assert_close(head(episodes), Matching(inputs(), MatchingSettings())(episodes))
 
 
 def test_full_context_does_not_depend_on_the_order_of_classes() -> None:

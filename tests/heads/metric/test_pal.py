@@ -29,7 +29,7 @@ def test_as_torchs_attention() -> None:
 
 
 def test_the_contrast_term_as_a_loop() -> None:
-    head = PAL(inputs()).double()
+    head = PAL(inputs(), PALSettings()).double()
     gone = torch.zeros(3, 12, dtype=torch.bool)
     gone[1, :4] = True
     episodes = without_queries(random_episodes(), gone)

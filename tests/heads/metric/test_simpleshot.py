@@ -35,7 +35,7 @@ def test_as_nearest_centroid(transform: str) -> None:
 
 def test_the_mean_is_that_of_the_base_classes(make_cache: Callable[..., Path]) -> None:
     base = FeatureBank.load(make_cache(), ["frame"], "base").pooled()
-    head = SimpleShot(inputs(base.tables["frame"].dim))
+    head = SimpleShot(inputs(base.tables["frame"].dim), SimpleShotSettings())
     head.fit_base(base)
     rows = torch.arange(len(base))
     torch.testing.assert_close(head.mean, base.tables["frame"].gather(rows).x[:, 0].float().mean(0))

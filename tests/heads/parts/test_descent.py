@@ -24,7 +24,7 @@ def _problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         (descent.Descent("adam", 0.05, decay=0.1), lambda p: torch.optim.Adam(p, 0.05, weight_decay=0.1)),
         (descent.Descent("sgd", 0.3), lambda p: torch.optim.SGD(p, 0.3)),
         (
-            descent.Descent("sgd", 0.3, 0.9, 0.9, 0.01),
+            descent.Descent("sgd", 0.3, momentum=0.9, dampening=0.9, decay=0.01),
             lambda p: torch.optim.SGD(p, 0.3, momentum=0.9, dampening=0.9, weight_decay=0.01),
         ),
     ],

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fsmm.heads.parts.recurrent import BothWays, last, reverse, silence
+from fsmm.heads.parts.recurrent import BothWays, last, reverse, zero_init
 
 
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
@@ -33,9 +33,9 @@ def test_reverse_twice_is_nothing_and_padding_stays() -> None:
     assert torch.equal(last(x, length), torch.stack([x[0, 4], x[1, 1], x[2, 0]]))
 
 
-def test_a_silent_lstm_puts_out_zeros_but_learns() -> None:
+def test_an_lstm_at_its_zero_init_puts_out_zeros_but_learns() -> None:
     cell = nn.LSTM(4, 3, batch_first=True)
-    silence(cell)
+    zero_init(cell)
     out, _ = cell(torch.randn(2, 5, 4))
     assert not out.any()
     out.sum().backward()

@@ -108,14 +108,16 @@ def test_backwards_is_the_matrix_of_reversed_sequences() -> None:
 def test_hausdorff_equals_loops(average: bool) -> None:
     chance = torch.Generator().manual_seed(2)
     d = torch.rand(8, 5, 4, generator=chance, dtype=torch.float64)
-    here, there = torch.rand(8, 5, generator=chance) < 0.7, torch.rand(8, 4, generator=chance) < 0.7
-    here[:, 0] = there[:, 0] = True
-    found = hausdorff(d, here, there, average)
+    rows, columns = torch.rand(8, 5, generator=chance) < 0.7, torch.rand(8, 4, generator=chance) < 0.7
+    rows[:, 0] = columns[:, 0] = True
+    found = hausdorff(d, rows, columns, average=average)
+    one_side = hausdorff(d, rows, columns, average=average, both=False)
     for n in range(8):
-        kept = d[n][here[n]][:, there[n]]
+        kept = d[n][rows[n]][:, columns[n]]
         sides = [kept.amin(1), kept.amin(0)]
         slow = sum(float(s.mean() if average else s.sum()) for s in sides)
         assert found[n].item() == pytest.approx(slow)
+        assert one_side[n].item() == pytest.approx(float(sides[0].mean() if average else sides[0].sum()))
 
 
 def test_hausdorff_of_an_empty_set_is_finite() -> None:

@@ -58,9 +58,9 @@ def test_classes_unknown_to_the_base_do_not_compete() -> None:
 def test_every_clip_is_given_its_class() -> None:
     task = replace(random_episodes(batch=2, ways=3), class_id=torch.tensor([[7, 2, 5], [1, 0, 9]]))
     task.query_label[1, 4] = -1
-    truth, there = clip_classes(task)
+    truth, counted = clip_classes(task)
     assert truth[0, :6].tolist() == [7, 7, 2, 2, 5, 5]
-    assert not there[1, 6 + 4]
+    assert not counted[1, 6 + 4]
     for b in range(2):
         for i, label in enumerate(task.query_label[b].tolist()):
             if label >= 0:

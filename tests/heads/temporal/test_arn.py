@@ -70,6 +70,7 @@ def test_it_learns() -> None:
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimiser.step()
         losses.append(loss.item())
+    # Without a step, the sums of ten losses differ by the drawing of tasks alone: each loss by 3 %, the sums by 1 %.
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 

@@ -11,38 +11,22 @@ from tests_support import bank_of
 from torch.nn import functional as F
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.cache.schema import StreamName
-from fsmm.cache.table import TensorTable
 from fsmm.errors import UsageError
-from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.build import build_head
 from fsmm.heads.head import Inputs
 from fsmm.heads.parts.set_matching import hausdorff
-from fsmm.heads.temporal import hyrsm
-from fsmm.heads.temporal.hyrsm import HyRSM, HyRSMPlusPlus
+from fsmm.heads.temporal.hyrsm import HyRSM, frame_loss
+from fsmm.heads.temporal.hyrsmpp import HyRSMPlusPlus
 
 
 def bank(x: torch.Tensor) -> FeatureBank:
-    n, steps, _ = x.shape
-    there = torch.ones(n, dtype=torch.bool)
-    table = TensorTable(x, there.long() * steps, there)
-    label = torch.arange(n) % 3
-    names = ["a", "b", "c"]
-    streams = {"frame": StreamName("frame", "net")}
-    ids, rows = torch.tensor([4, 0, 2]), torch.arange(n).numpy()
-    return FeatureBank("toy", "base", "event", "default", streams, {"frame": table}, label, names, ids, rows)
-
-
-def test_clips_are_not_kept_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    clips = bank_of(torch.randn(60, 4, 6), torch.arange(5).repeat_interleave(12))
-    made = build_head("hyrsm", inputs_of(clips)).eval()
-    assert made.prepared(clips) is not None
-    monkeypatch.setattr(hyrsm, "KEPT_BYTES", 10_000)
-    assert made.prepared(clips) is None
+    """Base clips [n, T, D] of three classes in turn, whose ids are 4, 0 and 2."""
+    return bank_of(x, torch.arange(len(x)) % 3, split="base", class_id=torch.tensor([4, 0, 2]))
 
 
 def test_the_untrained_head_is_set_matching() -> None:
     torch.manual_seed(0)
-    inputs = Inputs({"frame": (5, 16)})
+    inputs = Inputs(streams={"frame": (5, 16)})
     made = (
         build_head("hyrsm", inputs, {"position_b": "0", "rectify": "never", "form": "videos"}).double().eval()
     )
@@ -86,10 +70,10 @@ def test_the_relu_stays_where_features_are_not_negative() -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 5, 16)
     for values, slope in ((x, 1.0), (x.abs(), 0.0)):
-        made = build_head("hyrsm", Inputs({"frame": (5, 16)}))
+        made = build_head("hyrsm", Inputs(streams={"frame": (5, 16)}))
         made.fit_base(bank(values))
         assert made.state_dict()["within.below_zero"].item() == slope
-    always = build_head("hyrsm", Inputs({"frame": (5, 16)}), {"rectify": "always"})
+    always = build_head("hyrsm", Inputs(streams={"frame": (5, 16)}), {"rectify": "always"})
     always.fit_base(bank(x))
     assert always.state_dict()["within.below_zero"].item() == 0.0
 
@@ -111,12 +95,12 @@ def test_the_frames_loss_counts_valid_steps_only() -> None:
     made.set_classes(torch.arange(3))
     made = made.double()
     support, query = task.support["frame"], task.query["frame"]
-    related = made.relate(support, query)
+    clips = made.encode(support), made.encode(query)
     rows = made.base_rows(support, task)
-    found = made.frame_loss(related, support, query, *rows)
     assert made.classifier is not None
+    found = frame_loss(made.classifier, clips, rows)
     terms = []
-    for stream, x, row in ((support, related.frames[0], rows[0]), (query, related.frames[1], rows[1])):
+    for stream, x, row in ((support, clips[0].frames, rows[0]), (query, clips[1].frames, rows[1])):
         log = torch.log_softmax(made.classifier(x), -1)
         picked = torch.gather(log, -1, row[..., None, None].expand(*log.shape[:-1], 1))[..., 0]
         terms.append(-picked[stream.mask()])
@@ -130,11 +114,11 @@ def test_incoherence_equals_loops(window: str) -> None:
     made = head("hyrsmpp", {"window": window, "balance": "3", "sigma": "7"})
     assert isinstance(made, HyRSMPlusPlus)
     task = episode(batch=2)
-    related = made.relate(task.support["frame"], task.query["frame"])
+    related = made.relate(made.encode(task.support["frame"]), made.encode(task.query["frame"]))
     total = 0.0
     for x, mask in (
-        (related.support, related.shown[:, None].expand(related.support.shape[:-1])),
-        (related.query, related.asked),
+        (related.support, related.support_valid[:, None].expand(related.support.shape[:-1])),
+        (related.query, related.query_valid),
     ):
         entries = []
         for clip, valid in zip(x.flatten(0, -3), mask.flatten(0, -2)):
@@ -153,7 +137,7 @@ def test_incoherence_equals_loops(window: str) -> None:
 
 
 def test_widths_that_eight_heads_do_not_divide() -> None:
-    made = build_head("hyrsm", Inputs({"frame": (5, 14)}))
+    made = build_head("hyrsm", Inputs(streams={"frame": (5, 14)}))
     assert made.get_submodule("within").heads == 7
 
 

@@ -58,8 +58,8 @@ def test_short_clips_are_as_if_nothing_followed() -> None:
     clips = random_episodes(steps=STEPS, dim=DIM).query[ONE]
     chosen = clips.length == 3
     assert chosen.any()
-    whole = net.tokens(Stream(clips.x[chosen], clips.present[chosen], clips.length[chosen]))
-    cut = net.tokens(Stream(clips.x[chosen][:, :3], clips.present[chosen], clips.length[chosen]))
+    whole = net.encode(Stream(clips.x[chosen], clips.present[chosen], clips.length[chosen]))
+    cut = net.encode(Stream(clips.x[chosen][:, :3], clips.present[chosen], clips.length[chosen]))
     for long, short in zip(whole, cut):
         count = short.frames.shape[-2]
         assert torch.allclose(long.frames[:, :count], short.frames)
@@ -70,12 +70,12 @@ def test_short_clips_are_as_if_nothing_followed() -> None:
 def test_maps_are_pooled_for_appearance() -> None:
     """With maps of constant content the appearance branch sees what pooled features would show it."""
     torch.manual_seed(0)
-    maps = MoLo(Inputs({ONE: (STEPS, DIM * 9)}), MoLoSettings(side=3, classes=8)).double().eval()
+    maps = MoLo(Inputs(streams={ONE: (STEPS, DIM * 9)}), MoLoSettings(side=3, classes=8)).double().eval()
     plain = head()
     plain.appearance.load_state_dict(maps.appearance.state_dict())
     clips = random_episodes(steps=STEPS, dim=DIM).query[ONE]
     spread = Stream(clips.x.repeat_interleave(9, -1), clips.present, clips.length)
-    assert torch.allclose(maps.tokens(spread)[0].frames, plain.tokens(clips)[0].frames)
+    assert torch.allclose(maps.encode(spread)[0].frames, plain.encode(clips)[0].frames)
 
 
 def test_the_motion_weight_is_linear() -> None:

@@ -35,8 +35,8 @@ def one_way(a: Tensor, b: Tensor) -> float:
 def test_the_distance_adds_up_three_alignments() -> None:
     net = head(scale=1.0)
     task = random_episodes(shots=1, steps=STEPS, dim=DIM)
-    query = net.fragments(task.query[ONE], None)
-    classes = net.fragments(task.support[ONE][:, :, 0], None)
+    query = net.fragments(net.encode(task.query[ONE]), None)
+    classes = net.fragments(net.encode(task.support[ONE][:, :, 0]), None)
     found = net.distance(query, classes)
     for b, q, c in ((0, 0, 0), (1, 3, 2), (2, 11, 3)):
         qf, cf = query.frames[b, q][query.valid[b, q]], classes.frames[b, c][classes.valid[b, c]]
@@ -52,9 +52,9 @@ def test_levels_add_up() -> None:
 
 
 def test_segments_are_means_of_valid_frames() -> None:
-    net, task = head(), random_episodes(steps=STEPS, dim=DIM)
+    net, task = head(rescale=False), random_episodes(steps=STEPS, dim=DIM)
     clips = task.query[ONE]
-    parts = net.fragments(clips, None)
+    parts = net.fragments(net.encode(clips), None)
     single = clips.length == 1
     assert single.any()
     assert torch.allclose(
@@ -87,19 +87,32 @@ def test_modulation_depends_on_the_supports_of_the_task() -> None:
     net, task = head(start=False), random_episodes(steps=STEPS, dim=DIM)
     with torch.no_grad():
         net.modulator.weight.mul_(20)
-    here = net.task_motion(task.support[ONE])
-    there = net.task_motion(task.support[ONE][torch.tensor([1, 2, 0])])
-    first, second = (net.fragments(task.query[ONE], m).frames for m in (here, there))
+    supports = task.support[ONE], task.support[ONE][torch.tensor([1, 2, 0])]
+    gates = [net.task_gate(net.encode(clips)) for clips in supports]
+    first, second = (net.fragments(net.encode(task.query[ONE]), gate).frames for gate in gates)
     assert not torch.allclose(first, second)
+
+
+def test_modulation_is_a_gate_of_the_tasks_motion_and_the_frames_own() -> None:
+    net, task = head(start=False, rescale=False), random_episodes(steps=STEPS, dim=DIM)
+    support, query = task.support[ONE], task.query[ONE]
+    found = net.fragments(net.encode(query), net.task_gate(net.encode(support))).frames
+    change, moving = motions(support)
+    for b, q in ((0, 1), (2, 7)):
+        mean = net.motion(change[b][moving[b]]).mean(0)
+        own, _ = motions(query[b, q])
+        for t in range(int(query.length[b, q])):
+            gate = torch.sigmoid(net.modulator(torch.cat([mean, own[t]])))
+            assert torch.allclose(found[b, q, t], query.x[b, q, t] * (1 + gate))
 
 
 def test_padding_steps_are_never_read() -> None:
     net, task = head(start=False), random_episodes(steps=STEPS, dim=DIM, batch=1)
-    parts = net.fragments(task.query[ONE], net.task_motion(task.support[ONE]))
+    parts = net.fragments(net.encode(task.query[ONE]), net.task_gate(net.encode(task.support[ONE])))
     junk = Fragments(
         torch.where(parts.valid[..., None], parts.frames, torch.randn_like(parts.frames)), *parts[1:]
     )
-    classes = net.fragments(task.support[ONE][:, :, 0], None)
+    classes = net.fragments(net.encode(task.support[ONE][:, :, 0]), None)
     assert torch.allclose(net.distance(junk, classes), net.distance(parts, classes))
 
 

@@ -59,9 +59,9 @@ def test_both_directions_do_not_care_which_clip_is_the_query() -> None:
     made = head("otam", {"direction": "both"})
     assert isinstance(made, OTAM)
     s, q = task.support["frame"], task.query["frame"]
-    forth = sum(made.directed(s, q))
+    forth = sum(made.path_costs(s, q))
     swapped = q[:, :, None], s[:, :, 0]
-    back = sum(made.directed(*swapped))
+    back = sum(made.path_costs(*swapped))
     assert torch.allclose(forth, back.transpose(1, 2))
 
 

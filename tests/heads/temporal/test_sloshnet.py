@@ -32,7 +32,7 @@ def test_the_untrained_head_is_trx_on_the_features() -> None:
 
 def test_long_term_attention_is_one_block_over_time() -> None:
     torch.manual_seed(0)
-    path = LongTerm(DIM, 4, 20, released=False, start=False).double()
+    path = LongTerm(DIM, SloshNetSettings(heads=4, hidden=20, start=False)).double()
     own = nn.MultiheadAttention(DIM, 4, batch_first=True).double()
     with torch.no_grad():
         for mine, theirs in ((own.in_proj_weight, path.qkv.weight), (own.in_proj_bias, path.qkv.bias),
@@ -64,12 +64,12 @@ def test_the_short_term_gate_reads_the_step_ahead_only() -> None:
 def test_short_clips_are_as_if_nothing_followed() -> None:
     net = head(start=False)
     clips = random_episodes(steps=STEPS, dim=DIM).query[ONE]
-    long = net.temporal(clips)
+    long = net.seen(clips)
     for b, q in ((0, 0), (0, 3), (2, 5)):
         length = int(clips.length[b, q])
         here = slice(b, b + 1), slice(q, q + 1)
         alone = Stream(clips.x[here][:, :, :length], clips.present[here], clips.length[here])
-        assert torch.allclose(long.x[b, q, :length], net.temporal(alone).x[0, 0])
+        assert torch.allclose(long.x[b, q, :length], net.seen(alone).x[0, 0])
 
 
 def test_the_released_attention_mixes_clips_and_the_intended_does_not() -> None:
@@ -78,6 +78,13 @@ def test_the_released_attention_mixes_clips_and_the_intended_does_not() -> None:
         net = head(released=released, start=False)
         same = torch.allclose(net(task)[:, :2], net(some_queries(task, 2)))
         assert same is not released
+
+
+def test_the_released_attention_keeps_tasks_apart_and_has_no_shortcut() -> None:
+    task, net = random_episodes(steps=STEPS, dim=DIM), head(released=True, start=False)
+    alone = torch.cat([net(task.slice(i, i + 1)) for i in range(task.batch)])
+    assert torch.allclose(net(task), alone)
+    assert not list(net.shortcuts())
 
 
 @pytest.mark.parametrize("dim", [6, 7, 16])

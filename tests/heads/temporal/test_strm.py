@@ -19,8 +19,14 @@ SMALL = {"width": "7"}
 def test_the_untrained_head_is_trx_on_twice_placed_frames() -> None:
     """Residual branches begin at zero: what remains is TRX after the three position codes of the enrichments."""
     torch.manual_seed(0)
-    strm = build_head("strm", Inputs({"frame": (STEPS, DIM)}), {**SMALL, "position": "0"}).double().eval()
-    trx = build_head("trx", Inputs({"frame": (STEPS, DIM)}), {**SMALL, "position": "0"}).double().eval()
+    strm = (
+        build_head("strm", Inputs(streams={"frame": (STEPS, DIM)}), {**SMALL, "position": "0"})
+        .double()
+        .eval()
+    )
+    trx = (
+        build_head("trx", Inputs(streams={"frame": (STEPS, DIM)}), {**SMALL, "position": "0"}).double().eval()
+    )
     own = {name: weight for name, weight in strm.state_dict().items() if name.startswith("tuples.")}
     trx.load_state_dict(own)
     task = episode(short=False)
@@ -44,7 +50,7 @@ def test_the_second_classifier_equals_loops() -> None:
     made, task = head("strm", SMALL), episode(batch=1, queries=3, short=False)
     assert isinstance(made, STRM)
     support, query = (made.enriched(s) for s in (task.support["frame"], task.query["frame"]))
-    found = made.auxiliary_logits(support, query)[0] * made.stretch / made.settings.scale
+    found = made.auxiliary_logits(support, query)[0] * made.gain / made.settings.scale
     for i in range(3):
         for c in range(3):
             each = []

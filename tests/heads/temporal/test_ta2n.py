@@ -32,7 +32,7 @@ def test_the_first_stage_is_linear_sampling_with_zeros_outside() -> None:
     place = theta[..., :1] * even + theta[..., 1:]
     assert float(place.max()) > 1  # some positions lie beyond the clip
     grid = torch.stack([torch.zeros_like(place), place], -1)[:, :, :, None].flatten(0, 1)
-    x = (clip.x * ours.stretch).transpose(-1, -2)[..., None].flatten(0, 1)
+    x = (clip.x * ours.gain).transpose(-1, -2)[..., None].flatten(0, 1)
     sampled = F.grid_sample(x, grid, align_corners=True, padding_mode="zeros")[..., 0].transpose(-1, -2)
     assert torch.allclose(ours.transformed(clip)[..., 0].flatten(0, 1), sampled)
 
@@ -56,7 +56,7 @@ def test_supports_are_rebuilt_on_the_first_ones_time() -> None:
     ours, task = made(), episode(batch=1, ways=1, shots=3)
     support, query = task.support["frame"], task.query["frame"]
     x = ours.transformed(support)
-    prototype, _ = ours._fused(x, support.present, ours.transformed(query))
+    prototype, _ = ours.fused(x, support.present, ours.transformed(query))
     clips = x[0, 0, ..., 0]
     rebuilt = []
     for clip in clips:
@@ -96,7 +96,9 @@ def test_steps_beyond_a_clip_do_not_count(side: str) -> None:
 def maps(chance: int = 0) -> tuple[TA2N, Episodes]:
     torch.manual_seed(chance)
     ours = (
-        build_head("ta2n", Inputs({"frame": (5, 3 * 16)}), {"map": "4", "rescale": "false"}).double().eval()
+        build_head("ta2n", Inputs(streams={"frame": (5, 3 * 16)}), {"map": "4", "rescale": "false"})
+        .double()
+        .eval()
     )
     assert isinstance(ours, TA2N)
 
@@ -124,7 +126,7 @@ def test_a_window_that_is_not_moved_sees_the_whole_frame() -> None:
     spatial.perturbation.zero_()
     x = torch.rand(1, 1, 1, 3, 2, 16, dtype=torch.float64)
     offset = torch.zeros(1, 1, 1, 3, 2, dtype=torch.float64)
-    assert torch.allclose(spatial._pooled(x, offset, 1), x.mean(-1))
+    assert torch.allclose(spatial.pooled(x, offset, 1), x.mean(-1))
 
 
 def test_offsets_move_the_two_windows_apart() -> None:
@@ -134,8 +136,8 @@ def test_offsets_move_the_two_windows_apart() -> None:
     picture[:, 0] = 1.0
     x = picture.view(1, 1, 1, 1, 1, 16)
     offset = torch.tensor([0.75, 0.0], dtype=torch.float64).view(1, 1, 1, 1, 2)
-    one, other = (float(spatial._pooled(x, offset, sign)) for sign in (1, -1))
-    assert one > 0.25 > other
+    one, other = (float(spatial.pooled(x, offset, sign)) for sign in (1, -1))
+    assert one > 0.25 > other  # the mean of the whole picture, one lit column of four, is 1/4
 
 
 def test_distance_norm_is_for_its_own_way() -> None:

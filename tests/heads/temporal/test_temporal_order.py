@@ -13,6 +13,7 @@ from temporal_support import order_cache
 from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.protocol import Protocol
 from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.registry import find
 from fsmm.heads.settings import update_settings
 from fsmm.runs.evaluate import evaluate
 from fsmm.runs.train import train
@@ -42,10 +43,10 @@ def accuracy(cache: Path, name: str, settings: dict[str, str]) -> tuple[float, f
     load = partial(FeatureBank.load, cache, ["frame"], dataset="order", words=None)
     base, val, novel = (load(split=split).normalised("l2") for split in ("base", "val", "novel"))
     head = build_head(name, inputs_of(novel), settings)
-    if not head.sequences:
+    if not find(name)[0].reads_time:
         base, val, novel = (bank.pooled() for bank in (base, val, novel))
     if any(p.requires_grad for p in head.parameters()):
-        train(head, base, val, TASK, update_settings(head.recipe, BRIEF, name))
+        train(head=head, base=base, val=val, protocol=TASK, recipe=update_settings(head.recipe, BRIEF, name))
     found = evaluate(head, novel, TASK, 120).accuracy
     return float(found.mean()), float(found.std() / len(found) ** 0.5)
 

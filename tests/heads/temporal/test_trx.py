@@ -20,14 +20,17 @@ from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.parts.positions import sinusoid
-from fsmm.heads.temporal import trx
-from fsmm.heads.temporal.trx import TRX, TupleAttention
+from fsmm.heads.parts.tuple_attention import TupleAttention
+from fsmm.heads.scoring import once_per_clip
+from fsmm.heads.scoring.episode_test import EpisodeTest
+from fsmm.heads.scoring.plan import scorer
+from fsmm.heads.temporal.trx import TRX
 
 SMALL = {"width": "7", "level": "false"}
 
 
 def prepared(x: Tensor, made: TRX) -> Tensor:
-    return x * made.stretch + 0.1 * sinusoid(x.shape[0], x)
+    return x * made.gain + 0.1 * sinusoid(x.shape[0], x)
 
 
 def tuples(x: Tensor, size: int) -> Tensor:
@@ -62,7 +65,7 @@ def test_equals_tuples_written_out(sizes: tuple[int, ...]) -> None:
                 q = query.x[b, i, : query.length[b, i]]
                 s = [support.x[b, c, k, : support.length[b, c, k]] for k in range(2)]
                 each = [slow_logit(made, module, q, s) for module in made.tuples.each]
-                expected = 10.0 / made.stretch**2 * torch.stack(each).mean()
+                expected = 10.0 / made.gain**2 * torch.stack(each).mean()
                 assert logits[b, i, c].item() == pytest.approx(expected.item(), rel=1e-9)
 
 
@@ -99,7 +102,7 @@ def test_the_untrained_head_is_the_prototype_rule_when_attention_is_uniform() ->
     settings = {"sharpness": "0", "cardinalities": "1", "width": "16", "position": "0", "level": "false"}
     made = head("trx", settings)
     assert isinstance(made, TRX)
-    made.tuples.begin(0.0, True)
+    made.tuples.begin(0.0, orthogonal=True)
     torch.nn.init.zeros_(made.tuples.each[0].get_parameter("norm.bias"))
     task = episode(short=False)
     logits = made(task)
@@ -141,25 +144,32 @@ def test_gradients_of_the_weights() -> None:
     assert torch.autograd.gradcheck(logits, given, fast_mode=True)
 
 
-def test_clips_are_not_kept_where_some_are_withheld_or_they_are_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_mapped_frames_that_would_fill_the_memory_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of(torch.randn(60, STEPS, 6), torch.arange(5).repeat_interleave(12))
-    made, task = build_head("trx", inputs_of(bank)).eval(), Protocol(n_way=3, k_shot=2, n_query=4)
+    made = build_head("trx", inputs_of(bank)).eval()
+    task = Protocol(n_way=3, k_shot=2, n_query=4)
     index = next(Sampler(bank, task).batches(0, 1, 1))
 
-    def maps_again(protocol: Protocol) -> bool:
-        with patch.object(made, "forward", wraps=made.forward) as forward:
-            made.scorer(bank, protocol, 20)(index)
-        return bool(forward.called)
+    def maps_again(protocol: Protocol, episodes: int = 20) -> bool:
+        test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes)
+        score = scorer(made, test)
+        with patch.object(made, "encode", wraps=made.encode) as encode:
+            score(index)
+        return bool(encode.called)
 
+    one_shot, many = replace(task, k_shot=1), 100_000
     assert not maps_again(task)
+    assert not maps_again(one_shot, many)
     assert maps_again(replace(task, missing=(Missing("frame", 0.5),)))
-    monkeypatch.setattr(trx, "KEPT_BYTES", 1 << 20)
+    monkeypatch.setattr(once_per_clip, "KEPT_BYTES", 1 << 20)
     assert maps_again(task)
+    test = EpisodeTest(bank=bank, protocol=one_shot, episodes=many)
+    with patch.object(made, "forward", wraps=made.forward) as forward:
+        scorer(made, test)
+    assert forward.called  # pairs are still scored once, by episodes that map frames again
 
 
-def test_a_tuple_of_nothing_is_refused() -> None:
+@pytest.mark.parametrize("sizes", ["0,2", ""])
+def test_a_tuple_of_nothing_is_refused(sizes: str) -> None:
     with pytest.raises(UsageError, match="cardinalities"):
-        head("trx", {"cardinalities": "0,2"})
-    assert STEPS >= 4
+        head("trx", {"cardinalities": sizes})

@@ -52,5 +52,5 @@ def test_an_absent_query_is_as_if_it_were_not_asked() -> None:
     episodes = random_episodes()
     gone = torch.zeros(3, 12, dtype=torch.bool)
     gone[:, 7:] = True
-    head = BDCSPN(inputs())
+    head = BDCSPN(inputs(), BDCSPNSettings())
     torch.testing.assert_close(head(without_queries(episodes, gone))[:, :7], head(some_queries(episodes, 7)))

@@ -6,14 +6,19 @@ import pytest
 import torch
 from metric_support import inputs, random_episodes, some_queries, without_queries
 
+from fsmm.episodes.batch import Episodes
 from fsmm.errors import UsageError
-from fsmm.heads.parts.task import pooled_task
+from fsmm.heads.parts.task import Task, encoded_task
 from fsmm.heads.transductive.ptmap import PTMAP, PTMAPSettings
 
 
+def transformed(head: PTMAP, episodes: Episodes) -> Task:
+    return head.centred(encoded_task(episodes, head.encode))
+
+
 def test_rows_and_columns_of_the_transport() -> None:
-    head = PTMAP(inputs())
-    task = head.transformed(pooled_task(random_episodes()))
+    head = PTMAP(inputs(), PTMAPSettings())
+    task = transformed(head, random_episodes())
     share = head.shares(task, task.means())
     # rows are scaled before columns, and the loop ends when their sums hardly change from round to round
     torch.testing.assert_close(share.sum(2), torch.ones(3, 12, dtype=torch.float64), rtol=0, atol=5e-3)
@@ -21,8 +26,8 @@ def test_rows_and_columns_of_the_transport() -> None:
 
 
 def test_scaling_the_plan_itself_gives_the_same() -> None:
-    head = PTMAP(inputs())
-    task = head.transformed(pooled_task(random_episodes(batch=1)))
+    head = PTMAP(inputs(), PTMAPSettings())
+    task = transformed(head, random_episodes(batch=1))
     centre = task.means()
     plan = torch.exp(-10 * (task.query[0, :, None] - centre[0, None]).square().sum(-1))
     plan, before = plan / plan.sum(), torch.zeros(12, dtype=torch.float64)
@@ -34,7 +39,7 @@ def test_scaling_the_plan_itself_gives_the_same() -> None:
 
 
 def test_a_batch_is_its_episodes() -> None:
-    episodes, head = random_episodes(batch=5, spread=1.5), PTMAP(inputs())
+    episodes, head = random_episodes(batch=5, spread=1.5), PTMAP(inputs(), PTMAPSettings())
     whole = head(episodes)
     for b in range(5):
         torch.testing.assert_close(whole[b : b + 1], head(episodes.slice(b, b + 1)), rtol=1e-9, atol=1e-12)
@@ -51,13 +56,13 @@ def test_an_absent_query_is_as_if_it_were_not_asked(balanced: bool) -> None:
 
 def test_negative_features_keep_their_sign() -> None:
     episodes = random_episodes()
-    head = PTMAP(inputs())
-    here = head.transformed(pooled_task(episodes))
+    head = PTMAP(inputs(), PTMAPSettings())
+    here = transformed(head, episodes)
     for stream in (*episodes.support.values(), *episodes.query.values()):
         stream.x.neg_()
-    torch.testing.assert_close(head.transformed(pooled_task(episodes)).query, -here.query)
+    torch.testing.assert_close(transformed(head, episodes).query, -here.query)
 
 
 def test_an_unknown_stop_is_refused() -> None:
-    with pytest.raises(UsageError, match="each or batch"):
+    with pytest.raises(UsageError, match="Known: batch, each"):
         PTMAP(inputs(), PTMAPSettings(stop="never"))

@@ -26,7 +26,7 @@ def build(case: Case, head: str) -> AMeFuNet:
     own = AMeFuNetSettings(
         "frame", "frame", head, scale=1.0, double_softmax=True, offsets=(0,), rescale=False
     )
-    net = AMeFuNet(Inputs({"frame": (steps, dim), "flow": (steps, width)}), own).double()
+    net = AMeFuNet(Inputs(streams={"frame": (steps, dim), "flow": (steps, width)}), own).double()
     net.load_state_dict({ours: case.params[theirs] for ours, theirs in NAMES.items()})
     return net.eval()
 

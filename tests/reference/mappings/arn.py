@@ -26,7 +26,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         attention=False,
         start=False,
     )
-    head = ARN(Inputs({"frame": (steps, channels)}), settings).double().eval()
+    head = ARN(Inputs(streams={"frame": (steps, channels)}), settings).double().eval()
     head.load_state_dict(
         {_ours(k): v for k, v in case.params.items() if not k.endswith("num_batches_tracked")}
     )

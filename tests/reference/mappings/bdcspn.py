@@ -7,6 +7,7 @@ from case import Case, by_class, one_task
 from torch import Tensor
 
 from fsmm.heads.head import Inputs
+from fsmm.heads.parts.task import encoded_task
 from fsmm.heads.transductive.bdcspn import BDCSPN, BDCSPNSettings
 
 
@@ -18,8 +19,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
         support, query = (torch.nn.functional.normalize(x, p=power, dim=-1) for x in (support, query))
     episodes = one_task(by_class(support, case.inputs["support_labels"]), query)
     settings = BDCSPNSettings("l2n" if power == 2.0 else "un", scale=1.0, score_shifted=False)
-    head = BDCSPN(Inputs({"frame": (1, query.shape[-1])}), settings)
-    task = head.task(episodes)
+    head = BDCSPN(Inputs(streams={"frame": (1, query.shape[-1])}), settings)
+    task = encoded_task(episodes, head.encode)
     return {
         "prototypes_before": task.means()[0],
         "prototypes_after": head.rectified(task, head.shift(task))[0],

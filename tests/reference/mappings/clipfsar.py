@@ -50,7 +50,7 @@ def build(case: Case, mode: str = "visual", share: float = 0.9) -> CLIPFSAR:
         classes=len(text),
         start=False,
     )
-    head = CLIPFSAR(Inputs({ONLY: (steps, dim)}, word_dim=text.shape[1]), own).double()
+    head = CLIPFSAR(Inputs(streams={ONLY: (steps, dim)}, word_dim=text.shape[1]), own).double()
     head.load_state_dict(state(case))
     return head.eval()
 

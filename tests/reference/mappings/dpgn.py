@@ -50,7 +50,7 @@ def build(case: Case) -> DPGN:
         distance_weight=meta["l2_ce_weight"], use_point=point, use_distance=distance, use_distribution=distribution,
         transposed_distance_loss=True,
     )  # fmt: skip
-    head = DPGN(Inputs({ONLY: (1, dim)}, way=meta["way"], shot=meta["shot"]), own).double()
+    head = DPGN(Inputs(streams={ONLY: (1, dim)}, way=meta["way"], shot=meta["shot"]), own).double()
     state = head.state_dict()
     state |= {ours: case.params[theirs].view_as(state[ours]) for ours, theirs in names(meta["G"]).items()}
     head.load_state_dict(state)
@@ -62,7 +62,12 @@ def run(head: DPGN, case: Case, graph: Nodes) -> list[Generation]:
     assert torch.allclose(initial_edges(graph, case.meta["way"]), given["edge_init"])
     place = torch.eye(graph.supports, dtype=graph.x.dtype)
     return head.run(
-        given["middle_node"], given["point_node"], given["dist_node"], given["edge_init"], place, graph
+        graph,
+        middle=given["middle_node"],
+        point=given["point_node"],
+        distribution=given["dist_node"],
+        edge=given["edge_init"],
+        place=place,
     )
 
 

@@ -35,7 +35,7 @@ def build(case: Case) -> EGNN:
     meta, dim = case.meta, case.inputs["node"].shape[-1]
     own = EGNNSettings(embed=0, rescale=False, metric=False, layers=meta["L"], node_width=meta["nf"],
                        edge_width=meta["ef"], dropout=meta["dropout"])  # fmt: skip
-    head = EGNN(Inputs({ONLY: (1, dim)}, way=meta["way"]), own).double()
+    head = EGNN(Inputs(streams={ONLY: (1, dim)}, way=meta["way"]), own).double()
     state = head.state_dict()
     table = names(meta["L"])
     head.load_state_dict(
@@ -48,7 +48,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     x, start = case.inputs["node"], case.inputs["init_edge"]
     support_label, query_label = case.inputs["support_labels"], case.inputs["query_labels"]
     graph = Nodes(x, torch.ones(x.shape[:2], dtype=torch.bool), support_label.shape[1])
-    assert torch.equal(initial_edges(graph, case.meta["way"], True), start)
+    assert torch.equal(initial_edges(graph, case.meta["way"], query_self=True), start)
     given: dict[str, Tensor] = {}
     for mode in ("eval", "train"):
         head = build(case).train(mode == "train")
@@ -65,7 +65,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         assert value is not None
         given[f"grad.{name}"] = value.view_as(case.expected[f"grad.{name}"])
     alone = one_graph_a_query(graph)
-    edge = build(case).eval().layers(alone, initial_edges(alone, case.meta["way"], False))[-1]
+    edge = build(case).eval().layers(alone, initial_edges(alone, case.meta["way"], query_self=False))[-1]
     given["eval_nontransductive_query_scores"] = scores(edge[:, 0], alone, case).view_as(
         given["eval_query_scores"]
     )

@@ -37,12 +37,12 @@ def outputs(case: Case) -> dict[str, Tensor]:
         rescale=False,
         start=False,
     )
-    head = FEAT(Inputs({"frame": (1, x.shape[-1])}), settings).double()
+    head = FEAT(Inputs(streams={"frame": (1, x.shape[-1])}), settings).double()
     head.load_state_dict({f"attention.{NAMES[k.partition('.')[2]]}": v for k, v in case.params.items()})
     evaluated = head.eval()(episodes)[0]
     head.train()
     losses = head.loss(episodes)
-    contrast, _ = head.contrast(head._task(episodes), episodes)
+    contrast, _ = head.contrast(episodes)
     # Our instances are ordered class by class within the supports; the official ones shot by shot.
     order = torch.cat([torch.arange(held).view(way, shot).t().flatten(), torch.arange(held, len(x))])
     ours = dict(head.named_parameters())

@@ -48,7 +48,7 @@ def build(case: Case) -> GNN:
         width=case.meta["nf"],
         variant="omniglot" if omniglot else "mini",
     )
-    head = GNN(Inputs({ONLY: (1, support.shape[-1])}, way=label.shape[-1]), settings).double()
+    head = GNN(Inputs(streams={ONLY: (1, support.shape[-1])}, way=label.shape[-1]), settings).double()
     own = head.state_dict()
     head.load_state_dict(
         own | {ours: case.params[name].view_as(own[ours]) for ours, name in names(case).items()}
@@ -61,7 +61,13 @@ def build(case: Case) -> GNN:
 def logits(head: GNN, case: Case) -> Tensor:
     query, support = case.inputs["query"][:, None], case.inputs["supports"]
     everyone = torch.ones(support.shape[:2], dtype=torch.bool)
-    return head.graphs(query, support, case.inputs["support_onehot"], everyone[:, :1], everyone)[:, 0]
+    return head.graphs(
+        query=query,
+        support=support,
+        label=case.inputs["support_onehot"],
+        query_present=everyone[:, :1],
+        support_present=everyone,
+    )[:, 0]
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

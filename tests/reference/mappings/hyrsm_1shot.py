@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from case import ONLY, Case, by_class, one_task
 from torch import Tensor
 
 from fsmm.episodes.batch import Episodes
 from fsmm.heads.head import Inputs
-from fsmm.heads.temporal.hyrsm import HyRSM, HyRSMPlusPlus, HyRSMPlusPlusSettings, HyRSMSettings
+from fsmm.heads.temporal.hyrsm import HyRSM, HyRSMSettings, frame_logits, frame_loss
+from fsmm.heads.temporal.hyrsmpp import HyRSMPlusPlus, HyRSMPlusPlusSettings
 
 NAMES = {
     "within.norm.weight": "temporal_atte_before.norm.weight",
@@ -30,15 +33,15 @@ NAMES = {
 }
 
 
-def build(case: Case, episodes: Episodes) -> HyRSM:
+def build(case: Case, episodes: Episodes) -> HyRSM[Any]:
     meta = case.meta
     shared = {
         "heads": meta["heads"], "form": "videos" if case.stem.endswith("1shot") else "prototypes", "average": False,
         "scale": 1.0, "rescale": False, "start": False, "classify": meta.get("cls_weight", 0.0),
         "position_a": meta.get("POSITION_A", 10.0), "position_b": meta.get("POSITION_B", 1.0),
     }  # fmt: skip
-    inputs = Inputs({ONLY: tuple(episodes.query[ONLY].x.shape[-2:])})
-    head: HyRSM
+    inputs = Inputs(streams={ONLY: tuple(episodes.query[ONLY].x.shape[-2:])})
+    head: HyRSM[Any]
     if "WINDOW_SIZE" in meta:
         factor = meta["BALANCE_COEFFICIENT"] or 1.0  # the released code reads 0 as unset
         plus = {"window": meta["WINDOW_SIZE"], "sigma": meta["TEMPORAL_BALANCE"]}
@@ -57,26 +60,27 @@ def outputs(case: Case) -> dict[str, Tensor]:
     support_label, label = case.inputs["support_labels"], case.inputs["query_labels"].long()
     episodes = one_task(by_class(case.inputs["support"], support_label), case.inputs["query"], label)
     head = build(case, episodes)
-    support, query = episodes.support[ONLY], episodes.query[ONLY]
-    related = head.relate(support, query)
+    clips = head.encode(episodes.support[ONLY]), head.encode(episodes.query[ONLY])
+    related = head.relate(*clips)
+    assert head.classifier is not None
     loss = head.loss(episodes).parts["ce"]
     if "support_global" in case.inputs:
         # the file's base-class ids are drawn clip by clip, so they cannot come from the episode's classes
         rows = by_class(case.inputs["support_global"], support_label)[None], case.inputs["query_global"][None]
-        loss = loss + head.settings.classify * head.frame_loss(related, support, query, *rows)
+        loss = loss + head.settings.classify * frame_loss(head.classifier, clips, rows)
     loss.backward()
     # the supports' frames back in the file's order
-    frames, steps = head.frame_logits(related), query.x.shape[-2]
+    frames, steps = frame_logits(head.classifier, clips), related.query.shape[-2]
     place = torch.argsort(torch.argsort(support_label, stable=True))
     count = len(place)
     frames = frames.unflatten(0, (-1, steps))
     frames = torch.cat([frames[:count][place], frames[count:]]).flatten(0, 1)
     given = {"logits": head(episodes)[0], "class_logits": frames, "loss": loss}
     if isinstance(head, HyRSMPlusPlus):
-        weight, near = head.window_weights(query.x)
+        weight, inside = head.window_weights(related.query)
         given |= {
             "loss_temporal_regular": head.incoherence(related), "temproal_regular": weight,
-            "temproal_regular_label": near.double(),
+            "temproal_regular_label": inside.double(),
         }  # fmt: skip
     gradient = {NAMES[name]: p.grad for name, p in head.named_parameters()}
     given |= {

@@ -7,6 +7,7 @@ from case import Case, by_class, one_task
 from torch import Tensor
 
 from fsmm.heads.head import Inputs
+from fsmm.heads.parts.task import encoded_task
 from fsmm.heads.transductive.laplacianshot import LaplacianShot, LaplacianShotSettings
 
 
@@ -25,11 +26,11 @@ def outputs(case: Case) -> dict[str, Tensor]:
                 empty="drop",
                 iterations=case.meta["max_iter"],
             )
-            head = LaplacianShot(Inputs({"frame": (1, support.shape[-1])}), settings).double()
+            head = LaplacianShot(Inputs(streams={"frame": (1, support.shape[-1])}), settings).double()
             head.mean.copy_(case.inputs["train_mean"])
-            task = head.task(episodes)
+            task = encoded_task(episodes, head.encode)
             unary, neighbour, weight = head.problem(task)
-            assignment, energy = head.bound_updates(unary, neighbour, weight, task.asked)
+            assignment, energy = head.bound_updates(unary, neighbour, weight, task.query_present)
             queries = unary.shape[1]
             affinity = torch.zeros(1, queries, queries, dtype=unary.dtype).scatter(-1, neighbour, weight)
             made = {

@@ -29,7 +29,7 @@ def build(case: Case) -> LEO:
         kl=meta["kl_weight"], penalty=meta["encoder_penalty_weight"], l2=meta["l2_penalty_weight"],
         orthogonality=meta["orthogonality_penalty_weight"], dropout=meta["dropout_rate"], principal=False,
     )  # fmt: skip
-    head = LEO(Inputs({ONLY: (1, case.inputs["support"].shape[-1])}, way=meta["way"]), own).double()
+    head = LEO(Inputs(streams={ONLY: (1, case.inputs["support"].shape[-1])}, way=meta["way"]), own).double()
     head.load_state_dict({ours: from_official(case.params[theirs]) for ours, theirs in NAMES.items()})
     return head
 

@@ -20,7 +20,7 @@ def build(case: Case, first_order: bool) -> MAML:
     meta = case.meta
     own = MAMLSettings(hidden=meta["hid"], rate=meta["lr"], train_steps=meta["steps"], test_steps=meta["steps"],
                        first_order=first_order, level=0.0, zero_head=False)  # fmt: skip
-    head = MAML(Inputs({ONLY: (1, case.inputs["support"].shape[-1])}, way=meta["way"]), own).double()
+    head = MAML(Inputs(streams={ONLY: (1, case.inputs["support"].shape[-1])}, way=meta["way"]), own).double()
     state = {ours: case.params[theirs] for ours, theirs in names(case).items()}
     head.load_state_dict(state | {"factor": torch.ones(())})
     return head

@@ -16,7 +16,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     held = meta["way"] * meta["shot"]
     label = case.inputs["query_labels"]
     episodes = one_task(x[:held].unflatten(0, (meta["way"], meta["shot"])), x[held:], label)
-    inputs = Inputs({"frame": (1, x.shape[-1])})
+    inputs = Inputs(streams={"frame": (1, x.shape[-1])})
     if meta["fce"]:
         settings = FullContextSettings(
             meta["distance"],
@@ -26,7 +26,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
             order="given",
             start=False,
         )
-        head: Matching = FullContextMatching(inputs, settings).double()
+        head: FullContextMatching | Matching = FullContextMatching(inputs, settings).double()
     else:
         head = Matching(inputs, MatchingSettings(meta["distance"]))
     ours = dict(head.named_parameters())

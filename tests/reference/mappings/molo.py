@@ -53,7 +53,7 @@ def build(case: Case) -> MoLo:
         classes=len(params["classification_layer.bias"]),
         start=False,
     )
-    head = MoLo(Inputs({ONLY: (meta["T"], dim * side * side)}), own).double()
+    head = MoLo(Inputs(streams={ONLY: (meta["T"], dim * side * side)}), own).double()
     head.load_state_dict(state(case))
     return head.eval()
 
@@ -66,19 +66,19 @@ def outputs(case: Case) -> dict[str, Tensor]:
     label = given["support_labels"]
     task = one_task(by_class(support, label), query, query_classes(case))
     head = build(case)
-    seen = head.views(task)
-    (s2q, q2s), (s2q_motion, q2s_motion) = head.contrasts(seen)
+    views = head.views(task)
+    (s2q, q2s), (s2q_motion, q2s_motion) = head.contrasts(views)
     order, count = torch.argsort(label, stable=True), len(label)
     truth = torch.cat([given["support_global"][order], given["query_global"]])[None]
-    ours = head.class_logits(seen)[0]
+    ours = head.class_logits(views)[0]
     return {
-        "logits": head.logits(seen)[0],
+        "logits": head.logits(views.query, views.classes)[0],
         "class_logits": torch.cat([ours[:count][torch.argsort(order)], ours[count:]]),
         "logits_s2q": s2q[0],
         "logits_q2s": q2s[0],
         "logits_s2q_motion": s2q_motion[0],
         "logits_q2s_motion": q2s_motion[0],
         "loss": head.objective(
-            seen, task.query_label, (truth, torch.ones_like(truth, dtype=torch.bool))
+            views, task.query_label, (truth, torch.ones_like(truth, dtype=torch.bool))
         ).total,
     }

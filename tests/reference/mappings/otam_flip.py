@@ -17,7 +17,7 @@ from fsmm.heads.temporal.otam import OTAM, OTAMSettings
 def outputs(case: Case) -> dict[str, Tensor]:
     support, query, label = (case.inputs[name] for name in ("support", "query", "query_labels"))
     episodes = one_task(support[:, None], query, label.long())
-    inputs = Inputs({ONLY: tuple(query.shape[1:])})
+    inputs = Inputs(streams={ONLY: tuple(query.shape[1:])})
     gamma = case.meta["smooth"] if case.meta["relax"] else 0.0
     head = OTAM(inputs, OTAMSettings(gamma=gamma, direction="reversed")).double()
     plain = ProtoNet(inputs, ProtoNetSettings(distance="cosine", scale=1.0)).double()

@@ -16,7 +16,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     label = query_classes(case)
     episodes = one_task(support, given["query"], label)
     settings = PALSettings(scale=1.0, epsilon=case.meta["cos_eps"], rescale=False, start=False)
-    head = PAL(Inputs({"frame": (support.shape[2], support.shape[3])}), settings).double()
+    head = PAL(Inputs(streams={"frame": (support.shape[2], support.shape[3])}), settings).double()
     ours = dict(head.named_parameters())
     with torch.no_grad():
         for official, value in case.params.items():

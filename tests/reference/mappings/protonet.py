@@ -15,7 +15,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     support, query = case.inputs["support"], case.inputs["query"]
     weight = case.params["encoder.weight"]
     head = ProtoNet(
-        Inputs({"frame": (1, support.shape[-1])}), ProtoNetSettings(embed=weight.shape[0])
+        Inputs(streams={"frame": (1, support.shape[-1])}), ProtoNetSettings(embed=weight.shape[0])
     ).double()
     assert head.encoder is not None
     with torch.no_grad():

@@ -7,7 +7,7 @@ from case import Case, tasks
 from torch import Tensor
 
 from fsmm.heads.head import Inputs
-from fsmm.heads.parts.task import pooled_task
+from fsmm.heads.parts.task import encoded_task
 from fsmm.heads.transductive.ptmap import PTMAP, PTMAPSettings
 
 
@@ -26,8 +26,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
         tolerance=meta["sinkhorn_eps"],
         stop="batch",
     )
-    head = PTMAP(Inputs({"frame": (1, raw.shape[-1])}), settings)
-    task = head.transformed(pooled_task(episodes))
+    head = PTMAP(Inputs(streams={"frame": (1, raw.shape[-1])}), settings)
+    task = head.centred(encoded_task(episodes, head.encode))
     final, centre = head.adapt(task)
     logits = head(episodes)
     return {

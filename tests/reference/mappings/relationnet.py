@@ -43,7 +43,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
 
 def loaded(case: Case, settings: RelationSettings, dim: int) -> Relation:
     """Our head with the official parameters."""
-    head = Relation(Inputs({"frame": (1, dim)}), settings).double()
+    head = Relation(Inputs(streams={"frame": (1, dim)}), settings).double()
     state = {_ours(k): v for k, v in case.params.items() if not k.endswith("num_batches_tracked")}
     head.load_state_dict(state)
     return head

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fsmm.heads.head import Inputs
 from fsmm.heads.metric.simpleshot import SimpleShot, SimpleShotSettings
+from fsmm.heads.parts.task import encoded_task
 
 
 def outputs(case: Case) -> dict[str, Tensor]:
@@ -16,11 +17,11 @@ def outputs(case: Case) -> dict[str, Tensor]:
     result = {}
     for transform in ("UN", "L2N", "CL2N"):
         head = SimpleShot(
-            Inputs({"frame": (1, support.shape[-1])}), SimpleShotSettings(transform.lower())
+            Inputs(streams={"frame": (1, support.shape[-1])}), SimpleShotSettings(transform.lower())
         ).double()
         head.mean.copy_(case.inputs["train_mean"])
         choice = head(episodes)[0].argmax(1)
-        result[f"{transform}_distance"] = head.distances(head.task(episodes))[0]
+        result[f"{transform}_distance"] = head.distances(encoded_task(episodes, head.encode))[0]
         result[f"{transform}_pred"] = case.inputs["support_labels"].unique()[choice]
         result[f"{transform}_acc"] = (choice == label).double().mean()
     return result

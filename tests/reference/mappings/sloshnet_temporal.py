@@ -37,7 +37,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     _, steps, dim, side, _ = maps.shape
     own = SloshNetSettings(side=side, groups=meta["reduce_time"], heads=meta["heads"], hidden=0, released=True,
                            rescale=False, start=False, width=4)  # fmt: skip
-    head = SloshNet(Inputs({ONLY: (steps, dim * side * side)}), own).double()
+    head = SloshNet(Inputs(streams={ONLY: (steps, dim * side * side)}), own).double()
     loaded = head.load_state_dict(state(case), strict=False)
     assert all(name.startswith("tuples.") for name in loaded.missing_keys), loaded
     assert not loaded.unexpected_keys

@@ -60,7 +60,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         scale=1.0, patches=meta["num_patches"],
         auxiliary=meta["aux_weight"],
     )  # fmt: skip
-    head = STRM(Inputs({ONLY: tuple(query.shape[1:])}), own).double()
+    head = STRM(Inputs(streams={ONLY: tuple(query.shape[1:])}), own).double()
     table = names(len(own.cardinalities))
     head.load_state_dict({ours: case.params[theirs] for ours, theirs in table.items()})
     episodes = one_task(support, query, case.inputs["query_labels"].long())

@@ -58,7 +58,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     query = clips(case.inputs["query"])
     episodes = one_task(support, query, case.inputs["query_labels"].long())
     own = TA2NSettings(map=meta["H"], dropout=0.0, rescale=False, distance_norm=True)
-    head = TA2N(Inputs({ONLY: tuple(query.shape[1:])}, way=meta["way"]), own).double().eval()
+    head = TA2N(Inputs(streams={ONLY: tuple(query.shape[1:])}, way=meta["way"]), own).double().eval()
     state = head.state_dict()
     head.load_state_dict({ours: case.params[theirs].view_as(state[ours]) for ours, theirs in names().items()})
     streams = episodes.support[ONLY], episodes.query[ONLY]

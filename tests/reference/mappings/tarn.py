@@ -31,7 +31,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         padded=True,
         start=False,
     )
-    head = TARN(Inputs({ONLY: (query.x.shape[-2], query.x.shape[-1])}), settings).double()
+    head = TARN(Inputs(streams={ONLY: (query.x.shape[-2], query.x.shape[-1])}), settings).double()
     ours = dict(head.named_parameters())
     names = {official: ours[_ours(official)] for official in case.params}
     with torch.no_grad():

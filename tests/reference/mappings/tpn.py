@@ -36,7 +36,7 @@ def build(case: Case) -> TPN:
         hidden=len(case.params["relation.fc3.bias"]),
         side=maps.shape[-1],
     )
-    head = TPN(Inputs({ONLY: (1, maps[0].numel())}), own).double()
+    head = TPN(Inputs(streams={ONLY: (1, maps[0].numel())}), own).double()
     state = head.state_dict()
     state["alpha"] = torch.tensor(meta["alpha"], dtype=torch.float64)
     state |= {ours: case.params[theirs].view_as(state[ours]) for ours, theirs in names(case).items()}

@@ -43,7 +43,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         rescale=False,
         scale=1.0,
     )
-    head = TRX(Inputs({ONLY: tuple(query.shape[1:])}), own).double()
+    head = TRX(Inputs(streams={ONLY: tuple(query.shape[1:])}), own).double()
     table = names(len(own.cardinalities))
     head.load_state_dict({ours: case.params[theirs] for ours, theirs in table.items()})
     support = by_class(case.inputs["support"], case.inputs["support_labels"])
@@ -52,7 +52,8 @@ def outputs(case: Case) -> dict[str, Tensor]:
     loss = cross_entropy(logits, episodes.query_label, "sum")
     loss.backward()
     words = {1: "singles", 2: "pairs", 3: "triples", 4: "quadruples"}
-    alone = head.tuples.by_cardinality(episodes.support[ONLY], episodes.query[ONLY])
+    encoded = (head.tuples.encode(side[ONLY]) for side in (episodes.support, episodes.query))
+    alone = head.tuples.by_cardinality(*encoded)
     given = {f"logits_{words[size]}": one[0] for size, one in zip(own.cardinalities, alone)}
     gradient = {table[name]: p.grad for name, p in head.named_parameters()}
     gradient |= {

@@ -21,7 +21,7 @@ def prototype_outputs(case: Case, settings: ProtoNetSettings) -> dict[str, Tenso
     support = by_class(given["support"], case.inputs["support_labels"])
     label = query_classes(case)
     episodes = one_task(support, given["query"], label)
-    head = ProtoNet(Inputs({"frame": (support.shape[2], support.shape[3])}), settings)
+    head = ProtoNet(Inputs(streams={"frame": (support.shape[2], support.shape[3])}), settings)
     loss = head.loss(episodes).total
     grads = {
         f"grad.{n}": torch.autograd.grad(loss, given[n], retain_graph=True)[0] for n in case.wanted("grad.")

@@ -7,7 +7,7 @@ from case import Case, by_class, one_task, query_classes
 from torch import Tensor
 
 from fsmm.heads.head import Inputs
-from fsmm.heads.metric.protonet import ProtoNet
+from fsmm.heads.metric.protonet import ProtoNet, ProtoNetSettings
 
 
 def outputs(case: Case) -> dict[str, Tensor]:
@@ -15,7 +15,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     support = by_class(given["support"], case.inputs["support_labels"])
     label = query_classes(case)
     episodes = one_task(support, given["query"], label)
-    head = ProtoNet(Inputs({"frame": (support.shape[2], support.shape[3])}))
+    head = ProtoNet(Inputs(streams={"frame": (support.shape[2], support.shape[3])}), ProtoNetSettings())
     loss = head.loss(episodes).total
     grads = {
         f"grad.{n}": torch.autograd.grad(loss, given[n], retain_graph=True)[0] for n in case.wanted("grad.")

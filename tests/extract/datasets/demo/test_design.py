@@ -68,6 +68,7 @@ def test_one_factor_known_perfectly_does_not_solve_an_episode(factor: str, split
     per_value = values(split, factor)
     draws = np.random.default_rng(0)
     distinct = [len(set(draws.choice(per_value, 5, replace=False))) for _ in range(4000)]
+    # Base has the most values: eight for 20 classes give .838, with a standard error of .002 over these draws.
     assert np.mean(distinct) / 5 < 0.88
 
 
@@ -81,7 +82,7 @@ def test_novel_factors_tell_little_about_each_other(known: str, wanted: str) -> 
     pairs = [(a[0] == b[0], a[1] == b[1]) for a in rows for b in rows]
     alike = np.mean([k for k, w in pairs if w])
     unlike = np.mean([k for k, w in pairs if not w])
-    assert alike - unlike < 0.15
+    assert alike - unlike < 0.15  # the table is fixed, so nothing is sampled: its largest value is 1/8
 
 
 def pairs_by_difference(split: str | None, small: bool = False) -> Counter[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 from dataclasses import dataclass
 
-from fsmm.commands.field_docs import field_docs
+from fsmm.machine.field_docs import field_docs
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """The docstring below each field of a class of a module, by the field's name; of its bases too.
+    """The docstring below each field of a class of a module and of its bases, by the field's name.
 
-    A field without one is left out, and all are where the source is not at hand.
+    A field without a docstring is left out, and so is every field of a class whose source cannot be read.
     """
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
@@ -23,10 +23,10 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 
 @functools.cache
 def _documented(module: str) -> dict[str, dict[str, str]]:
-    """By class, the docstrings of the fields of a module's classes."""
+    """The docstrings of the fields of a module's classes, by class name and then by field name."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except (OSError, TypeError):  # a module without a source, such as builtins
+    except (OSError, TypeError):  # The module has no source, as builtins has none.
         return {}
     return {node.name: _below(node.body) for node in tree.body if isinstance(node, ast.ClassDef)}
 
