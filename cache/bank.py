@@ -30,17 +30,11 @@ DEFAULT_MEMORY = 4 << 30
 NORMALISATIONS = ("none", "l2", "centre-l2")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FeatureBank:
-    """Features, labels and class words of the clips of one split.
+    """The features, labels and class words of the n clips of one split, over its C classes.
 
-    tables: per stream key (the modality, or ``modality/encoder`` where two streams share one) a
-        :class:`~fsmm.cache.table.Table` over the n clips.
-    label: int64 [n], 0..C-1; for a multi-hot label set uint8 [n, C]; UNLABELLED (-1) for unlabelled clips.
-    class_names: C names; class_id: int64 [C], their index in the label set.
-    words: float32 [C, E] class-word vectors, or None; clip_row: int64 [n], rows of the catalog.
-
-    :meth:`load` makes one from a cache; by hand, of three clips with two steps of one number each:
+    :meth:`load` makes a bank from a cache. This one is made by hand, of three clips with two steps of one number each:
 
     >>> x = torch.tensor([[[1.0], [3.0]], [[2.0], [2.0]], [[5.0], [7.0]]])
     >>> bank = FeatureBank(
@@ -57,18 +51,31 @@ class FeatureBank:
     """
 
     dataset: str
+    """The name of the data set."""
     split: str
+    """The classes that were loaded: base, val, novel or all; or "unlabelled" for clips without a label."""
     label_set: str
+    """The name of the label set that the labels come from."""
     class_split: str
+    """The name of the class split that ``split`` is a part of."""
     streams: dict[str, StreamName]
+    """The stream of each stream key: the modality, or ``modality/encoder`` where two streams share a modality."""
     tables: dict[str, Table]
+    """A :class:`~fsmm.cache.table.Table` over the n clips for each stream key."""
     label: Tensor
+    """int64 [n], 0..C-1; uint8 [n, C] for a multi-hot label set; UNLABELLED (-1) for unlabelled clips."""
     class_names: list[str]
+    """The names of the C classes."""
     class_id: Tensor
+    """int64 [C], the index of each class in the label set."""
     clip_row: np.ndarray
+    """int64 [n], the row of each clip in the catalog."""
     words: Tensor | None = None
+    """The class-word vectors, float32 [C, E], or None."""
     word_stream: StreamName | None = None
+    """The stream that the class-word vectors come from, or None."""
     notes: list[str] = field(default_factory=list)
+    """Sentences that a reader of figures from this bank should see."""
 
     @classmethod
     def load(
@@ -90,16 +97,16 @@ class FeatureBank:
     ) -> FeatureBank:
         """Load the clips of ``split`` (base, val, novel, or "all") from a cache.
 
-        streams: names such as ``frame/efficientnet-lite0``, or modalities where one stream of it is held;
-            None takes every modality's only stream. Word streams are given by ``words``.
-        clip_split: only clips whose own split (train, val, test) is this.
-        words: a word stream, "auto" for the only one (none is fine), or None.
+        streams: names such as ``frame/efficientnet-lite0``, or the name of a modality that has a single stream;
+            None takes every modality's only stream. Word streams are chosen by ``words``.
+        clip_split: load only the clips whose own split (train, val, test) is this one.
+        words: a word stream, "auto" for the only one (a data set may have none), or None.
         max_steps: longer sequences are averaged down to this many steps.
-        memory: bytes; streams larger than this are memory-mapped and gathered from disk.
+        memory: bytes; a stream larger than this is memory-mapped and gathered from disk.
         unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
 
-        Every clip with at least one modality present in the cache takes part, whichever streams are chosen:
-        so episodes over different streams are the same episodes. An absent modality has present = False.
+        Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
+        so that episodes over different streams are the same episodes. An absent modality has present = False.
         Raises UsageError for unknown names, CacheError for a cache that cannot be read or holds no such clip.
         """
         root = default_cache() if cache is None else Path(cache)
@@ -116,11 +123,26 @@ class FeatureBank:
         rows, label = _select(labels, classes, eligible, unlabelled)
         if not len(rows):
             raise CacheError(
-                _nothing_there(folder.name, split, label_set, class_split, clip_split, unlabelled)
+                _no_clip_message(
+                    dataset=folder.name,
+                    split=split,
+                    label_set=label_set,
+                    class_split=class_split,
+                    clip_split=clip_split,
+                    unlabelled=unlabelled,
+                )
             )
         keys = [catalog.clip_id[row] for row in rows]
         tables = {
-            key: load_table(folder, stream, keys, device, dtype, max_steps, memory)
+            key: load_table(
+                folder=folder,
+                stream=stream,
+                keys=keys,
+                device=device,
+                dtype=dtype,
+                max_steps=max_steps,
+                memory=memory,
+            )
             for key, stream in chosen.items()
         }
         names = [labels.class_names[i] for i in classes]
@@ -129,18 +151,18 @@ class FeatureBank:
             None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
         )
         return cls(
-            folder.name,
-            "unlabelled" if unlabelled else split,
-            label_set,
-            class_split,
-            chosen,
-            tables,
-            torch.from_numpy(label).to(device),
-            names,
-            torch.from_numpy(classes.astype(np.int64)).to(device),
-            rows,
-            vectors,
-            word_stream,
+            dataset=folder.name,
+            split="unlabelled" if unlabelled else split,
+            label_set=label_set,
+            class_split=class_split,
+            streams=chosen,
+            tables=tables,
+            label=torch.from_numpy(label).to(device),
+            class_names=names,
+            class_id=torch.from_numpy(classes.astype(np.int64)).to(device),
+            clip_row=rows,
+            words=vectors,
+            word_stream=word_stream,
         )
 
     def __len__(self) -> int:
@@ -160,7 +182,7 @@ class FeatureBank:
         return self.label.device
 
     def counts(self) -> np.ndarray:
-        """Clips a class, int64 [C]."""
+        """The number of clips of each class, int64 [C]."""
         if self.multi:
             return self.label.sum(0).cpu().numpy().astype(np.int64)
         return torch.bincount(self.label, minlength=len(self.class_names)).cpu().numpy()
@@ -172,8 +194,8 @@ class FeatureBank:
     def normalised(self, how: str, means: Mapping[str, Tensor] | None = None) -> FeatureBank:
         """The same clips with features as they are ("none"), of length one ("l2"), or centred first ("centre-l2").
 
-        means: per stream key the vector [D] to subtract (the base classes' mean: ``means()`` of the base bank).
-        Raises UsageError for another word.
+        means: the vector [D] to subtract for each stream key (the base classes' mean: ``means()`` of the base bank).
+        Raises UsageError for any other normalisation.
         """
         if how not in NORMALISATIONS:
             raise unknown("normalisation", how, NORMALISATIONS)
@@ -183,18 +205,18 @@ class FeatureBank:
         return self._with_tables({k: t.normalised(True, centres.get(k)) for k, t in self.tables.items()})
 
     def means(self) -> dict[str, Tensor]:
-        """Per stream key, the mean feature [D] over clips and time."""
+        """The mean feature [D] over clips and time, by stream key."""
         return {key: table.mean() for key, table in self.tables.items()}
 
     def select(self, modalities: Sequence[str]) -> FeatureBank:
-        """The same clips with fewer modalities. Raises UsageError for one that is not loaded."""
+        """The same clips with the given modalities only. Raises UsageError for one that is not loaded."""
         for name in modalities:
             if name not in self.tables:
                 raise unknown("modality", name, self.tables)
         return self._with_tables({name: self.tables[name] for name in modalities})
 
     def rows(self, rows: np.ndarray) -> FeatureBank:
-        """A selection of the clips; the features are copied."""
+        """The bank of the clips at ``rows`` (int [m]), in that order; the features are copied."""
         index = torch.from_numpy(np.asarray(rows, np.int64)).to(self.device)
         tables: dict[str, Table] = {}
         for key, table in self.tables.items():
@@ -204,7 +226,7 @@ class FeatureBank:
         return replace(chosen, label=self.label[index], clip_row=self.clip_row[np.asarray(rows, np.int64)])
 
     def fingerprint(self) -> str:
-        """A digest of what episodes are drawn from: clips, labels and classes, not features."""
+        """A digest of the clips, labels and classes that episodes are drawn from; features do not enter it."""
         digest = hashlib.sha256()
         digest.update(json.dumps([self.dataset, self.split, self.label_set, self.class_names]).encode())
         digest.update(np.ascontiguousarray(self.clip_row, np.int64).data)
@@ -212,27 +234,14 @@ class FeatureBank:
         return digest.hexdigest()[:16]
 
     def _with_tables(self, tables: Mapping[str, Table]) -> FeatureBank:
-        return FeatureBank(
-            self.dataset,
-            self.split,
-            self.label_set,
-            self.class_split,
-            {key: self.streams[key] for key in tables},
-            dict(tables),
-            self.label,
-            self.class_names,
-            self.class_id,
-            self.clip_row,
-            self.words,
-            self.word_stream,
-            self.notes,
-        )
+        return replace(self, streams={key: self.streams[key] for key in tables}, tables=dict(tables))
 
 
 def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, StreamName]:
-    """From what the user said to {key: stream}; keys are modalities where that is unambiguous.
+    """The streams that the user named (all modalities by default), by key: the modality, or the stream's full name.
 
-    Raises UsageError for an unknown stream, or a modality that several streams share.
+    A key is the full name only where two chosen streams share a modality. Raises UsageError for an unknown stream or
+    for a modality that several streams share, CacheError for a data set without streams.
     """
     held = [s for s in list_streams(folder) if s.modality != "word"]
     wanted = list(dict.fromkeys(streams)) if streams else _one_each(held)
@@ -268,7 +277,10 @@ def _resolve(held: Sequence[StreamName], name: str, dataset: str) -> StreamName:
 
 
 def choose_words(folder: Path, words: str | None) -> StreamName | None:
-    """The word stream meant by ``words`` ("auto": the only one, or none). Raises UsageError if unclear or unknown."""
+    """The word stream that ``words`` names; "auto" takes the only one, or none where there is none.
+
+    Raises UsageError where the name is unknown or several streams fit.
+    """
     held = [s for s in list_streams(folder) if s.modality == "word"]
     if words is None or (words == "auto" and not held):
         return None
@@ -278,7 +290,10 @@ def choose_words(folder: Path, words: str | None) -> StreamName | None:
 
 
 def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence[str]) -> Tensor:
-    """Class-word vectors float32 [C, E] (steps averaged). Raises CacheError where one is lacking or damaged."""
+    """The class-word vectors, float32 [C, E], averaged over steps.
+
+    Raises CacheError where a vector is lacking or damaged.
+    """
     found: dict[str, np.ndarray] = {}
     for path in shard_paths(folder, stream):
         shard = read_shard(path)
@@ -315,9 +330,9 @@ def _with_any_modality(folder: Path, held: Sequence[StreamName], catalog: Catalo
 
 
 def _in_clip_split(catalog: Catalog, clip_split: str) -> np.ndarray:
-    known = set(catalog.clip_split) - {""}
-    if clip_split not in known:
-        raise unknown("clip split", clip_split, known)
+    names = set(catalog.clip_split) - {""}
+    if clip_split not in names:
+        raise unknown("clip split", clip_split, names)
     return np.array([s == clip_split for s in catalog.clip_split])
 
 
@@ -336,12 +351,12 @@ def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray
 def _select(
     labels: LabelSet, classes: np.ndarray, eligible: np.ndarray, unlabelled: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Catalog rows [n] and their labels over the chosen classes."""
+    """The catalog rows [n] of the clips to load, and their labels over the chosen classes."""
     if labels.multi:
         has = labels.label[:, classes].any(1)
         rows = np.flatnonzero(eligible & (~labels.label.any(1) if unlabelled else has))
         return rows, labels.label[rows][:, classes]
-    local = np.full(len(labels.class_names) + 1, -1, np.int64)  # the last entry answers for UNLABELLED
+    local = np.full(len(labels.class_names) + 1, -1, np.int64)  # The last entry is the one of UNLABELLED.
     local[classes] = np.arange(len(classes))
     label = local[labels.label]
     wanted = labels.label < 0 if unlabelled else label >= 0
@@ -349,7 +364,7 @@ def _select(
     return rows, label[rows]
 
 
-def _nothing_there(
+def _no_clip_message(
     dataset: str, split: str, label_set: str, class_split: str, clip_split: str | None, unlabelled: bool
 ) -> str:
     what = "unlabelled clips" if unlabelled else f"clips of {split} classes (class split {class_split!r})"

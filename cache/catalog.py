@@ -1,4 +1,4 @@
-"""The catalog of a dataset: clips, label sets, class words, splits, and facts about each clip."""
+"""The catalog of a data set: clips, label sets, class words, splits, and facts about each clip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KIND = "fsmm-catalog"
 UNLABELLED = -1
 _SPLIT_CODE = {"": 0, "base": 1, "val": 2, "novel": 3}
 
-# name -> (dtype, value when unknown); filled from the shards' facts after extraction
+# The type of each fact and its value while it is unknown; facts are filled in from the shards after extraction.
 FACTS: dict[str, tuple[str, object]] = {
     "duration": ("f8", np.nan),
     "fps": ("f8", np.nan),
@@ -32,13 +32,7 @@ FACTS: dict[str, tuple[str, object]] = {
 
 @dataclass
 class LabelSet:
-    """One way to label clips.
-
-    class_names: C names, as the dataset spells them.
-    label: int32 [n], UNLABELLED where a clip has none; or uint8 [n, C] multi-hot (a clip without any label
-        is a row of zeros).
-    words: C texts given to word encoders (the class name made readable, unless a dataset gives better).
-    splits: named class splits, each int8 [C] of 0 none, 1 base, 2 val, 3 novel; "default" is used unless told.
+    """One way to label n clips with C classes.
 
     >>> labels = LabelSet(["ApplyMakeup", "archery"], np.array([0, 0, 1, UNLABELLED]))
     >>> labels.words, labels.counts().tolist()
@@ -46,9 +40,13 @@ class LabelSet:
     """
 
     class_names: list[str]
+    """The C names, as the data set spells them."""
     label: np.ndarray
+    """int32 [n], UNLABELLED where a clip has no label; or uint8 [n, C] multi-hot, zeros where a clip has no label."""
     words: list[str] = field(default_factory=list)
+    """The C texts for word encoders: the class names made readable, unless the data set has better texts."""
     splits: dict[str, np.ndarray] = field(default_factory=dict)
+    """The class splits by name, each int8 [C] of 0 none, 1 base, 2 val, 3 novel; "default" is used if none is named."""
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -81,13 +79,13 @@ class LabelSet:
         return np.ndim(self.label) == 2
 
     def counts(self) -> np.ndarray:
-        """Clips a class, int64 [C]."""
+        """The number of clips of each class, int64 [C]."""
         if self.multi:
             return self.label.sum(0, dtype=np.int64)
         return np.bincount(self.label[self.label >= 0], minlength=len(self.class_names)).astype(np.int64)
 
     def class_split(self, split: str, class_split: str = "default") -> np.ndarray:
-        """Indices of the base, val or novel classes. Raises UsageError for an unknown split."""
+        """The indices of the base, val or novel classes. Raises UsageError for an unknown split."""
         if class_split not in self.splits:
             raise unknown("class split", class_split, self.splits)
         if split not in CLASS_SPLITS:
@@ -95,18 +93,13 @@ class LabelSet:
         return np.flatnonzero(self.splits[class_split] == _SPLIT_CODE[split])
 
     def take(self, clips: np.ndarray) -> LabelSet:
-        """The same label set over a selection of the clips."""
+        """The same label set over the clips at ``clips`` (int [m]), in that order."""
         return LabelSet(self.class_names, self.label[clips], self.words, self.splits)
 
 
 @dataclass
 class Catalog:
-    """What a dataset holds.
-
-    clip_id: n unique ids. path: where each clip came from, POSIX, relative to the data folder ("" if none).
-    clip_split: the dataset's own split of clips ("train", "val", "test" or "" where it has none).
-    default_label_set: the one used when none is named. attrs: title, licence, "synthetic" and the like.
-    facts: per FACTS, one array [n].
+    """The clips, labels and facts of a data set of n clips.
 
     >>> labels = LabelSet(["run", "jump"], np.array([0, 1, 1]))
     >>> catalog = Catalog("toy", ["a", "b", "c"], {"action": labels}, "action")
@@ -115,13 +108,21 @@ class Catalog:
     """
 
     dataset: str
+    """The name of the data set."""
     clip_id: list[str]
+    """The n unique ids of the clips."""
     label_sets: dict[str, LabelSet]
+    """The label sets by name."""
     default_label_set: str
+    """The name of the label set that is used when none is named."""
     path: list[str] = field(default_factory=list)
+    """The file of each clip, as a POSIX path relative to the data folder; "" where there is none."""
     clip_split: list[str] = field(default_factory=list)
+    """The data set's own split of clips: "train", "val", "test", or "" where it has none."""
     attrs: dict[str, str] = field(default_factory=dict)
+    """Texts about the data set: title, licence, "synthetic" and the like."""
     facts: dict[str, np.ndarray] = field(default_factory=dict)
+    """One array [n] for each name of FACTS."""
 
     def __post_init__(self) -> None:
         n = len(self.clip_id)
@@ -147,7 +148,10 @@ class Catalog:
         return len(self.clip_id)
 
     def labels(self, name: str | None = None) -> LabelSet:
-        """The named label set, or the default; ``A+B`` is both at once, multi-hot. Raises UsageError if unknown."""
+        """The label set of that name, or the default one; ``A+B`` joins several into one multi-hot label set.
+
+        Raises UsageError for an unknown name.
+        """
         name = name or self.default_label_set
         if "+" in name and name not in self.label_sets:
             parts = list(dict.fromkeys(name.split("+")))
@@ -157,25 +161,25 @@ class Catalog:
         return self.label_sets[name]
 
     def rows(self) -> dict[str, int]:
-        """From clip id to its row."""
+        """The row of each clip, by clip id."""
         return {clip: row for row, clip in enumerate(self.clip_id)}
 
     def take(self, clips: np.ndarray) -> Catalog:
-        """A catalog of a selection of the clips, in that order."""
+        """The catalog of the clips at ``clips`` (int [m]), in that order."""
         index = np.asarray(clips, np.int64)
         return Catalog(
-            self.dataset,
-            [self.clip_id[i] for i in index],
-            {name: labels.take(index) for name, labels in self.label_sets.items()},
-            self.default_label_set,
-            [self.path[i] for i in index],
-            [self.clip_split[i] for i in index],
-            dict(self.attrs),
-            {name: values[index] for name, values in self.facts.items()},
+            dataset=self.dataset,
+            clip_id=[self.clip_id[i] for i in index],
+            label_sets={name: labels.take(index) for name, labels in self.label_sets.items()},
+            default_label_set=self.default_label_set,
+            path=[self.path[i] for i in index],
+            clip_split=[self.clip_split[i] for i in index],
+            attrs=dict(self.attrs),
+            facts={name: values[index] for name, values in self.facts.items()},
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``folder/catalog.h5`` whole or not at all. Raises CacheError where it cannot be written."""
+        """Write ``folder/catalog.h5`` whole or not at all. Raises CacheError where the file cannot be written."""
         folder.mkdir(parents=True, exist_ok=True)
         write_sealed(folder / "catalog.h5", KIND, self._fill)
 
@@ -207,7 +211,7 @@ class Catalog:
 
     @classmethod
     def read(cls, folder: Path) -> Catalog:
-        """Read ``folder/catalog.h5``. Raises CacheError where it is absent, damaged or of another schema."""
+        """Read ``folder/catalog.h5``. Raises CacheError where the file is absent, damaged or of another schema."""
         path = folder / "catalog.h5"
         if not path.is_file():
             raise CacheError(f"There is no catalog at {str(path)!r}; extract or import the dataset first.")
@@ -237,21 +241,21 @@ class Catalog:
             for name, group in file["label_sets"].items()
         }
         return cls(
-            str(file.attrs["dataset"]),
-            _texts(clips["id"]),
-            label_sets,
-            str(file.attrs["default_label_set"]),
-            _texts(clips["path"]),
-            _texts(clips["split"]),
-            {key: str(value) for key, value in file["about"].attrs.items()},
-            {name: clips[name][()] for name in FACTS if name in clips},
+            dataset=str(file.attrs["dataset"]),
+            clip_id=_texts(clips["id"]),
+            label_sets=label_sets,
+            default_label_set=str(file.attrs["default_label_set"]),
+            path=_texts(clips["path"]),
+            clip_split=_texts(clips["split"]),
+            attrs={key: str(value) for key, value in file["about"].attrs.items()},
+            facts={name: clips[name][()] for name in FACTS if name in clips},
         )
 
 
 def together(parts: Mapping[str, LabelSet]) -> LabelSet:
     """Several label sets of the same n clips as one, multi-hot [n, sum of C]; class c of part A is named ``A: c``.
 
-    words: the parts', in turn. splits: those that every part has, joined.
+    The words are those of the parts, one part after another. The class splits are those that every part has.
     """
     hot = []
     for labels in parts.values():
@@ -272,7 +276,10 @@ def together(parts: Mapping[str, LabelSet]) -> LabelSet:
 
 
 def check_key(key: str) -> str:
-    """A clip id that HDF5 text can hold; ids from file names that are not UTF-8 can. Raises CacheError otherwise."""
+    """Return ``key`` if HDF5 text can hold it as a clip id, and raise CacheError otherwise.
+
+    File names that are not valid UTF-8 can be ids; the empty text and texts with a NUL character cannot.
+    """
     if not key or "\0" in key:
         raise CacheError(f"Clip id {key!r} cannot be stored: ids must not be empty or hold a NUL character.")
     try:
@@ -283,7 +290,7 @@ def check_key(key: str) -> str:
 
 
 def check_inside(path: str) -> None:
-    """A clip's path stays inside its data folder. Raises CacheError otherwise."""
+    """Raise CacheError where a clip's path leaves its data folder."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts:
         raise CacheError(
@@ -305,7 +312,7 @@ def readable(class_name: str) -> str:
 def split_codes(
     class_names: Sequence[str], base: Sequence[str], val: Sequence[str], novel: Sequence[str]
 ) -> np.ndarray:
-    """Codes [C] of a class split given by lists of names. Raises UsageError for unknown or repeated names."""
+    """The codes [C] of a class split given by lists of names. Raises UsageError for unknown or repeated names."""
     codes = np.zeros(len(class_names), np.int8)
     index = {name: i for i, name in enumerate(class_names)}
     for split, names in (("base", base), ("val", val), ("novel", novel)):
@@ -319,7 +326,7 @@ def split_codes(
 
 
 def draw_split(classes: int, base: int, val: int, novel: int, seed: int) -> np.ndarray:
-    """Codes [C] of a class split drawn by seed. Raises UsageError when more is asked than there is.
+    """The codes [C] of a class split drawn by seed. Raises UsageError for more classes than there are.
 
     >>> codes = draw_split(10, base=5, val=2, novel=3, seed=0)
     >>> np.bincount(codes).tolist()  # none, base, val, novel
@@ -338,7 +345,7 @@ def draw_split(classes: int, base: int, val: int, novel: int, seed: int) -> np.n
 
 
 def default_split_sizes(classes: int) -> tuple[int, int, int]:
-    """Base, val and novel counts when nobody says: 64 : 16 : 20 of a hundred, as miniImageNet's."""
+    """The default numbers of base, val and novel classes: 64 : 16 : 20 of a hundred, as in miniImageNet."""
     val, novel = max(round(0.16 * classes), 0), max(round(0.2 * classes), min(5, classes))
     return max(classes - val - novel, 0), min(val, max(classes - novel, 0)), novel
 

@@ -1,4 +1,4 @@
-"""The seal of our HDF5 files: 512 bytes before the HDF5 data that name the kind, the schema and a SHA-256.
+"""The seal of the cache's HDF5 files: 512 bytes before the HDF5 data that name the kind, the schema and a SHA-256.
 
     fsmm-shard 1 sha256=<hex of all bytes after byte 512>\\n      padded with zeros to 512 bytes
 
@@ -25,7 +25,7 @@ _LINE = re.compile(rb"(fsmm-[a-z]+) (\d{1,9}) sha256=")
 
 
 def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None:
-    """Write an HDF5 file beside its place, seal it, flush it, and rename it there: whole or absent.
+    """Write an HDF5 file under a temporary name, seal it, flush it, and rename it, so that it is whole or absent.
 
     ``fill`` puts the contents into the open file. Raises CacheError where the file cannot be written (no space, no
     permission); whatever else ``fill`` raises passes through. In neither case is anything left behind.
@@ -36,13 +36,13 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
                 fill(file)
             with open(temporary, "rb+") as raw:
                 raw.write(_header(kind, file_digest(temporary), SCHEMA_VERSION))
-    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where closing a file fails
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where closing a file fails.
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:200]
         raise CacheError(f"{str(path)!r} could not be written: {reason}.") from error
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of everything after the header, in hex."""
+    """The SHA-256 of everything after the header, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         file.seek(HEADER_BYTES)
@@ -52,31 +52,31 @@ def file_digest(path: Path) -> str:
 
 
 def header_is_right(path: Path, kind: str, schema: int = SCHEMA_VERSION) -> bool:
-    """Whether the header is, byte for byte, the one of a file of this kind, schema and contents."""
+    """Whether the header is, byte for byte, the one that a file of this kind, schema and contents must have."""
     with open(path, "rb") as file:
         return file.read(HEADER_BYTES) == _header(kind, file_digest(path), schema)
 
 
 def header_kind(path: Path) -> str | None:
-    """The kind that the header claims, whatever lies behind it; None where it is no header of ours."""
+    """The kind that the header claims, whatever follows it; None where fsmm did not write the header."""
     with open(path, "rb") as file:
         found = _LINE.match(file.read(HEADER_BYTES))
     return found[1].decode() if found else None
 
 
 def refuse_other_schema(path: Path, kind: str) -> None:
-    """Raise CacheError where the file is whole and another schema's; a damaged digit of the header is not that."""
+    """Raise CacheError where the file is whole and of another schema, and not only a digit of its header is damaged."""
     with open(path, "rb") as file:
         found = _LINE.match(file.read(HEADER_BYTES))
     if not found or found[1].decode() != kind or (schema := int(found[2])) == SCHEMA_VERSION:
         return
-    if header_is_right(path, kind, schema):  # so the HDF5 part is whole, and safe to open
+    if header_is_right(path, kind, schema):  # The HDF5 part is then whole, and safe to open.
         with h5py.File(path, "r") as file:
             check_schema(file, path, kind)
 
 
 def check_schema(file: h5py.File, path: Path, kind: str) -> None:
-    """Refuse files that are not ours or of another schema version, with one sentence."""
+    """Raise CacheError where the file is not of this kind or is of another schema version."""
     if file.attrs.get("kind") != kind:
         raise CacheError(f"{str(path)!r} is not an {kind} file.")
     found = int(file.attrs.get("schema", 0))

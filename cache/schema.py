@@ -1,10 +1,10 @@
-"""The on-disk contract between the stages: names, versions, provenance, and where things lie.
+"""The on-disk contract between the stages: names, versions, provenance, and the layout of folders.
 
     CACHE/<dataset>/catalog.h5
     CACHE/<dataset>/streams/<modality>/<encoder>/00000.h5 ...
     CACHE/<dataset>/failures.jsonl
 
-docs/cache.md describes every dataset and attribute for readers that do not use fsmm.
+docs/cache.md describes every HDF5 dataset and attribute for readers that do not use fsmm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 def check_name(kind: str, name: str) -> str:
-    """A name that becomes part of a path: letters, digits, ``. _ + -``, so that it cannot leave its root."""
+    """Return ``name`` if it is safe as part of a path: letters, digits and ``. _ + -``, so that it stays in its root.
+
+    Raises UsageError otherwise; ``kind`` is the word for what is named.
+    """
     if not _SAFE_NAME.fullmatch(name):
         raise UsageError(
             f"{kind} name {name!r} is not usable as a folder: use letters, digits, '.', '_', '+' and '-', "
@@ -56,7 +59,7 @@ class StreamName:
 
     @classmethod
     def parse(cls, text: str) -> StreamName:
-        """From ``modality/encoder``. Raises UsageError for any other form."""
+        """The stream named ``modality/encoder``. Raises UsageError for any other form."""
         modality, slash, encoder = text.partition("/")
         if not slash:
             raise UsageError(
@@ -70,25 +73,32 @@ class StreamName:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a stream. Two shards of a stream must agree in all of it.
-
-    axis: "clip" (a row is a clip) or "class" (a row is the words of one class; word streams).
-    weights_sha256: of the weights file, "" for a classical descriptor.
-    preprocessing, sampling: free text, compared as it stands.
-    """
+    """The origin of a stream's features. Two shards of a stream must agree in every field but ``fsmm_version``."""
 
     encoder: str
+    """The name of the encoder."""
     modality: str
+    """The modality that the encoder reads."""
     dim: int
+    """The width D of the features."""
     axis: str = "clip"
+    """The kind of a row: "clip", or "class" where a row is the words of one class (word streams)."""
     dtype: str = "float16"
+    """The type in which the features are stored."""
     weights: str = ""
+    """The name of the weights, "" for a classical descriptor."""
     weights_sha256: str = ""
+    """The SHA-256 of the weights file, "" for a classical descriptor."""
     preprocessing: str = ""
+    """How the input is prepared: free text, compared character by character."""
     sampling: str = ""
+    """How the steps are sampled: free text, compared character by character."""
     fsmm_version: str = __version__
+    """The version of fsmm that made the features."""
     schema: int = SCHEMA_VERSION
+    """The version of the cache's schema."""
     extra: Mapping[str, str] = field(default_factory=dict)
+    """Further facts about the origin, by name."""
 
     # A stream may be continued by a later release of fsmm as long as the schema and the encoder are the same.
     _NOT_COMPARED = ("fsmm_version",)
@@ -107,7 +117,7 @@ class Provenance:
             ) from None
 
     def differences(self, other: Provenance) -> list[str]:
-        """Sentences such as ``weights_sha256 is 'ab' here and 'cd' there``; empty when the two may share a stream.
+        """Clauses such as ``weights_sha256 is 'ab' here and 'cd' there``; empty when the two may share a stream.
 
         >>> eight, four = (Provenance("net", "frame", 512, sampling=f"{n} segments") for n in (8, 4))
         >>> eight.differences(four)
@@ -122,7 +132,7 @@ class Provenance:
 
 
 def default_cache() -> Path:
-    """``FSMM_CACHE``, else ``fsmm-cache`` in the user's cache directory."""
+    """The folder named by ``FSMM_CACHE``, or else ``fsmm-cache`` in the user's cache directory."""
     if given := os.environ.get("FSMM_CACHE"):
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -130,35 +140,36 @@ def default_cache() -> Path:
 
 
 def stream_folder(dataset_folder: Path, stream: StreamName) -> Path:
-    """The folder that holds the shards of a stream; it need not exist."""
+    """The folder of a stream's shards; it need not exist."""
     return dataset_folder / "streams" / stream.modality / stream.encoder
 
 
 def list_datasets(cache: Path) -> list[str]:
-    """Names of the datasets in a cache: every folder that holds a catalog."""
+    """The names of the data sets in a cache: every folder that holds a catalog is one."""
     if not cache.is_dir():
         return []
     return sorted(p.parent.name for p in cache.glob("*/catalog.h5"))
 
 
 def dataset_folder(cache: Path, dataset: str | None) -> Path:
-    """The folder of ``dataset``; with None, of the only dataset there.
+    """The folder of the data set ``dataset``; None stands for the only data set of the cache.
 
-    Raises UsageError where there is no such dataset, or the choice is not clear.
+    Raises CacheError where there is no such data set, UsageError where None could mean several or the name is no
+    folder's name.
     """
-    known = list_datasets(cache)
+    names = list_datasets(cache)
     if dataset is None:
-        if len(known) == 1:
-            return cache / known[0]
-        if not known:
+        if len(names) == 1:
+            return cache / names[0]
+        if not names:
             raise CacheError(
                 f"There is no dataset in the cache {str(cache)!r}; run `fsmm extract --dataset demo` or "
                 "`fsmm cache import` first, or point --cache (or FSMM_CACHE) to another folder."
             )
-        raise UsageError(f"The cache holds several datasets; name one with --dataset: {', '.join(known)}.")
+        raise UsageError(f"The cache holds several datasets; name one with --dataset: {', '.join(names)}.")
     check_name("Dataset", dataset)
-    if dataset not in known:
-        held = ", ".join(known) or "none"
+    if dataset not in names:
+        held = ", ".join(names) or "none"
         raise CacheError(
             f"Dataset {dataset!r} is not in the cache {str(cache)!r} (it holds: {held}); extract or import it first."
         )
@@ -166,7 +177,7 @@ def dataset_folder(cache: Path, dataset: str | None) -> Path:
 
 
 def list_streams(folder: Path) -> list[StreamName]:
-    """Streams of a dataset folder that have at least one shard, sorted."""
+    """The streams of a data set's folder that have at least one shard, sorted."""
     found = {
         StreamName(p.parent.parent.name, p.parent.name)
         for p in (folder / "streams").glob("*/*/*.h5")

@@ -1,14 +1,14 @@
 """One shard: the features of some clips through one encoder, in one file that is whole or absent.
 
 bytes 0..511   the seal, see header.py
-attributes     kind, schema, dataset, provenance (JSON), written (log of the run that wrote it, JSON),
-               provenance_check, facts_check (uint64; BLAKE2b-64, so that repair knows what to believe)
+attributes     kind, schema, dataset, provenance (JSON), written (log of the run that wrote the shard, JSON),
+               provenance_check, facts_check (uint64; BLAKE2b-64, so that a repair knows whether to trust them)
 features       [sum of T, D], contiguous, so that it can be memory-mapped
 offset         int64 [n+1]; clip i owns rows offset[i]:offset[i+1]
 key            n clip ids (or "label set/class name" where provenance.axis is "class")
 present        bool [n]; an absent modality owns no rows
 check          uint64 [n]; BLAKE2b-64 of key, presence, shape and feature bytes
-facts/<name>   [n] what decoding learned about the source (see catalog.FACTS)
+facts/<name>   [n] facts that decoding found about the source (see catalog.FACTS)
 """
 
 from __future__ import annotations
@@ -32,27 +32,36 @@ KIND = "fsmm-shard"
 
 @dataclass
 class Shard:
-    """A shard in memory. features [sum T, D]; offset [n+1]; present [n]; check [n]; facts name -> [n]."""
+    """A shard of n rows in memory."""
 
     dataset: str
+    """The name of the data set."""
     provenance: Provenance
+    """The origin of the features."""
     key: list[str]
+    """The key of each row: a clip id, or "label set/class name" in a word stream."""
     features: np.ndarray
+    """The features of all rows, [sum of T, D]."""
     offset: np.ndarray
+    """int64 [n+1]; row i owns the features offset[i]:offset[i+1]."""
     present: np.ndarray
+    """bool [n]; an absent modality owns no features."""
     check: np.ndarray
+    """uint64 [n], the checksum of each row (see clip_check)."""
     facts: dict[str, np.ndarray]
+    """An array [n] for each fact about the sources (see catalog.FACTS)."""
     written: dict[str, object]
+    """The log of the run that wrote the shard."""
 
     def __len__(self) -> int:
         return len(self.key)
 
     def clip(self, i: int) -> np.ndarray:
-        """Features [T, D] of row i; T = 0 where absent."""
+        """The features [T, D] of row i; T = 0 where the modality is absent."""
         return self.features[self.offset[i] : self.offset[i + 1]]
 
     def is_right(self, i: int) -> bool:
-        """Whether row i is what was written, by its checksum."""
+        """Whether the checksum of row i says that its bytes are the ones that were written."""
         return clip_check(self.key[i], bool(self.present[i]), self.clip(i)) == int(self.check[i])
 
     def take(self, rows: Sequence[int]) -> Shard:
@@ -62,15 +71,15 @@ class Shard:
         lengths = np.array([len(p) for p in parts], np.int64)
         features = np.concatenate(parts) if parts else self.features[:0]
         return Shard(
-            self.dataset,
-            self.provenance,
-            [self.key[i] for i in index],
-            features,
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            self.present[index],
-            self.check[index],
-            {name: values[index] for name, values in self.facts.items()},
-            self.written,
+            dataset=self.dataset,
+            provenance=self.provenance,
+            key=[self.key[i] for i in index],
+            features=features,
+            offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            present=self.present[index],
+            check=self.check[index],
+            facts={name: values[index] for name, values in self.facts.items()},
+            written=self.written,
         )
 
 
@@ -85,13 +94,13 @@ def clip_check(key: str, present: bool, features: np.ndarray) -> int:
 
 
 def provenance_check(dataset: str, provenance: Provenance) -> np.uint64:
-    """The checksum of what a shard says of its origin, so that damage elsewhere leaves that believable."""
+    """The checksum of a shard's data set and provenance, so that these can be trusted despite damage elsewhere."""
     text = json.dumps([dataset, provenance.to_json()]).encode()
     return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
 
 
 def facts_check(facts: Mapping[str, np.ndarray]) -> np.uint64:
-    """The checksum of a shard's facts: names, types and values."""
+    """The checksum of the names, types and values of a shard's facts."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(facts):
         digest.update(json.dumps([name, facts[name].dtype.str, *facts[name].shape]).encode())
@@ -105,7 +114,7 @@ def build_shard(
     rows: Sequence[tuple[str, np.ndarray | None, Mapping[str, object]]],
     written: Mapping[str, object] | None = None,
 ) -> Shard:
-    """From (key, features [T, D] or None where absent, facts) rows. Casts to the provenance's dtype.
+    """The shard of (key, features [T, D] or None where absent, facts) rows, cast to the provenance's dtype.
 
     Raises CacheError where features have another width or do not stay finite in that dtype.
     """
@@ -114,25 +123,28 @@ def build_shard(
     parts = [empty if x is None else storable(key, x, provenance) for key, x, _ in rows]
     lengths = np.array([len(p) for p in parts], np.int64)
     present = np.array([x is not None for _, x, _ in rows], bool)
-    checks = [clip_check(key, bool(here), part) for (key, _, _), here, part in zip(rows, present, parts)]
+    checks = [
+        clip_check(key, bool(has_features), part)
+        for (key, _, _), has_features, part in zip(rows, present, parts)
+    ]
     return Shard(
-        dataset,
-        provenance,
-        [check_key(key) for key, _, _ in rows],
-        np.concatenate([empty, *parts]),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        present,
-        np.array(checks, np.uint64),
-        {
+        dataset=dataset,
+        provenance=provenance,
+        key=[check_key(key) for key, _, _ in rows],
+        features=np.concatenate([empty, *parts]),
+        offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        present=present,
+        check=np.array(checks, np.uint64),
+        facts={
             name: np.array([facts.get(name, missing) for _, _, facts in rows], dtype)
             for name, (dtype, missing) in FACTS.items()
         },
-        dict(written or {}),
+        written=dict(written or {}),
     )
 
 
 def storable(key: str, features: np.ndarray, provenance: Provenance) -> np.ndarray:
-    """Features as they will be stored. Raises CacheError for a wrong shape or values that overflow the dtype."""
+    """The features as they will be stored. Raises CacheError for a wrong shape or values that overflow the dtype."""
     if features.ndim != 2 or features.shape[1] != provenance.dim or not len(features):
         raise CacheError(
             f"Features of {key!r} have shape {list(features.shape)}; "
@@ -175,24 +187,24 @@ def _fill(file: h5py.File, shard: Shard) -> None:
 
 
 def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
-    """Read a shard; with ``features=False`` its features are left out ([0, D]), with ``facts=False`` its facts.
+    """Read a shard; ``features=False`` leaves out its features ([0, D]), and ``facts=False`` its facts.
 
-    Raises CacheError where the file is not a whole shard of this schema. Does not check checksums (see verify).
+    Checksums are not checked (see verify). Raises CacheError where the file is not a whole shard of this schema.
     """
     try:
         with h5py.File(path, "r") as file:
             check_schema(file, path, KIND)
             data = file["features"]
             shard = Shard(
-                str(file.attrs["dataset"]),
-                Provenance.from_json(str(file.attrs["provenance"])),
-                [key.decode("utf-8", "surrogateescape") for key in file["key"][()].tolist()],
-                data[()] if features else np.zeros((0, data.shape[1]), data.dtype),
-                file["offset"][()],
-                file["present"][()],
-                file["check"][()],
-                {name: values[()] for name, values in file["facts"].items()} if facts else {},
-                json.loads(str(file.attrs["written"])),
+                dataset=str(file.attrs["dataset"]),
+                provenance=Provenance.from_json(str(file.attrs["provenance"])),
+                key=[key.decode("utf-8", "surrogateescape") for key in file["key"][()].tolist()],
+                features=data[()] if features else np.zeros((0, data.shape[1]), data.dtype),
+                offset=file["offset"][()],
+                present=file["present"][()],
+                check=file["check"][()],
+                facts={name: values[()] for name, values in file["facts"].items()} if facts else {},
+                written=json.loads(str(file.attrs["written"])),
             )
             if wrong := _inconsistency(shard, data.shape):
                 raise CacheError(f"Shard {str(path)!r} is damaged ({wrong}); {_REMEDY}")
@@ -201,12 +213,12 @@ def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
         raise
     except (
         Exception
-    ) as error:  # damaged HDF5 makes h5py raise nearly anything: OSError, KeyError, TypeError, ...
+    ) as error:  # Damaged HDF5 makes h5py raise nearly anything: OSError, KeyError, TypeError, ...
         raise CacheError(f"Shard {str(path)!r} is damaged ({_short(error)}); {_REMEDY}") from None
 
 
 def _inconsistency(shard: Shard, shape: tuple[int, ...]) -> str:
-    """What in a shard does not fit together; "" where all does."""
+    """A phrase that names the first thing in a shard that does not fit; "" where everything fits."""
     n, offset = len(shard.key), shard.offset
     if len(shape) != 2 or shape[1] != shard.provenance.dim:
         return f"its features have shape {list(shape)}, not [sum of T, {shard.provenance.dim}]"
@@ -223,7 +235,7 @@ _REMEDY = "run `fsmm cache verify --repair`, then extract again: only what is mi
 
 
 def damaged_clips(path: Path, keys: Sequence[str]) -> CacheError:
-    """The error to raise where clips of a stream (the first of them in the shard ``path``) fail their checksum."""
+    """The error to raise where the clips ``keys`` of a stream fail their checksum; the first lies in shard ``path``."""
     more = f" and {len(keys) - 1} more of its stream" if len(keys) > 1 else ""
     what = f"clip {keys[0]!r}{more} has other bytes than were written"
     return CacheError(f"Shard {str(path)!r} is damaged ({what}); {_REMEDY}")

@@ -1,4 +1,4 @@
-"""A stream as a whole: which clips it holds, and the writer that adds shards to it."""
+"""Operations on a whole stream: listing the clips that it holds, and the writer that adds shards to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from .shard import Shard, build_shard, read_shard, storable, write_shard
 
 
 def stream_provenance(dataset_folder: Path, stream: StreamName) -> Provenance | None:
-    """The provenance that all shards of a stream share; None while it has none. Raises CacheError on a mixture."""
+    """The provenance that all shards of a stream share, or None while the stream has no shard.
+
+    Raises CacheError where shards differ in their provenance.
+    """
     found: tuple[Path, Provenance] | None = None
     for path in shard_paths(dataset_folder, stream):
         provenance = read_shard(path, features=False, facts=False).provenance
@@ -32,17 +35,17 @@ def stream_provenance(dataset_folder: Path, stream: StreamName) -> Provenance | 
 
 
 def stream_keys(dataset_folder: Path, stream: StreamName) -> dict[str, bool]:
-    """From key to presence, for every row the stream holds."""
+    """Whether each row of a stream is present, by key."""
     held: dict[str, bool] = {}
     for path in shard_paths(dataset_folder, stream):
         shard = read_shard(path, features=False, facts=False)
         for key, present in zip(shard.key, shard.present.tolist()):
-            held[key] = present or held.get(key, False)  # as load_table does, should a key be held twice
+            held[key] = present or held.get(key, False)  # load_table treats a key held twice in the same way.
     return held
 
 
 def stream_checks(dataset_folder: Path, stream: StreamName) -> dict[str, int]:
-    """From key to checksum (see shard.clip_check), for every row the stream holds: equal checks, equal features."""
+    """The checksum (see shard.clip_check) of each row of a stream, by key; equal checksums mean equal features."""
     held: dict[str, int] = {}
     for path in shard_paths(dataset_folder, stream):
         shard = read_shard(path, features=False, facts=False)
@@ -51,9 +54,10 @@ def stream_checks(dataset_folder: Path, stream: StreamName) -> dict[str, int]:
 
 
 class StreamWriter:
-    """Adds clips to one stream, a shard at a time; what is flushed is safe, what is open is lost on a kill.
+    """A writer that adds clips to one stream, a shard at a time.
 
-    One writer a stream at a time (an advisory lock, released by the system if the process dies).
+    Flushed shards are safe; the rows of the open shard are lost if the process is killed. A stream has one writer at
+    a time (an advisory lock, which the system releases if the process dies).
     Raises CacheError when another process writes, or when the stream holds features of another provenance.
     """
 
@@ -91,28 +95,28 @@ class StreamWriter:
         self.log: dict[str, object] = {}
 
     def add(self, key: str, features: np.ndarray | None, facts: Mapping[str, object] | None = None) -> bool:
-        """Add one row; None records the modality as absent. True when this completed a shard.
+        """Add one row, and return whether it completed a shard. ``features`` None records the modality as absent.
 
-        Raises CacheError for features that cannot be stored and for a key that the stream already holds; the row is
-        then not added. ``features`` is copied.
+        ``features`` is copied. Raises CacheError for features that cannot be stored and for a key that the stream
+        already holds; the row is then not added.
         """
         if check_key(key) in self._held:
             raise CacheError(f"Clip {key!r} is already in stream {self.stream}; a stream holds a clip once.")
-        kept = None
+        stored = None
         if features is not None:
-            kept = storable(key, features, self.provenance)
-            if np.may_share_memory(kept, features):  # the caller may use its buffer again before the flush
-                kept = kept.copy()
+            stored = storable(key, features, self.provenance)
+            if np.may_share_memory(stored, features):  # The caller may use its buffer again before the flush.
+                stored = stored.copy()
         self._held.add(key)
-        self._rows.append((key, kept, facts or {}))
-        self._bytes += 0 if kept is None else kept.nbytes
+        self._rows.append((key, stored, facts or {}))
+        self._bytes += 0 if stored is None else stored.nbytes
         if len(self._rows) >= self.max_clips or self._bytes >= self.max_bytes:
             self.flush()
             return True
         return False
 
     def add_shard(self, shard: Shard) -> None:
-        """Write a ready shard (from a merge) as it stands, after the open one.
+        """Flush the open rows, then write a finished shard (from a merge) unchanged.
 
         Raises CacheError for another provenance, or a clip that the stream already holds.
         """
@@ -128,7 +132,7 @@ class StreamWriter:
         self._next += 1
 
     def flush(self) -> None:
-        """Make the open rows a shard."""
+        """Write the open rows as a shard."""
         if self._rows:
             shard = build_shard(self.dataset, self.provenance, self._rows, self.log)
             write_shard(self.folder / f"{self._next:05d}.h5", shard)
@@ -136,7 +140,7 @@ class StreamWriter:
             self._rows, self._bytes = [], 0
 
     def close(self) -> None:
-        """Flush and release the stream."""
+        """Flush the open rows and release the stream's lock."""
         try:
             self.flush()
         finally:
@@ -152,10 +156,10 @@ class StreamWriter:
 
 
 def lock_stream(folder: Path, stream: StreamName) -> int:
-    """Take the stream's advisory lock; closing the returned handle gives it back, as does the end of the process.
+    """Take the stream's advisory lock; closing the returned handle releases it, as does the end of the process.
 
-    Raises CacheError where another process holds it. Where the platform has no such locks, one writer a stream is
-    the caller's care.
+    Where the platform has no such locks, the caller must see to it that a stream has a single writer.
+    Raises CacheError where another process holds the lock.
     """
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -166,6 +170,6 @@ def lock_stream(folder: Path, stream: StreamName) -> int:
         raise CacheError(
             f"Another process is writing stream {stream}; wait for it, or use another --cache."
         ) from None
-    except (ImportError, OSError):  # Windows, or a network file system without locks
+    except (ImportError, OSError):  # Windows and some network file systems have no such locks.
         pass
     return handle

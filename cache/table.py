@@ -1,4 +1,4 @@
-"""Tables: the features of n clips through one encoder, in memory or memory-mapped, gathered by one index."""
+"""Tables hold the features of n clips through one encoder, in memory or memory-mapped, gathered by one index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .shard import clip_check, damaged_clips, feature_map, read_shard
 
 @dataclass
 class Stream:
-    """Features of any shape of clips: x [..., T, D], present bool [...], length int64 [...] (valid steps).
+    """The features of clips in any arrangement [...], such as [n] or [B, N, K].
 
     Steps from ``length`` on are zero; an absent clip has length 0 and x = 0, and must not be read as data.
 
@@ -33,18 +33,21 @@ class Stream:
     """
 
     x: Tensor
+    """The features, [..., T, D]."""
     present: Tensor
+    """Whether each clip is present, bool [...]."""
     length: Tensor
+    """The number of valid steps of each clip, int64 [...]."""
 
     def pooled(self) -> Tensor:
-        """Mean over the valid steps [..., D]; zeros where absent."""
+        """The mean [..., D] over the valid steps; zeros where a clip is absent."""
         if self.x.shape[-2] == 1:
             return self.x.squeeze(-2)
         count = self.length.clamp(min=1).to(self.x.dtype)
         return self.x.sum(-2) / count[..., None]
 
     def mask(self) -> Tensor:
-        """Which steps are valid, bool [..., T]."""
+        """The mask of the valid steps, bool [..., T]."""
         steps = torch.arange(self.x.shape[-2], device=self.x.device)
         return steps < self.length[..., None]
 
@@ -58,37 +61,42 @@ class Stream:
 
 
 class Table(ABC):
-    """n clips through one encoder. length int64 [n], present bool [n]; steps T and width D; whether all are present."""
+    """The features of n clips through one encoder."""
 
     length: Tensor
+    """The number of valid steps of each clip, int64 [n]."""
     present: Tensor
+    """Whether each clip is present, bool [n]."""
     all_present: bool
+    """Whether every clip is present."""
     steps: int
+    """The number of steps T."""
     dim: int
+    """The width D."""
 
     def __len__(self) -> int:
         return len(self.length)
 
     @abstractmethod
     def gather(self, rows: Tensor) -> Stream:
-        """The clips at ``rows`` [...] as a Stream [..., T, D]; one index operation."""
+        """The clips at ``rows`` [...] as a Stream [..., T, D], gathered by one index operation."""
 
     @abstractmethod
     def pooled(self) -> TensorTable:
-        """The same clips averaged over their valid steps (T = 1), in memory; computed once."""
+        """The same clips averaged over their valid steps (T = 1), in memory; the average is computed once."""
 
     @abstractmethod
     def normalised(self, unit: bool, centre: Tensor | None = None) -> Table:
         """The same clips with ``centre`` [D] subtracted and, with ``unit``, every step scaled to length one."""
 
     def mean(self) -> Tensor:
-        """Mean [D] of the pooled features over the clips present."""
+        """The mean [D] of the pooled features over the clips that are present."""
         pooled = self.pooled()
         return pooled.x[pooled.present, 0].float().mean(0)
 
 
 def normalise(x: Tensor, length: Tensor, unit: bool, centre: Tensor | None) -> Tensor:
-    """x [..., T, D] centred and scaled step by step; steps beyond ``length`` [...] stay zero."""
+    """The features x [..., T, D], centred and scaled step by step; steps beyond ``length`` [...] stay zero."""
     if centre is not None:
         valid = torch.arange(x.shape[-2], device=x.device) < length[..., None]
         x = (x - centre.to(x)) * valid[..., None].to(x.dtype)
@@ -120,9 +128,11 @@ class TensorTable(Table):
 
 
 class MappedTable(Table):
-    """A table that stays on disk: rows are read from the shards' memory maps when gathered.
+    """A table that stays on disk: rows are read from the shards' memory maps when they are gathered.
 
-    maps: one [sum T, D] array a shard. shard, start: int64 [n], where each clip begins.
+    maps: one array [sum of T, D] for each shard.
+    shard, start: int64 [n], the shard of each clip and the row at which the clip begins in it.
+    source_length: int64 [n], the number of steps on disk; a clip with more than ``max_steps`` is averaged down.
     """
 
     def __init__(
@@ -182,7 +192,7 @@ class MappedTable(Table):
 
 
 def shorten(x: np.ndarray, steps: int) -> np.ndarray:
-    """[T, D] averaged into at most ``steps`` equal parts of time."""
+    """The sequence x [T, D], averaged into ``steps`` equal parts of time where T is larger."""
     if len(x) <= steps:
         return x
     edges = np.linspace(0, len(x), steps + 1).round().astype(int)
@@ -198,11 +208,11 @@ def load_table(
     max_steps: int = 64,
     memory: int = 4 << 30,
 ) -> Table:
-    """The table of the clips ``keys`` (n, in that order); memory-mapped where it would exceed ``memory`` bytes.
+    """The table of the n clips ``keys``, in that order; it is memory-mapped where it would exceed ``memory`` bytes.
 
-    Clips that the stream does not hold are absent. Features that are read into memory are held against their
-    checksums; what stays on disk is not (``fsmm cache verify`` does). Raises UsageError for max_steps below 1,
-    CacheError for a stream that is damaged or mixes provenance.
+    Clips that the stream does not hold are absent. Features that are read into memory are compared with their
+    checksums; features that stay on disk are not (``fsmm cache verify`` compares them). Raises UsageError for
+    max_steps below 1, CacheError for a stream that is damaged or mixes provenance.
     """
     if max_steps < 1:
         raise UsageError(f"max_steps is {max_steps}; it must be at least 1.")
@@ -222,20 +232,30 @@ def load_table(
                 "run `fsmm cache verify --repair`."
             )
         dim = shard.features.shape[1]
-        here = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
-        wanted = (here >= 0) & shard.present
-        rows = here[wanted]
+        row_or_none = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
+        wanted = (row_or_none >= 0) & shard.present
+        rows = row_or_none[wanted]
         shard_of[rows], start[rows] = number, shard.offset[:-1][wanted]
         length[rows] = np.diff(shard.offset)[wanted]
         check[rows] = shard.check[wanted]
     maps = [feature_map(path) for path in paths]
-    mapped = MappedTable(maps, shard_of, start, length, max_steps, device, dtype)
+    mapped = MappedTable(
+        maps=maps,
+        shard=shard_of,
+        start=start,
+        source_length=length,
+        max_steps=max_steps,
+        device=device,
+        dtype=dtype,
+    )
     size = n * mapped.steps * dim * torch.empty((), dtype=dtype).element_size()
     if size > memory:
         return mapped
     _refuse_damage(mapped, paths, keys, check)
     return TensorTable(
-        _read_all(mapped, shard_of, start, length, device, dtype), mapped.length, mapped.present
+        _read_all(mapped=mapped, shard_of=shard_of, start=start, length=length, device=device, dtype=dtype),
+        mapped.length,
+        mapped.present,
     )
 
 
@@ -262,7 +282,7 @@ def _read_all(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> Tensor:
-    """x [n, T, D], shard by shard; one slice copy where a shard's clips all have T steps."""
+    """The features x [n, T, D], read shard by shard; the clips of T steps of a shard are copied at once."""
     steps = mapped.steps
     x = torch.zeros((len(mapped), steps, mapped.dim), dtype=dtype)
     for number, features in enumerate(mapped.maps):

@@ -1,4 +1,4 @@
-"""Which encoders a run uses, from modalities and names; and whether extraction can run here at all."""
+"""The choice of a run's encoders from modalities and names, and the check that extraction can run at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Chosen = Mapping[str, str | Sequence[str]]  # modality: encoder name or names
 
 
 def need_extra() -> None:
-    """Raises UsageError where the packages that read videos are not installed."""
+    """Raise UsageError if the packages that read videos are not installed."""
     if missing := [package for package in ("av", "cv2") if find_spec(package) is None]:
         raise UsageError(
             f"Extraction needs packages that are not installed ({', '.join(missing)}): "
@@ -27,17 +27,17 @@ def need_extra() -> None:
 
 
 def choose_streams(streams: Sequence[str] | None, encoders: Chosen | None) -> list[StreamName]:
-    """The streams of a run, each once, in the order asked for.
+    """The streams of a run, each once, in the requested order.
 
     streams: modalities (their usual encoder, or those that ``encoders`` names for them) or ``modality/encoder``.
-    None: the modalities of ``encoders``, or frame, flow, audio and word where that is empty too.
-    Raises UsageError for unknown names, or an encoder of another modality.
+    None stands for the modalities of ``encoders``, or for frame, flow, audio and word if that is empty too.
+    Raises UsageError for an unknown name, or for an encoder of another modality.
     """
     named = {modality: _names(names) for modality, names in (encoders or {}).items()}
-    asked = list(streams) if streams is not None else list(named or USUAL)
-    asked += [modality for modality in named if modality not in asked]
+    requested = list(streams) if streams is not None else list(named or USUAL)
+    requested += [modality for modality in named if modality not in requested]
     chosen: dict[StreamName, None] = {}
-    for one in asked:
+    for one in requested:
         if "/" in one:
             chosen[_checked(StreamName.parse(one))] = None
         else:
@@ -48,16 +48,16 @@ def choose_streams(streams: Sequence[str] | None, encoders: Chosen | None) -> li
 
 
 def build_encoders(streams: Sequence[StreamName], weights: Mapping[str, Path], device: str) -> list[Encoder]:
-    """The encoders of these streams. Raises UsageError, or WeightsError where weights cannot be had."""
-    from .encoders import ENCODERS, build
+    """The encoders of these streams. Raises UsageError, or WeightsError if weights cannot be obtained."""
+    from .encoders import build, encoders
 
     for name in weights:
-        if name not in ENCODERS:
-            raise unknown("encoder", name, ENCODERS)
+        if name not in encoders():
+            raise unknown("encoder", name, encoders())
         if name not in [stream.encoder for stream in streams]:
             raise UsageError(
                 f"Weights were given for encoder {name!r}, which this run does not use; add it with --encoder "
-                f"{ENCODERS[name].modality}={name}."
+                f"{encoders()[name].modality}={name}."
             )
     return [build(s.encoder, weights=weights.get(s.encoder), device=device) for s in streams]
 
@@ -79,11 +79,11 @@ def _usual(modality: str) -> str:
 
 
 def _checked(stream: StreamName) -> StreamName:
-    from .encoders import ENCODERS
+    from .encoders import encoders
 
-    if stream.encoder not in ENCODERS:
-        raise unknown("encoder", stream.encoder, ENCODERS)
-    if (modality := ENCODERS[stream.encoder].modality) != stream.modality:
+    if stream.encoder not in encoders():
+        raise unknown("encoder", stream.encoder, encoders())
+    if (modality := encoders()[stream.encoder].modality) != stream.modality:
         raise UsageError(
             f"Encoder {stream.encoder!r} makes {modality!r} streams, not {stream.modality!r}; ask for "
             f"{modality}={stream.encoder}."

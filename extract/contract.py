@@ -1,6 +1,6 @@
-"""What the decoder and the encoders agree on: what is asked of a clip, what comes back, what an encoder is.
+"""What the decoder and the encoders agree on: what a clip must give, what comes back, what an encoder is.
 
-Imports nothing heavy, so that `fsmm encoders` lists without loading a backbone.
+This module imports nothing heavy, so that `fsmm encoders` lists without loading a backbone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Position = Literal["centre", "random"]
 
 @dataclass(frozen=True)
 class FrameNeed:
-    """Frames an encoder wants from a clip, sampled TSN-style (Wang et al., ECCV 2016).
+    """The frames that an encoder wants from a clip, sampled as TSN does (Wang et al., ECCV 2016).
 
     The clip is cut into ``segments`` equal parts; from each, ``length`` frames ``stride`` apart are taken
     around its centre (or a random place, see :class:`Sampling`). A clip with fewer frames repeats its last one.
 
     segments: number of segments T; None takes the run's T (``Sampling.segments``).
-    length: consecutive frames a segment (1: image encoders, 2: flow pairs, 16: 3D networks).
+    length: consecutive frames of a segment (1 for image encoders, 2 for flow pairs, 16 for 3D networks).
     stride: distance between those frames, in source frames.
     size: side of the square output in pixels.
     resize: "crop" (short side to ``size``, centre crop) or "squash" (both sides to ``size``).
@@ -45,7 +45,7 @@ class AudioNeed:
 
 @dataclass(frozen=True)
 class TextNeed:
-    """No pixels: the encoder embeds class words."""
+    """The need of an encoder that embeds class words and reads no pixels."""
 
 
 Need = FrameNeed | AudioNeed | TextNeed
@@ -70,7 +70,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What decoding learned about the source file. NaN or 0: unknown or absent."""
+    """What decoding learned about the source file. NaN or 0 stands for unknown or absent."""
 
     duration: float = float("nan")  # seconds
     fps: float = float("nan")
@@ -87,7 +87,7 @@ class Decoded:
 
     frames: per FrameNeed, uint8 [T, L, S, S, 3] RGB; a need that could not be met is missing.
     audio: per AudioNeed, float32 [samples]; missing where the clip has no sound.
-    notes: what was wrong but survivable ("audio stream is damaged after 1.2 s"), for the log.
+    notes: faults that were survived ("audio stream is damaged after 1.2 s"), for the log.
     """
 
     facts: ClipFacts
@@ -102,9 +102,9 @@ class Encoder(Protocol):
     The pipeline calls ``prepare`` in the decoding workers (cheap, per clip, numpy only: classical flow or
     spectrograms belong there) and ``encode`` in the one encoding process (batched across clips).
 
-    name: as in the stream's name, e.g. "efficientnet-lite0". modality: frame, flow, audio, word or object.
-    dim: size D of a feature vector. need: what it must be given. dtype: how its features are stored.
-    batch_clips: how many clips ``encode`` likes at once.
+    name: the encoder's part of the stream's name, e.g. "efficientnet-lite0". modality: frame, flow, audio,
+    word or object. dim: size D of a feature vector. need: the input that it must be given. dtype: the type
+    that its features are stored in. batch_clips: the number of clips that suits one call of ``encode``.
     """
 
     name: str
@@ -114,16 +114,16 @@ class Encoder(Protocol):
     batch_clips: int
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """From the decoded frames [T, L, S, S, 3] or samples [n] of one clip to this encoder's input.
+        """Turn the decoded frames [T, L, S, S, 3] or samples [n] of one clip into this encoder's input.
 
-        Raises DecodeError where the clip cannot be used by this encoder (sound too short, say).
+        Raises DecodeError if the clip cannot be used by this encoder, for instance because its sound is too short.
         """
         ...
 
     def encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        """From B prepared inputs (for words: B strings) to B float32 arrays [T_i, D]."""
+        """Turn B prepared inputs (for words: B strings) into B float32 arrays [T_i, D]."""
         ...
 
     def provenance(self) -> dict[str, str]:
-        """weights, weights_sha256, preprocessing: whatever changes the features when it changes."""
+        """Whatever changes the features when it changes, under weights, weights_sha256 and preprocessing."""
         ...

@@ -1,4 +1,4 @@
-"""What an extraction is asked for, as one value; the command line is made from it."""
+"""An extraction's request as one value; the command line is made from it."""
 
 from __future__ import annotations
 

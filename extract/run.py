@@ -1,4 +1,4 @@
-"""``fsmm extract``: a dataset's clips to features in the cache, once."""
+"""``fsmm extract`` turns a dataset's clips into features in the cache, once."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def extract(
 
 
 def carry_out(request: Request, *, quiet: bool = False) -> ExtractReport:
-    """``extract`` of a request. quiet: neither progress nor warnings are shown."""
+    """Run the extraction that a request describes. quiet: neither progress nor warnings are shown."""
     need_extra()
     _check(request)
     chosen = choose_streams(request.streams, request.encoders)
@@ -106,7 +106,7 @@ def _check(request: Request) -> None:
 
 
 def _listing(request: Request) -> Listing:
-    """The clips of the data set, under the name that was asked for."""
+    """The clips of the data set, under the requested name."""
     from .datasets import load
 
     data = None if request.data is None else request.data.expanduser()

@@ -3,8 +3,9 @@
     python scripts/amfar_study.py --dataset ave28 --cache CACHE --modalities frame,audio --class-splits s0,s1,s2
 
 Every head is trained with its default recipe on clean episodes and then read in two ways, with certainty weights (AMI)
-and with equal weights (late fusion). "noisy X": modality X of half of the queries is replaced by noise of unit length;
-"missing X": taken away. Cells hold AMI / equal weights, then the branches alone; per cent, means over class splits.
+and with equal weights (late fusion). Under "noisy X", modality X of half of the queries is replaced by noise of unit
+length; under "missing X" it is taken away. Cells hold AMI / equal weights, then the branches alone, in per cent, as
+means over class splits.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def table(given: argparse.Namespace, shots: int) -> None:
-    """One table: variants by conditions."""
+    """Print one table of variants by conditions."""
     first, second = given.modalities
     changes: dict[str, Change] = {
         "clean": lambda e: e,
@@ -67,7 +68,7 @@ def table(given: argparse.Namespace, shots: int) -> None:
 
 
 def variants(first: str, second: str) -> dict[str, dict[str, str]]:
-    """The rows: what is switched off, and the fixed teachers."""
+    """The rows of the table, each with the settings that switch a part off or fix a teacher."""
     return {
         "untrained (late fusion)": {"train.steps": "0"},
         "complete": {},
@@ -83,7 +84,7 @@ def variants(first: str, second: str) -> dict[str, dict[str, str]]:
 def cells(
     given: argparse.Namespace, shots: int, settings: dict[str, str], changes: Mapping[str, Change]
 ) -> list[str]:
-    """A variant's cells: accuracies over all class splits, with the half width of the paired difference."""
+    """A variant's cells, which give accuracies over all class splits and the half width of the paired difference."""
     found: dict[str, list[np.ndarray]] = {}
     for split in given.class_splits:
         protocol = Protocol(k_shot=shots, class_split=split)
@@ -111,7 +112,7 @@ def cells(
 def accuracies(
     head: Head, banks: Banks, protocol: Protocol, changes: Mapping[str, Change], *, episodes: int
 ) -> dict[str, np.ndarray]:
-    """Per-episode accuracies under every change, with and without certainty weights; and of the branches, clean."""
+    """Per-episode accuracies under every change, with and without certainty weights, and of the clean branches."""
     found: dict[str, list[np.ndarray]] = {}
 
     def note(name: str, logits: torch.Tensor, label: torch.Tensor) -> None:
@@ -133,12 +134,12 @@ def accuracies(
 
 
 def half(stream: Stream) -> torch.Tensor:
-    """Half of the queries, bool [B, Q]."""
+    """A mask, bool [B, Q], of half of the queries."""
     return torch.rand(stream.present.shape) < 0.5
 
 
 def half_noisy(episodes: Episodes, modality: str) -> Episodes:
-    """Half of the queries with noise of unit length in place of the modality."""
+    """The episodes with noise of unit length in place of the modality in half of the queries."""
     s = episodes.query[modality]
     noise = F.normalize(torch.randn(s.x.shape), dim=-1) * s.mask()[..., None]
     x = torch.where(half(s)[..., None, None], noise, s.x)
@@ -146,7 +147,7 @@ def half_noisy(episodes: Episodes, modality: str) -> Episodes:
 
 
 def half_missing(episodes: Episodes, modality: str) -> Episodes:
-    """Half of the queries without the modality."""
+    """The episodes without the modality in half of the queries."""
     s = episodes.query[modality]
     keep = ~half(s)
     gone = Stream(s.x * keep[..., None, None], s.present & keep, s.length * keep)

@@ -1,7 +1,7 @@
-"""``make demo``: real videos in, an accuracy table out, with the command for every row.
+"""``make demo`` turns real videos into an accuracy table, with the command for every row.
 
-Makes and extracts the synthetic demo set, then evaluates ProtoNet on each modality and fused, and ECKPN with and
-without class words; ends by saying where everything lies.
+The script makes and extracts the synthetic demo set, then evaluates ProtoNet on each modality and fused, and ECKPN
+with and without class words; at the end it prints the places of all files.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def extract(form: str, home: Path, cache: Path) -> None:
-    """The first command a person types, as that person would type it."""
+    """Run the extraction by the same command that a user types first."""
     command = ["fsmm", "extract", "--dataset", "demo", "--data", str(home / "clips"), "--cache", str(cache)]
     command += ["--small"] if form == "small" else []
     print("$", shlex.join(command), flush=True)
@@ -65,7 +65,7 @@ def extract(form: str, home: Path, cache: Path) -> None:
 
 
 def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
-    """One row a method, one column a label set; every cell is a run with its folder."""
+    """Print the table of methods by label sets; every cell is a run with its folder."""
     protocol = Protocol(n_query=15 if form == "full" else 4)
     catalog = Catalog.read(cache / "demo")
     ways = {name: min(5, len(catalog.labels(name).class_split("novel"))) for name in LABEL_SETS}

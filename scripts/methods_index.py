@@ -4,36 +4,55 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsmm.heads.registry import METHODS
+from fsmm.heads.registry import FAMILIES, METHODS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SHARED_PAGES = {"matching-fce": "matching", "hyrsmpp": "hyrsm"}
+SHARED_PAGES = {"matching-fce": "matching"}
+ABOUT = {
+    "metric": "Classes and queries are compared in feature space.",
+    "adaptation": "Something is fitted on the supports of the task.",
+    "transductive": "The queries of a task are decided together.",
+    "graph": "A graph network works over the clips of the task.",
+    "temporal": "Sequences of steps are aligned or related.",
+    "multimodal": "Several modalities are read as such.",
+    "embedding": "Clips and class words share a space.",
+    "language": "Class words take part in the decision.",
+}
 HEAD = """# Methods
 
-One page a method: what it computes, its source, where we differ and why, the free choices, the default
-recipe. This index is made from the table of methods by `python scripts/methods_index.py`.
+One page a method: what it computes, its source, where we differ and why, the free choices, the default recipe.
+`fsmm methods NAME` prints a method's settings and their allowed values. This index is made from the table of methods by
+`python scripts/methods_index.py`.
 
 *Regime*: none (training-free), episodic, or batch (of base clips). *Modalities*: methods of one modality take
 several by fusion: EC (concatenation), EA (co-attention, then concatenation; starts equal to EC), LF (mean of the
 modalities' posteriors); `protonet-lf` or `--fusion lf`. Where co-attention alone learns (EA over a training-free
-head) it trains by its own recipe: Adam 1e-4, 600 steps, all classes blends of two. Features reach every head scaled
-to length one a step (`--normalise`).
-
-| method | paper | year | regime | transductive | modalities | words | zero-shot |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+head) it trains by its own recipe: Adam 1e-4, 600 steps, all classes blends of two. Features are scaled to length one
+(`--normalise`): step by step for methods that read time; for others the steps are averaged first, and their mean is
+scaled. *Official numbers*: whether numbers of the authors' code are reproduced (`tests/reference/`).
 """
+COLUMNS = "| method | paper | regime | transductive | modalities | words | zero-shot | official numbers |"
 
 
 def main() -> None:
-    lines = []
-    for name, method in sorted(METHODS.items(), key=lambda item: (item[1].year, item[0])):
-        page = SHARED_PAGES.get(name, name)
-        lines.append(
-            f"| [{name}](methods/{page}.md) | {method.paper} | {method.year} | {method.regime} "
-            f"| {'yes' if method.transductive else 'no'} | {method.modalities} | {method.words} "
-            f"| {'yes' if method.zero_shot else 'no'} |"
-        )
-    (DOCS / "methods.md").write_text(HEAD + "\n".join(lines) + "\n")
+    """Write the page: a table a family, sorted by year."""
+    parts = [HEAD]
+    for family in FAMILIES:
+        parts += [f"\n## {family.capitalize()}\n\n{ABOUT[family]}\n\n{COLUMNS}\n|{' --- |' * 8}\n"]
+        for name, method in METHODS.items():
+            if method.family == family:
+                page, paper = SHARED_PAGES.get(name, name), method.paper
+                parts.append(
+                    f"| [{name}](methods/{page}.md) | {paper.authors}, [{paper.title}]({paper.url}), {paper.venue} "
+                    f"{paper.year} | {method.regime} | {yes(method.transductive)} | {method.modalities} "
+                    f"| {method.words} | {yes(method.zero_shot)} | {yes(bool(method.reference))} |\n"
+                )
+    (DOCS / "methods.md").write_text("".join(parts))
+
+
+def yes(value: bool) -> str:
+    """How the table shows a fact that holds or not."""
+    return "yes" if value else "no"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of docs/results/protocols.md: every protocol through the command line, one Markdown row each.
+"""Print the tables of docs/results/protocols.md: every protocol is run by the command line and gives a Markdown row.
 
 python scripts/protocols.py --dataset demo --cache CACHE
 python scripts/protocols.py --dataset ave28 --cache CACHE
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# What every row of a data set has, and the modality that queries lose, the other one, and the multi-label sets.
+# Each data set has the options of all rows, the modality that queries lose, the other one, and the multi-label sets.
 DATASETS: dict[str, dict[str, Any]] = {
     "ave28": {"base": ["--class-split", "s0"], "all": "frame,audio", "a": "audio", "b": "frame"},
     "demo": {"base": [], "all": "frame,flow,audio", "a": "audio", "b": "frame"},
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace, options: list[str], modalities: str, out: Path) -> dict[str, Any]:
-    """One run as a person would type it."""
+    """The metrics of one run by the command line."""
     command = ["episode-eval", "--dataset", given.dataset, "--cache", str(given.cache), *options]
     command += ["--modalities", modalities, "--episodes", str(given.episodes), "--out", str(out), "--json"]
     done = subprocess.run(
@@ -91,7 +91,7 @@ def run(given: argparse.Namespace, options: list[str], modalities: str, out: Pat
 
 
 def result(metrics: dict[str, Any]) -> str:
-    """Accuracy with its interval over episode draws, or what the protocol measures instead; per cent."""
+    """The accuracy with its interval over episode draws, or the protocol's own measure, in per cent."""
 
     def percent(key: str) -> str:
         return f"{100 * metrics[key]:.1f}"

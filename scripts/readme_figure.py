@@ -1,9 +1,9 @@
-"""Draws docs/figures/demo.svg, the README's figure: accuracy on the demo set's events by method and modality.
+"""Draw docs/figures/demo.svg, the README's figure: accuracy on the demo set's events by method and modality.
 
     python scripts/readme_figure.py            draw it from docs/results/demo.json
     python scripts/readme_figure.py --check    exit 1 if the figure is not what the data gives
 
-The figure is plain SVG written here, so that the same data give the same bytes whatever is installed.
+The script writes plain SVG itself, so that the same data give the same bytes whatever is installed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def figure_of(data: Mapping[str, Any]) -> str:
 
 
 def svg(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Horizontal bars with intervals, one a row: its name, its value and the half width of its interval."""
+    """The SVG text of horizontal bars, each with its row's name, value and half width of the interval."""
     height, bottom = TOP + STEP * len(rows) + 34, TOP + STEP * len(rows)
     chance = LABELS + SCALE * CHANCE
     parts = [

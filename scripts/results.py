@@ -447,7 +447,10 @@ RUN_DEFAULTS: dict[str, Any] = {
     "dtype": "float32",
     "train_seed": 0,
     "episodes": None,
+    "reliability": None,
 }
+# Where a run was made is not what it is: the command names the cache that `add` was told.
+PLACES = {"cache", "device", "fingerprint"}
 PROTOCOL_DEFAULTS: dict[str, Any] = {
     "n_way": 5,
     "k_shot": 1,
@@ -478,7 +481,7 @@ def command_of(config: Mapping[str, Any], cache: str) -> str:
     protocol = config["protocol"]
     words = ["fsmm", "episode-eval"]
     for values, defaults in ((config, RUN_DEFAULTS), (protocol, PROTOCOL_DEFAULTS)):
-        unknown = [k for k, v in values.items() if k not in {*defaults, "protocol", "fingerprint"} and v]
+        unknown = [k for k, v in values.items() if k not in {*defaults, "protocol", *PLACES} and v]
         if unknown:
             sys.exit(
                 f"config.json has {', '.join(unknown)}, which this script knows no option for; use --command."

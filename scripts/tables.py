@@ -1,8 +1,8 @@
-"""Tables of docs/results/: methods by modalities and shots on the same episodes, beside ProtoNet, as Markdown.
+"""Print the Markdown tables of docs/results/: methods by modalities and shots on the same episodes, beside ProtoNet.
 
     python scripts/tables.py --dataset ave28 --cache CACHE --methods protonet,eckpn --shots 1,5 --class-splits s0,s1,s2
 
-Runs that lie complete in --out are read, not run again, so an interrupted table continues.
+Runs that lie complete in --out are read instead of run again, so that an interrupted table continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsmm.runs.store import load_run
 
 @dataclass
 class Cell:
-    """Mean accuracy and difference to ProtoNet over class splits (both in points), and seconds of training."""
+    """The mean accuracy and difference to ProtoNet over class splits (both in points), and the seconds of training."""
 
     accuracy: float
     difference: float
@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
 
 
 def cell(given: argparse.Namespace, method: str, modalities: str, shots: int) -> Cell | None:
-    """One method on one set of modalities; None where it does not take them."""
+    """The cell of one method on one set of modalities; None if the method does not take them."""
     names = modalities.split("+")
     if find(method)[0].modalities == "two" and len(names) < 2:
         return None
@@ -87,7 +87,7 @@ def cell(given: argparse.Namespace, method: str, modalities: str, shots: int) ->
 def run(
     given: argparse.Namespace, method: str, names: list[str], *, shots: int, split: str
 ) -> tuple[np.ndarray, float]:
-    """Per-episode accuracies and training seconds of one run, from its folder where it is complete."""
+    """Per-episode accuracies and training seconds of one run, read from its folder if it is complete."""
     folder = (
         given.out
         / given.dataset
@@ -123,7 +123,7 @@ def run(
 
 
 def text(c: Cell | None, method: str) -> str:
-    """Accuracy, and the paired difference to ProtoNet with its interval over episode draws."""
+    """The text of a cell: accuracy, and the paired difference to ProtoNet with its interval over episode draws."""
     if c is None:
         return "–"
     return (

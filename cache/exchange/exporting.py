@@ -1,6 +1,6 @@
-"""`fsmm cache export`: streams and labels as plain npz, npy or CSV, for code that knows nothing of fsmm.
+"""`fsmm cache export` writes streams and labels as plain npz, npy or CSV, for code that knows nothing of fsmm.
 
-Beside the arrays lies a mapping file, so that `fsmm cache import` of an export gives the same cache again.
+A mapping file lies beside the arrays, so that `fsmm cache import` of an export gives the same cache again.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ from ..catalog import FACTS, Catalog, LabelSet
 from ..schema import CLASS_SPLITS, Provenance, StreamName, dataset_folder, list_streams, shard_paths
 from ..shard import clip_check, damaged_clips, feature_map, read_shard
 
-_BLOCK = 256  # clips held in memory at a time
+_BLOCK = 256  # The number of clips held in memory at a time.
 
 
 @dataclass
 class ExportReport:
-    """What was written: the files, and per array its shape."""
+    """The report of an export."""
 
     dataset: str
+    """The name of the data set."""
     clips: int
+    """The number of clips that were exported."""
     files: list[str] = field(default_factory=list)
+    """The files that were written."""
     arrays: dict[str, list[int]] = field(default_factory=dict)
+    """The shape of each array, by name."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -48,12 +52,15 @@ def export_features(
     class_split: str = "default",
     progress: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
-    """Write a dataset, or the clips of one split, to ``out``: an ``.npz``, a ``.csv`` (labels only), or else a folder.
+    """Write a data set, or the clips of one split, to ``out``: an ``.npz``, a ``.csv`` (labels only), or else a folder.
 
-    streams: None for all. split: all, or the base, val or novel classes of ``class_split`` of ``label_set``.
-    A stream becomes ``modality/encoder`` [n, T, D], zero beyond ``modality/encoder.length`` [n] (0: absent), for which
-    T is the longest clip's. Files appear whole or not at all; an existing ``out`` is refused.
-    Raises UsageError for unknown names, CacheError where the cache cannot be read or ``out`` not be written.
+    streams: the streams to write; None takes all.
+    split: all, or the base, val or novel classes of ``class_split`` of ``label_set``.
+
+    A stream becomes an array ``modality/encoder`` [n, T, D], where T is the length of the longest clip. It is zero
+    beyond ``modality/encoder.length`` [n], which is 0 for an absent clip. Files appear whole or not at all.
+    Raises UsageError for unknown names and where ``out`` exists, CacheError where the cache cannot be read or ``out``
+    cannot be written.
     """
     folder = dataset_folder(cache, dataset)
     catalog = _selected(Catalog.read(folder), split, label_set, class_split)
@@ -67,7 +74,13 @@ def export_features(
                 _write_labels(beside, catalog)
             else:
                 mapping = _write_arrays(
-                    folder, beside, out, catalog, _chosen(folder, streams), report, progress
+                    folder=folder,
+                    beside=beside,
+                    out=out,
+                    catalog=catalog,
+                    streams=_chosen(folder, streams),
+                    report=report,
+                    progress=progress,
                 )
                 place = out.with_suffix(".json") if out.suffix == ".npz" else beside / "mapping.json"
                 place.write_text(
@@ -103,10 +116,10 @@ def _chosen(folder: Path, streams: Sequence[str] | None) -> list[StreamName]:
 
 
 class _Sink(Protocol):
-    """Where arrays go."""
+    """A destination of arrays."""
 
     def open(self, name: str) -> Any:
-        """A context manager of a file for the npy bytes of the array of that name."""
+        """Open a file for the npy bytes of the array of that name, as a context manager."""
 
 
 class _NpzSink:
@@ -146,7 +159,7 @@ def _write_arrays(
     report: ExportReport,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Write every array, and give the mapping that reads them back."""
+    """Write every array, and return the mapping that imports them again."""
     npz = out.suffix == ".npz"
     source = {"path": out.name} if npz else {"path": ".", "format": "arrays"}
     mapping: dict[str, Any] = {
@@ -166,7 +179,7 @@ def _write_arrays(
         mapping["paths"] = put("path", np.array(catalog.path, dtype=str))
         mapping["clip_split"] = put("clip_split", np.array(catalog.clip_split, dtype=str))
         mapping["facts"] = {
-            name: put(f"fact.{name}", values.astype(FACTS[name][0]))  # without h5py's notes on the type
+            name: put(f"fact.{name}", values.astype(FACTS[name][0]))  # The cast drops h5py's type metadata.
             for name, values in catalog.facts.items()
             if name in FACTS
         }
@@ -175,7 +188,15 @@ def _write_arrays(
         mapping["arrays"], mapping["words"] = {}, {}
         for stream in streams:
             progress(str(stream))
-            _put_stream(folder, stream, catalog, sink, put, mapping, report)
+            _put_stream(
+                folder=folder,
+                stream=stream,
+                catalog=catalog,
+                sink=sink,
+                put=put,
+                mapping=mapping,
+                report=report,
+            )
     if not npz:
         _write_labels(beside / "labels.csv", catalog)
     return mapping
@@ -239,7 +260,10 @@ _NOWHERE = (0, 0, 0, 0)
 
 
 class _Rows:
-    """The rows of a stream by key, read from memory-mapped shards. place: key -> (shard, start, length, checksum)."""
+    """The rows of a stream by key, read from memory-mapped shards.
+
+    place: the (shard, start, length, checksum) of each key.
+    """
 
     def __init__(self, folder: Path, stream: StreamName) -> None:
         self.maps: list[np.ndarray] = []
@@ -262,7 +286,10 @@ class _Rows:
         return np.array([self.place.get(key, _NOWHERE)[2] for key in keys], np.int64)
 
     def padded(self, keys: Sequence[str], steps: int) -> np.ndarray:
-        """[n, steps, D] with zeros beyond each clip's length. Raises CacheError for a clip with a wrong checksum."""
+        """The features [n, steps, D] of the clips ``keys``, with zeros beyond each clip's length.
+
+        Raises CacheError for a clip with a wrong checksum.
+        """
         out = np.zeros((len(keys), steps, self.provenance.dim), self.provenance.dtype)
         for row, key in enumerate(keys):
             shard, start, length, check = self.place.get(key, _NOWHERE)
@@ -274,7 +301,7 @@ class _Rows:
 
 
 def _write_labels(path: Path, catalog: Catalog) -> None:
-    """One line a clip; labels as class names, several of one clip as a JSON list."""
+    """Write a CSV with one line for each clip: its labels are class names, several of one clip a JSON list."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "path", "clip_split", *catalog.label_sets])

@@ -1,7 +1,7 @@
-"""`fsmm cache import`: features that somebody else computed become streams of the cache. No video is needed.
+"""`fsmm cache import` makes streams of the cache from features that somebody else computed. No video is needed.
 
 The label sets and splits of the mapping become the catalog (labelling.py); each array becomes a stream, read a block of
-clips at a time. Running an import again adds what is missing and refuses what has changed.
+clips at a time. A repeated import adds the rows that are missing and refuses rows that have changed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,24 @@ from .sources import Column
 
 @dataclass
 class ImportReport:
-    """What an import did. Per stream: rows added, rows absent among them, and rows that were there already."""
+    """The report of an import."""
 
     cache: str
+    """The cache's folder."""
     dataset: str
+    """The name of the data set."""
     clips: int = 0
+    """The number of clips that were imported."""
     dropped: int = 0
+    """The number of rows that the mapping's ``drop`` left out."""
     added: dict[str, int] = field(default_factory=dict)
+    """The number of rows added to each stream."""
     absent: dict[str, int] = field(default_factory=dict)
+    """The number of absent rows among those added to each stream."""
     held: dict[str, int] = field(default_factory=dict)
+    """The number of rows that each stream held already."""
     warnings: list[str] = field(default_factory=list)
+    """Sentences about class words without a vector."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -48,22 +56,24 @@ def import_features(
     sources: Mapping[str, Path] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> ImportReport:
-    """Import what a mapping file describes into ``cache``; see docs/import.md.
+    """Import the data set that a mapping file describes into ``cache``; see docs/import.md.
 
-    dataset, sources: take the place of the mapping's own. progress: called with the name of each stream.
-    Raises UsageError for a wrong mapping, CacheError for arrays that are missing, do not match in rows, have a wrong
-    shape or type or are not finite, and for clips that the cache holds with other features or labels. Nothing is
-    written before labels, ids and the shapes of all arrays have been found right.
+    dataset, sources: replace those of the mapping.
+    progress: called with the name of each stream.
+
+    Nothing is written before labels, ids and the shapes of all arrays have been found right. Raises UsageError for a
+    wrong mapping, CacheError for arrays that are missing, do not match in rows, have a wrong shape or type or are not
+    finite, and for clips that the cache holds with other features or labels.
     """
     plan = read_mapping(mapping, sources, dataset)
     with Sources(plan) as files:
-        catalog, kept = import_catalog(plan, files)
-        arrays = [_Array(spec, files, kept, catalog.clip_id) for spec in plan.arrays]
+        catalog, chosen = import_catalog(plan, files)
+        arrays = [_Array(spec, files, chosen, catalog.clip_id) for spec in plan.arrays]
         words = [_words(spec, files, catalog) for spec in plan.words]
         folder = cache / plan.dataset
         before = [(str(cache), Catalog.read(folder))] if (folder / "catalog.h5").is_file() else []
         unite([*before, (plan.name, catalog)]).write(folder)
-        report = ImportReport(str(cache), plan.dataset, len(catalog), int((~kept).sum()))
+        report = ImportReport(str(cache), plan.dataset, len(catalog), int((~chosen).sum()))
         for array in arrays:
             progress(str(array.spec.stream))
             _write(
@@ -114,12 +124,15 @@ def _facts(catalog: Catalog) -> Iterator[Mapping[str, object]]:
 
 
 class _Array:
-    """One array on its way to a stream: its shape is known to be right, its values are not yet read."""
+    """An array that becomes a stream; its shape has been checked, its values have not been read yet.
 
-    def __init__(self, spec: ArraySpec, files: Sources, kept: np.ndarray, ids: Sequence[str]) -> None:
-        self.spec, self.kept, self.ids = spec, kept, ids
+    chosen: bool [n], the rows of the source that are imported. ids: the clip ids of these rows.
+    """
+
+    def __init__(self, spec: ArraySpec, files: Sources, chosen: np.ndarray, ids: Sequence[str]) -> None:
+        self.spec, self.chosen, self.ids = spec, chosen, ids
         self.column = files.column(spec.array)
-        n = len(kept)
+        n = len(chosen)
         if self.column.rows is not None and self.column.rows != n:
             raise CacheError(f"Array {spec.array!r} has {self.column.rows:,} rows where the clips are {n:,}.")
         self.length = (
@@ -136,14 +149,14 @@ class _Array:
         return Provenance(spec.stream.encoder, spec.stream.modality, dim, dtype=spec.dtype, **about)
 
     def clips(self) -> Iterator[np.ndarray | None]:
-        """Features [T, D] of each kept clip, None where absent."""
+        """The features [T, D] of each clip that is imported, or None where the clip is absent."""
         if self.column.rows is None:
             for clip, x in zip(self.ids, self.column.clips(self.ids)):
                 yield None if x is None else self._features(clip, x)
             return
         ids = iter(self.ids)
         for row, x in enumerate(self.column.clips(self.ids)):
-            if self.kept[row]:
+            if self.chosen[row]:
                 clip = next(ids)
                 yield (
                     None
@@ -169,7 +182,7 @@ class _Array:
     def _features(self, clip: str, x: np.ndarray) -> np.ndarray:
         spec = self.spec
         if x.ndim not in (1, 2) or x.dtype.kind not in "biuf":
-            raise CacheError(_shape_says(spec.array, x, f"clip {clip!r}"))
+            raise CacheError(_shape_message(spec.array, x, f"clip {clip!r}"))
         x = x[None] if x.ndim == 1 else x
         if not np.isfinite(x).all():
             raise CacheError(
@@ -182,16 +195,16 @@ class _Array:
 
 
 def _dim(column: Column, name: str, ids: Sequence[str]) -> int:
-    """Width D of an array's features, found from the first clip that it holds."""
+    """The width D of an array's features, found from the first clip that it holds."""
     for x in column.clips(ids):
         if x is not None:
             if x.ndim not in (1, 2) or x.dtype.kind not in "biuf" or not x.size:
-                raise CacheError(_shape_says(name, x, "the first clip"))
+                raise CacheError(_shape_message(name, x, "the first clip"))
             return int(x.shape[-1])
     raise CacheError(f"Array {name!r} holds no clip of this dataset; check it, and the clip ids.")
 
 
-def _shape_says(name: str, x: np.ndarray, which: str) -> str:
+def _shape_message(name: str, x: np.ndarray, which: str) -> str:
     shape = f"{x.dtype} of shape {list(x.shape)}"
     return f"Array {name!r} holds {shape} for {which}; features must be numbers, [D] or [T, D] a clip."
 
@@ -234,7 +247,14 @@ def _words(
         how = "mean of the vectors of the words of each class"
     about = {"weights": "imported", "preprocessing": how, **spec.about}
     return (
-        Provenance(spec.stream.encoder, "word", vectors.shape[-1], "class", spec.dtype, **about),
+        Provenance(
+            encoder=spec.stream.encoder,
+            modality="word",
+            dim=vectors.shape[-1],
+            axis="class",
+            dtype=spec.dtype,
+            **about,
+        ),
         rows,
         warnings,
     )
@@ -243,7 +263,10 @@ def _words(
 def _averaged(
     spec: WordSpec, names: np.ndarray, vectors: np.ndarray, catalog: Catalog
 ) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
-    """Per class of every label set the mean vector [1, E] of its words; words without a vector are left out."""
+    """The mean vector [1, E] of the words of each class of every label set, as (key, vector) rows, and warnings.
+
+    Words without a vector are left out with a warning. Raises CacheError for a class without any vector.
+    """
     row = {name: i for i, name in reversed(list(enumerate(names.tolist())))}
     rows: list[tuple[str, np.ndarray]] = []
     warnings: list[str] = []

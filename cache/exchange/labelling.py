@@ -1,4 +1,4 @@
-"""From the ids, labels, class names and splits of an import to a catalog."""
+"""Building the catalog of an import from its ids, labels, class names and splits."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .mapping import ImportMapping, LabelSpec, Sources
 
 
 def import_catalog(mapping: ImportMapping, files: Sources) -> tuple[Catalog, np.ndarray]:
-    """The catalog of the clips that are kept, and which rows of the sources these are, bool [n].
+    """The catalog of the clips that are imported, and the mask of their rows in the sources, bool [n].
 
-    Raises FsmmError, in one sentence, for whatever does not fit.
+    Raises FsmmError where ids, labels, class names, splits or facts do not fit together.
     """
     ids = _ids(mapping, files)
     n = len(ids)
-    kept = np.ones(n, bool)
+    chosen = np.ones(n, bool)
     for name in mapping.drop:
         flags = files.values(name, n)
         if flags.ndim != 1 or flags.dtype.kind not in "biu" or not np.isin(flags, (0, 1)).all():
             raise CacheError(
                 f"Array {name!r}, by which rows are dropped, must hold one true or false a clip."
             )
-        kept &= flags == 0
-    rows = np.flatnonzero(kept)
+        chosen &= flags == 0
+    rows = np.flatnonzero(chosen)
     if not len(rows):
         raise CacheError("No clip is left to import: 'drop' is true for all of them.")
     label_sets = {
@@ -41,16 +41,16 @@ def import_catalog(mapping: ImportMapping, files: Sources) -> tuple[Catalog, np.
     )
     paths = None if mapping.paths is None else _texts(files.values(mapping.paths, n), mapping.paths)
     catalog = Catalog(
-        mapping.dataset,
-        [ids[i] for i in rows],
-        label_sets,
-        mapping.default_label_set,
-        [] if paths is None else [paths[i] for i in rows],
-        [] if clip_split is None else [clip_split[i] for i in rows],
-        mapping.attrs,
-        {name: _fact(name, files.values(ref, n))[rows] for name, ref in mapping.facts.items()},
+        dataset=mapping.dataset,
+        clip_id=[ids[i] for i in rows],
+        label_sets=label_sets,
+        default_label_set=mapping.default_label_set,
+        path=[] if paths is None else [paths[i] for i in rows],
+        clip_split=[] if clip_split is None else [clip_split[i] for i in rows],
+        attrs=mapping.attrs,
+        facts={name: _fact(name, files.values(ref, n))[rows] for name, ref in mapping.facts.items()},
     )
-    return catalog, kept
+    return catalog, chosen
 
 
 def _ids(mapping: ImportMapping, files: Sources) -> list[str]:
@@ -60,7 +60,7 @@ def _ids(mapping: ImportMapping, files: Sources) -> list[str]:
         raise UsageError("The mapping has neither 'ids' nor 'arrays'; there is nothing to import.")
     else:
         first = files.column(mapping.arrays[0].array)
-        # A source kept by id names its clips; rows without names are numbered.
+        # A source that is indexed by id names its clips; rows without names are numbered.
         ids = (
             [str(i) for i in first.values()]
             if first.rows is None
@@ -76,7 +76,7 @@ def _ids(mapping: ImportMapping, files: Sources) -> list[str]:
 
 
 def _suffixed(ids: Sequence[str]) -> list[str]:
-    """Every further row of an id gets ``-2``, ``-3`` and so on, passing over ids that exist already."""
+    """The ids, where every further row of an id gets ``-2``, ``-3`` and so on; ids that exist already are skipped."""
     taken, out, counts = set(ids), [], Counter[str]()
     for clip in ids:
         counts[clip] += 1
@@ -106,7 +106,10 @@ def _label_set(name: str, spec: LabelSpec, files: Sources, n: int) -> LabelSet:
 
 
 def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple[np.ndarray, list[str]]:
-    """Labels given as class names; an empty text is unlabelled."""
+    """The class indices int32 [n] of labels given as class names, and the class names; an empty text is unlabelled.
+
+    Raises CacheError for a label that is not among the class names ``named``.
+    """
     names = sorted(set(labels) - {""}) if named is None else named
     index = {"": UNLABELLED, **{name: i for i, name in enumerate(names)}}
     for label in labels:
@@ -140,7 +143,10 @@ def _names(given: str | Sequence[str] | None, files: Sources) -> list[str] | Non
 
 
 def _splits(given: Mapping[str, Any], names: list[str], label_set: str) -> dict[str, np.ndarray]:
-    """Codes of every split; "default" is another's name, or a split, or else the first."""
+    """The codes of every class split. An entry may name another split; without a "default", the first one serves as it.
+
+    Raises UsageError for the name of an unknown split.
+    """
     codes: dict[str, np.ndarray] = {}
     for split, entry in given.items():
         if not isinstance(entry, str):
@@ -171,7 +177,7 @@ def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> np.ndarray:
             "seed, all whole numbers."
         )
     base_size, val_size, novel_size = sizes
-    return draw_split(len(names), base_size, val_size, novel_size, seed)
+    return draw_split(classes=len(names), base=base_size, val=val_size, novel=novel_size, seed=seed)
 
 
 def _fact(name: str, values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""The mapping file of `fsmm cache import`: which arrays of which files are what. docs/import.md explains every key."""
+"""The mapping file of `fsmm cache import`, which says what the arrays of each file mean.
+
+docs/import.md explains every key.
+"""
 
 from __future__ import annotations
 
@@ -42,67 +45,98 @@ _SPLIT = {"seed", "base", "val", "novel"}
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array that becomes a stream: stored = array * scale + offset, as ``dtype``."""
+    """An array that becomes a stream of the features array * scale + offset."""
 
     array: str
+    """The array's name."""
     stream: StreamName
+    """The stream that it becomes."""
     scale: float = 1.0
+    """The factor of the array's values."""
     offset: float = 0.0
+    """The number added to the scaled values."""
     dtype: str = "float16"
+    """The type in which the features are stored."""
     length: str | None = None
+    """The name of the array of valid lengths, or None."""
     present: str | None = None
-    about: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # weights, preprocessing, ...: text for the provenance
+    """The name of the array that says whether each clip is present, or None."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Texts for the provenance: weights, preprocessing and so on."""
 
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """One label set. class_names, words: an array's name, or the names themselves. splits: as in the file."""
+    """The description of a label set."""
 
     label: str
+    """The name of the array of labels."""
     class_names: str | Sequence[str] | None = None
+    """The name of the array of class names, or the names themselves."""
     words: str | Sequence[str] | None = None
+    """The name of the array of the classes' texts, or the texts themselves."""
     splits: Mapping[str, Any] = field(default_factory=dict)
+    """The class splits, as the mapping file gives them."""
 
 
 @dataclass(frozen=True)
 class WordSpec:
-    """Class-word vectors: a vocabulary (words [V], vectors [V, E]), or vectors by key ("label set/class name")."""
+    """The description of class-word vectors: those of a vocabulary of V words, or those of classes by key."""
 
     stream: StreamName
+    """The word stream that the vectors become."""
     vectors: str
+    """The name of the array of vectors, [V, E] of a vocabulary."""
     words: str | None = None
+    """The name of the array of the vocabulary's words [V], or None."""
     keys: str | None = None
+    """The name of the array of keys ("label set/class name"), or None."""
     length: str | None = None
+    """The name of the array of valid lengths of vectors by key, or None."""
     dtype: str = "float32"
+    """The type in which the vectors are stored."""
     about: Mapping[str, Any] = field(default_factory=dict)
+    """Texts for the provenance: weights, preprocessing and so on."""
 
 
 @dataclass
 class ImportMapping:
-    """A mapping file as read; nothing of the sources has been looked at yet."""
+    """The content of a mapping file, read before any of its sources is opened."""
 
     name: str
+    """The name of the mapping file."""
     dataset: str
+    """The name of the data set."""
     sources: dict[str, tuple[Path, str | None]]
+    """The path and the format (None where the path tells it) of each source, by name."""
     arrays: list[ArraySpec]
+    """The arrays that become streams."""
     label_sets: dict[str, LabelSpec]
+    """The label sets by name."""
     default_label_set: str
+    """The name of the label set that is used when none is named."""
     words: list[WordSpec]
+    """The class-word vectors that become word streams."""
     ids: str | None = None
+    """The name of the array of clip ids, or None."""
     repeated_ids: str = "refuse"
+    """What happens to an id of several rows: "refuse" raises an error, "suffix" numbers its rows."""
     drop: list[str] = field(default_factory=list)
+    """The names of the arrays that say, by 1, which rows are dropped."""
     clip_split: str | None = None
+    """The name of the array of the data set's own split of clips, or None."""
     paths: str | None = None
+    """The name of the array of the clips' paths, or None."""
     facts: dict[str, str] = field(default_factory=dict)
+    """The name of the array of each fact, by the fact's name."""
     attrs: dict[str, str] = field(default_factory=dict)
+    """Texts about the data set: title, licence and the like."""
 
 
 def read_mapping(
     path: Path, sources: Mapping[str, Path] | None = None, dataset: str | None = None
 ) -> ImportMapping:
-    """Read a JSON or YAML mapping. ``sources`` and ``dataset`` take the place of what the file says.
+    """Read a JSON or YAML mapping file. ``sources`` and ``dataset`` replace those that the file names.
 
     Raises CacheError where the file cannot be read, UsageError where a key is missing, unknown or of a wrong type.
     """
@@ -119,32 +153,32 @@ def read_mapping(
         raise unknown("value of 'repeated_ids'", repeated, ("refuse", "suffix"))
     drop = top.get("drop", [])
     return ImportMapping(
-        path.name,
-        check_name("Dataset", dataset or str(_needed(top, "dataset", "mapping"))),
-        _sources(top, path.parent, sources or {}),
-        [_array_spec(array, spec) for array, spec in _table(top, "arrays").items()],
-        labels,
-        default,
-        [_word_spec(stream, spec) for stream, spec in _table(top, "words").items()],
-        _text(top, "ids"),
-        repeated,
-        [str(name) for name in ([drop] if isinstance(drop, str) else drop)],
-        _text(top, "clip_split"),
-        _text(top, "paths"),
-        {str(k): str(v) for k, v in _table(top, "facts").items()},
-        {str(k): str(v) for k, v in _table(top, "attrs").items()},
+        name=path.name,
+        dataset=check_name("Dataset", dataset or str(_needed(top, "dataset", "mapping"))),
+        sources=_sources(top, path.parent, sources or {}),
+        arrays=[_array_spec(array, spec) for array, spec in _table(top, "arrays").items()],
+        label_sets=labels,
+        default_label_set=default,
+        words=[_word_spec(stream, spec) for stream, spec in _table(top, "words").items()],
+        ids=_text(top, "ids"),
+        repeated_ids=repeated,
+        drop=[str(name) for name in ([drop] if isinstance(drop, str) else drop)],
+        clip_split=_text(top, "clip_split"),
+        paths=_text(top, "paths"),
+        facts={str(k): str(v) for k, v in _table(top, "facts").items()},
+        attrs={str(k): str(v) for k, v in _table(top, "attrs").items()},
     )
 
 
 class Sources:
-    """The open sources of a mapping; finds arrays by ``name`` (in the first source) or ``source:name``."""
+    """The open sources of a mapping; arrays are found by ``name`` (in the first source) or by ``source:name``."""
 
     def __init__(self, mapping: ImportMapping) -> None:
         self.mapping = mapping
         self.open: dict[str, Source] = {}
 
     def column(self, reference: str) -> Column:
-        """The array meant. Raises FsmmError where there is none."""
+        """The array that ``reference`` names. Raises FsmmError where there is none."""
         head, colon, name = reference.partition(":")
         if colon and head in self.mapping.sources:
             return self._source(head).column(name)
@@ -153,7 +187,7 @@ class Sources:
         return self._source(next(iter(self.mapping.sources))).column(reference)
 
     def values(self, reference: str, rows: int | None = None) -> np.ndarray:
-        """All of an array. Raises CacheError where it has not ``rows`` rows."""
+        """The values of a whole array. Raises CacheError where the array cannot be read or has not ``rows`` rows."""
         try:
             found = self.column(reference).values()
         except FsmmError:
@@ -207,14 +241,14 @@ def _array_spec(array: str, spec: Any) -> ArraySpec:
     if stream.modality == "word":
         raise UsageError(f"Stream {stream} holds class words; describe it under 'words', not under 'arrays'.")
     return ArraySpec(
-        array,
-        stream,
-        _number(spec, "scale", 1.0, what),
-        _number(spec, "offset", 0.0, what),
-        _stored(spec, "float16", what),
-        _text(spec, "length"),
-        _text(spec, "present"),
-        _about(spec),
+        array=array,
+        stream=stream,
+        scale=_number(spec, "scale", 1.0, what),
+        offset=_number(spec, "offset", 0.0, what),
+        dtype=_stored(spec, "float16", what),
+        length=_text(spec, "length"),
+        present=_text(spec, "present"),
+        about=_about(spec),
     )
 
 
@@ -239,13 +273,13 @@ def _word_spec(stream: str, spec: Any) -> WordSpec:
     if ("words" in spec) == ("keys" in spec):
         raise UsageError(f"The {what} needs either 'words' (a vocabulary) or 'keys' (one vector a class).")
     return WordSpec(
-        name,
-        str(_needed(spec, "vectors", what)),
-        _text(spec, "words"),
-        _text(spec, "keys"),
-        _text(spec, "length"),
-        _stored(spec, "float32", what),
-        _about(spec),
+        stream=name,
+        vectors=str(_needed(spec, "vectors", what)),
+        words=_text(spec, "words"),
+        keys=_text(spec, "keys"),
+        length=_text(spec, "length"),
+        dtype=_stored(spec, "float32", what),
+        about=_about(spec),
     )
 
 

@@ -1,7 +1,7 @@
-"""Pickles of numpy arrays in plain containers, read without running anything that the pickle asks for.
+"""Pickles of numpy arrays in plain containers are read without running any function that the pickle names.
 
-Not even numpy's own reconstruction runs on the pickle's word: the few names an array pickle refers to are bound to the
-stand-ins below, which note down what is asked for; arrays are then built from checked shapes, types and bytes.
+Not even numpy's own reconstruction is run for a pickle: the few names that an array pickle refers to are bound to the
+stand-ins below, which record their arguments; arrays are then built from checked shapes, types and bytes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from ...errors import CacheError
 
-_KINDS = "biufSU"  # bool, integers, floats, byte and text strings: nothing that holds objects or code
+# The kinds are bool, integers, floats, byte and text strings; none of them holds objects or code.
+_KINDS = "biufSU"
 
 
 class _Type:
-    """Stands for numpy.dtype."""
+    """The stand-in for numpy.dtype."""
 
     def __init__(self, code: object, *flags: object) -> None:
         self.code, self.order = code, "="
@@ -38,7 +39,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for numpy.ndarray, and for an instance of it."""
+    """The stand-in for numpy.ndarray and for an instance of it."""
 
     def __init__(self, *ignored: object) -> None:
         self.value: np.ndarray | None = None
@@ -51,7 +52,7 @@ class _Array:
 
 
 def _build(data: object, kind: object, shape: object, order: object) -> np.ndarray:
-    if isinstance(data, str):  # protocols below 3 hold bytes as Latin-1 text
+    if isinstance(data, str):  # Protocols below 3 hold bytes as Latin-1 text.
         data = data.encode("latin-1")
     if (
         not isinstance(kind, _Type)
@@ -87,7 +88,7 @@ def _encode(text: object, codec: object = "utf-8") -> bytes:
 
 
 def _bytes(data: object = b"", codec: object = "latin-1") -> bytes:
-    """Stands for bytes and bytearray, which would make as many zeros as a pickle asks for."""
+    """The stand-in for bytes and bytearray, which would make as many zeros as a pickle demands."""
     if isinstance(data, (bytes, bytearray)):
         return bytes(data)
     return _encode(data, codec)
@@ -103,7 +104,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     **{(module, "bytearray"): _bytes for module in ("builtins", "__builtin__")},
     **{(module, "set"): set for module in ("builtins", "__builtin__")},
     **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
-    # numpy 2 renamed the module; pickles of either age are met.
+    # numpy 2 renamed the module; pickles of both names are read.
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
@@ -121,14 +122,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_plain(path: Path) -> Any:
-    """What a pickle holds, where that is numpy arrays, numbers and text in dicts, lists, tuples and sets.
+    """The content of a pickle of numpy arrays, numbers and text in dicts, lists, tuples and sets.
 
-    Raises CacheError for anything else, without having run it.
+    Raises CacheError for a pickle of anything else, without having run any of it.
     """
     try:
         with path.open("rb") as file:
             return _plain(_Unpickler(file).load())
-    except Exception as error:  # a hostile or damaged pickle makes the unpickler raise anything
+    except Exception as error:  # A hostile or damaged pickle makes the unpickler raise anything.
         raise CacheError(
             f"{path.name!r} is not a pickle of numpy arrays in plain containers ({error}); save the arrays with "
             "numpy.savez instead."

@@ -1,6 +1,6 @@
-"""Arrays in other people's files, read a few clips at a time: npz, npy, HDF5, pickle, CSV, or folders of npy.
+"""Arrays of npz, npy, HDF5, pickle and CSV files and of folders of npy files are read a few clips at a time.
 
-A folder holds one npy a clip ("folder"), or one npy an array ("arrays").
+A folder holds one npy file for each clip (format "folder"), or one for each array (format "arrays").
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ FORMATS = ("npz", "npy", "hdf5", "folder", "arrays", "pickle", "csv")
 
 
 class Column(ABC):
-    """One array of a source. rows: its first axis, or None where its rows are found by clip id."""
+    """One array of a source."""
 
     rows: int | None
+    """The length of the first axis, or None where rows are found by clip id."""
 
     @abstractmethod
     def values(self) -> np.ndarray:
-        """All of it, in memory: for labels, ids and the like."""
+        """The whole array in memory, for labels, ids and the like."""
 
     @abstractmethod
     def clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
-        """Row by row, in the order of ``ids``; None where a source kept by id does not have one."""
+        """The rows one by one, in the order of ``ids``; None where a source that is indexed by id lacks a clip."""
 
 
 class ArrayColumn(Column):
-    """An array in memory, memory-mapped, or an HDF5 dataset."""
+    """An array in memory, a memory-mapped array, or an HDF5 dataset."""
 
     def __init__(self, data: np.ndarray | h5py.Dataset) -> None:
         self.data = data
@@ -79,7 +80,7 @@ class ListColumn(Column):
 
 
 class NpzColumn(Column):
-    """A member of an npz archive, decompressed as it is read and never whole."""
+    """A member of an npz archive, decompressed a block of clips at a time."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -92,7 +93,7 @@ class NpzColumn(Column):
             return np.asarray(archive[self.name])
 
     def clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
-        if self.fortran:  # its rows are not contiguous in the file
+        if self.fortran:  # The rows are then not contiguous in the file.
             yield from self.values()
             return
         step = _block_rows(self.shape, self.dtype)
@@ -108,7 +109,7 @@ class NpzColumn(Column):
 
 
 class FolderColumn(Column):
-    """A folder with one npy a clip, named for its id."""
+    """A folder with one npy file for each clip, named for the clip's id."""
 
     rows = None
 
@@ -129,7 +130,7 @@ class FolderColumn(Column):
 
 
 class Source:
-    """A file or folder with named arrays. ``columns`` holds them; an npy or a folder has one, named ""."""
+    """A file or folder with named arrays; a single npy file, or a folder of clips, has one array, named ""."""
 
     def __init__(self, path: Path, kind: str | None = None) -> None:
         if not path.exists():
@@ -150,7 +151,7 @@ class Source:
             self.names = self._list()
         except CacheError:
             raise
-        except Exception as error:  # each format's reader has its own ways to fail on a file that is not its
+        except Exception as error:  # Each format's reader raises its own errors for a file of another format.
             raise CacheError(f"Source {str(path)!r} cannot be read as {self.kind} ({error}).") from None
 
     def _list(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""`fsmm cache info`: what a cache holds, as data; commands/cache.py makes tables of it."""
+"""`fsmm cache info` describes the content of a cache as data, of which commands/cache.py makes tables."""
 
 from __future__ import annotations
 
@@ -23,70 +23,99 @@ from ..shard import read_shard
 
 @dataclass
 class LabelSetInfo:
-    """per_class: min, median and max clips a class. splits: per class split the count of base, val, novel classes."""
+    """A summary of a label set."""
 
     name: str
+    """The label set's name."""
     classes: int
+    """The number of classes."""
     multi: bool
+    """Whether labels are multi-hot."""
     labelled: int
+    """The number of clips with a label."""
     unlabelled: int
+    """The number of clips without a label."""
     per_class: dict[str, float]
+    """The min, median and max number of clips of a class; empty without classes."""
     splits: dict[str, dict[str, int]]
+    """The number of base, val and novel classes of each class split."""
 
 
 @dataclass
 class StreamInfo:
-    """present, absent: rows with and without features; missing: clips (or classes) that the stream lacks altogether.
-
-    steps: the smallest and largest T of the rows present. bytes: on disk.
-    """
+    """A summary of a stream."""
 
     stream: str
+    """The stream's name."""
     present: int
+    """The number of rows with features."""
     absent: int
+    """The number of rows without features."""
     missing: int
+    """The number of clips (or classes) that the stream has no row of."""
     dim: int
+    """The width D of the features."""
     dtype: str
+    """The type in which the features are stored."""
     steps: list[int]
+    """The smallest and the largest T of the rows that are present; empty where none is."""
     shards: int
+    """The number of shards."""
     bytes: int
+    """The bytes of the shards on disk."""
     weights: str
+    """The name of the weights (see Provenance)."""
     weights_sha256: str
+    """The SHA-256 of the weights file."""
     preprocessing: str
+    """How the input is prepared."""
     sampling: str
+    """How the steps are sampled."""
     fsmm_version: str
+    """The version of fsmm that made the last shard."""
 
 
 @dataclass
 class DatasetInfo:
-    """failures: reason -> count. bytes: all files of the dataset."""
+    """A summary of a data set."""
 
     dataset: str
+    """The name of the data set."""
     clips: int
+    """The number of clips."""
     default_label_set: str
+    """The name of the label set that is used when none is named."""
     attrs: dict[str, str]
+    """Texts about the data set: title, licence and the like."""
     label_sets: list[LabelSetInfo] = field(default_factory=list)
+    """The summaries of the label sets."""
     streams: list[StreamInfo] = field(default_factory=list)
+    """The summaries of the streams."""
     failures: dict[str, int] = field(default_factory=dict)
+    """The number of failures by reason."""
     bytes: int = 0
+    """The bytes of all files of the data set."""
 
 
 @dataclass
 class CacheInfo:
-    """What a cache holds: its folder, its datasets, and the bytes of all their files."""
+    """A summary of a cache."""
 
     cache: str
+    """The cache's folder."""
     datasets: list[DatasetInfo]
+    """The summaries of the data sets."""
     bytes: int
+    """The bytes of all files of the data sets."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
 def info(cache: Path, dataset: str | None = None) -> CacheInfo:
-    """What a cache, or one dataset of it, holds. An empty cache is no error.
+    """The summary of a cache, or of one data set of it. An empty cache is no error.
 
-    Raises CacheError for an unknown dataset and for files that cannot be read.
+    Raises CacheError for an unknown data set and for files that cannot be read.
     """
     folders = [dataset_folder(cache, dataset)] if dataset else [cache / name for name in list_datasets(cache)]
     datasets = [_dataset(folder) for folder in folders]
@@ -96,14 +125,14 @@ def info(cache: Path, dataset: str | None = None) -> CacheInfo:
 def _dataset(folder: Path) -> DatasetInfo:
     catalog = Catalog.read(folder)
     return DatasetInfo(
-        folder.name,
-        len(catalog),
-        catalog.default_label_set,
-        catalog.attrs,
-        [_label_set(name, labels) for name, labels in catalog.label_sets.items()],
-        [_stream(folder, stream, catalog) for stream in list_streams(folder)],
-        failures(folder),
-        sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        dataset=folder.name,
+        clips=len(catalog),
+        default_label_set=catalog.default_label_set,
+        attrs=catalog.attrs,
+        label_sets=[_label_set(name, labels) for name, labels in catalog.label_sets.items()],
+        streams=[_stream(folder, stream, catalog) for stream in list_streams(folder)],
+        failures=failures(folder),
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
 
 
@@ -111,15 +140,15 @@ def _label_set(name: str, labels: LabelSet) -> LabelSetInfo:
     counts = labels.counts()
     labelled = int(labels.label.any(1).sum() if labels.multi else (labels.label >= 0).sum())
     return LabelSetInfo(
-        name,
-        len(labels.class_names),
-        labels.multi,
-        labelled,
-        len(labels.label) - labelled,
-        {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())}
+        name=name,
+        classes=len(labels.class_names),
+        multi=labels.multi,
+        labelled=labelled,
+        unlabelled=len(labels.label) - labelled,
+        per_class={"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())}
         if len(counts)
         else {},
-        {
+        splits={
             split: {part: len(labels.class_split(part, split)) for part in CLASS_SPLITS}
             for split in sorted(labels.splits)
         },
@@ -144,25 +173,25 @@ def _stream(folder: Path, stream: StreamName, catalog: Catalog) -> StreamInfo:
         else set(catalog.clip_id)
     )
     return StreamInfo(
-        str(stream),
-        present,
-        len(held) - present,
-        len(expected - set(held)),
-        about.dim,
-        about.dtype,
-        [int(steps.min()), int(steps.max())] if len(steps) else [],
-        len(paths),
-        sum(path.stat().st_size for path in paths),
-        about.weights,
-        about.weights_sha256,
-        about.preprocessing,
-        about.sampling,
-        about.fsmm_version,
+        stream=str(stream),
+        present=present,
+        absent=len(held) - present,
+        missing=len(expected - set(held)),
+        dim=about.dim,
+        dtype=about.dtype,
+        steps=[int(steps.min()), int(steps.max())] if len(steps) else [],
+        shards=len(paths),
+        bytes=sum(path.stat().st_size for path in paths),
+        weights=about.weights,
+        weights_sha256=about.weights_sha256,
+        preprocessing=about.preprocessing,
+        sampling=about.sampling,
+        fsmm_version=about.fsmm_version,
     )
 
 
 def failures(folder: Path) -> dict[str, int]:
-    """Counts of failures.jsonl by reason, the most frequent first; lines that are not JSON count as such."""
+    """The counts of failures.jsonl by reason, the most frequent first; lines that are not JSON are one reason."""
     path = folder / "failures.jsonl"
     counts: Counter[str] = Counter()
     if path.is_file():

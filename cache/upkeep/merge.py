@@ -1,4 +1,4 @@
-"""`fsmm cache merge`: caches of the same datasets, made on several machines, become one."""
+"""`fsmm cache merge` joins caches of the same data sets, made on several machines, into one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ from ..stream import StreamWriter, stream_checks, stream_keys, stream_provenance
 
 @dataclass
 class MergeReport:
-    """What a merge did. Per "dataset/stream": rows copied, and rows dropped because they were there already."""
+    """The report of a merge."""
 
     cache: str
+    """The folder of the cache that was merged into."""
     datasets: list[str] = field(default_factory=list)
+    """The names of the data sets."""
     clips: dict[str, int] = field(default_factory=dict)
+    """The number of clips of each data set after the merge."""
     copied: dict[str, int] = field(default_factory=dict)
+    """The number of rows copied, by "dataset/stream"."""
     duplicates: dict[str, int] = field(default_factory=dict)
+    """The number of rows dropped because the cache held them already, by "dataset/stream"."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -38,11 +43,12 @@ def merge(
     dataset: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> MergeReport:
-    """Add the datasets of ``sources`` (or one of them) to ``cache``, which may hold them already.
+    """Add the data sets of ``sources`` (or one of them) to ``cache``, which may hold them already.
 
-    Everything is compared before anything is written. Rows are copied as they stand; running it again does nothing.
+    Everything is compared before anything is written. Rows are copied unchanged; a repeated merge does nothing.
     Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split or source file, and
-    where provenance, class names or class splits differ, or a shard is damaged.
+    where provenance, class names or class splits differ, or a shard is damaged. Raises UsageError where a source is the
+    destination.
     """
     for source in sources:
         if source.resolve() == cache.resolve():
@@ -64,7 +70,7 @@ def merge(
 
 
 class _Plan:
-    """One dataset's merge, compared and found sound."""
+    """The merge of one data set, whose caches have been compared and agree."""
 
     def __init__(self, dataset: str, folders: list[Path], target: Path) -> None:
         self.dataset, self.folders, self.target = dataset, folders, target
@@ -100,7 +106,7 @@ class _Plan:
 
 
 def _agreed(stream: StreamName, folders: Sequence[Path]) -> Provenance:
-    """The provenance that all caches share. Raises CacheError where they differ in it, or in a clip's features."""
+    """The provenance that a stream has in all caches. Raises CacheError where it or a clip's features differ."""
     first: tuple[Path, Provenance] | None = None
     checks: dict[str, tuple[int, Path]] = {}
     for folder in folders:
@@ -119,8 +125,8 @@ def _agreed(stream: StreamName, folders: Sequence[Path]) -> Provenance:
                 f"(there): {'; '.join(differ)}; extract both alike, or give one encoder another name."
             )
         for key, check in stream_checks(folder, stream).items():
-            known, where = checks.setdefault(key, (check, folder))
-            if known != check:
+            first_check, where = checks.setdefault(key, (check, folder))
+            if first_check != check:
                 raise CacheError(
                     f"Clip {key!r} has different features of stream {stream} in {str(where.parent)!r} and "
                     f"{str(folder.parent)!r}; delete the stream in one of them."
@@ -131,10 +137,10 @@ def _agreed(stream: StreamName, folders: Sequence[Path]) -> Provenance:
 
 
 def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
-    """One catalog of all clips, in order of first appearance, from (where it lies, catalog) pairs of one dataset.
+    """One catalog of all clips, in order of first appearance, from (name for errors, catalog) pairs of one data set.
 
-    What only one catalog knows is taken from it. Raises CacheError where two say different things of the same clip
-    (label, clip split, SHA-256 of the source file) or of the same label set (class names, words, a class split).
+    A value that only one catalog has is taken from it. Raises CacheError where two catalogs disagree about a clip
+    (label, clip split, SHA-256 of the source file) or about a label set (class names, words, a class split).
     """
     ids = list(dict.fromkeys(clip for _, catalog in catalogs for clip in catalog.clip_id))
     row = {clip: i for i, clip in enumerate(ids)}
@@ -156,14 +162,14 @@ def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
     split = [(where, np.array(catalog.clip_split, dtype=object), at) for where, catalog, at in parts]
     path = [(where, np.array(catalog.path, dtype=object), at) for where, catalog, at in parts]
     return Catalog(
-        catalogs[0][1].dataset,
-        ids,
-        {name: _united_labels(name, ids, parts) for name in names},
-        catalogs[0][1].default_label_set,
-        _filled(ids, path, np.array("", object), None).tolist(),
-        _filled(ids, split, np.array("", object), "clip split").tolist(),
-        attrs,
-        facts,
+        dataset=catalogs[0][1].dataset,
+        clip_id=ids,
+        label_sets={name: _united_labels(name, ids, parts) for name in names},
+        default_label_set=catalogs[0][1].default_label_set,
+        path=_filled(ids, path, np.array("", object), None).tolist(),
+        clip_split=_filled(ids, split, np.array("", object), "clip split").tolist(),
+        attrs=attrs,
+        facts=facts,
     )
 
 
@@ -200,27 +206,28 @@ def _filled(
     missing: np.ndarray,
     strict: str | None,
 ) -> np.ndarray:
-    """Values [n, ...] from (where, values, rows) parts; the first known value of a clip is taken.
+    """The values [n, ...] of (name for errors, values, rows) parts: each clip's first value that is not ``missing``.
 
-    strict: what the value is called where two known ones must not differ, else None.
+    strict: the word for the value where two values of a clip must not differ, else None.
+    Raises CacheError where they differ nevertheless.
     """
     out = np.empty((len(ids), *missing.shape), missing.dtype)
     out[:] = missing
     for where, values, at in parts:
         mine = out[at]
-        known, here = _differs(mine, missing), _differs(values, missing)
-        if strict and (clash := known & here & _differs(mine, values)).any():
+        filled, offered = _differs(mine, missing), _differs(values, missing)
+        if strict and (clash := filled & offered & _differs(mine, values)).any():
             clip = ids[at[np.flatnonzero(clash)[0]]]
             raise CacheError(
                 f"Clip {clip!r} has another {strict} in {where!r} than in the caches before it; mend one."
             )
-        take = here & ~known
+        take = offered & ~filled
         out[at[take]] = values[take]
     return out
 
 
 def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Per row, whether a and b differ; NaN equals NaN."""
+    """Whether a and b differ in each row, bool [n]; NaN equals NaN."""
     unequal = np.asarray(a != b)
     if a.dtype.kind == "f":
         unequal &= ~(np.isnan(a) & np.isnan(b))
@@ -228,7 +235,7 @@ def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _unite_failures(folders: Sequence[Path], target: Path) -> None:
-    """One list of all failures, less those about clips that some other cache could read after all."""
+    """Write one list of all failures, without those of clips that another cache could read after all."""
     path = target / "failures.jsonl"
     lines: dict[str, str] = {}
     for source in (path, *(folder / "failures.jsonl" for folder in folders)):
@@ -237,15 +244,15 @@ def _unite_failures(folders: Sequence[Path], target: Path) -> None:
                 lines.setdefault(_canonical(line), line)
     if not lines:
         return
-    present = {
+    readable = {
         (key, str(stream))
         for stream in list_streams(target)
-        for key, here in stream_keys(target, stream).items()
-        if here
+        for key, present in stream_keys(target, stream).items()
+        if present
     }
-    present |= {(key, "") for key, _ in present}  # a line without a stream is about the whole clip
+    readable |= {(key, "") for key, _ in readable}  # A line without a stream is about the whole clip.
     with whole_or_absent(path) as beside:
-        text = "".join(f"{line}\n" for line in lines.values() if _about(line) not in present)
+        text = "".join(f"{line}\n" for line in lines.values() if _about(line) not in readable)
         beside.write_text(text, "utf-8")
 
 

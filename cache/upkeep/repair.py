@@ -1,4 +1,4 @@
-"""The repairs that `fsmm cache verify --repair` makes: each a function of no argument that says what it did."""
+"""The repairs of `fsmm cache verify --repair`: each is a function without arguments that returns a note of its work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASIDE = ".set-aside"
 
 
 def deletion(path: Path) -> Callable[[], str]:
-    """Delete a file that holds nothing."""
+    """The repair that deletes a file that holds nothing."""
 
     def fix() -> str:
         path.unlink(missing_ok=True)
@@ -26,7 +26,7 @@ def deletion(path: Path) -> Callable[[], str]:
 
 
 def set_aside(path: Path) -> Callable[[], str]:
-    """Rename a file so that nothing reads it, and nothing in it is lost."""
+    """The repair that renames a file, so that nothing reads it and nothing in it is lost."""
 
     def fix() -> str:
         target, number = path.with_name(path.name + ASIDE), 1
@@ -39,7 +39,7 @@ def set_aside(path: Path) -> Callable[[], str]:
 
 
 def without_rows(path: Path, indices: Sequence[int]) -> Callable[[], str]:
-    """Rewrite a whole shard without some of its rows."""
+    """The repair that rewrites an undamaged shard without the rows ``indices``."""
 
     def fix() -> str:
         shard = read_shard(path)
@@ -54,9 +54,9 @@ def without_rows(path: Path, indices: Sequence[int]) -> Callable[[], str]:
 
 
 def rewriting(path: Path, origin: tuple[str, Provenance] | None) -> Callable[[], str]:
-    """Put the good rows of a damaged shard in its place, or delete it where there are none.
+    """The repair that replaces a damaged shard by its good rows, or deletes it where it has none.
 
-    Raises CacheError, and changes nothing, where good rows cannot be written.
+    The repair raises CacheError, and changes nothing, where good rows cannot be written.
     """
 
     def fix() -> str:

@@ -1,8 +1,8 @@
-"""What can still be trusted in a damaged shard, found out in a process of its own.
+"""Finding the rows of a damaged shard that can still be trusted, in a process of its own.
 
 HDF5 may crash, loop for ever or ask for absurd amounts of memory on damaged metadata (a few flipped bits made 2.0.0
-hang), so a file whose seal is wrong is opened only by ``python -m fsmm.cache.upkeep.salvage``, with limits on time and
-memory.
+hang). A file whose seal is wrong is therefore opened only by ``python -m fsmm.cache.upkeep.salvage``, with limits on
+time and memory.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ SPARE_MEMORY = 2 << 30
 
 @dataclass
 class Salvage:
-    """What a damaged shard still holds.
-
-    rows: how many it says it has. good: rows whose checksum is right. bad: the ids of the others, as they stand there.
-    origin: whether the provenance can be believed. facts: whether the facts can. dropped: why nothing could be read.
-    """
+    """The verdict on a damaged shard."""
 
     rows: int = 0
+    """The number of rows that the shard claims to have."""
     good: int = 0
+    """The number of rows whose checksum is right."""
     bad: list[str] = field(default_factory=list)
+    """The ids of the rows whose checksum is wrong, as the shard spells them."""
     origin: bool = False
+    """Whether the provenance can be trusted."""
     facts: bool = False
+    """Whether the facts can be trusted."""
     dropped: str = ""
+    """The reason why nothing could be read, or why the good rows could not be written; "" otherwise."""
 
 
 def salvage(path: Path, into: Path | None = None, origin: tuple[str, Provenance] | None = None) -> Salvage:
-    """Read what can be trusted of a damaged shard; with ``into``, write its good rows there as a whole shard.
+    """Judge which rows of a damaged shard can be trusted, and write them to ``into``, if given, as a whole shard.
 
-    origin: dataset and provenance of the stream's healthy shards, believed where the shard's own cannot be.
-    ``into`` is written only where at least one row and the provenance can be trusted. Never raises for damage.
+    origin: the data set and provenance of the stream's healthy shards, used where the shard's own cannot be trusted.
+    ``into`` is written only where at least one row and the provenance can be trusted. Damage raises no error.
     """
-    told = "" if origin is None else json.dumps([origin[0], origin[1].to_json()])
-    command = [sys.executable, "-m", "fsmm.cache.upkeep.salvage", str(path), str(into or ""), told]
+    origin_json = "" if origin is None else json.dumps([origin[0], origin[1].to_json()])
+    command = [sys.executable, "-m", "fsmm.cache.upkeep.salvage", str(path), str(into or ""), origin_json]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         return Salvage(**json.loads(done.stdout.splitlines()[-1]))
@@ -60,11 +62,14 @@ def salvage(path: Path, into: Path | None = None, origin: tuple[str, Provenance]
 
 
 def read_damaged(path: Path, origin: tuple[str, Provenance] | None) -> tuple[Salvage, Shard | None]:
-    """In this process: the verdict, and the good rows as a shard where there are any of known origin."""
+    """The verdict on a damaged shard that is opened in this process, and the shard of its good rows.
+
+    The shard is None where no row is good or the provenance cannot be trusted.
+    """
     try:
         with h5py.File(path, "r") as file:
             return _sift(file, origin)
-    except Exception as error:  # damaged HDF5 makes h5py raise nearly anything
+    except Exception as error:  # Damaged HDF5 makes h5py raise nearly anything.
         return Salvage(dropped=str(error).split("\n")[0][:200] or type(error).__name__), None
 
 
@@ -75,15 +80,29 @@ def _sift(file: h5py.File, origin: tuple[str, Provenance] | None) -> tuple[Salva
     rows = min(len(keys), len(present), len(check), len(offset) - 1)
     if features.ndim != 2:
         return Salvage(dropped="its features have lost their shape"), None
-    good = [i for i in range(rows) if _row_is_good(i, keys, features, offset, present, check)]
+    good = [
+        i
+        for i in range(rows)
+        if _row_is_good(i=i, keys=keys, features=features, offset=offset, present=present, check=check)
+    ]
     bad = [keys[i] for i in sorted(set(range(rows)) - set(good))]
-    dataset, provenance, believed = _origin(file, features, origin)
+    dataset, provenance, origin_trusted = _origin(file, features, origin)
     facts, facts_right = _facts(file, len(keys))
-    verdict = Salvage(len(keys), len(good), bad, believed, facts_right)
+    verdict = Salvage(rows=len(keys), good=len(good), bad=bad, origin=origin_trusted, facts=facts_right)
     if not good or provenance is None:
         return verdict, None
     # Only rows that were checked are sliced below, so damaged offsets of other rows do no harm.
-    whole = Shard(dataset, provenance, keys, features, offset, present, check, facts, {"repaired": True})
+    whole = Shard(
+        dataset=dataset,
+        provenance=provenance,
+        key=keys,
+        features=features,
+        offset=offset,
+        present=present,
+        check=check,
+        facts=facts,
+        written={"repaired": True},
+    )
     return verdict, whole.take(good)
 
 
@@ -97,16 +116,16 @@ def _row_is_good(
 
 
 def _origin(
-    file: h5py.File, features: np.ndarray, told: tuple[str, Provenance] | None
+    file: h5py.File, features: np.ndarray, healthy: tuple[str, Provenance] | None
 ) -> tuple[str, Provenance | None, bool]:
     with contextlib.suppress(Exception):
         dataset = str(file.attrs["dataset"])
         own = Provenance.from_json(str(file.attrs["provenance"]))
         if provenance_check(dataset, own) == file.attrs["provenance_check"]:
             return dataset, own, True
-    # A writer adds to a stream only what agrees with it, so the healthy shards speak for a damaged one.
-    if told and told[1].dim == features.shape[1] and np.dtype(told[1].dtype) == features.dtype:
-        return *told, True
+    # All shards of a stream have one provenance, so that of the healthy shards holds for a damaged one too.
+    if healthy and healthy[1].dim == features.shape[1] and np.dtype(healthy[1].dtype) == features.dtype:
+        return *healthy, True
     return "", None, False
 
 
@@ -121,20 +140,20 @@ def _facts(file: h5py.File, rows: int) -> tuple[dict[str, np.ndarray], bool]:
 def _limit_memory(path: Path) -> None:
     with contextlib.suppress(
         ImportError, OSError, ValueError
-    ):  # no such limits on this platform: time alone limits
+    ):  # Where the platform has no such limits, only the time is limited.
         import resource
 
-        # What the libraries have reserved by now varies with the number of cores.
+        # The memory that the libraries have reserved by now varies with the number of cores.
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = in_use + SPARE_MEMORY + 8 * path.stat().st_size
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _main(path: str, into: str, told: str) -> None:
+def _main(path: str, into: str, origin_json: str) -> None:
     _limit_memory(Path(path))
     origin = None
-    if told:
-        dataset, provenance = json.loads(told)
+    if origin_json:
+        dataset, provenance = json.loads(origin_json)
         origin = dataset, Provenance.from_json(provenance)
     verdict, shard = read_damaged(Path(path), origin)
     if into and shard is not None:

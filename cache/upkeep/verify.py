@@ -1,6 +1,6 @@
-"""`fsmm cache verify`: is every byte as it was written, and does everything fit together? With repair, make it so.
+"""`fsmm cache verify` checks that every byte is as it was written and that everything fits; it repairs on demand.
 
-Each file's SHA-256 is compared first; only what passes is opened here (see salvage.py for what does not).
+Each file's SHA-256 is compared first; only files that pass are opened in this process (see salvage.py for the others).
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from ..stream import lock_stream, stream_keys
 from . import repair
 from .salvage import Salvage, salvage
 
-_ROUNDS = 3  # repairing one thing may bring another to light: a rewritten shard may hold a clip twice
+# One repair may uncover another fault: a rewritten shard may hold a clip that the stream holds twice.
+_ROUNDS = 3
 
 
 @dataclass
 class Finding:
-    """One thing that is wrong.
-
-    level: "damage" (exit code 1 unless repaired) or "note". kind: catalog, schema, shard, foreign, provenance,
-    duplicate, unknown, leftover or failures. place: the file, relative to the cache. says: one sentence.
-    clips: ids concerned. done: what repair did, "" while nothing was done.
-    """
+    """One fault that verify found."""
 
     level: str
+    """The severity: "damage" (exit code 1 unless it is repaired) or "note"."""
     kind: str
+    """One of catalog, schema, shard, foreign, provenance, duplicate, unknown, leftover and failures."""
     place: str
+    """The path of the file, relative to the cache."""
     says: str
+    """One sentence that states the fault."""
     clips: list[str] = field(default_factory=list)
+    """The ids of the clips concerned."""
     done: str = ""
+    """A note of the repair, "" while nothing was repaired."""
     fix: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """The repair, which returns its note, or None where there is none."""
 
     def to_json(self) -> dict[str, object]:
         names = ("level", "kind", "place", "says", "clips", "done")
@@ -49,18 +52,24 @@ class Finding:
 
 @dataclass
 class Report:
-    """What verify found. rebuild: after a repair, per "dataset/stream", the ids that the next extract makes again."""
+    """The report of a check."""
 
     cache: str
+    """The cache's folder."""
     datasets: list[str] = field(default_factory=list)
+    """The names of the data sets that were checked."""
     shards: int = 0
+    """The number of shards that were checked."""
     clips: int = 0
+    """The number of rows of shards that were checked."""
     findings: list[Finding] = field(default_factory=list)
+    """The faults that were found."""
     rebuild: dict[str, list[str]] = field(default_factory=dict)
+    """The ids that the next extract makes again after a repair, by "dataset/stream"."""
 
     @property
     def ok(self) -> bool:
-        """No damage, or all of it repaired."""
+        """Whether there is no damage, or all of it was repaired."""
         return all(f.done or f.level == "note" for f in self.findings)
 
     def to_json(self) -> dict[str, object]:
@@ -81,12 +90,12 @@ def verify(
     repair: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Check every dataset of a cache, or one. With ``repair``, drop or set aside what is damaged, and nothing else.
+    """Check every data set of a cache, or one of them; ``repair`` also drops or sets aside damaged parts.
 
-    Repair rewrites a damaged shard with the rows whose checksum is right, deletes it where nothing can be trusted, and
-    renames to ``*.set-aside`` what is whole but does not belong. Good clips are never lost.
+    A repair rewrites a damaged shard with the rows whose checksum is right, deletes it where nothing can be trusted,
+    and renames a file that is whole but does not belong to ``*.set-aside``. Good clips are never lost.
     progress: called with the name of each file before it is read.
-    Raises CacheError where there is no such dataset, or, with ``repair``, where another process is writing.
+    Raises CacheError where there is no such data set, or, with ``repair``, where another process is writing.
     """
     report = Report(str(cache))
     for folder in _folders(cache, dataset):
@@ -104,7 +113,7 @@ def verify(
 
 
 def _folders(cache: Path, dataset: str | None) -> list[Path]:
-    """Dataset folders, also those that have lost their catalog."""
+    """The folders of the data sets, including those that have lost their catalog. Raises CacheError for none."""
     found = sorted(
         {*(p.parent for p in cache.glob("*/catalog.h5*")), *(p.parent for p in cache.glob("*/streams"))}
     )
@@ -117,7 +126,7 @@ def _folders(cache: Path, dataset: str | None) -> list[Path]:
 
 
 class _DatasetCheck:
-    """The check of one dataset folder; its findings carry their own repair."""
+    """The check of one data set's folder; its findings carry their own repairs."""
 
     def __init__(self, cache: Path, folder: Path, report: Report, progress: Callable[[str], None]) -> None:
         self.cache, self.folder, self.report, self.progress = cache, folder, report, progress
@@ -132,7 +141,10 @@ class _DatasetCheck:
         return self.found
 
     def fix(self, findings: Sequence[Finding]) -> None:
-        """Repair what can be, under the lock of each stream concerned; note what an extract will then rebuild."""
+        """Carry out the findings' repairs under the lock of each stream concerned.
+
+        The clips that an extract will then rebuild are added to the report.
+        """
         for finding in findings:
             if finding.fix:
                 with self._locked(Path(finding.place).parts):
@@ -141,7 +153,7 @@ class _DatasetCheck:
 
     @contextmanager
     def _locked(self, parts: tuple[str, ...]) -> Iterator[None]:
-        if len(parts) != 5:  # not inside a stream
+        if len(parts) != 5:  # The file is not inside a stream.
             yield
             return
         stream = StreamName(parts[2], parts[3])
@@ -160,7 +172,7 @@ class _DatasetCheck:
             parts = Path(finding.place).parts
             if finding.done and len(parts) == 5 and finding.kind in ("shard", "provenance", "foreign"):
                 stream = StreamName(parts[2], parts[3])
-                missing = set(_known_keys(catalog, stream)) - set(stream_keys(self.folder, stream))
+                missing = set(_catalog_keys(catalog, stream)) - set(stream_keys(self.folder, stream))
                 self.report.rebuild[f"{self.folder.name}/{stream}"] = sorted(missing)
 
     def _add(self, level: str, kind: str, path: Path, says: str, **more: object) -> None:
@@ -207,8 +219,8 @@ class _DatasetCheck:
             try:
                 stream = StreamName(folder.parent.name, folder.name)
             except UsageError:
-                known = ", ".join(MODALITIES)
-                self._add("note", "foreign", folder, f"This is no stream; modalities are {known}.")
+                modalities = ", ".join(MODALITIES)
+                self._add("note", "foreign", folder, f"This is no stream; modalities are {modalities}.")
                 continue
             if folder.is_dir():
                 yield stream, folder
@@ -235,7 +247,7 @@ class _DatasetCheck:
         self._keys(stream, belonging)
 
     def _shard(self, path: Path, stream: StreamName, whole: dict[Path, Shard], damaged: list[Path]) -> None:
-        """Sort one shard into whole or damaged, or say why it is neither."""
+        """Add one shard to ``whole`` or to ``damaged``, or report it as one of another schema."""
         try:
             refuse_other_schema(path, KIND)
         except CacheError as error:
@@ -255,7 +267,7 @@ class _DatasetCheck:
         if bad:
             damaged.append(path)
         else:
-            shard.features = shard.features[:0]  # checked; keep no more than the index of every shard
+            shard.features = shard.features[:0]  # The features are checked; only the index stays in memory.
             whole[path] = shard
 
     def _damaged(self, path: Path, origin: tuple[str, Provenance] | None) -> None:
@@ -269,7 +281,7 @@ class _DatasetCheck:
         self._add("damage", "shard", path, says, clips=verdict.bad, fix=repair.rewriting(path, origin))
 
     def _same_origin(self, stream: StreamName, whole: dict[Path, Shard]) -> dict[Path, Shard]:
-        """The shards that belong to this stream; the others are reported. The origin of most clips is the stream's."""
+        """The shards that belong to this stream, whose provenance is that of most clips; the others are reported."""
         groups: list[dict[Path, Shard]] = []
         for path, shard in whole.items():
             mine = StreamName(shard.provenance.modality, shard.provenance.encoder)
@@ -285,7 +297,7 @@ class _DatasetCheck:
                 groups.append({path: shard})
         groups.sort(
             key=lambda group: -sum(map(len, group.values()))
-        )  # stable: the older of equals comes first
+        )  # The sort is stable: the older of two groups of equal size comes first.
         for group in groups[1:]:
             for path, shard in group.items():
                 differ = shard.provenance.differences(next(iter(groups[0].values())).provenance)
@@ -294,8 +306,8 @@ class _DatasetCheck:
         return groups[0] if groups else {}
 
     def _keys(self, stream: StreamName, shards: dict[Path, Shard]) -> None:
-        """Keys held twice, and keys that the catalog does not know."""
-        counts: dict[str, tuple[Path, int]] = {}  # as loading does: the last row with features counts
+        """Report keys that the stream holds twice, and keys that the catalog does not hold."""
+        counts: dict[str, tuple[Path, int]] = {}  # The last row with features counts, as in loading.
         for path, shard in shards.items():
             for i, key in enumerate(shard.key):
                 if (
@@ -314,9 +326,9 @@ class _DatasetCheck:
             says = f"{_some(names)} {'is' if len(names) == 1 else 'are'} in this stream twice; the other row counts."
             self._add("damage", "duplicate", path, says, clips=names, fix=repair.without_rows(path, indices))
         if self.catalog is not None:
-            known = set(_known_keys(self.catalog, stream))
+            expected = set(_catalog_keys(self.catalog, stream))
             for path, shard in shards.items():
-                if strange := sorted(set(shard.key) - known):
+                if strange := sorted(set(shard.key) - expected):
                     verb = "is" if len(strange) == 1 else "are"
                     says = f"{_some(strange)} {verb} not in the catalog, and so not used."
                     self._add("note", "unknown", path, says, clips=strange)
@@ -335,11 +347,11 @@ def _damage_in_words(path: Path, verdict: Salvage) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return f"Clip{'s' if len(names) > 1 else ''} {shown}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+    first = ", ".join(repr(name) for name in names[:3])
+    return f"Clip{'s' if len(names) > 1 else ''} {first}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-def _known_keys(catalog: Catalog, stream: StreamName) -> Iterator[str]:
+def _catalog_keys(catalog: Catalog, stream: StreamName) -> Iterator[str]:
     if stream.modality != "word":
         yield from catalog.clip_id
     else:

@@ -1,29 +1,43 @@
-"""The datasets that `fsmm extract` knows.
+"""The table of the data sets that `fsmm extract` reads, with one module a data set, which is imported when used.
 
-One visible table, one module a dataset, loaded when it is asked for.
+Other packages add rows of their own by entry points of the group ``fsmm.datasets``.
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ...errors import UsageError, unknown
+from ...machine.plugins import rows_of
 from .base import DatasetOptions, Listing
+
+GROUP = "fsmm.datasets"
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """name: as given to --dataset. module: beside this file, with ``listing(data, options) -> Listing``.
-
-    expects: one line on what --data holds. needs_data: --data may not be left out.
-    """
+    """One data set, known without importing its module."""
 
     name: str
+    """The name that is given to --dataset."""
     module: str
+    """The module with ``listing(data, options) -> Listing``, in this package or, as "package.module", in another."""
     expects: str
+    """What --data holds, in one line."""
     needs_data: bool = True
+    """Whether --data may not be left out."""
+
+    def listing(self, data: Path | None, options: DatasetOptions) -> Listing:
+        """The clips of the data set."""
+        inside = self.name in DATASETS
+        module = importlib.import_module(
+            f".{self.module}" if inside else self.module, __name__ if inside else None
+        )
+        found: Listing = module.listing(data, options)
+        return found
 
 
 _ENTRIES = (
@@ -42,17 +56,22 @@ _ENTRIES = (
 DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
-def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
-    """The clips of a dataset.
+@cache
+def datasets() -> dict[str, DatasetEntry]:
+    """All data sets by name: built-in ones, then those of other packages. Raises FsmmError for an unusable row."""
+    return {**DATASETS, **rows_of(GROUP, DatasetEntry, DATASETS)}
 
-    Raises UsageError for an unknown name, or data that is absent or not as expected.
+
+def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
+    """The clips of a data set.
+
+    Raises UsageError for an unknown name, or for data that is absent or not as expected.
     """
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
-    entry = DATASETS[name]
+    if name not in datasets():
+        raise unknown("dataset", name, datasets())
+    entry = datasets()[name]
     if data is None and entry.needs_data:
         raise UsageError(f"Dataset {name!r} needs --data: {entry.expects}.")
     if data is not None and entry.needs_data and not data.exists():
         raise UsageError(f"The data {str(data)!r} of dataset {name!r} does not exist; check --data.")
-    listing: Listing = importlib.import_module(f".{entry.module}", __name__).listing(data, options)
-    return listing
+    return entry.listing(data, options)

@@ -1,4 +1,4 @@
-"""What a dataset module gives the pipeline: a catalog, and where each clip's files lie."""
+"""What a dataset module gives the pipeline: a catalog, and the places of each clip's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one clip, absolute: a video, or still images in order, and sound of its own if it is elsewhere."""
+    """The absolute paths of one clip's files: a video, or still images in order, and separate sound if it has any."""
 
     video: Path | None = None
     images: tuple[Path, ...] = ()
@@ -22,7 +22,7 @@ class Source:
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What the command line may ask of any data set; a module refuses what it cannot honour."""
+    """The command line's options for any data set; a module refuses options that it cannot honour."""
 
     small: bool = False
     """Whether the data set's smallest meaningful form is taken."""
@@ -48,9 +48,10 @@ class DatasetOptions:
 
 @dataclass
 class Listing:
-    """catalog: all clips that exist. sources: clip id to files. missing: ids whose files were not found.
+    """The clips of a data set.
 
-    warnings: one sentence each, shown once. root: the folder that catalog paths are relative to.
+    catalog: all clips that exist. sources: clip id to files. missing: ids whose files were not found. warnings:
+    sentences that are shown once. root: the folder that catalog paths are relative to.
     """
 
     catalog: Catalog

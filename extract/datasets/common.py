@@ -1,4 +1,4 @@
-"""What dataset modules share: safe names, class splits, drawing a smaller benchmark, clips without labels."""
+"""The work that dataset modules share: safe names, class splits, smaller benchmarks, clips without labels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SMALL_PER_CLASS = 8
 def plain_text(name: str) -> str:
     r"""A file name as text that UTF-8 can hold; distinct names stay distinct.
 
-    Bytes that are not UTF-8 become ``\xff``, a backslash becomes two; everything else, newlines too, stays.
+    Bytes that are not UTF-8 become ``\xff``, a backslash becomes two; all other text, newlines too, stays.
     """
     raw = name.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "backslashreplace")
 
 
 def safe_name(text: str, fallback: str = "dataset") -> str:
-    """A name that can be a folder of the cache: runs of other characters become ``-``."""
+    """A name that can be a folder of the cache, in which runs of unsafe characters become ``-``."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+") or fallback
 
 
@@ -43,10 +43,10 @@ def dataset_name(data: Path) -> str:
 def finish(listing: Listing, options: DatasetOptions) -> Listing:
     """Apply the options that mean the same for every dataset.
 
-    In this order: default label set, class splits, a smaller benchmark (``per_class`` or ``small``, then
-    ``clips``), ``limit``, and further clips without labels.
+    They are applied in this order: default label set, class splits, a smaller benchmark (``per_class`` or
+    ``small``, then ``clips``), ``limit``, and further clips without labels.
 
-    Class splits are drawn over all classes, so that they do not depend on which clips are at hand.
+    Class splits are drawn over all classes, so that they do not depend on which clips are available.
     Raises UsageError for options that cannot be met.
     """
     catalog = listing.catalog
@@ -74,8 +74,8 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
 def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
     """Give every label set its "default" class split, in place.
 
-    The default label set's comes from ``split_file``, else is drawn with ``split_sizes``; the others' are
-    drawn with the usual sizes. All draws are by ``split_seed``.
+    The default label set's split comes from ``split_file``, else it is drawn with ``split_sizes``; the splits of
+    the other label sets are drawn with the usual sizes. ``split_seed`` seeds all draws.
     """
     for name, labels in catalog.label_sets.items():
         chosen = name == catalog.default_label_set
@@ -91,8 +91,8 @@ def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
 def read_split_file(path: Path, class_names: list[str]) -> np.ndarray:
     """Codes int8 [C] from JSON ``{"base": [...], "val": [...], "novel": [...]}`` of class names.
 
-    A class that is in none of them is left out of the split. Raises UsageError for another form or unknown
-    names.
+    A class that is in none of these lists is left out of the split. Raises UsageError for another form or for
+    unknown names.
     """
     try:
         lists = json.loads(path.read_text("utf-8-sig"))
@@ -117,10 +117,10 @@ def _names(value: object) -> bool:
 
 
 def draw_per_class(clip_id: list[str], labels: LabelSet, count: int, seed: int) -> np.ndarray:
-    """Rows, ascending, of up to ``count`` clips a class.
+    """The rows, in ascending order, of up to ``count`` clips a class.
 
-    Each class keeps min(count, what it has), or more where clips have several labels. A larger count keeps
-    all clips of a smaller one (one label a clip). Clips without a label go.
+    Each class keeps min(count, its number of clips), or more if clips have several labels. If clips have one label
+    each, a larger count keeps all clips of a smaller one. Clips without a label are left out.
     """
     _at_least("per-class", count, 1)
     held = np.zeros(len(labels.class_names), np.int64)
@@ -136,10 +136,10 @@ def draw_per_class(clip_id: list[str], labels: LabelSet, count: int, seed: int) 
 def draw_clips(
     clip_id: list[str], labels: LabelSet, count: int, seed: int, among: np.ndarray | None = None
 ) -> np.ndarray:
-    """Rows, ascending, of ``count`` labelled clips, taken class by class in turn.
+    """The rows, in ascending order, of ``count`` labelled clips, taken from the classes in turn.
 
-    So classes differ by one clip at most while they last. A larger count keeps all clips of a smaller one.
-    ``among``: rows to choose from (all).
+    The classes therefore differ by one clip at most, until a class runs out of clips. A larger count keeps all
+    clips of a smaller one. ``among``: the rows to choose from (None: all).
     """
     _at_least("clips", count, 1)
     queues: dict[int, list[int]] = defaultdict(list)
@@ -167,7 +167,7 @@ def _classes_of(labels: LabelSet, row: int) -> np.ndarray:
 
 
 def _drawing_order(clip_id: list[str], rows: np.ndarray, seed: int) -> list[int]:
-    """Rows in a random order that depends on the seed and each clip's id alone."""
+    """The rows in a random order that depends on the seed and each clip's id alone."""
     return sorted((int(row) for row in rows), key=lambda row: _key(seed, clip_id[row]))
 
 
@@ -181,7 +181,7 @@ def _at_least(option: str, value: int, least: int) -> None:
 
 
 def add_unlabelled(listing: Listing, folder: Path) -> Listing:
-    """Every video below ``folder`` becomes a further clip ``unlabelled/<path>`` without any label."""
+    """The listing with every video below ``folder`` as a further clip ``unlabelled/<path>`` without any label."""
     found = walk(folder)
     if not found.videos:
         raise UsageError(f"The folder of unlabelled videos {str(folder)!r} holds no video.")
@@ -189,13 +189,13 @@ def add_unlabelled(listing: Listing, folder: Path) -> Listing:
     added = {f"unlabelled/{plain_text(path)}": Source(video=found.root / path) for path in found.videos}
     count = len(added)
     catalog = Catalog(
-        old.dataset,
-        [*old.clip_id, *added],
-        {name: _lengthened(labels, count) for name, labels in old.label_sets.items()},
-        old.default_label_set,
-        [*old.path, *[""] * count],
-        [*old.clip_split, *[""] * count],
-        dict(old.attrs),
+        dataset=old.dataset,
+        clip_id=[*old.clip_id, *added],
+        label_sets={name: _lengthened(labels, count) for name, labels in old.label_sets.items()},
+        default_label_set=old.default_label_set,
+        path=[*old.path, *[""] * count],
+        clip_split=[*old.clip_split, *[""] * count],
+        attrs=dict(old.attrs),
     )
     warnings = [*listing.warnings, *found.warnings()]
     return replace(listing, catalog=catalog, sources={**listing.sources, **added}, warnings=warnings)

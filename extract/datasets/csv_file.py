@@ -1,4 +1,4 @@
-"""Dataset ``csv``: a table of clips with any number of label columns."""
+"""Dataset ``csv`` is a table of clips with any number of label columns."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NOT_LABELS = ("path", "id", "split")
 def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """The clips of a CSV file with a header row.
 
-    Columns: ``path`` (relative to the file's folder, and not out of it), optional ``id`` (else the path) and
-    ``split`` (train, val, test); every other column is a label set. A cell may name several classes divided
-    by ``|``, which makes the whole column multi-label; an empty cell is unlabelled. ``label`` is the default
-    label set, else the first column.
+    The columns are ``path`` (relative to the file's folder, and inside it), optionally ``id`` (else the path is
+    the id) and ``split`` (train, val, test); every other column is a label set. A cell may name several classes
+    divided by ``|``, which makes the whole column multi-label; an empty cell is unlabelled. ``label`` is the
+    default label set, else the first label column is.
 
-    data: the file, or a folder that holds one CSV file only. Raises UsageError, with the line, for a file
-    that is not so.
+    data: the file, or a folder that holds one CSV file only. Raises UsageError, with the line, for a file of
+    another form.
     """
     if data is None:
         raise UsageError("Dataset 'csv' needs --data: a CSV file with a column 'path' and label columns.")
@@ -48,8 +48,24 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         )
     label_sets = _label_sets(table, clips)
     default = "label" if "label" in label_sets else next(iter(label_sets))
-    catalog = Catalog(dataset_name(file), list(clips.sources), label_sets, default, clips.paths, clips.splits)
-    return finish(Listing(catalog, clips.sources, root, clips.missing, clips.warnings()), options)
+    catalog = Catalog(
+        dataset=dataset_name(file),
+        clip_id=list(clips.sources),
+        label_sets=label_sets,
+        default_label_set=default,
+        path=clips.paths,
+        clip_split=clips.splits,
+    )
+    return finish(
+        Listing(
+            catalog=catalog,
+            sources=clips.sources,
+            root=root,
+            missing=clips.missing,
+            warnings=clips.warnings(),
+        ),
+        options,
+    )
 
 
 def _only_csv(data: Path) -> Path:
@@ -64,7 +80,7 @@ def _only_csv(data: Path) -> Path:
 
 @dataclass
 class _Table:
-    """labels: the label columns, as written. rows: (line number, cells by column name)."""
+    """The file's content. labels: the label columns, as written. rows: (line number, cells by column name)."""
 
     labels: list[str]
     rows: list[tuple[int, dict[str, str]]]
@@ -75,7 +91,7 @@ def _read(file: Path) -> _Table:
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UsageError(f"The CSV file {str(file)!r} cannot be read: {error.strerror}.") from None
-    lines = io.StringIO(text, newline="")  # ends lines at LF and CR alone, as CSV does
+    lines = io.StringIO(text, newline="")  # Lines end at LF and CR alone, as in CSV.
     head = lines.readline()
     lines.seek(0)
     divider = max(",;\t", key=head.count)
@@ -152,7 +168,7 @@ class _Clips:
             self.kept.append(row)
 
     def _relative(self, line: int, cell: str) -> str:
-        """The path inside the root, normalised. Raises UsageError where it is empty or leaves the root."""
+        """The normalised path inside the root. Raises UsageError if it is empty or leaves the root."""
         cell = cell.strip(" \t")
         path = os.path.normpath(os.path.join(self.root, cell))
         if not cell or "\0" in cell or path == str(self.root) or not is_inside(str(self.root), path):
@@ -171,7 +187,7 @@ class _Clips:
 
 
 def _label_sets(table: _Table, clips: _Clips) -> dict[str, LabelSet]:
-    """Classes come from all rows of the file, sorted, whichever clips are at hand."""
+    """The label sets, whose sorted classes come from all rows of the file, whichever clips are available."""
     columns = {safe_name(name): name for name in table.labels}
     made = {
         safe: _label_set([row[name] for _, row in table.rows], [row[name] for row in clips.kept])

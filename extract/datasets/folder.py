@@ -1,7 +1,7 @@
-"""Dataset ``folder``: one subfolder a class, clips anywhere below it.
+"""Dataset ``folder`` has one subfolder a class, with clips anywhere below it.
 
-A clip is a video; or a still image with sound of the same stem (``x.jpg`` and ``x.wav``); or sound alone. A
-video with a sound file of the same stem takes its sound from there.
+A clip is a video, or a still image with sound of the same stem (``x.jpg`` and ``x.wav``), or sound alone. A
+video with a sound file of the same stem takes its sound from that file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """All clips of a folder: a clip's id is its relative path, its class the first part of that path.
 
     Files directly in the folder, images without sound and files of unknown kinds are left aside with a
-    warning. Raises UsageError where ``data`` is not a folder or holds no clip.
+    warning. Raises UsageError if ``data`` is not a folder or holds no clip.
     """
     if data is None:
         raise UsageError("Dataset 'folder' needs --data: a folder with one subfolder a class.")
@@ -47,7 +47,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
 
 
 def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
-    """From relative path to files, sorted; and the images that have no sound and belong to no video."""
+    """A sorted mapping from relative path to files, and the images that have no sound and belong to no video."""
     sound_of = {_stem(path): found.root / path for path in found.sounds}
     video_stems = {_stem(path) for path in found.videos}
     clips = {path: Source(found.root / path, audio=sound_of.get(_stem(path))) for path in found.videos}
@@ -56,7 +56,7 @@ def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
     for path in found.images:
         stem = _stem(path)
         if stem in video_stems:
-            continue  # the video's thumbnail
+            continue  # The image is the video's thumbnail.
         if stem in sound_of and stem not in image_stems:
             clips[path] = Source(images=(found.root / path,), audio=sound_of[stem])
             image_stems.add(stem)
@@ -75,9 +75,9 @@ def _stem(path: str) -> str:
 
 
 def _left_aside(classless: list[str], lone: list[str], others: list[str]) -> list[str]:
-    said = (
+    kinds = (
         ("file", classless, "of no class (not in a subfolder) left aside"),
         ("image", lone, "without a sound file of the same name left aside"),
         ("file", others, "of an unknown kind left aside"),
     )
-    return [f"{counted(kind, names)} {what}: {some(names)}." for kind, names, what in said if names]
+    return [f"{counted(kind, names)} {what}: {some(names)}." for kind, names, what in kinds if names]

@@ -1,6 +1,6 @@
-"""Dataset ``3massiv``: 3MASSIV (Gupta et al., CVPR 2022) from its official files.
+"""Dataset ``3massiv`` reads 3MASSIV (Gupta et al., CVPR 2022) from its official files.
 
---data holds ``3massiv_{train,val,test}.csv``, where wanted ``3massiv_concept_{train,val,test}.csv``, and the
+--data holds ``3massiv_{train,val,test}.csv``, optionally ``3massiv_concept_{train,val,test}.csv``, and the
 videos, named by post id (``<id>.mp4`` or another container), all at any depth.
 """
 
@@ -18,11 +18,10 @@ from .walk import Walk, some, walk
 
 
 def listing(data: Path | None, options: DatasetOptions) -> Listing:
-    """The posts whose video is there, in the order of the official files, with all five label sets.
+    """The posts that have a video, in the order of the official files, with all five label sets.
 
-    clip id: the post id; clip_split: train, val or test; ``missing``: posts without a video. Classes come
-    from the official files whatever videos are there. Raises UsageError where the files or all videos are
-    absent.
+    clip id: the post id; clip_split: train, val or test; ``missing``: posts without a video. Classes come from
+    the official files, whichever videos are present. Raises UsageError if the files or all videos are absent.
     """
     if data is None:
         raise UsageError("Dataset '3massiv' needs --data: the folder with 3massiv_train.csv and the videos.")
@@ -51,11 +50,14 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         warnings.append(
             f"{len(repeated)} videos are there more than once, the first counts: {some(repeated)}."
         )
-    return finish(Listing(catalog, sources, found.root, missing, warnings), options)
+    return finish(
+        Listing(catalog=catalog, sources=sources, root=found.root, missing=missing, warnings=warnings),
+        options,
+    )
 
 
 def _videos_by_post(found: Walk) -> tuple[dict[int, str], list[str]]:
-    """From post id to the video's relative path (the first by name), and the further ones of the same id."""
+    """A mapping from post id to its video's relative path (the first by name), and the further videos of these ids."""
     video_of: dict[int, str] = {}
     repeated = []
     for path in found.videos:

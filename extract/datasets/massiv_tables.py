@@ -1,7 +1,7 @@
-"""The official annotation files of 3MASSIV, read liberally and reported strictly.
+"""The official annotation files of 3MASSIV, which are read liberally and reported on strictly.
 
 ``3massiv_{train,val,test}.csv`` gives five labels a post, ``3massiv_concept_{train,val,test}.csv`` the name
-of its topic. Labels may be names or numbers; the two kinds of file are brought together here.
+of its topic. Labels may be names or numbers; this module reconciles the two kinds of file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMED = 5
 
 @dataclass
 class Tables:
-    """What the files say.
+    """The content of the annotation files.
 
     split: post id to its split, in the order of the files. cells: per label set, post id to label as written
     (unlabelled posts left out). topics: post id to (number or None, name) of the concept files.
@@ -43,9 +43,9 @@ class Tables:
 
 
 def annotation_files(paths: list[Path]) -> dict[tuple[str, str], Path]:
-    """From ("main" or "concept", split) to the file, among ``paths``
+    """A mapping from ("main" or "concept", split) to the file among ``paths``.
 
-    The first in order where there are several.
+    If several files fit, the first in order is taken.
     """
     found: dict[tuple[str, str], Path] = {}
     for path in paths:
@@ -55,9 +55,9 @@ def annotation_files(paths: list[Path]) -> dict[tuple[str, str], Path]:
 
 
 def read_tables(files: dict[tuple[str, str], Path]) -> Tables:
-    """Read and reconcile.
+    """Read the files and reconcile them.
 
-    Raises UsageError where a file lacks its columns or there is no main file at all.
+    Raises UsageError if a file lacks its columns or no main file exists.
     """
     tables = Tables()
     present = [split for split in SPLITS if ("main", split) in files]
@@ -78,16 +78,16 @@ def read_tables(files: dict[tuple[str, str], Path]) -> Tables:
 
 
 def _read_main(path: Path, split: str, tables: Tables) -> None:
-    known: Counter[str] = Counter()
+    listed: Counter[str] = Counter()
     for post, row in _rows(path, _ID_COLUMN, tuple(LABEL_SETS), tables.warnings):
         if post in tables.split:
-            known[tables.split[post]] += 1
+            listed[tables.split[post]] += 1
             continue
         tables.split[post] = split
         for name in LABEL_SETS:
             if (cell := _label(row[name])) is not None:
                 tables.cells[name][post] = cell
-    for other, count in known.items():
+    for other, count in listed.items():
         tables.warnings.append(
             f"{path.name} repeats {count} post ids of {other}; the first row of each counts."
         )
@@ -114,7 +114,7 @@ def _read_concepts(path: Path, split: str, tables: Tables) -> None:
 def _rows(
     path: Path, key: str, columns: tuple[str, ...], warnings: list[str]
 ) -> list[tuple[int, dict[str, str]]]:
-    """(post id, cells by official column name) of each row
+    """The (post id, cells by official column name) of each row.
 
     Rows without a whole-number id are left out with a warning.
     """
@@ -157,7 +157,7 @@ def _number(cell: str) -> int | None:
 
 
 def _label(cell: str) -> str | None:
-    """A label without surrounding or repeated spaces; None where the cell says unlabelled."""
+    """A label without surrounding or repeated spaces; None if the cell says unlabelled."""
     cell = " ".join(cell.split())
     return None if cell.lower() in ("", "-1", "nan", "none") else cell
 
@@ -170,8 +170,8 @@ def _posts(posts: list[int]) -> str:
 def label_set(tables: Tables, name: str, posts: list[int]) -> LabelSet:
     """The label set over ``posts``.
 
-    Its classes come from all rows of the files and have a fixed order: by number where the files have
-    numbers, else by name.
+    Its classes come from all rows of the files and have a fixed order: by number if the files have numbers,
+    else by name.
     """
     cells = dict(tables.cells[name])
     numbered = bool(cells) and all(_number(cell) is not None for cell in cells.values())
@@ -211,7 +211,7 @@ def _topic_names(tables: Tables) -> dict[int, str]:
 
 
 def _fill_topics(tables: Tables, cells: dict[int, str], names: dict[int, str], numbered: bool) -> None:
-    """Take a topic from the concept files where the main file has none; warn where the two differ."""
+    """Take each topic that the main file lacks from the concept files, and warn about topics that differ."""
     filled = differing = 0
     for post, (number, name) in tables.topics.items():
         if post not in tables.split:
@@ -231,12 +231,12 @@ def _fill_topics(tables: Tables, cells: dict[int, str], names: dict[int, str], n
 
 
 def _ordered(names: set[str], numbered: dict[int, str]) -> list[str]:
-    """By the concept files' number where they name all classes, else by name."""
-    known = list(dict.fromkeys(numbered.values()))
-    return known if names <= set(known) else sorted(names)
+    """The names in the order of the concept files' numbers if those name all classes, else sorted by name."""
+    ordered = list(dict.fromkeys(numbered.values()))
+    return ordered if names <= set(ordered) else sorted(names)
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Two numbers may share a name: the number then tells them apart."""
+    """The names made distinct: names that two numbers share get their number appended."""
     often = Counter(names)
     return [name if often[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""One walk over a folder: the media files below it, by kind, with what had to be left aside."""
+"""One walk over a folder finds the media files below it, by kind, and notes the files that are left aside."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SOUND = frozenset(
         "ogg", "opus", "wav", "wma",
     )
 )  # fmt: skip
-_NAMED = 5  # names given in a warning
+_NAMED = 5  # names that a warning gives
 
 
 @dataclass
 class Walk:
-    """What lies below ``root`` (a real path), sorted by path; hidden files and folders are passed over.
+    """The files below ``root`` (a real path), sorted by path; hidden files and folders are passed over.
 
     videos, images, sounds, others: relative paths by extension, whatever its case. Links to files are
-    followed where they stay inside; links to folders are not, since what lies inside is found where it really
-    lies.
+    followed if they stay inside the root; links to folders are not, since the files inside are found at their real
+    place.
     """
 
     root: Path
@@ -49,8 +49,8 @@ class Walk:
     unreadable: list[str] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
-        """One sentence for each kind of thing that was left aside, except ``others``."""
-        said = (
+        """One sentence for each kind of file that was left aside, except ``others``."""
+        kinds = (
             ("that lead out of the data folder or nowhere are refused", "link", self.outside),
             (
                 "are not followed: their content is read where it really lies",
@@ -59,25 +59,25 @@ class Walk:
             ),
             ("cannot be read", "folder", self.unreadable),
         )
-        return [f"{counted(kind, names)} {what}: {some(names)}." for what, kind, names in said if names]
+        return [f"{counted(kind, names)} {what}: {some(names)}." for what, kind, names in kinds if names]
 
 
 def walk(root: Path) -> Walk:
-    """Walk the folder once. Raises UsageError where it is not a folder."""
+    """Walk the folder once. Raises UsageError if it is not a folder."""
     if not root.is_dir():
         raise UsageError(f"{str(root)!r} is not a folder; point --data to the folder that holds the videos.")
     found = Walk(Path(os.path.realpath(root)))
     for path in _files(found):
         extension = path.rpartition(".")[2].lower()
         kinds = ((found.videos, VIDEO), (found.images, IMAGE), (found.sounds, SOUND))
-        next((held for held, known in kinds if extension in known), found.others).append(path)
+        next((held for held, extensions in kinds if extension in extensions), found.others).append(path)
     for held in (found.videos, found.images, found.sounds, found.others):
         held.sort()
     return found
 
 
 def _files(found: Walk) -> Iterator[str]:
-    """Relative paths of all regular files, noting in ``found`` what is passed over."""
+    """The relative paths of all regular files; the files passed over are noted in ``found``."""
     top = str(found.root)
     waiting = [""]
     while waiting:
@@ -100,9 +100,9 @@ def _files(found: Walk) -> Iterator[str]:
 
 
 def _link_to_file(top: str, path: str, found: Walk) -> bool:
-    """Whether a link leads to a regular file inside the root; if not, notes why it is passed over."""
+    """Whether a link leads to a regular file inside the root; if not, the reason is noted in ``found``."""
     target = os.path.realpath(os.path.join(top, path))
-    if not is_inside(top, target) or not os.path.exists(target):  # a loop does not exist either
+    if not is_inside(top, target) or not os.path.exists(target):  # A loop of links does not exist either.
         found.outside.append(path)
     elif os.path.isdir(target):
         found.linked_folders.append(path)
@@ -117,12 +117,12 @@ def is_inside(root: str, path: str) -> bool:
 
 
 def counted(thing: str, names: list[str]) -> str:
-    """ "1 link", "3 links", "2 links to a folder"."""
+    """The number and the thing, such as "1 link", "3 links" or "2 links to a folder"."""
     head, space, rest = thing.partition(" ")
     return f"{len(names)} {head}{'s' if len(names) != 1 else ''}{space}{rest}"
 
 
 def some(names: list[str]) -> str:
-    """The first few names, quoted and fit for one line."""
+    """The first few names, quoted, on one line."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(repr(name) for name in names[:_NAMED]) + more

@@ -1,4 +1,4 @@
-"""A clip's files to the frames and the sound that a run's encoders need, in one pass over the file."""
+"""The decoding of a clip's files to the frames and the sound that a run's encoders need, in one pass over the file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .pictures import Painter, shown_size
 from .sampling import pick_frames
 from .sound import SoundReader
 
-_FEW_LOST = 0.05  # a few frames fewer than declared are normal in old files
+_FEW_LOST = 0.05  # share of the declared frames whose absence is normal in old files
 
 
 def decode(
@@ -35,21 +35,21 @@ def decode(
 ) -> Decoded:
     """Decode one clip for all ``needs`` at once.
 
-    source: its files. clip_id: seeds random sampling. threads: for the video decoder (0: FFmpeg decides; 1
-    suits worker processes, one a core).
+    source: its files. clip_id: the seed of random sampling. threads: threads of the video decoder (0: FFmpeg
+    decides; 1 suits worker processes, one a core).
 
-    Gives per FrameNeed uint8 [T, L, S, S, 3] RGB, upright and in display shape; per AudioNeed mono float32
-    [samples] in [-1, 1]; the facts, whose sha256 covers the files' bytes (video, or images in order, then
-    separate sound). What a clip does not have is missing from the result; damage that leaves something usable
-    is told in ``notes``.
+    The result holds, per FrameNeed, uint8 [T, L, S, S, 3] RGB, upright and in display shape; per AudioNeed, mono
+    float32 [samples] in [-1, 1]; and the facts, whose sha256 covers the files' bytes (video, or images in order,
+    then separate sound). The result lacks what the clip lacks; damage that leaves something usable is reported in
+    ``notes``.
 
-    Raises DecodeError where neither a picture nor sound can be had from the clip's files.
+    Raises DecodeError if the clip's files give neither a picture nor sound.
     """
-    return _Job(source, clip_id, needs, sampling, threads).run()
+    return _Job(source=source, clip_id=clip_id, needs=needs, sampling=sampling, threads=threads).run()
 
 
 class _Job:
-    """One clip on its way: the steps of :func:`decode` share its needs and its growing result."""
+    """One clip that is being decoded: the steps of :func:`decode` share its needs and its growing result."""
 
     def __init__(
         self, source: Source, clip_id: str, needs: Collection[Need], sampling: Sampling, threads: int
@@ -78,7 +78,7 @@ class _Job:
         return Decoded(self._facts(), self.frames, audio, self.notes)
 
     def _attempt(self, step: Callable[[Path], None], path: Path) -> None:
-        """A file that cannot be read is a note as long as the clip has another."""
+        """Take a step on a file; a file that cannot be read becomes a note as long as the clip has another file."""
         try:
             step(path)
         except DecodeError as error:
@@ -93,7 +93,9 @@ class _Job:
             if video is None and audio is None:
                 raise DecodeError(f"{shown(path)} holds neither video nor sound that can be decoded.")
             sound = self._sound_reader(audio)
-            reel = read_once(path, container, video, audio, sound, self.notes)
+            reel = read_once(
+                path=path, container=container, video=video, audio=audio, sound=sound, notes=self.notes
+            )
             self._finish_sound(sound)
             self.seconds = reel.seconds
             if video is not None and len(reel):
@@ -105,7 +107,9 @@ class _Job:
             if audio is None:
                 raise DecodeError(f"{shown(path)} holds no sound that can be decoded.")
             sound = self._sound_reader(audio)
-            reel = read_once(path, container, None, audio, sound, self.notes)
+            reel = read_once(
+                path=path, container=container, video=None, audio=audio, sound=sound, notes=self.notes
+            )
             self._finish_sound(sound)
         self.seconds = float(np.fmax(self.seconds, reel.seconds))
 
@@ -129,17 +133,19 @@ class _Job:
             self.notes.append(f"video holds {len(reel)} of the {declared} frames it declares")
 
     def _show(self, film: Film, pixel_shape: float) -> None:
-        """Take the wanted frames of a film; leaves nothing behind when the film proves Unforeseen."""
+        """Take the wanted frames of a film; nothing is kept if the film proves Unforeseen."""
         if not len(film.times):
             self.notes.append("no frame of the video decodes")
             return
         chosen = {
-            need: pick_frames(film.times, film.end, need, self.sampling, self.clip_id)
+            need: pick_frames(
+                times=film.times, end=film.end, need=need, sampling=self.sampling, clip_id=self.clip_id
+            )
             for need in self.frame_needs
         }
         painters = {need: Painter(need) for need in chosen}
         pictures: dict[FrameNeed, dict[int, np.ndarray]] = {need: {} for need in chosen}
-        # Without a need for frames, one tells that there is a picture and how large.
+        # Even if no frames are needed, one frame shows whether the clip has a picture, and its size.
         wanted = sorted({int(i) for indices in chosen.values() for i in indices.flat} or {0})
         members = {need: set(indices.flat) for need, indices in chosen.items()}
         size = (0, 0)
@@ -179,12 +185,12 @@ class _Job:
 
 
 def _gather(indices: np.ndarray, pictures: dict[int, np.ndarray]) -> np.ndarray:
-    """Pictures [T, L, S, S, 3] in the order of ``indices`` [T, L]
+    """The pictures [T, L, S, S, 3] in the order of ``indices`` [T, L].
 
-    For one that failed, the nearest that did not.
+    The nearest decoded picture stands in for a picture that failed.
     """
-    there = np.array(sorted(pictures))
-    nearest = there[np.abs(indices[..., None] - there).argmin(-1)]
+    decoded = np.array(sorted(pictures))
+    nearest = decoded[np.abs(indices[..., None] - decoded).argmin(-1)]
     return np.stack([np.stack([pictures[int(i)] for i in row]) for row in nearest])
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a clip by number: frame 0 is the first that is shown, whatever the order in the file.
+"""The pictures of a clip by number, where frame 0 is the first that is shown, whatever the order in the file.
 
 A :class:`Reel`'s packets usually foretell exactly which frames will come out and when. Then only the
 stretches that hold wanted frames are decoded (:class:`_Foretold`). As soon as one frame differs from that
@@ -21,7 +21,7 @@ import numpy as np
 from ...errors import DecodeError
 from .media import FAILURES, Reel, open_media, video_stream
 
-# Streams whose key packets can be trusted as places to begin.
+# In streams of these codecs, decoding may safely begin at any key packet.
 _CLEAN_ENTRY = {
     "h264",
     "hevc",
@@ -34,7 +34,7 @@ _CLEAN_ENTRY = {
     "mpeg1video",
     "mpeg2video",
 }
-_LONGEST_SPAN = 1 << 52  # ticks; beyond it the stamps are damaged
+_LONGEST_SPAN = 1 << 52  # ticks; stamps with a longer span are damaged
 
 
 class Unforeseen(Exception):
@@ -44,8 +44,8 @@ class Unforeseen(Exception):
 class Film(Protocol):
     """A clip as numbered frames.
 
-    times: int64 [n], strictly increasing, in units of ``unit`` seconds (NaN: no clock). end: when the last
-    one leaves the screen.
+    times: int64 [n], strictly increasing, in units of ``unit`` seconds (NaN: no clock). end: the time at which the
+    last frame leaves the screen, in the same units.
     """
 
     times: np.ndarray
@@ -53,14 +53,14 @@ class Film(Protocol):
     unit: float
 
     def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames of the given numbers (increasing, unique), as far as they can be decoded."""
+        """The frames of the given numbers (increasing, unique) that can be decoded, each with its number."""
         ...
 
 
 class _Foretold:
-    """Frames by their stamps, beginning at the nearest key packet.
+    """A film whose frames are found by their stamps, with decoding from the nearest key packet on.
 
-    ``show`` raises Unforeseen at any surprise.
+    ``show`` raises Unforeseen at the first frame that differs from the packets' plan.
     """
 
     def __init__(self, reel: Reel) -> None:
@@ -73,17 +73,17 @@ class _Foretold:
         self.times = np.array(sorted(stamps), np.int64)
         if not _clock_works(self.times):
             raise Unforeseen
-        # The number of the frame due next, and whether frames from before the entry may still come.
+        # These are the number of the next frame due, and whether frames from before the entry may still come.
         self._expected, self._arrived = 0, True
         self.unit = reel.unit
-        # Where frames are reordered, containers give steps of decoding time as durations: no use here.
+        # If frames are reordered, containers give steps of decoding time as durations, which say nothing of display.
         shown_for = 0 if reel.reordered else reel.last_duration
         self.end = int(self.times[-1]) + (shown_for or _usual_step(self.times))
         self._number = {int(stamp): number for number, stamp in enumerate(self.times)}
         self._entries = self._find_entries()
 
     def _find_entries(self) -> list[tuple[int, int]]:
-        """(stamp, packet number) of the places to begin at, by stamp."""
+        """The (stamp, packet number) of each place at which decoding may begin, sorted by stamp."""
         assert self._reel.stream is not None
         if self._reel.stream.codec_context.name not in _CLEAN_ENTRY:
             return []
@@ -93,7 +93,7 @@ class _Foretold:
         )
 
     def _entry(self, wanted: int) -> int:
-        """The packet to begin at for a frame: the last key packet that is shown no later."""
+        """The packet at which decoding begins for a frame: the last key packet that is shown no later."""
         place = bisect_right(self._entries, (int(self.times[wanted]), len(self._reel))) - 1
         return self._entries[place][1] if place >= 0 else 0
 
@@ -112,7 +112,7 @@ class _Foretold:
         while (frame := run.next_frame()) is not None:
             number = self._number.get(frame.pts) if frame.pts is not None else None
             if not self._arrived:
-                # Frames shown before the entry lack what they refer to: they are not ours to take.
+                # Frames shown before the entry lack their reference frames and must not be taken.
                 if number is not None and number < self._expected:
                     continue
                 if not frame.key_frame:
@@ -127,7 +127,7 @@ class _Foretold:
 
 
 class _Counted:
-    """Frames by counting what the decoder gives, from the first on."""
+    """A film whose frames are found by counting the decoder's output from the first frame on."""
 
     def __init__(self, reel: Reel, notes: list[str]) -> None:
         self._reel = reel
@@ -143,7 +143,7 @@ class _Counted:
         self.unit = reel.unit
         step = duration
         if None in stamps or not _clock_works(self.times):
-            # Only the order is sure: count instead.
+            # Only the order is certain, so the frames' numbers serve as times.
             self.times, step = np.arange(len(stamps), dtype=np.int64), 1
             self.unit = _frame_seconds(reel)
         self.end = int(self.times[-1]) + (step or _usual_step(self.times)) if len(stamps) else 0
@@ -160,7 +160,7 @@ class _Counted:
 class _Run:
     """The decoder's frames in order of display, from a packet on, until the packets end.
 
-    fed: number of the next packet. damaged: packets that failed, and frames that the decoder marks as faulty.
+    fed: number of the next packet. damaged: number of packets that failed and frames that the decoder marks faulty.
     """
 
     def __init__(self, reel: Reel, start: int = 0) -> None:
@@ -226,17 +226,17 @@ def _first_picture(path: Path, threads: int) -> av.VideoFrame:
 
 
 def foretold(reel: Reel) -> Film:
-    """The film as its packets tell. Raises Unforeseen, here or when shown, where they do not."""
+    """The film that its packets foretell. Raises Unforeseen, at once or from ``show``, if they do not foretell it."""
     return _Foretold(reel)
 
 
 def counted(reel: Reel, notes: list[str]) -> Film:
-    """The film as its frames come out; ``times`` is empty where none does."""
+    """The film of the frames that the decoder puts out; ``times`` is empty if no frame comes out."""
     return _Counted(reel, notes)
 
 
 def _clock_works(times: np.ndarray) -> bool:
-    """Strictly increasing and of a sane span."""
+    """Whether the times are strictly increasing and their span is plausible."""
     if len(times) == 0 or int(times[-1]) - int(times[0]) > _LONGEST_SPAN:
         return False
     return bool((np.diff(times) > 0).all())

@@ -1,6 +1,6 @@
-"""Opening a media file safely, and reading it once: the packets of its video, the sound of its audio stream.
+"""The safe opening of a media file, and one pass over its video packets and the sound of its audio stream.
 
-A file is opened by us and handed to FFmpeg as bytes: its name (odd characters, a wrong extension) plays no
+This module opens the file and hands FFmpeg its bytes: its name (odd characters, a wrong extension) plays no
 part, and a playlist that poses as a video can reach neither other files nor the network.
 """
 
@@ -24,10 +24,10 @@ import numpy as np
 from ...errors import DecodeError
 from .sound import SoundReader
 
-av.logging.set_level(None)  # FFmpeg's own messages go nowhere; what matters is in the notes
+av.logging.set_level(None)  # FFmpeg's own messages are dropped; the notes report what matters.
 
 FAILURES = (av.FFmpegError, ValueError, OSError, MemoryError)
-_HELD_BYTES = 64 << 20  # compressed video kept in memory; larger files are read again where needed
+_HELD_BYTES = 64 << 20  # bytes of compressed video kept in memory; larger files are read again when needed
 _LARGEST_PICTURE = 1 << 27  # pixels; guards against a damaged header that asks for all memory
 _NOT_THE_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -56,7 +56,7 @@ def shown(path: Path) -> str:
 def _open_file(path: Path) -> BinaryIO:
     try:
         facts = os.stat(path)
-        if not stat.S_ISREG(facts.st_mode):  # a pipe would block for ever
+        if not stat.S_ISREG(facts.st_mode):  # A pipe would block for ever.
             raise DecodeError(f"{shown(path)} is not a regular file.")
         if facts.st_size == 0:
             raise DecodeError(f"{shown(path)} is empty (0 bytes).")
@@ -68,10 +68,10 @@ def _open_file(path: Path) -> BinaryIO:
 
 @contextmanager
 def open_media(path: Path) -> Iterator[av.container.InputContainer]:
-    """The file as a container. Raises DecodeError with a plain reason where it cannot be opened as one."""
+    """The file as an open container. Raises DecodeError with a plain reason if it cannot be opened."""
     with _open_file(path) as file:
         try:
-            # "none" is no protocol: nothing but the bytes handed over can be opened.
+            # No protocol is named "none", so FFmpeg can open nothing but the bytes handed over.
             container = av.open(
                 _Bytes(file), metadata_errors="ignore", options={"protocol_whitelist": "none"}
             )
@@ -86,7 +86,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def video_stream(container: av.container.InputContainer, threads: int) -> av.VideoStream | None:
-    """The moving picture: not a cover; the default one, else the largest. None where there is none."""
+    """The default video stream, else the largest, never a cover picture; None if the file has no video."""
     able = [s for s in container.streams.video if s.codec_context and not s.disposition & _NOT_THE_VIDEO]
     if not able:
         return None
@@ -98,7 +98,7 @@ def video_stream(container: av.container.InputContainer, threads: int) -> av.Vid
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The default sound, else the first. None where there is none that can be decoded."""
+    """The default audio stream, else the first; None if the file has none that can be decoded."""
     able = [s for s in container.streams.audio if s.codec_context]
     return max(able, key=lambda s: (_is_default(s), -s.index), default=None)
 
@@ -109,12 +109,12 @@ def _is_default(stream: av.stream.Stream) -> bool:
 
 @dataclass
 class Reel:
-    """What one pass over a file's packets found out about its video stream.
+    """The findings of one pass over a file's packets about its video stream.
 
-    Lists of P packets in stored order. shown_at and stored_at: presentation and decoding time in units of
-    ``unit`` seconds (None where the file does not say); key: decoding may begin here; hidden: decoded, but
-    not shown (cut off by an edit list). last_duration: of the packet shown last. reordered: stored and shown
-    order differ. seconds: span of all streams read.
+    The lists have one entry for each of P packets in stored order. shown_at and stored_at: presentation and decoding
+    time in units of ``unit`` seconds (None if the file gives none); key: whether decoding may begin at the packet;
+    hidden: whether the packet is decoded but not shown (cut off by an edit list). last_duration: duration of the
+    packet shown last. reordered: whether stored and shown order differ. seconds: span of all streams read.
     """
 
     path: Path
@@ -136,7 +136,7 @@ class Reel:
 
     @property
     def held(self) -> bool:
-        """The packets are in memory: starting anywhere costs nothing."""
+        """Whether the packets are in memory, so that a start at any of them costs nothing."""
         return self._held is not None
 
     def take(self, packet: av.Packet) -> None:
@@ -157,7 +157,7 @@ class Reel:
     def packets(self, start: int = 0) -> Iterator[av.Packet]:
         """The video packets from number ``start`` on, from memory or by seeking in the file.
 
-        Raises LookupError where seeking does not lead to that packet.
+        Raises LookupError if seeking does not lead to that packet.
         """
         if self._held is not None:
             return iter(self._held[start:])
@@ -189,7 +189,7 @@ def read_once(
     sound: SoundReader | None,
     notes: list[str],
 ) -> Reel:
-    """One pass over all packets: the video's are noted (held while they are few), the sound's are decoded."""
+    """Read all packets once: video packets are noted (and held while they are few), sound packets are decoded."""
     reel = Reel(path, video, float(video.time_base or 1) if video else 1.0)
     span = _Span()
     wanted = [stream for stream in (video, audio) if stream is not None]
@@ -209,18 +209,18 @@ def read_once(
 def _whole_packets(
     container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
 ) -> Iterator[av.Packet]:
-    """Packets that hold data and are meant to be shown or to help to show others."""
+    """The packets that hold data and are shown or needed to show others."""
     while True:
         try:
             yield from (packet for packet in container.demux(*streams) if packet.size)
             return
         except IndexError:
-            # A packet of a stream that appeared after opening, which PyAV does not know: go on behind it.
+            # The packet is of a stream that appeared after opening, which PyAV does not know, and is skipped.
             continue
 
 
 class _Span:
-    """From the earliest to the latest instant of the packets seen, in seconds."""
+    """The span from the earliest to the latest instant of the added packets, in seconds."""
 
     def __init__(self) -> None:
         self._first, self._last = np.inf, -np.inf
@@ -240,7 +240,7 @@ class _Span:
 
 
 def sha256_of(paths: list[Path]) -> str:
-    """Hex digest of the files' bytes, one after the other; "" where one cannot be read."""
+    """Hex digest of the files' bytes, one after the other; "" if one cannot be read."""
     digest = hashlib.sha256()
     try:
         for path in paths:
@@ -253,5 +253,5 @@ def sha256_of(paths: list[Path]) -> str:
 
 
 def _plain(error: BaseException) -> str:
-    """What an FFmpeg error says, without its number and file name."""
+    """The message of an FFmpeg error, without its number and file name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,4 +1,4 @@
-"""From a decoded frame to a square RGB picture: upright, in its display shape, well filtered."""
+"""The conversion of a decoded frame to a square RGB picture that is upright, in its display shape, well filtered."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from ..contract import FrameNeed
 
 # Bicubic widens its kernel when it shrinks, so it does not alias; the flags cost little and round properly.
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_LONGEST_SHAPE = (
-    4.0  # beyond this ratio of the sides, crop before scaling: scaling the whole would need much memory
-)
+# Above this ratio of the sides a frame is cropped before scaling, which would otherwise need much memory.
+_LONGEST_SHAPE = 4.0
 
 
 class Painter:
-    """Makes the pictures of one FrameNeed; keeps the scaler's tables from frame to frame.
+    """The maker of the pictures of one FrameNeed, which keeps the scaler's tables from frame to frame.
 
     Raises UsageError for a size below 1 or an unknown resize.
     """
@@ -34,7 +33,7 @@ class Painter:
         self._scaler = VideoReformatter()
 
     def paint(self, frame: VideoFrame, pixel_shape: float = 1.0) -> np.ndarray:
-        """RGB uint8 [S, S, 3]. ``pixel_shape``: width over height of one stored pixel."""
+        """The picture of a frame, RGB uint8 [S, S, 3]. ``pixel_shape``: width over height of one stored pixel."""
         turn = turning(frame)
         if not self._crop:
             return _turned(self._scaled(frame, self._size, self._size), turn)
@@ -42,7 +41,7 @@ class Painter:
         if max(wide, high) > _LONGEST_SHAPE * min(wide, high):
             frame, wide, high = _middle(frame, pixel_shape), 1.0, 1.0
         short = min(wide, high)
-        # The two scaled sides; at least one of them is the size itself.
+        # At least one of the two scaled sides is the size itself.
         columns, rows = (max(round(self._size * side / short), self._size) for side in (wide, high))
         left, top = (columns - self._size) // 2, (rows - self._size) // 2
         picture = self._scaled(frame, columns, rows)
@@ -58,8 +57,8 @@ class Painter:
 def turning(frame: VideoFrame) -> tuple[int, int, int, int]:
     """The display matrix's turn as (a, b, c, d) of -1, 0 and 1.
 
-    What is stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift. Turns other than by quarters
-    (with or without mirror) are taken as the nearest of those.
+    The pixel stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift. Turns other than by quarters
+    (with or without mirroring) are replaced by the nearest of those.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -72,7 +71,7 @@ def turning(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def shown_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height in pixels after the turn."""
+    """The frame's width and height in pixels after the turn."""
     upright = turning(frame)[0] != 0
     return (frame.width, frame.height) if upright else (frame.height, frame.width)
 

@@ -1,4 +1,4 @@
-"""Which frames of a clip are taken: equal parts in time, a window in each (TSN, Wang et al., ECCV 2016)."""
+"""The choice of a clip's frames: equal parts in time, with a window in each (TSN, Wang et al., ECCV 2016)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..contract import FrameNeed, Sampling
 
 
 def pick_frames(times: np.ndarray, end: int, need: FrameNeed, sampling: Sampling, clip_id: str) -> np.ndarray:
-    """Indices int64 [T, L] of the frames that ``need`` wants from a clip.
+    """The indices int64 [T, L] of the frames that ``need`` wants from a clip.
 
-    times: int64 [n], strictly increasing presentation times in any unit; end: when the last frame leaves the
-    screen, in the same unit, > times[-1].
+    times: int64 [n], strictly increasing presentation times in any unit; end: the time at which the last frame
+    leaves the screen, in the same unit, > times[-1].
 
-    The span from times[0] to ``end`` is cut into T equal parts. At the centre of each (or a random place) the
-    frame on screen is the middle of a window of L frames, ``stride`` apart. A window that would stick out is
-    shifted into the clip; where the clip is shorter than the window, the last frame is repeated.
+    The span from times[0] to ``end`` is cut into T equal parts. The frame on screen at the centre of each (or at a
+    random place) is the middle of a window of L frames, ``stride`` apart. A window that would stick out is
+    shifted into the clip; if the clip is shorter than the window, the last frame is repeated.
 
     Raises UsageError for a position other than "centre" and "random", or counts below one.
     """
@@ -28,7 +28,7 @@ def pick_frames(times: np.ndarray, end: int, need: FrameNeed, sampling: Sampling
             "Segments, length and stride must be at least 1; they are "
             f"{segments}, {need.length} and {need.stride}."
         )
-    middle = _frames_on_screen(times, end, segments, sampling, clip_id)
+    middle = _frames_on_screen(times=times, end=end, segments=segments, sampling=sampling, clip_id=clip_id)
     reach = (need.length - 1) * need.stride
     first = np.clip(middle - (need.length - 1) // 2 * need.stride, 0, max(len(times) - 1 - reach, 0))
     window = first[:, None] + np.arange(need.length) * need.stride
@@ -38,11 +38,11 @@ def pick_frames(times: np.ndarray, end: int, need: FrameNeed, sampling: Sampling
 def _frames_on_screen(
     times: np.ndarray, end: int, segments: int, sampling: Sampling, clip_id: str
 ) -> np.ndarray:
-    """Index [T] of the frame on screen at the chosen instant of each segment."""
+    """The index [T] of the frame on screen at the chosen instant of each segment."""
     offset = times - times[0]
     span = int(end) - int(times[0])
     if sampling.position == "centre":
-        # Whole numbers on both sides: an instant that falls exactly on a frame's start takes that frame.
+        # Both sides are whole numbers, so that an instant exactly at a frame's start takes that frame.
         instant = span * (2 * np.arange(segments, dtype=np.int64) + 1)
         return np.searchsorted(offset * (2 * segments), instant, side="right") - 1
     if sampling.position == "random":
@@ -53,6 +53,6 @@ def _frames_on_screen(
 
 
 def clip_generator(seed: int, clip_id: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and the clip's id alone, whatever was drawn before."""
+    """A generator that depends on the seed and the clip's id alone, whatever was drawn before."""
     digest = hashlib.sha256(f"{seed}:{clip_id}".encode("utf-8", "surrogatepass")).digest()
     return np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "little")))

@@ -1,4 +1,4 @@
-"""From audio packets to mono float32 samples at the rates the encoders want, in one pass."""
+"""The decoding of audio packets to mono float32 samples at the rates that the encoders want, in one pass."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import suppress
 import numpy as np
 from av import AudioFrame, AudioResampler, AudioStream, FFmpegError, Packet
 
-# What a damaged stream or an impossible format raises in FFmpeg and in PyAV's checks.
+# FFmpeg and PyAV's checks raise these errors for a damaged stream or an impossible format.
 _FAILURES = (FFmpegError, ValueError, OSError)
 
 
 class SoundReader:
-    """Takes the packets of one audio stream as they come.
+    """A reader that takes the packets of one audio stream in their order.
 
-    rates: wanted rates in Hz; with none, only finds out whether anything decodes. max_seconds: the rest is
-    not read.
+    rates: the wanted rates in Hz; without any, the reader only finds out whether anything decodes. max_seconds: the
+    length after which sound is not read.
     """
 
     def __init__(self, stream: AudioStream, rates: Collection[int], max_seconds: float) -> None:
@@ -29,11 +29,11 @@ class SoundReader:
 
     @property
     def full(self) -> bool:
-        """Nothing more is needed."""
+        """Whether the reader needs no more packets."""
         return self.heard and all(track.full for track in self._tracks)
 
     def feed(self, packet: Packet | None) -> None:
-        """Decode one packet (None: the end). Damage is counted, not raised."""
+        """Decode one packet (None: the end of the stream). Damage is counted and raises no error."""
         if self.full:
             return
         self._read += packet is not None
@@ -60,7 +60,7 @@ class SoundReader:
             self._first_damage = max((track.seconds for track in self._tracks), default=0.0)
 
     def finish(self, notes: list[str]) -> dict[int, np.ndarray]:
-        """Samples [n] in [-1, 1] a rate, none where nothing was heard; says in ``notes`` what was damaged."""
+        """The samples [n] in [-1, 1] by rate, empty if nothing was decoded; damage is reported in ``notes``."""
         self.feed(None)
         if self._damaged:
             notes.append(
@@ -101,27 +101,27 @@ class _Track:
         if self.full:
             return
         self._begun = True
-        # Without a time, frames follow each other; the resampler must not pad or drop to honour odd stamps.
+        # Frames without a time follow each other; the resampler must not pad or drop to honour odd stamps.
         frame.pts = None
         try:
             self._keep(self._resampler.resample(frame))
         except ValueError:
-            # The stream changed its rate or layout on the way: end the old form, begin the new one.
+            # The stream has changed its rate or layout: the old form ends and the new one begins.
             self._keep(self._resampler.resample(None))
             self._resampler = self._new_resampler()
             self._keep(self._resampler.resample(frame))
 
     def _keep(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
-            # The plain mean: FFmpeg's own mix of float sound is louder, and may clip. Channels come interleaved,
-            # because PyAV cannot hand out the planes of more than eight.
+            # Channels are mixed by the plain mean: FFmpeg's own mix of float sound is louder and may clip. They come
+            # interleaved, because PyAV cannot hand out the planes of more than eight.
             piece = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(1)
             self._pieces.append(piece)
             self._count += len(piece)
 
     def finish(self) -> np.ndarray:
         if self._begun and not self.full:
-            with suppress(*_FAILURES):  # a form that cannot be converted has nothing left to give
+            with suppress(*_FAILURES):  # A form that cannot be converted has no samples left.
                 self._keep(self._resampler.resample(None))
         if not self._pieces:
             return np.zeros(0, np.float32)

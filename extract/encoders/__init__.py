@@ -1,18 +1,20 @@
-"""The table of encoders: name to class, nothing heavy imported to list it.
+"""The table of encoders maps names to classes and imports nothing heavy to list them.
 
-Adding one is a class in a file of its family, one line here, and its row in ``extract/weights.py`` if it
-has weights.
+A new encoder is a class in a file of its family, one row of this table, and a row of ``extract/weights/table.py``
+if it has weights. Other packages add rows of their own by entry points of the group ``fsmm.encoders``.
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import UsageError, WeightsError, unknown
+from ...machine.plugins import rows_of
 from ..weights import store
 from ..weights.table import WEIGHTS
 
@@ -22,21 +24,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderEntry:
-    """One encoder. target: "module:Class" in this package. dim: 0 where the user's file decides it.
-
-    weights: its row in WEIGHTS; "" for a classical descriptor; "local" where only the user can give a file.
-    needs: the modules that must be installed.
-    """
+    """One encoder of the table, described without importing it."""
 
     target: str
+    """The class, as "module:Class" in this package or "package.module:Class" in another."""
     modality: str
+    """The modality of its streams."""
     dim: int
+    """The width of a feature vector; 0 if the user's file decides it."""
     about: str
+    """The description of the encoder, in one line."""
     weights: str = ""
+    """The encoder's row of WEIGHTS; "" if it needs none, "local" if only the user can give a file."""
     needs: tuple[str, ...] = ()
+    """The modules that must be installed."""
+
+    def load(self) -> type[Any]:
+        """The encoder's class."""
+        module, _, name = self.target.partition(":")
+        inside = "." not in module
+        found = importlib.import_module(f".{module}" if inside else module, __name__ if inside else None)
+        cls: type[Any] = getattr(found, name)
+        return cls
 
 
 LOCAL = "local"
+GROUP = "fsmm.encoders"
 _TFLITE, _CLIP, _VIDEO = (
     ("ai_edge_litert", "flatbuffers"),
     ("open_clip", "torchvision"),
@@ -45,45 +58,73 @@ _TFLITE, _CLIP, _VIDEO = (
 
 ENCODERS: dict[str, EncoderEntry] = {
     "efficientnet-lite0": EncoderEntry(
-        "efficientnet:EfficientNetLite", "frame", 1280, "EfficientNet-Lite0, ImageNet", "efficientnet-lite0"
+        target="efficientnet:EfficientNetLite",
+        modality="frame",
+        dim=1280,
+        about="EfficientNet-Lite0, ImageNet",
+        weights="efficientnet-lite0",
     ),
     "efficientnet-lite2": EncoderEntry(
-        "efficientnet:EfficientNetLite",
-        "frame",
-        1280,
-        "EfficientNet-Lite2 at 260 px, ImageNet",
-        "efficientnet-lite2",
+        target="efficientnet:EfficientNetLite",
+        modality="frame",
+        dim=1280,
+        about="EfficientNet-Lite2 at 260 px, ImageNet",
+        weights="efficientnet-lite2",
     ),
     "efficientnet-lite0-int8": EncoderEntry(
-        "efficientnet:EfficientNetLiteInt8",
-        "frame",
-        1280,
-        "EfficientNet-Lite0 in int8: fast on a CPU",
-        "efficientnet-lite0-int8",
-        _TFLITE,
+        target="efficientnet:EfficientNetLiteInt8",
+        modality="frame",
+        dim=1280,
+        about="EfficientNet-Lite0 in int8: fast on a CPU",
+        weights="efficientnet-lite0-int8",
+        needs=_TFLITE,
     ),
     "i3d-rgb": EncoderEntry(
-        "i3d:I3dRgb", "frame", 1024, "I3D over 32 frames, Kinetics-400, 4 steps in time", "i3d-rgb"
+        target="i3d:I3dRgb",
+        modality="frame",
+        dim=1024,
+        about="I3D over 32 frames, Kinetics-400, 4 steps in time",
+        weights="i3d-rgb",
     ),
     "openclip-vit-b-32": EncoderEntry(
-        "openclip:OpenClipFrame", "frame", 512, "CLIP ViT-B/32, LAION-2B", "openclip-vit-b-32", _CLIP
+        target="openclip:OpenClipFrame",
+        modality="frame",
+        dim=512,
+        about="CLIP ViT-B/32, LAION-2B",
+        weights="openclip-vit-b-32",
+        needs=_CLIP,
     ),
     "openclip-vit-b-16": EncoderEntry(
-        "openclip:OpenClipFrame", "frame", 512, "CLIP ViT-B/16, LAION-2B", "openclip-vit-b-16", _CLIP
+        target="openclip:OpenClipFrame",
+        modality="frame",
+        dim=512,
+        about="CLIP ViT-B/16, LAION-2B",
+        weights="openclip-vit-b-16",
+        needs=_CLIP,
     ),
     "openclip-vit-l-14": EncoderEntry(
-        "openclip:OpenClipFrame", "frame", 768, "CLIP ViT-L/14, LAION-2B", "openclip-vit-l-14", _CLIP
+        target="openclip:OpenClipFrame",
+        modality="frame",
+        dim=768,
+        about="CLIP ViT-L/14, LAION-2B",
+        weights="openclip-vit-l-14",
+        needs=_CLIP,
     ),
     "x3d-s": EncoderEntry(
-        "video3d:Video3d", "frame", 192, "X3D-S, Kinetics-400, 4 windows of 2.6 s", "x3d-s", _VIDEO
+        target="video3d:Video3d",
+        modality="frame",
+        dim=192,
+        about="X3D-S, Kinetics-400, 4 windows of 2.6 s",
+        weights="x3d-s",
+        needs=_VIDEO,
     ),
     "slowfast-r50": EncoderEntry(
-        "video3d:Video3d",
-        "frame",
-        2304,
-        "SlowFast R50 8x8, Kinetics-400, 4 windows of 2.1 s",
-        "slowfast-r50",
-        _VIDEO,
+        target="video3d:Video3d",
+        modality="frame",
+        dim=2304,
+        about="SlowFast R50 8x8, Kinetics-400, 4 windows of 2.1 s",
+        weights="slowfast-r50",
+        needs=_VIDEO,
     ),
     "dis-hof": EncoderEntry(
         "flow:DisHof",
@@ -93,44 +134,78 @@ ENCODERS: dict[str, EncoderEntry] = {
         needs=("cv2",),
     ),
     "flow-rgb-efficientnet-lite0": EncoderEntry(
-        "flow:FlowRgb",
-        "flow",
-        1280,
-        "EfficientNet-Lite0 over colour-coded DIS flow",
-        "efficientnet-lite0",
-        ("cv2",),
+        target="flow:FlowRgb",
+        modality="flow",
+        dim=1280,
+        about="EfficientNet-Lite0 over colour-coded DIS flow",
+        weights="efficientnet-lite0",
+        needs=("cv2",),
     ),
     "yamnet": EncoderEntry(
-        "yamnet:Yamnet", "audio", 1024, "YAMNet, AudioSet, a vector for each 0.49 s", "yamnet", _TFLITE
+        target="yamnet:Yamnet",
+        modality="audio",
+        dim=1024,
+        about="YAMNet, AudioSet, a vector for each 0.49 s",
+        weights="yamnet",
+        needs=_TFLITE,
     ),
     "logmel-mfcc": EncoderEntry(
         "sound_stats:LogmelMfcc", "audio", 169, "log-mel and cepstrum statistics a second"
     ),
     "potion-8m": EncoderEntry(
-        "words:Potion", "word", 256, "potion-base-8M static sentence vectors", "potion-8m", ("tokenizers",)
+        target="words:Potion",
+        modality="word",
+        dim=256,
+        about="potion-base-8M static sentence vectors",
+        weights="potion-8m",
+        needs=("tokenizers",),
     ),
     "glove-50d": EncoderEntry(
-        "words:Glove", "word", 50, "GloVe 6B, mean of words", "glove-50d", ("pyarrow",)
+        target="words:Glove",
+        modality="word",
+        dim=50,
+        about="GloVe 6B, mean of words",
+        weights="glove-50d",
+        needs=("pyarrow",),
     ),
     "glove-file": EncoderEntry(
-        "words:GloveFile", "word", 0, "your own .npz of words and vec, mean of words", LOCAL
+        target="words:GloveFile",
+        modality="word",
+        dim=0,
+        about="your own .npz of words and vec, mean of words",
+        weights=LOCAL,
     ),
     "openclip-vit-b-32-text": EncoderEntry(
-        "openclip:OpenClipText", "word", 512, "class words by CLIP ViT-B/32", "openclip-vit-b-32", _CLIP
+        target="openclip:OpenClipText",
+        modality="word",
+        dim=512,
+        about="class words by CLIP ViT-B/32",
+        weights="openclip-vit-b-32",
+        needs=_CLIP,
     ),
     "openclip-vit-b-16-text": EncoderEntry(
-        "openclip:OpenClipText", "word", 512, "class words by CLIP ViT-B/16", "openclip-vit-b-16", _CLIP
+        target="openclip:OpenClipText",
+        modality="word",
+        dim=512,
+        about="class words by CLIP ViT-B/16",
+        weights="openclip-vit-b-16",
+        needs=_CLIP,
     ),
     "openclip-vit-l-14-text": EncoderEntry(
-        "openclip:OpenClipText", "word", 768, "class words by CLIP ViT-L/14", "openclip-vit-l-14", _CLIP
+        target="openclip:OpenClipText",
+        modality="word",
+        dim=768,
+        about="class words by CLIP ViT-L/14",
+        weights="openclip-vit-l-14",
+        needs=_CLIP,
     ),
     "efficientdet-lite0": EncoderEntry(
-        "detector:EfficientDetLite",
-        "object",
-        90,
-        "EfficientDet-Lite0, highest score of each COCO class",
-        "efficientdet-lite0",
-        _TFLITE,
+        target="detector:EfficientDetLite",
+        modality="object",
+        dim=90,
+        about="EfficientDet-Lite0, highest score of each COCO class",
+        weights="efficientdet-lite0",
+        needs=_TFLITE,
     ),
 }
 
@@ -143,33 +218,42 @@ DEFAULTS = {
 }
 
 
+@cache
+def encoders() -> dict[str, EncoderEntry]:
+    """All encoders by name: built-in ones, then those of other packages. Raises FsmmError for an unusable row."""
+    return {**ENCODERS, **rows_of(GROUP, EncoderEntry, ENCODERS)}
+
+
 def entry(name: str) -> EncoderEntry:
-    """The row of ``name``. Raises UsageError for an unknown one, with the nearest known name."""
-    if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
-    return ENCODERS[name]
+    """The row of ``name``. Raises UsageError for an unknown name, with the nearest known one."""
+    if name not in encoders():
+        raise unknown("encoder", name, encoders())
+    return encoders()[name]
 
 
 def build(name: str, *, weights: Path | None = None, device: str = "cpu") -> Encoder:
-    """The encoder ``name``, its weights on this machine (fetched where needed) but not yet loaded.
+    """The encoder ``name``, with its weights on this machine (fetched if needed) but not yet loaded.
 
-    weights: the user's own file, in place of the table's sources. device: for torch networks ("cpu",
-    "cuda", "cuda:1"); the rest runs on the CPU. Raises UsageError for an unknown name, or a file given to
-    an encoder without weights; WeightsError where the weights cannot be had or read.
+    weights: the user's own file, in place of the table's sources. device: the device of torch networks ("cpu",
+    "cuda", "cuda:1"); other encoders run on the CPU. Raises UsageError for an unknown name, or for a file given
+    to an encoder without weights; WeightsError if the weights cannot be obtained or read.
     """
     from .base import Spec
 
     row = entry(name)
     if missing := _missing(row):
         raise UsageError(f'Encoder {name!r} needs {", ".join(missing)}: run `pip install "fsmm[extract]"`.')
-    module, _, cls = row.target.partition(":")
-    spec = Spec(name, row.modality, row.dim, _located(name, row, weights), device)
-    made = getattr(importlib.import_module(f".{module}", __name__), cls)(spec)
-    return cast("Encoder", made)
+    spec = Spec(
+        name=name, modality=row.modality, dim=row.dim, weights=_located(name, row, weights), device=device
+    )
+    return cast("Encoder", row.load()(spec))
 
 
 def fetch(name: str) -> Path | None:
-    """Get the weights of encoder ``name`` ahead of time; None where it has none. Raises as :func:`build`."""
+    """Fetch the weights of encoder ``name`` ahead of time and return their path; None if it has no weights.
+
+    Raises UsageError for an unknown name, WeightsError if the weights cannot be obtained or read.
+    """
     row = entry(name)
     if row.weights == LOCAL:
         raise _needs_file(name)
@@ -177,7 +261,7 @@ def fetch(name: str) -> Path | None:
 
 
 def state(name: str) -> str:
-    """Whether ``name`` can run here: "ready", or what it takes. Uses no network."""
+    """Whether ``name`` can run on this machine: "ready", or what it still needs. No network is used."""
     row = entry(name)
     if missing := _missing(row):
         return f"needs {', '.join(missing)}"
@@ -187,8 +271,10 @@ def state(name: str) -> str:
 
 
 def rows() -> list[dict[str, Any]]:
-    """One dict an encoder for `fsmm encoders`: name, modality, dim (None: the file decides), source,
-    licence, size_mb, state, default (of its modality), about.
+    """The rows of `fsmm encoders`, one dict an encoder.
+
+    The keys are name, modality, dim (None: the file decides), source, licence, size_mb, state, default (whether it
+    is its modality's default) and about.
     """
     return [
         {
@@ -202,7 +288,7 @@ def rows() -> list[dict[str, Any]]:
             "default": DEFAULTS.get(row.modality) == name,
             "about": row.about,
         }
-        for name, row in ENCODERS.items()
+        for name, row in encoders().items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""What all encoders share: a cheap, picklable object whose network is loaded on the first ``encode`` only.
+"""The base of all encoders: a cheap, picklable object whose network is loaded on the first ``encode`` only.
 
 The decoding workers hold copies of the encoders for ``prepare``; they never load a network, nor import its
 library.
@@ -20,8 +20,9 @@ from ..weights.store import Located
 
 @dataclass(frozen=True)
 class Spec:
-    """What a family's class is built from. dim: 0 where the weights decide it. weights: None for a
-    classical descriptor.
+    """The values that an encoder is built from.
+
+    dim: the width of a feature vector, 0 if the weights decide it. weights: None for a classical descriptor.
     """
 
     name: str
@@ -32,10 +33,10 @@ class Spec:
 
 
 class BaseEncoder(ABC):
-    """Implements :class:`fsmm.extract.contract.Encoder` but for the network itself.
+    """An implementation of :class:`fsmm.extract.contract.Encoder` but for the network itself.
 
     A subclass sets ``need``, ``preprocessing`` (whatever else changes the features; part of the provenance)
-    and ``_encode``; one with a network gives ``_load``.
+    and ``_encode``; a subclass with a network also gives ``_load``.
     """
 
     need: Need
@@ -54,7 +55,7 @@ class BaseEncoder(ABC):
 
     @property
     def network(self) -> Any:
-        """The loaded network. Raises WeightsError where its file does not fit."""
+        """The loaded network. Raises WeightsError if its file does not fit."""
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
@@ -63,7 +64,7 @@ class BaseEncoder(ABC):
         raise UsageError(f"Encoder {self.name!r} is a classical descriptor: it has no network.")
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, L, S, S, 3] as they are. Raises DecodeError for an array of another form."""
+        """The frames uint8 [T, L, S, S, 3], unchanged. Raises DecodeError for an array of another form."""
         frames = np.ascontiguousarray(raw)
         if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
             raise DecodeError(
@@ -73,9 +74,9 @@ class BaseEncoder(ABC):
         return frames
 
     def encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        """From B prepared inputs to B arrays float32 [T_i, D]; a clip's features depend on that clip alone.
+        """Turn B prepared inputs into B arrays float32 [T_i, D]; a clip's features depend on that clip alone.
 
-        Raises DecodeError, and gives nothing, where a feature is not finite.
+        Raises DecodeError, and returns no features, if a feature is not finite.
         """
         if not batch:
             return []
@@ -90,7 +91,7 @@ class BaseEncoder(ABC):
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]: ...
 
     def provenance(self) -> dict[str, str]:
-        """weights (name in the table), weights_sha256 and preprocessing."""
+        """The origin of the features: weights (name in the table), weights_sha256 and preprocessing."""
         weights = self.spec.weights
         return {
             "weights": weights.name if weights else "",
@@ -106,7 +107,7 @@ def per_clip(rows: np.ndarray, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def check_sound(samples: np.ndarray, shortest: int, name: str) -> np.ndarray:
-    """Mono float32 samples [n]. Raises DecodeError where fewer than ``shortest`` or not all finite."""
+    """The mono float32 samples [n]. Raises DecodeError if they are fewer than ``shortest`` or not all finite."""
     sound = np.ascontiguousarray(samples, np.float32).reshape(-1)
     if len(sound) < shortest:
         raise DecodeError(f"The sound has {len(sound)} samples; encoder {name!r} needs at least {shortest}.")

@@ -1,5 +1,4 @@
-"""What objects are in each frame: EfficientDet-Lite0's scores (COCO), by class, wherever in the picture
-they are.
+"""The objects in each frame: EfficientDet-Lite0's scores (COCO) by class, wherever in the picture they are.
 
 Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020.
 """
@@ -17,7 +16,7 @@ from .efficientnet import first_frames
 
 
 class EfficientDetLite(BaseEncoder):
-    """Frames to the highest score of each of the 90 classes over all boxes, in 0..1: [T, 90]."""
+    """The encoder of frames to the highest score of each of the 90 classes over all boxes, in 0..1: [T, 90]."""
 
     preprocessing = "rgb 320 squash, uint8, maximum score over boxes"
 
@@ -26,7 +25,7 @@ class EfficientDetLite(BaseEncoder):
         self.need = FrameNeed(size=320, resize="squash")
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, 1, S, S, 3] to [T, S, S, 3]. Raises DecodeError for another form."""
+        """Turn frames uint8 [T, 1, S, S, 3] into [T, S, S, 3]. Raises DecodeError for another form."""
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:

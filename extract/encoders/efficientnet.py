@@ -1,4 +1,4 @@
-"""EfficientNet-Lite picture encoders (ImageNet): float in torch, and int8 in TensorFlow Lite for machines
+"""EfficientNet-Lite picture encoders (ImageNet), float in torch and int8 in TensorFlow Lite for machines
 without a GPU.
 """
 
@@ -15,11 +15,11 @@ from .base import BaseEncoder, Spec, per_clip
 
 SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260}
 _MEAN, _STD = (127.0,) * 3, (128.0,) * 3  # the Lite networks' own; ImageNet's mean and std cost five points
-_CHUNK = 16  # frames a forward pass: faster than 1 or 64 on a CPU, and bounded memory
+_CHUNK = 16  # frames of a forward pass: faster than 1 or 64 on a CPU, with bounded memory
 
 
 class EfficientNetLite(BaseEncoder):
-    """Frames to the pooled 1280 features before the classifier, one vector a frame: [T, 1280]."""
+    """The encoder of frames to the pooled 1280 features before the classifier, one vector a frame: [T, 1280]."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -27,7 +27,7 @@ class EfficientNetLite(BaseEncoder):
         self.preprocessing = f"rgb {self.need.size} crop, (x-127)/128"
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, 1, S, S, 3] to [T, S, S, 3]. Raises DecodeError for another form."""
+        """Turn frames uint8 [T, 1, S, S, 3] into [T, S, S, 3]. Raises DecodeError for another form."""
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ class EfficientNetLite(BaseEncoder):
 
 
 class EfficientNetLiteInt8(BaseEncoder):
-    """The int8 EfficientNet-Lite0: the same features, coarser, four times as fast on a CPU. [T, 1280]."""
+    """The int8 EfficientNet-Lite0, whose features [T, 1280] are coarser and four times as fast on a CPU."""
 
     preprocessing = "rgb 224 crop, uint8"
     _POOLED = 161
@@ -51,7 +51,7 @@ class EfficientNetLiteInt8(BaseEncoder):
         self.need = FrameNeed(size=224)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, 1, S, S, 3] to [T, S, S, 3]. Raises DecodeError for another form."""
+        """Turn frames uint8 [T, 1, S, S, 3] into [T, S, S, 3]. Raises DecodeError for another form."""
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
@@ -65,8 +65,9 @@ class EfficientNetLiteInt8(BaseEncoder):
 
 
 def first_frames(frames: np.ndarray) -> np.ndarray:
-    """[T, L, S, S, 3] to [T, S, S, 3]: picture encoders take segments of one frame. Raises DecodeError for
-    longer ones.
+    """Turn frames [T, L, S, S, 3] into [T, S, S, 3] for picture encoders, whose segments have one frame.
+
+    Raises DecodeError for longer segments.
     """
     if frames.shape[1] != 1:
         raise DecodeError(f"A picture encoder takes one frame a segment, not {frames.shape[1]}.")
@@ -74,8 +75,9 @@ def first_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def load_forward(spec: Spec, variant: str) -> Any:
-    """(forward, device) of an EfficientNet-Lite ``variant``: forward takes uint8 [N, S, S, 3]. Raises
-    WeightsError.
+    """The (forward, device) of an EfficientNet-Lite ``variant``, where forward takes uint8 [N, S, S, 3].
+
+    Raises WeightsError if the weights do not fit.
     """
     from ...machine.device import pick_device
     from ..weights.checkpoint import fill, read_checkpoint

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as a torch network: MobileNetV2 blocks at EfficientNet's sizes.
+"""EfficientNet-Lite as a torch network of MobileNetV2 blocks at EfficientNet's sizes.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; the Lite
 variants drop squeeze-and-excitation, use ReLU6, and keep the stem, the head, and the depth of the first and
@@ -13,7 +13,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# kernel, repeats, channels out, expansion, stride of the first block
+# Each stage has its kernel, repeats, channels out, expansion and the stride of the first block.
 _STAGES = (
     (3, 1, 16, 1, 1),
     (3, 2, 24, 6, 2),
@@ -28,8 +28,9 @@ _STEM, _HEAD, _EPS = 32, 1280, 1e-3
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after so that the output has ceil(size / stride) entries; the odd one goes after
-    (TensorFlow's SAME).
+    """The numbers of zeros before and after an axis that give ceil(size / stride) outputs (TensorFlow's SAME).
+
+    An odd zero goes after.
     """
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -42,7 +43,7 @@ class SameConv2d(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         top, bottom = same_padding(x.shape[-2], kernel, stride)
         left, right = same_padding(x.shape[-1], kernel, stride)
-        if (top, left) == (bottom, right) and top == left:  # the convolution's own padding saves a copy
+        if (top, left) == (bottom, right) and top == left:  # The convolution's own padding saves a copy.
             return F.conv2d(x, self.weight, self.bias, self.stride, top, 1, self.groups)
         return F.conv2d(
             F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, 0, 1, self.groups
@@ -62,7 +63,7 @@ def _unit(
 
 
 class _Block(nn.Module):
-    """Expand by 1x1, filter each channel, project by 1x1; the input is added where the shapes allow."""
+    """A block that expands by 1x1, filters each channel and projects by 1x1; the input is added if the shapes allow."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -78,8 +79,9 @@ class _Block(nn.Module):
 
 
 class EfficientNetLiteNet(nn.Module):
-    """Pictures float32 [N, 3, S, S] to pooled features [N, 1280]; ``classifier`` maps those to 1000
-    ImageNet logits.
+    """The network from pictures float32 [N, 3, S, S] to pooled features [N, 1280].
+
+    ``classifier`` maps the features to 1000 ImageNet logits.
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0) -> None:
@@ -91,7 +93,15 @@ class EfficientNetLiteNet(nn.Module):
             outputs = _round_to_8(channels * width)
             count = repeats if i in (0, len(_STAGES) - 1) else math.ceil(repeats * depth)
             for j in range(count):
-                blocks.append(_Block(inputs, outputs, kernel, stride if j == 0 else 1, expansion))
+                blocks.append(
+                    _Block(
+                        inputs=inputs,
+                        outputs=outputs,
+                        kernel=kernel,
+                        stride=stride if j == 0 else 1,
+                        expansion=expansion,
+                    )
+                )
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = _unit(inputs, _HEAD)
@@ -103,13 +113,13 @@ class EfficientNetLiteNet(nn.Module):
 
 
 def _round_to_8(channels: float) -> int:
-    """To the nearest multiple of 8, never more than a tenth below."""
+    """The number of channels rounded to the nearest multiple of 8, never more than a tenth below."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def rename(key: str) -> str:
-    """From the checkpoint's names (``_blocks.3._bn1.weight``) to this network's
+    """Turn a checkpoint's name of a weight (``_blocks.3._bn1.weight``) into this network's name of it
     (``blocks.3.depthwise.norm.weight``).
     """
     if key.startswith("_blocks."):
@@ -135,9 +145,7 @@ def rename(key: str) -> str:
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Multiply each normalisation into the convolution before it, for inference; the function stays the
-    same.
-    """
+    """Multiply each normalisation into the convolution before it, for inference; the network's function stays."""
     for unit in list(network.modules()):
         conv = getattr(unit, "conv", None)
         norm = getattr(unit, "norm", None)

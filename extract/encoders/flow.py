@@ -1,4 +1,4 @@
-"""Motion encoders: histograms of optical flow and motion boundaries, and a picture network over
+"""Motion encoders: one of histograms of optical flow and motion boundaries, one of a picture network over
 colour-coded flow.
 
 Dalal, Triggs and Schmid, "Human Detection Using Oriented Histograms of Flow and Appearance", ECCV 2006
@@ -20,8 +20,8 @@ from .efficientnet import load_forward
 from .flow_motion import colour, flows
 
 BINS, GRID = 8, 3
-SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # centres of the speed bins, per cent of the frame's side a step
-_REST = 0.25  # slower than this (per cent of the side) is rest: a compressed still scene moves that much
+SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # centres of the speed bins, in per cent of the frame's side a step
+_REST = 0.25  # Slower motion (per cent of the side) counts as rest: a compressed still scene moves that much.
 _FULL = 5.0  # mean motion of this speed has the same weight as a whole histogram
 DIM = GRID * GRID * (BINS + 1 + len(SPEEDS) + 1 + 2 * BINS + 2)
 
@@ -29,9 +29,9 @@ DIM = GRID * GRID * (BINS + 1 + len(SPEEDS) + 1 + 2 * BINS + 2)
 class DisHof(BaseEncoder):
     """Each segment's motion as one vector, computed in ``prepare``: [T, 306].
 
-    Per cell of a 3x3 grid: directions weighted by speed, with a rest bin (9); speeds (7: rest and six
+    Each cell of a 3x3 grid gives directions weighted by speed, with a rest bin (9); speeds (7: rest and six
     octaves); the directions of the gradients of both flow components (8 + 8), which camera motion does not
-    touch; the mean motion (2). Histograms are rooted and brought to unit length over the grid; the mean
+    touch; and the mean motion (2). Histograms are rooted and brought to unit length over the grid; the mean
     motion keeps its scale.
     """
 
@@ -43,8 +43,9 @@ class DisHof(BaseEncoder):
         self.need = FrameNeed(length=3, stride=1, size=160)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, L, S, S, 3] to float32 [T, 306]. Raises DecodeError where there is no pair of
-        frames.
+        """Turn frames uint8 [T, L, S, S, 3] into descriptors float32 [T, 306].
+
+        Raises DecodeError if a segment has no pair of frames.
         """
         flow = flows(pairs(super().prepare(raw), self.name))
         return describe(flow, side=flow.shape[2])
@@ -54,7 +55,7 @@ class DisHof(BaseEncoder):
 
 
 class FlowRgb(BaseEncoder):
-    """EfficientNet-Lite0 over colour-coded flow, one vector a segment: [T, 1280]."""
+    """The encoder of EfficientNet-Lite0 over colour-coded flow, with one vector a segment: [T, 1280]."""
 
     preprocessing = "224 crop, one DIS (medium) pair a segment, colours full at 5 %, (x-127)/128"
 
@@ -63,8 +64,9 @@ class FlowRgb(BaseEncoder):
         self.need = FrameNeed(length=2, stride=1, size=224)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, 2, S, S, 3] to pictures of flow uint8 [T, S, S, 3]. Raises DecodeError without a
-        pair.
+        """Turn frames uint8 [T, 2, S, S, 3] into pictures of flow uint8 [T, S, S, 3].
+
+        Raises DecodeError if a segment has no pair of frames.
         """
         frames = pairs(super().prepare(raw), self.name)
         return colour(flows(frames)[:, 0], fastest=frames.shape[2] * _FULL / 100)
@@ -80,19 +82,19 @@ class FlowRgb(BaseEncoder):
 
 
 def pairs(frames: np.ndarray, name: str) -> np.ndarray:
-    """Frames [T, L, S, S, 3] as they are. Raises DecodeError where a segment has fewer than two (L < 2)."""
+    """The frames [T, L, S, S, 3], unchanged. Raises DecodeError if a segment has fewer than two (L < 2)."""
     if frames.shape[1] < 2:
         raise DecodeError(f"Encoder {name!r} needs two or more frames a segment; it was given one.")
     return frames
 
 
 def describe(flow: np.ndarray, side: int) -> np.ndarray:
-    """Flow float32 [T, P, S, S, 2] in pixels of frames of that ``side`` to descriptors float32 [T, 306].
+    """The descriptors float32 [T, 306] of flow float32 [T, P, S, S, 2] in pixels of frames of that ``side``.
 
     The P pairs of a segment count as one.
     """
-    # Every second vector: DIS computes them on a coarser grid still and interpolates.
-    percent = flow[:, :, ::2, ::2] * np.float32(100.0 / side)  # of the side: the size of the frames drops out
+    # Every second vector is enough: DIS computes them on an even coarser grid and interpolates.
+    percent = flow[:, :, ::2, ::2] * np.float32(100.0 / side)  # so that the frames' size drops out
     u, v = percent[..., 0], percent[..., 1]
     speed = np.hypot(u, v)
     moving = speed >= _REST
@@ -109,9 +111,7 @@ def describe(flow: np.ndarray, side: int) -> np.ndarray:
 
 
 def _directions(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Histograms [T, G, G, 8] of directions, each vector shared between the two nearest bins; bin 0 is to
-    the right.
-    """
+    """The histograms [T, G, G, 8] of directions, where the two nearest bins share each vector; bin 0 is rightwards."""
     place = np.arctan2(y, x) * (BINS / (2 * np.pi))
     low = np.floor(place)
     share = place - low
@@ -120,8 +120,9 @@ def _directions(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _octaves(speed: np.ndarray) -> np.ndarray:
-    """Memberships [..., 7] of each speed: rest, then the nearest two of the octave centres by the
-    logarithm.
+    """The memberships [..., 7] of each speed in rest and six octaves.
+
+    A speed above rest is shared between the two nearest octave centres by its logarithm.
     """
     centres = np.log2(np.asarray(SPEEDS, np.float32))
     place = np.clip(np.log2(np.maximum(speed, 1e-6)), centres[0] - 1, centres[-1]) - (centres[0] - 1)
@@ -129,7 +130,7 @@ def _octaves(speed: np.ndarray) -> np.ndarray:
 
 
 def _scatter(index: np.ndarray, weight: np.ndarray, bins: int) -> np.ndarray:
-    """Mean over each cell of ``weight`` by ``index``: [T, P, S, S] twice to [T, G, G, bins]."""
+    """The mean of ``weight`` over each cell by ``index``, both [T, P, S, S], as [T, G, G, bins]."""
     segments, _, height, width = index.shape
     row = (np.arange(height) * GRID // height)[:, None] * GRID
     cell = row + (np.arange(width) * GRID // width)[None, :]
@@ -139,14 +140,15 @@ def _scatter(index: np.ndarray, weight: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _cells(values: np.ndarray) -> np.ndarray:
-    """Mean over pairs and over each cell: [T, P, S, S, C] to [T, G, G, C]."""
+    """The mean [T, G, G, C] of values [T, P, S, S, C] over pairs and over each cell."""
     rows = np.array_split(values.mean(1), GRID, axis=1)
     return np.stack([np.stack([c.mean((1, 2)) for c in np.array_split(r, GRID, axis=2)], 1) for r in rows], 1)
 
 
 def _rooted(histogram: np.ndarray, floor: float = 1e-3) -> np.ndarray:
-    """Square roots at unit length over the grid; a total below ``floor`` stays small, so that noise is not
-    blown up.
+    """The square roots of a histogram, of unit length over the grid.
+
+    A total below ``floor`` stays small, so that noise is not amplified.
     """
     total = histogram.sum((1, 2, 3), keepdims=True)
     return np.sqrt(histogram / np.maximum(total, floor))

@@ -1,4 +1,4 @@
-"""I3D over RGB frames (Kinetics-400): what happens in a clip, with its order in time kept."""
+"""I3D over RGB frames (Kinetics-400) describes the action in a clip and keeps its order in time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FRAMES = 32
 
 
 class I3dRgb(BaseEncoder):
-    """32 frames spread evenly over the whole clip to [4, 1024]: pooled over space, each step covers an
-    eighth of 32 frames.
+    """The encoder of 32 frames, spread evenly over the whole clip, to [4, 1024], pooled over space; each step
+    covers an eighth of 32 frames.
 
-    Evenly rather than a window of consecutive frames: a clip of 2 to 4 s gets 8 to 16 frames a second, near
-    the network's training rate, and a longer one is still seen whole.
+    Even spreading, rather than a window of consecutive frames, gives a clip of 2 to 4 s 8 to 16 frames a second,
+    near the network's training rate, and still covers the whole of a longer clip.
     """
 
     preprocessing = "32 frames evenly, rgb 224 crop, x/127.5-1"
@@ -31,18 +31,18 @@ class I3dRgb(BaseEncoder):
         self.need = FrameNeed(segments=FRAMES, size=224)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [32, 1, S, S, 3] to [32, S, S, 3]. Raises DecodeError for another form."""
+        """Turn frames uint8 [32, 1, S, S, 3] into [32, S, S, 3]. Raises DecodeError for another form."""
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         from .torch_run import run_in_chunks
 
         forward, _, device = self.network
-        # One clip at a time: its activations fill a CPU's memory bandwidth alone.
+        # One clip at a time is run: its activations alone fill a CPU's memory bandwidth.
         return [run_in_chunks(forward, clip[None], 1, device)[0] for clip in batch]
 
     def logits(self, prepared: np.ndarray) -> np.ndarray:
-        """Kinetics-400 logits [400] of one prepared clip: to see whether network and weights agree."""
+        """The Kinetics-400 logits [400] of one prepared clip, which show whether network and weights agree."""
         _, classify, device = self.network
         from .torch_run import run_in_chunks
 
@@ -77,8 +77,9 @@ class I3dRgb(BaseEncoder):
 
 
 def _arrays(path: Any) -> dict[str, np.ndarray]:
-    """Arrays of the converted safetensors file, or of the published pickle. Raises WeightsError for
-    anything else.
+    """The arrays of the converted safetensors file, or of the published pickle.
+
+    Raises WeightsError for any other file.
     """
     from ..weights.numpy_pickle import load_arrays
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .efficientnet_net import same_padding
 
 _EPS = 1e-3
-# channels: 1x1 | 1x1 then 3x3 | 1x1 then 3x3 | 1x1 after pooling
+# The channels of each block are those of 1x1 | 1x1 then 3x3 | 1x1 then 3x3 | 1x1 after pooling.
 MIXED = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
@@ -38,18 +38,18 @@ def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: flo
 
 
 class Unit(nn.Conv3d):
-    """Convolution (normalisation folded in, so with a bias) and ReLU."""
+    """A convolution, which has a bias since its normalisation is folded in, and ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size, self.stride
         pads = [same_padding(size, k, s) for size, k, s in zip(x.shape[-3:], kernel, stride)]
-        if all(before == after for before, after in pads):  # the convolution's own padding saves a copy
+        if all(before == after for before, after in pads):  # The convolution's own padding saves a copy.
             return F.conv3d(x, self.weight, self.bias, self.stride, [before for before, _ in pads]).relu_()
         return F.conv3d(pad_same(x, kernel, stride), self.weight, self.bias, self.stride).relu_()
 
 
 class Pool(nn.Module):
-    """Maximum over a window, SAME padded: the padding never wins."""
+    """The maximum over a window with SAME padding that is never the maximum."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Pool(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Four branches, joined along the channels."""
+    """A block of four branches, which are joined along the channels."""
 
     def __init__(self, inputs: int, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ class Mixed(nn.Module):
 
 
 class I3DNet(nn.Module):
-    """Clips float32 [N, 3, T, H, W] in [-1, 1] to features [N, ceil(T / 8), 1024], averaged over space but
-    not over time.
+    """The network from clips float32 [N, 3, T, H, W] in [-1, 1] to features [N, ceil(T / 8), 1024], averaged
+    over space but not over time.
     """
 
     def __init__(self) -> None:
@@ -115,11 +115,11 @@ class I3DNet(nn.Module):
 
 
 def from_flax(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Tensors for :class:`I3DNet` from flax's ``params/...`` and ``batch_stats/...``, normalisation folded
-    in.
+    """The tensors of :class:`I3DNet` from flax's ``params/...`` and ``batch_stats/...``, with the normalisation
+    folded in.
 
-    Kernels are [t, h, w, in, out] there; the normalisation has a bias but no scale. Raises KeyError where
-    one is missing.
+    flax's kernels are [t, h, w, in, out]; its normalisation has a bias but no scale. Raises KeyError if an array is
+    missing.
     """
     state: dict[str, Tensor] = {}
     for name, kernel in arrays.items():

@@ -1,5 +1,5 @@
-"""CLIP models by open_clip: frames and class words in one space, the full-strength default where weights
-are at hand.
+"""CLIP models by open_clip put frames and class words into one space; they are the full-strength default if
+weights are available.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021; Ilharco
 et al., OpenCLIP. The weights are a local checkpoint (given, or in the weight cache) or come from the hub
@@ -28,7 +28,7 @@ TEMPLATE = "a video of {}."
 
 
 class _OpenClip(BaseEncoder):
-    """What both halves share: finding the model's configuration and loading it from a local file."""
+    """The base of both encoders, which finds the model's configuration and loads it from a local file."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -46,7 +46,7 @@ class _OpenClip(BaseEncoder):
 
 
 class OpenClipFrame(_OpenClip):
-    """Frames to image embeddings as the model gives them, not normalised: [T, D]."""
+    """The encoder of frames to image embeddings [T, D] as the model gives them, not normalised."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -54,7 +54,7 @@ class OpenClipFrame(_OpenClip):
         self.preprocessing = f"{self.hub.model}, rgb 224 crop, the model's own mean and std"
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, 1, S, S, 3] to [T, S, S, 3]. Raises DecodeError for another form."""
+        """Turn frames uint8 [T, 1, S, S, 3] into [T, S, S, 3]. Raises DecodeError for another form."""
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
@@ -72,7 +72,7 @@ class OpenClipFrame(_OpenClip):
 
 
 class OpenClipText(_OpenClip):
-    """Class words, each put into "a video of ...", to text embeddings in the space of the frames: [1, D]."""
+    """The encoder of class words, each put into "a video of ...", to text embeddings [1, D] in the frames' space."""
 
     need = TextNeed()
     batch_clips = 64
@@ -92,11 +92,10 @@ class OpenClipText(_OpenClip):
 
 
 def load_model(model: str, tag: str, path: Path) -> Any:
-    """An open_clip ``model`` with the weights of a local checkpoint, in evaluation mode. Raises
-    WeightsError.
+    """An open_clip ``model`` with the weights of a local checkpoint, in evaluation mode.
 
-    tag: the pretrained weights that the checkpoint is, for their picture normalisation; an unknown one
-    means the model's.
+    tag: the name of the checkpoint's pretrained weights, which gives their picture normalisation; an unknown name
+    stands for the model's own. Raises WeightsError if the checkpoint cannot be used.
     """
     clip = _open_clip()
     if path.suffix not in (".pt", ".pth", ".bin", ".safetensors"):
@@ -108,12 +107,12 @@ def load_model(model: str, tag: str, path: Path) -> Any:
         network = clip.create_model(
             model,
             pretrained=str(path),
-            require_pretrained=True,  # without it a missing file would give random weights and a warning
+            require_pretrained=True,  # Without it a missing file would give random weights and a warning.
             force_quick_gelu=bool(known.get("quick_gelu", False)),
             force_preprocess_cfg={key: known[key] for key in ("mean", "std") if key in known},
             weights_only=True,
         )
-    except Exception as error:  # open_clip raises what torch, safetensors or its own checks raise
+    except Exception as error:  # open_clip raises what torch, safetensors or its own checks raise.
         from ..weights.checkpoint import unfit
 
         raise unfit(path, error) from None

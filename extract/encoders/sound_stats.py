@@ -1,5 +1,6 @@
-"""Classical sound statistics: log-mel spectrum and cepstrum over windows of about a second. numpy only, no
-weights.
+"""Classical sound statistics: log-mel spectrum and cepstrum over windows of about a second.
+
+They need numpy only, and no weights.
 
 Mel scale: O'Shaughnessy 1987 (HTK's form). Cepstrum: Davis and Mermelstein, IEEE TASSP 1980.
 """
@@ -18,15 +19,15 @@ from .yamnet import HOP, PATCH, RATE, patches
 
 WINDOW, STEP, FFT = 400, 160, 512  # 25 ms every 10 ms
 MELS, CEPS, LOW, HIGH = 64, 20, 50.0, 7_800.0
-_FLOOR = 1e-6  # of the mel energy: below the noise of 16-bit sound
+_FLOOR = 1e-6  # least mel energy, below the noise of 16-bit sound
 DIM = 2 * MELS + 1 + 2 * CEPS
 
 
 class LogmelMfcc(BaseEncoder):
-    """Per window of 0.975 s, half overlapping, computed in ``prepare``: [n, 169].
+    """The statistics [n, 169] of half-overlapping windows of 0.975 s, computed in ``prepare``.
 
-    Mean log-mel spectrum relative to its own level (64), that level (1), standard deviation over time (64),
-    standard deviation of the cepstrum (20) and of its change from frame to frame (20).
+    They are the mean log-mel spectrum relative to its own level (64), that level (1), its standard deviation over
+    time (64), the standard deviation of the cepstrum (20) and of its change from frame to frame (20).
     """
 
     preprocessing = (
@@ -40,7 +41,10 @@ class LogmelMfcc(BaseEncoder):
         self.need = AudioNeed(RATE)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Samples [n] to float32 [m, 169]. Raises DecodeError for less than 50 ms or non-finite samples."""
+        """Turn samples [n] into statistics float32 [m, 169].
+
+        Raises DecodeError for less than 50 ms or non-finite samples.
+        """
         return describe(patches(check_sound(raw, RATE // 20, self.name)))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
@@ -48,7 +52,7 @@ class LogmelMfcc(BaseEncoder):
 
 
 def describe(windows: np.ndarray) -> np.ndarray:
-    """Windows of samples [m, n] to statistics float32 [m, 169]."""
+    """The statistics float32 [m, 169] of windows of samples [m, n]."""
     spectrum = log_mel(windows)
     level = spectrum.mean((1, 2))
     cepstrum = spectrum @ _dct()
@@ -64,20 +68,20 @@ def describe(windows: np.ndarray) -> np.ndarray:
 
 
 def log_mel(windows: np.ndarray) -> np.ndarray:
-    """Samples [m, n] to natural log mel energies [m, frames, 64]."""
+    """The natural logarithms of the mel energies [m, frames, 64] of samples [m, n]."""
     frames = np.lib.stride_tricks.sliding_window_view(windows, WINDOW, axis=-1)[:, ::STEP]
     power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW + 1)[:-1].astype(np.float32), FFT)) ** 2
     return np.log(power.astype(np.float32) @ mel_filters() + _FLOOR)
 
 
 def mel(hertz: np.ndarray | float) -> np.ndarray:
-    """Hertz to mels."""
+    """The mels of a frequency in hertz."""
     return 2595.0 * np.log10(1.0 + np.asarray(hertz, np.float64) / 700.0)
 
 
 @lru_cache(maxsize=1)
 def mel_filters() -> np.ndarray:
-    """Triangles [257, 64], evenly spaced in mels between LOW and HIGH, of height 1 at their centre."""
+    """The triangular filters [257, 64], evenly spaced in mels between LOW and HIGH, of height 1 at their centre."""
     edges = np.linspace(mel(LOW), mel(HIGH), MELS + 2)
     at = mel(np.linspace(0, RATE / 2, FFT // 2 + 1))[:, None]
     rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -87,7 +91,7 @@ def mel_filters() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _dct() -> np.ndarray:
-    """Orthonormal cosines [64, 20], without the constant one: the level has its own feature."""
+    """The orthonormal cosines [64, 20] without the constant one, since the level is a feature of its own."""
     order = np.arange(1, CEPS + 1)
     waves = np.cos(np.pi / MELS * (np.arange(MELS)[:, None] + 0.5) * order)
     return (np.sqrt(2.0 / MELS) * waves).astype(np.float32)

@@ -1,6 +1,4 @@
-"""TensorFlow Lite models through ai-edge-litert: loading one, and reading a tensor that it does not put out
-by itself.
-"""
+"""TensorFlow Lite models through ai-edge-litert, whose inner tensors can be read as outputs."""
 
 from __future__ import annotations
 
@@ -15,11 +13,10 @@ from ..weights.store import Located
 
 
 class TfliteModel:
-    """One input, one chosen tensor: float in or uint8 in as the model wants it, float32 out (dequantised).
+    """A model with one input, float or uint8 as it needs, and one chosen tensor, read as float32 (dequantised).
 
-    tensor: index of the tensor to read; None for the model's own output ``output``.
-    threads: of the interpreter; the result does not depend on it for int8 models.
-    Raises WeightsError where the file is no such model.
+    tensor: index of the tensor to read; None for the model's own output ``output``. threads: the interpreter's
+    threads; the result of int8 models does not depend on them. Raises WeightsError if the file is no such model.
     """
 
     def __init__(
@@ -34,14 +31,17 @@ class TfliteModel:
             self._run.allocate_tensors()
         except (
             Exception
-        ) as error:  # the flatbuffer and the interpreter raise anything on a file that is no model
+        ) as error:  # The flatbuffer and the interpreter raise anything on a file that is no model.
             raise _no_model(weights.path, error) from None
         self.input: dict[str, Any] = self._run.get_input_details()[0]
         outputs = self._run.get_output_details()
         self.output: dict[str, Any] = outputs[output] if tensor is None else _by_index(outputs, tensor)
 
     def __call__(self, value: np.ndarray) -> np.ndarray:
-        """Run once. value: of the input's shape (a leading 1 may be left out) and dtype. Returns float32."""
+        """Run the model once and return float32.
+
+        value: an array of the input's shape (a leading 1 may be left out) and dtype.
+        """
         self._run.set_tensor(self.input["index"], value.reshape(self.input["shape"]))
         self._run.invoke()
         raw = self._run.get_tensor(self.output["index"])
@@ -52,7 +52,7 @@ class TfliteModel:
 
 
 def with_output(content: bytes, tensor: int) -> bytes:
-    """The same model with ``tensor`` added to the outputs of its graph."""
+    """The model's bytes with ``tensor`` added to the outputs of its graph."""
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
     flatbuffers = importlib.import_module("flatbuffers")
     model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)

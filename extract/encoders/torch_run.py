@@ -1,4 +1,4 @@
-"""Running a torch network over uint8 pictures: device, loading and chunking, the same for every family."""
+"""The running of a torch network over uint8 pictures, with chunking and normalisation for every family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def run_in_chunks(
     forward: Callable[[Tensor], Tensor], items: np.ndarray, size: int, device: torch.device
 ) -> np.ndarray:
-    """``forward`` over consecutive chunks of ``items`` [N, ...]: float32 [N, ...] on the CPU."""
+    """The result of ``forward`` over consecutive chunks of ``items`` [N, ...], as float32 [N, ...] on the CPU."""
     with torch.inference_mode():
         parts = [
             forward(torch.from_numpy(part).to(device)).float().cpu().numpy() for part in chunks(items, size)
@@ -21,15 +21,16 @@ def run_in_chunks(
 
 
 def normalised(frames: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [..., S, S, 3] to float32 [..., 3, S, S], (x - mean) / std with mean and std on the 0..255
-    scale.
+    """The frames uint8 [..., S, S, 3] as (x - mean) / std, float32 [..., 3, S, S].
+
+    mean and std are on the 0..255 scale.
     """
     pixels = frames.to(torch.float32)
     pixels = (pixels - torch.tensor(mean, device=frames.device)) / torch.tensor(std, device=frames.device)
-    return pixels.movedim(-1, -3)  # a view: the convolutions see channels-last memory, which suits them
+    return pixels.movedim(-1, -3)  # a view in channels-last memory, which suits convolutions
 
 
 def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Consecutive views of at most ``size`` rows."""
+    """The consecutive views of at most ``size`` rows each."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

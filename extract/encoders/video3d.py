@@ -1,5 +1,4 @@
-"""3D networks by pytorchvideo (Kinetics-400): X3D-S and SlowFast R50, from a hub checkpoint or a local
-file.
+"""3D networks by pytorchvideo (Kinetics-400): X3D-S and SlowFast R50, from a hub checkpoint or a local file.
 
 Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", CVPR 2020; Feichtenhofer et
 al., "SlowFast Networks for Video Recognition", ICCV 2019.
@@ -25,8 +24,10 @@ _SEGMENTS = 4
 
 @dataclass(frozen=True)
 class Variant:
-    """length, stride, size: as the network was trained, for clips of about 30 frames a second. slow: frames
-    of the second, slower pathway; 0 where there is only one.
+    """One network and its input.
+
+    length, stride, size: the sampling that the network was trained with, for clips of about 30 frames a second.
+    slow: frames of the second, slower pathway; 0 if the network has only one.
     """
 
     module: str
@@ -38,13 +39,13 @@ class Variant:
 
 
 VARIANTS = {
-    "x3d-s": Variant("x3d", "x3d_s", 13, 6, 182),
-    "slowfast-r50": Variant("slowfast", "slowfast_r50", 32, 2, 256, slow=8),
+    "x3d-s": Variant(module="x3d", builder="x3d_s", length=13, stride=6, size=182),
+    "slowfast-r50": Variant(module="slowfast", builder="slowfast_r50", length=32, stride=2, size=256, slow=8),
 }
 
 
 class Video3d(BaseEncoder):
-    """Four windows spread over the clip, each averaged over its space and time before the classifier: [4, D].
+    """The encoder of four windows spread over the clip, averaged over space and time before the classifier: [4, D].
 
     D is 192 (X3D-S) or 2304 (SlowFast: 2048 slow and 256 fast channels).
     """
@@ -61,7 +62,7 @@ class Video3d(BaseEncoder):
         )
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Frames uint8 [T, L, S, S, 3]. Raises DecodeError where L is not the network's."""
+        """The frames uint8 [T, L, S, S, 3], unchanged. Raises DecodeError if L is not the network's."""
         frames = super().prepare(raw)
         if frames.shape[1] != self.variant.length:
             raise DecodeError(
@@ -89,11 +90,11 @@ class Video3d(BaseEncoder):
         body = model.blocks[:-1].eval().to(device)
         slow = np.linspace(0, self.variant.length - 1, self.variant.slow).astype(
             np.int64
-        )  # as it was trained
+        )  # The network was trained with these values.
 
         def forward(windows: Any) -> Any:
             x = normalised(windows, _MEAN, _STD).transpose(1, 2).contiguous()
-            # SlowFast's blocks write into the list they are given: it is made anew for each call.
+            # SlowFast's blocks write into the list that they are given, so it is made anew for each call.
             inputs: Any = [x[:, :, slow].contiguous(), x] if len(slow) else x
             for block in body:
                 inputs = block(inputs)

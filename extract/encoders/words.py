@@ -1,7 +1,7 @@
-"""Class words to vectors by static embeddings: Potion, GloVe, or the user's own.
+"""Static embeddings turn class words into vectors: Potion, GloVe, or the user's own.
 
 Pennington, Socher and Manning, "GloVe: Global Vectors for Word Representation", EMNLP 2014. Potion: Minish
-Lab's model2vec. A text of which no word is known has no vector: an error of that text, never zeros.
+Lab's model2vec. A text of which no word is known has no vector, which is an error of that text; it never gets zeros.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 class WordEncoder(BaseEncoder):
-    """Strings to the mean of the vectors of their known words: [1, E] each.
+    """The encoder of a string to the mean [1, E] of the vectors of its known words.
 
     ``encode`` raises DecodeError for a text of which no word is known.
     """
@@ -33,18 +33,18 @@ class WordEncoder(BaseEncoder):
 
     @abstractmethod
     def rows(self, text: str) -> tuple[list[int], list[str]]:
-        """Rows of the vectors that make up ``text``, and the words that have none."""
+        """The rows of the vectors that make up ``text``, and its words that have none."""
 
     @abstractmethod
     def table(self) -> np.ndarray:
-        """Vectors [V, E]."""
+        """The vectors [V, E] of the vocabulary."""
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of ``text`` that this encoder has no vector for, in order."""
         return self.rows(text)[1]
 
     def pool(self, vectors: np.ndarray) -> np.ndarray:
-        """[W, E] to [E]."""
+        """The vector [E] of a text from the vectors [W, E] of its words."""
         return vectors.mean(0)
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ class WordEncoder(BaseEncoder):
 
 
 class Potion(WordEncoder):
-    """potion-base-8M: mean over word pieces, then unit length. 256-d."""
+    """The encoder potion-base-8M, 256-d: the mean over word pieces, brought to unit length."""
 
     preprocessing = "lower case word pieces without specials, mean, unit length"
 
@@ -85,7 +85,7 @@ class Potion(WordEncoder):
             tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(
                 str(path.with_name("tokenizer.json"))
             )
-        except Exception as error:  # tokenizers and safetensors raise their own kinds
+        except Exception as error:  # tokenizers and safetensors raise errors of their own kinds.
             raise WeightsError(
                 f"{str(path)!r} is not a Potion model with its tokenizer.json beside it ({error}); fetch "
                 "it again."
@@ -96,7 +96,7 @@ class Potion(WordEncoder):
 
 
 class Glove(WordEncoder):
-    """GloVe 6B, 50-d: the mean over a text's words."""
+    """The encoder GloVe 6B, 50-d: the mean over a text's words."""
 
     preprocessing = "lower case words, mean"
 
@@ -124,8 +124,9 @@ class Glove(WordEncoder):
 
 
 class GloveFile(Glove):
-    """The user's own word vectors: an .npz with ``words`` [V] and ``vec`` [V, E]; the mean over a text's
-    words.
+    """The encoder of the user's own word vectors: the mean over a text's words.
+
+    The file is an .npz with ``words`` [V] and ``vec`` [V, E].
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -146,7 +147,7 @@ class GloveFile(Glove):
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words: runs of letters and digits, apostrophes inside kept."""
+    """The lower-case words of a text: runs of letters and digits, with inner apostrophes."""
     return _WORD.findall(text.lower())
 
 

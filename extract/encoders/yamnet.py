@@ -1,4 +1,4 @@
-"""YAMNet sound embeddings (AudioSet, 521 classes), int8, through TensorFlow Lite.
+"""YAMNet sound embeddings (AudioSet, 521 classes), computed in int8 through TensorFlow Lite.
 
 The network is Google's "YAMNet" (MobileNet v1 over log-mel patches of 0.96 s; Hershey et al., ICASSP 2017
 for the data and training).
@@ -16,13 +16,14 @@ from .base import BaseEncoder, Spec, check_sound
 
 PATCH, HOP, RATE = 15_600, 7_800, 16_000  # 0.975 s and half of it
 MAX_PATCHES = 64
-_SHORTEST = RATE // 20  # 50 ms: below two spectrogram frames there is nothing to hear
+_SHORTEST = RATE // 20  # 50 ms; a shorter sound has less than two spectrogram frames
 _POOLED = 115
 
 
 class Yamnet(BaseEncoder):
-    """Sound to one 1024-d embedding a patch of 0.975 s, half overlapping: [n, 1024], at most 64 patches
-    spread evenly.
+    """The encoder of sound to [n, 1024], one embedding for each half-overlapping patch of 0.975 s.
+
+    At most 64 patches are taken, spread evenly.
     """
 
     preprocessing = (
@@ -35,8 +36,9 @@ class Yamnet(BaseEncoder):
         self.need = AudioNeed(RATE)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Samples [n] to patches float32 [m, 15600]. Raises DecodeError for less than 50 ms or non-finite
-        samples.
+        """Turn samples [n] into patches float32 [m, 15600].
+
+        Raises DecodeError for less than 50 ms or non-finite samples.
         """
         return patches(check_sound(raw, _SHORTEST, self.name))
 
@@ -51,8 +53,9 @@ class Yamnet(BaseEncoder):
 
 
 def patches(sound: np.ndarray, length: int = PATCH, hop: int = HOP, most: int = MAX_PATCHES) -> np.ndarray:
-    """Overlapping patches [m, length] that cover the sound; the last is padded with silence. More than
-    ``most``: that many, evenly.
+    """The overlapping patches [m, length] that cover the sound; the last is padded with silence.
+
+    If these are more than ``most``, that many of them are taken evenly.
     """
     count = 1 + max(0, -(-(len(sound) - length) // hop))
     starts = np.arange(count) * hop

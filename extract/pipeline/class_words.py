@@ -1,4 +1,4 @@
-"""Word streams: one row for the words of each class of each label set.
+"""Word streams hold one row for the words of each class of each label set.
 
 Each shard's log keeps a digest of the text behind each row, so that words that a dataset changes are embedded anew.
 """
@@ -21,12 +21,12 @@ from ..contract import Encoder, Sampling
 from .lane import Clock, provenance_of
 from .writing import open_writer, writable
 
-_SHARD_ROWS = 256  # a shard's log, with a digest a row, stays well inside HDF5's 64 KiB an attribute
+_SHARD_ROWS = 256  # so that a shard's log, with a digest a row, stays well inside HDF5's 64 KiB an attribute
 
 
 @dataclass
 class Words:
-    """What became of a word stream. unknown: keys whose words the encoder does not know, recorded as absent."""
+    """The outcome of a word stream. unknown: keys whose words the encoder does not know, recorded as absent."""
 
     written: int = 0
     held: int = 0
@@ -34,7 +34,7 @@ class Words:
 
 
 def class_texts(catalog: Catalog) -> dict[str, str]:
-    """From "label set/class name" to the class's words, over all label sets."""
+    """A mapping from "label set/class name" to the class's words, over all label sets."""
     return {
         f"{name}/{class_name}": text
         for name, labels in catalog.label_sets.items()
@@ -43,7 +43,7 @@ def class_texts(catalog: Catalog) -> dict[str, str]:
 
 
 def embed_words(folder: Path, catalog: Catalog, encoder: Encoder, dtype: str, clock: Clock) -> Words:
-    """Bring one word stream up to date. Raises CacheError when the cache cannot be written."""
+    """Bring one word stream up to date. Raises CacheError if the cache cannot be written."""
     texts = class_texts(catalog)
     stream = StreamName(encoder.modality, encoder.name)
     _drop_changed(folder, stream, texts)
@@ -65,7 +65,7 @@ def embed_words(folder: Path, catalog: Catalog, encoder: Encoder, dtype: str, cl
 
 
 def _embed(encoder: Encoder, text: str) -> np.ndarray | None:
-    """[1, E], or None where the encoder knows none of the words."""
+    """The text's vector [1, E], or None if the encoder knows none of the words."""
     try:
         return encoder.encode([text])[0]
     except DecodeError:
@@ -73,7 +73,7 @@ def _embed(encoder: Encoder, text: str) -> np.ndarray | None:
 
 
 def _drop_changed(folder: Path, stream: StreamName, texts: dict[str, str]) -> None:
-    """Remove shards that hold a class whose words are others now; its other rows are made again with it."""
+    """Remove each shard that holds a class whose words have changed; its other rows are then made again too."""
     paths = shard_paths(folder, stream)
     if not paths:
         return
@@ -90,8 +90,8 @@ def _drop_changed(folder: Path, stream: StreamName, texts: dict[str, str]) -> No
 def _outdated(shard: Shard, texts: dict[str, str]) -> bool:
     digests = shard.written.get("text")
     if not isinstance(digests, list) or len(digests) != len(shard):
-        return False  # imported vectors: whoever made them answers for them
-    return any(key in texts and _digest(texts[key]) != told for key, told in zip(shard.key, digests))
+        return False  # The vectors were imported, so their maker answers for them.
+    return any(key in texts and _digest(texts[key]) != digest for key, digest in zip(shard.key, digests))
 
 
 def _digest(text: str) -> str:
@@ -99,12 +99,12 @@ def _digest(text: str) -> str:
 
 
 def unknown_words(stream: StreamName, words: Words) -> str:
-    """A sentence about classes without a word vector; "" when all have one."""
+    """A sentence about the classes without a word vector; "" if all have one."""
     if not words.unknown:
         return ""
-    shown = ", ".join(repr(key) for key in words.unknown[:5])
+    named = ", ".join(repr(key) for key in words.unknown[:5])
     more = f" and {len(words.unknown) - 5} more" if len(words.unknown) > 5 else ""
     return (
-        f"{stream} knows no word of {shown}{more}: these classes have no word vector there; choose another word "
+        f"{stream} knows no word of {named}{more}: these classes have no word vector there; choose another word "
         "encoder if you need them."
     )

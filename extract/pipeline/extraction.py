@@ -32,9 +32,10 @@ from .writing import open_writer, release, writable
 
 
 class Extraction:
-    """One run: the catalog first, then words, then clips, then what was learned about the clips.
+    """One run, which writes the catalog, then words, then clips, then what was learned about the clips.
 
-    done, failed: clips of this run. lanes: the streams of clips on their way into the cache. clock: seconds by stage.
+    done, failed: numbers of clips of this run. lanes: the streams of clips on their way into the cache. clock:
+    seconds by stage.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Extraction:
         self._flushed = time.monotonic()
 
     def run(self, device: str, *, new_split: bool) -> ExtractReport:
-        """Bring the cache up to date; new_split: the class split of the listing takes the place of the cache's.
+        """Bring the cache up to date. new_split: the listing's class split replaces the one in the cache.
 
-        Raises CacheError when the cache cannot be written or a stream is of another origin, FsmmError when workers or
-        an encoder are no use, and Interrupted; what was written before stays, and the next run continues there.
+        Raises CacheError if the cache cannot be written or a stream is of another origin, FsmmError if the workers or
+        an encoder fail as a whole, and Interrupted. Rows that were written before stay, and the next run continues
+        after them.
         """
         with StopOnSignal() as stop:
             catalog = self._write_catalog(new_split)
@@ -98,7 +100,7 @@ class Extraction:
             self.warnings.append(sentence)
 
     def _run_clips(self, plan: Plan, stop: StopOnSignal) -> bool:
-        """Carry out a plan made for the clip encoders' streams, in this order; whether it was interrupted."""
+        """Carry out a plan made for the clip encoders' streams, in this order; return whether it was interrupted."""
         if self.listing.missing:
             self.warnings.append(_missing_sentence(self.listing))
         with make_progress(len(plan.jobs), self.quiet) as progress, ExitStack() as stack:
@@ -229,5 +231,5 @@ def _failure(job: Job, stage: str, reason: str, stream: str = "") -> Failure:
 
 
 def _missing_sentence(listing: Listing) -> str:
-    shown = ", ".join(listing.missing[:3]) + (", ..." if len(listing.missing) > 3 else "")
-    return f"{len(listing.missing)} listed clips have no file ({shown}); they are in failures.jsonl."
+    named = ", ".join(listing.missing[:3]) + (", ..." if len(listing.missing) > 3 else "")
+    return f"{len(listing.missing)} listed clips have no file ({named}); they are in failures.jsonl."

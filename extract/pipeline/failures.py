@@ -1,4 +1,4 @@
-"""failures.jsonl: every clip that could not be read or encoded, one JSON object a line.
+"""failures.jsonl lists every clip that could not be read or encoded, one JSON object a line.
 
 A clip that failed is left alone by later runs until its file changes (size or time of change), or until
 ``--retry-failed``. When it succeeds after all, its line goes.
@@ -23,11 +23,11 @@ Key = tuple[str, str]  # clip id, stream
 
 @dataclass(frozen=True)
 class Failure:
-    """One line. stage: missing, decode, timeout, crash, prepare, encode or absent.
+    """One line of the log. stage: missing, decode, timeout, crash, prepare, encode or absent.
 
-    stream: the one it concerns; "" for the whole clip. An ``absent`` line explains a row that is recorded as
-    absent though the clip has that modality (sound too short, say).
-    size, mtime_ns: of the clip's main file when it failed; -1 where there is none.
+    stream: the stream that the line concerns; "" for the whole clip. An ``absent`` line explains a row that is
+    recorded as absent though the clip has that modality, for instance because its sound is too short.
+    size, mtime_ns: size and time of change of the clip's main file when it failed; -1 if it has no file.
     """
 
     id: str
@@ -41,15 +41,24 @@ class Failure:
     @classmethod
     def of(cls, clip_id: str, source: Source | None, stage: str, reason: str, stream: str = "") -> Failure:
         path = main_file(source) if source is not None else None
-        return cls(clip_id, stage, reason, str(path or ""), stream, *_state(path))
+        size, mtime_ns = _state(path)
+        return cls(
+            id=clip_id,
+            stage=stage,
+            reason=reason,
+            path=str(path or ""),
+            stream=stream,
+            size=size,
+            mtime_ns=mtime_ns,
+        )
 
     def changed(self, source: Source) -> bool:
-        """Whether the clip's file is another than when it failed."""
+        """Whether the clip's file has changed since it failed."""
         return (self.size, self.mtime_ns) != _state(main_file(source))
 
 
 def main_file(source: Source) -> Path | None:
-    """The file that stands for a clip: its video, else its first image, else its sound; None where it has none."""
+    """The file that stands for a clip: its video, else its first image, else its sound; None if it has no file."""
     return source.video or (source.images[0] if source.images else source.audio)
 
 
@@ -62,13 +71,13 @@ def _state(path: Path | None) -> tuple[int, int]:
 
 
 class FailureLog:
-    """The log of one dataset. The last line about a clip and stream counts."""
+    """The log of one dataset, in which the last line about a clip and stream counts."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
 
     def read(self) -> dict[Key, Failure]:
-        """By clip and stream. A line that cannot be read (torn by a full disk) is passed over."""
+        """The failures by clip and stream. A line that cannot be read (torn by a full disk) is passed over."""
         found: dict[Key, Failure] = {}
         for line in self._lines():
             if (failure := _parse(line)) is not None:
@@ -76,7 +85,7 @@ class FailureLog:
         return found
 
     def append(self, failures: Iterable[Failure]) -> None:
-        """Add whole lines in one write. Raises CacheError where that fails."""
+        """Add whole lines in one write. Raises CacheError if the write fails."""
         text = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
         if not text:
             return
@@ -90,7 +99,10 @@ class FailureLog:
             raise _unwritable(self.path, error) from error
 
     def forget(self, keys: set[Key]) -> None:
-        """Drop the lines about these, and all but the last about any other; whole file or nothing."""
+        """Drop the lines about these keys, and all but the last about any other key.
+
+        The file is replaced as a whole or not at all.
+        """
         kept = {key: failure for key, failure in self.read().items() if key not in keys}
         if len(kept) == len(self._lines()):
             return
@@ -119,7 +131,7 @@ def _parse(line: str) -> Failure | None:
 
 
 def _mend(handle: int) -> str:
-    """A line break, if the file ends in a torn line."""
+    """A line break if the file ends in a torn line, else nothing."""
     end = os.lseek(handle, 0, os.SEEK_END)
     return "\n" if end and os.pread(handle, 1, end - 1) != b"\n" else ""
 

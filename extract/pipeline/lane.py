@@ -1,4 +1,4 @@
-"""One stream on its way into the cache: prepared clips gather to a batch, the encoder runs, the rows are written."""
+"""One stream on its way into the cache: prepared clips gather in a batch, the encoder runs, the rows are written."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ...errors import CacheError, DecodeError, FsmmError, UsageError
 from ..contract import AudioNeed, Encoder, FrameNeed, Sampling
 from .worker import READY, Part
 
-_FAILURES_IN_A_ROW = 20  # of other kinds than DecodeError, with no success between: the encoder is at fault
+# After this many failures other than DecodeError, with no success in between, the encoder is at fault.
+_FAILURES_IN_A_ROW = 20
 
 
 class Clock:
-    """Seconds by stage."""
+    """A clock that adds up seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -43,7 +44,7 @@ class _Waiting:
 
 
 class Lane:
-    """Rows are written in the order in which they are added, whatever the batches.
+    """A stream's encoder and writer; rows are written in the order in which they are added, whatever the batches.
 
     failed: called with (clip, stage, reason) for a row that could not be made. written: rows with features;
     absent: rows recorded as absent; failures: rows that could not be made.
@@ -63,14 +64,14 @@ class Lane:
         self._ready = self._in_a_row = 0
 
     def add(self, key: str, part: Part, facts: Mapping[str, object]) -> None:
-        """Take one clip. Raises CacheError when the cache cannot be written, FsmmError when the encoder is no use."""
+        """Take one clip. Raises CacheError if the cache cannot be written, FsmmError if the encoder is unusable."""
         self._waiting.append(_Waiting(key, part, facts))
         self._ready += part.state == READY
         if self._ready >= self.encoder.batch_clips or (not self._ready and len(self._waiting) >= 64):
             self.drain()
 
     def drain(self) -> None:
-        """Encode and write what waits."""
+        """Encode and write the clips that wait."""
         waiting, self._waiting, self._ready = self._waiting, [], 0
         ready = [row for row in waiting if row.part.state == READY]
         began = time.perf_counter()
@@ -83,19 +84,19 @@ class Lane:
         self.writer.log = {"rows": self.written, "encode_seconds": round(self.seconds, 3)}
 
     def flush(self) -> None:
-        """Make safe what is written."""
+        """Make the rows that are written safe."""
         with self.clock("write"):
             self.writer.flush()
 
     def _encode(self, rows: list[_Waiting]) -> list[np.ndarray | None]:
-        """One array a row; None where it failed, which is then recorded."""
+        """The features of every row; None for a row that failed, which is then recorded."""
         if not rows:
             return []
         try:
             made: list[np.ndarray | None] = list(self.encoder.encode([row.part.value for row in rows]))
         except Exception as error:
             self._stop_if_hopeless(error)
-            if len(rows) > 1:  # find the one at fault; a batch too large for the device fits singly too
+            if len(rows) > 1:  # This finds the clip at fault; a batch too large fits clip by clip.
                 return [self._encode([row])[0] for row in rows]
             self._fail(rows[0].key, error)
             return [None]
@@ -138,7 +139,10 @@ class Lane:
 
 
 def _unstorable(features: np.ndarray, provenance: Provenance) -> str:
-    """Why the writer would refuse these features; so that a CacheError from it means the cache, not the clip."""
+    """The reason why the writer would refuse these features, or "".
+
+    With this check, a CacheError from the writer means a fault of the cache, not of the clip.
+    """
     from ...cache.shard import storable
 
     try:
@@ -149,24 +153,24 @@ def _unstorable(features: np.ndarray, provenance: Provenance) -> str:
 
 
 def provenance_of(encoder: Encoder, sampling: Sampling, dtype: str, axis: str = "clip") -> Provenance:
-    """All that made a stream's features: encoder, weights, preprocessing, sampling, size and dtype."""
-    told: dict[str, Any] = dict(encoder.provenance())
+    """The record of all that made a stream's features: encoder, weights, preprocessing, sampling, size and dtype."""
+    stated: dict[str, Any] = dict(encoder.provenance())
     return Provenance(
         encoder.name,
         encoder.modality,
         encoder.dim,
         axis=axis,
         dtype=dtype,
-        weights=str(told.pop("weights", "")),
-        weights_sha256=str(told.pop("weights_sha256", "")),
-        preprocessing=str(told.pop("preprocessing", "")),
+        weights=str(stated.pop("weights", "")),
+        weights_sha256=str(stated.pop("weights_sha256", "")),
+        preprocessing=str(stated.pop("preprocessing", "")),
         sampling=sampling_text(encoder, sampling),
-        extra={name: str(value) for name, value in told.items()},
+        extra={name: str(value) for name, value in stated.items()},
     )
 
 
 def sampling_text(encoder: Encoder, sampling: Sampling) -> str:
-    """The sampling as far as it concerns this encoder: sound does not depend on segments, nor pictures on sound."""
+    """The part of the sampling that concerns this encoder: sound does not depend on segments, nor pictures on sound."""
     need = encoder.need
     if isinstance(need, FrameNeed):
         segments = sampling.segments if need.segments is None else need.segments

@@ -1,4 +1,4 @@
-"""What is left to do: which clips miss which streams, and which are left alone because they failed before."""
+"""The work that is left: which clips lack which streams, and which are left alone because they failed before."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from .worker import Job
 
 @dataclass
 class Plan:
-    """jobs: clips to decode, in listing order, each with the streams it misses.
+    """The work of one run.
 
-    complete: clips that miss nothing. left_alone: clips that failed before and are not tried again.
-    held: by stream, how many of the listed clips it holds. stale: log lines that are no longer true.
-    missing: ids without files that the log does not know yet.
+    jobs: clips to decode, in listing order, each with the streams it lacks. complete: the number of clips that
+    lack nothing. left_alone: the number of clips that failed before and are not tried again. held: by stream,
+    the number of listed clips that it holds. stale: log lines that are no longer true. missing: ids without
+    files that the log does not know yet.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -67,7 +68,7 @@ def _blocked(failed: Mapping[Key, Failure], clip: str, stream: StreamName, listi
 def _stale(
     failed: Mapping[Key, Failure], clip: str, lacks: Sequence[int], streams: Sequence[StreamName]
 ) -> set[Key]:
-    """Lines about a clip that was found, or about streams that hold it: a run killed early could not drop them."""
+    """The log lines about a clip that was found, or about streams that hold it, left by a run that was killed early."""
     stale = set()
     whole = failed.get((clip, ""))
     if whole is not None and (not lacks or whole.stage == MISSING):

@@ -1,7 +1,7 @@
-"""The decoding workers as seen from the main process: jobs in, outcomes out in the same order, nothing hangs.
+"""The decoding workers as seen from the main process: outcomes come out in the order of the jobs; nothing hangs.
 
-One thread a worker hands it a job and waits for the answer. A worker that dies takes down the clip at hand
-only: the clip is recorded and the worker replaced. Workers are plain child processes, not
+Each worker has a thread that hands it a job and waits for the answer. A worker that dies takes down only the
+clip at hand: the clip is recorded and the worker is replaced. Workers are plain child processes, not
 ``multiprocessing`` ones, which would run the caller's ``__main__`` again in each.
 """
 
@@ -23,9 +23,10 @@ from ..request import TIMEOUT
 from .wire import receive, send, widen
 from .worker import Job, Outcome, Setup
 
-_WINDOW = 64  # jobs ahead of the one that is wanted next
-_HELD_BYTES = 512 << 20  # prepared arrays waiting for the encoders
-_CRASHES_IN_A_ROW = 25  # with none between that did well: the machine is at fault, not the clips
+_WINDOW = 64  # jobs that may run ahead of the one that is wanted next
+_HELD_BYTES = 512 << 20  # bytes of prepared arrays that may wait for the encoders
+# After this many crashes with no good outcome in between, the machine is at fault, not the clips.
+_CRASHES_IN_A_ROW = 25
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -40,7 +41,7 @@ class _Worker:
         self.expired = False
 
     def run(self, job: Job) -> tuple[Outcome, bool]:
-        """The outcome, and whether the process died on it. Raises FsmmError when a worker cannot start."""
+        """The outcome, and whether the process died on it. Raises FsmmError if a worker cannot start."""
         process = self.process or self._start()
         self.expired, self.deadline = False, time.monotonic() + self.timeout
         try:
@@ -55,7 +56,7 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         boot = _BOOT.format(module=f"{__package__}.worker")
-        # A session of its own: Ctrl-C reaches the main process only, which then ends its workers.
+        # In a session of its own it gets no Ctrl-C: that reaches the main process only, which ends its workers.
         process = subprocess.Popen(
             [sys.executable, "-c", boot, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -82,13 +83,13 @@ class _Worker:
         return Outcome(stage="crash", reason=f"the decoder crashed ({_cause(status)})")
 
     def check(self, now: float) -> None:
-        """End the process when its clip is overdue."""
+        """End the process if its clip is overdue."""
         if now > self.deadline and self.process is not None:
             self.expired = True
             self.process.kill()
 
     def end(self) -> None:
-        """End the process, whatever it is at, and close its pipes; the next job starts another."""
+        """End the process, whatever it is doing, and close its pipes; the next job starts another."""
         self.kill()
         process, self.process = self.process, None
         if process is not None:
@@ -114,9 +115,9 @@ def _cause(status: int) -> str:
 
 
 class Pool:
-    """Decodes jobs in worker processes, ahead of need, within bounded memory. Use as a context manager.
+    """A context manager that decodes jobs in worker processes, ahead of need, within bounded memory.
 
-    timeout: seconds a clip may take. stop: asked several times a second; True ends :meth:`outcomes` early.
+    timeout: seconds a clip may take. stop: called several times a second; True ends :meth:`outcomes` early.
     """
 
     def __init__(
@@ -151,11 +152,11 @@ class Pool:
             worker.kill()
         for thread in self._threads:
             thread.join(timeout=5)
-        for worker in self._workers:  # also one that was just starting
+        for worker in self._workers:  # A worker that was just starting ends too.
             worker.end()
 
     def outcomes(self) -> Iterator[tuple[Job, Outcome]]:
-        """Every job with its outcome, in the order of the jobs. Raises FsmmError when the workers are no use."""
+        """Every job with its outcome, in the order of the jobs. Raises FsmmError if the workers fail as a whole."""
         for number, job in enumerate(self.jobs):
             outcome = self._take(number)
             if outcome is None:
@@ -183,15 +184,15 @@ class Pool:
             except FsmmError as error:
                 self._give_up(error)
                 return
-            except Exception as error:  # an answer that cannot be read, a job that cannot be sent
+            except Exception as error:  # The answer cannot be read, or the job cannot be sent.
                 self._give_up(FsmmError(f"A decoding worker failed ({type(error).__name__}: {error})."))
                 return
             self._deliver(number, outcome, died)
 
     def _claim(self) -> int | None:
-        """The next job's number, once there is room for its outcome; None when there are no more."""
+        """The next job's number, as soon as its outcome has room; None after the last job."""
         with self._changed:
-            # Jobs are claimed in order, so the one wanted next is never kept waiting by those held.
+            # Jobs are claimed in order, so held outcomes never keep the job that is wanted next waiting.
             while not self._closing.is_set() and self._next < len(self.jobs):
                 if self._next < self._taken + _WINDOW and self._held < _HELD_BYTES:
                     self._next += 1

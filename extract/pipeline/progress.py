@@ -1,4 +1,4 @@
-"""How far an extraction is, on standard error: a bar on a terminal, else a line every so often, or nothing."""
+"""The progress of an extraction on standard error: a bar on a terminal, else a line now and then, or nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LINE_SECONDS = 30.0
 
 
 class Progress:
-    """Silent; the base of those that show something. Use as a context manager around the work.
+    """Silent progress, a context manager around the work, and the base of the classes that show something.
 
-    total: clips to do.
+    total: the number of clips to do.
     """
 
     def __init__(self, total: int) -> None:
@@ -24,7 +24,7 @@ class Progress:
         self.began = time.monotonic()
 
     def advance(self, failed: int, busy: float) -> None:
-        """One more clip is done. failed: how many could not be read so far; busy: encoder's share of the time."""
+        """Count one more clip. failed: how many could not be read so far; busy: the encoder's share of the time."""
         self.done += 1
 
     @property
@@ -33,7 +33,7 @@ class Progress:
         return self.done / max(time.monotonic() - self.began, 1e-9)
 
     def say(self, text: str) -> None:
-        """A sentence of its own line."""
+        """Show a sentence on a line of its own."""
 
     def __enter__(self) -> Progress:
         return self
@@ -45,7 +45,7 @@ class Progress:
 
 
 class Lines(Progress):
-    """A line every ``every`` seconds: for logs."""
+    """Progress for logs: a line every ``every`` seconds."""
 
     def __init__(self, total: int, every: float = _LINE_SECONDS) -> None:
         super().__init__(total)
@@ -68,7 +68,7 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A bar with rate, time left, the encoder's share of the time and the failures."""
+    """A progress bar with rate, time left, the encoder's share of the time and the failures."""
 
     def __init__(self, total: int) -> None:
         super().__init__(total)
@@ -77,9 +77,9 @@ class Bar(Progress):
 
     def advance(self, failed: int, busy: float) -> None:
         super().advance(failed, busy)
-        told = f"{failed} failed" if failed else ""
+        failures = f"{failed} failed" if failed else ""
         self._bar.update(
-            self._task, advance=1, rate=f"{self.rate:.1f}/s", busy=f"encoder {busy:.0%}", failed=told
+            self._task, advance=1, rate=f"{self.rate:.1f}/s", busy=f"encoder {busy:.0%}", failed=failures
         )
 
     def say(self, text: str) -> None:
@@ -112,7 +112,7 @@ def _rich_bar() -> rich.progress.Progress:
 
 
 def make_progress(total: int, quiet: bool) -> Progress:
-    """The one that suits standard error."""
+    """The kind of progress that suits standard error."""
     if quiet:
         return Progress(total)
     return Bar(total) if sys.stderr.isatty() and total else Lines(total)

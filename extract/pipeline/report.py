@@ -1,4 +1,4 @@
-"""What an extraction reports."""
+"""The report of an extraction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class StreamReport:
-    """One stream after a run. written, absent, failed: rows of this run; held: rows that were there before."""
+    """One stream after a run. written, absent, failed: rows of this run; held: rows that earlier runs wrote."""
 
     name: str
     dim: int
@@ -22,11 +22,11 @@ class StreamReport:
 class ExtractReport:
     """An extraction in figures.
 
-    folder: of the dataset in the cache. clips: listed by the dataset. done, failed: clips of this run (one that
-    fails in a single stream is done; the stream's own count tells). skipped: clips that missed nothing.
-    left_alone: clips that failed in an earlier run and were not tried again. missing: listed without a file.
-    seconds: by stage; decode and prepare are summed over the workers, the rest passed here.
-    encoder_busy: share of the time in which an encoder ran.
+    folder: the dataset's folder in the cache. clips: the number of clips that the dataset lists. done, failed:
+    clips of this run (a clip that fails in a single stream is done; that stream counts its failure). skipped:
+    clips that lacked nothing. left_alone: clips that failed in an earlier run and were not tried again. missing:
+    clips that are listed without a file. seconds: by stage; decode and prepare are summed over the workers, the
+    other stages passed in the main process. encoder_busy: share of the time in which an encoder ran.
     """
 
     dataset: str
@@ -47,15 +47,15 @@ class ExtractReport:
     failures_file: str = ""
 
     def to_json(self) -> str:
-        """One JSON document."""
+        """The report as one JSON document."""
         return json.dumps(asdict(self), indent=2)
 
     def summary(self) -> str:
-        """A few lines for people."""
+        """The report as a few lines for people."""
         counts = [(self.done, "done"), (self.skipped, "already there"), (self.failed, "failed")]
         counts += [(self.left_alone, "failed before"), (self.missing, "without a file")]
-        told = ", ".join(f"{count} {what}" for count, what in counts if count or what == "done")
-        lines = [f"{self.dataset}: {self.clips} clips: {told}  ({self.folder})"]
+        listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "done")
+        lines = [f"{self.dataset}: {self.clips} clips: {listed}  ({self.folder})"]
         lines += [f"  {_stream(stream)}" for stream in self.streams]
         if self.done or self.failed:
             stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
@@ -75,5 +75,5 @@ def _stream(stream: StreamReport) -> str:
         (stream.failed, "failed"),
         (stream.held, "held"),
     ]
-    told = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
-    return f"{stream.name} [{stream.dim}]: {told}"
+    listed = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
+    return f"{stream.name} [{stream.dim}]: {listed}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is on: finish the step at hand, make it safe, and say how to go on."""
+"""Ctrl-C and SIGTERM during a run: the step at hand is finished and made safe, and the user learns how to go on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ...errors import FsmmError
 
 
 class Interrupted(FsmmError):
-    """The run was stopped from outside; what was done is in the cache."""
+    """The run was stopped from outside; all that was done before is in the cache."""
 
     exit_code = 130
 
 
 class StopOnSignal:
-    """Called, says whether a stop was asked for. The second signal acts at once, as if this were not here.
+    """A callable that returns whether a signal requested a stop. The second signal acts at once, as without it.
 
-    Outside the main thread, where signals cannot be caught, it never stops.
+    Outside the main thread, where signals cannot be caught, it always returns False.
     """
 
     def __init__(self) -> None:

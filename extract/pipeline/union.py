@@ -1,4 +1,4 @@
-"""A run's catalog joined with the one in the cache: clips keep their rows, new ones follow, nothing is lost."""
+"""The union of a run's catalog with the one in the cache: clips keep their rows, new ones follow, nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...cache.shard import read_shard
 
 @dataclass
 class _Rows:
-    """Where either catalog's clips lie in the joined one of ``n``; covers: the new one lists all of the old's."""
+    """The rows of either catalog's clips in the joined one of ``n``; covers: the new one lists all of the old clips."""
 
     n: int
     old: np.ndarray
@@ -24,10 +24,11 @@ class _Rows:
 
 
 def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog, list[str]]:
-    """The joined catalog, and a sentence for each thing that changed for clips already known.
+    """The joined catalog, and a sentence for each change of clips that were in the cache before.
 
-    A listing of all known clips replaces the label sets. One of fewer clips (``--limit``) relabels those alone:
-    classes it does not know stay, and so do class splits, unless ``new_split`` says that they were asked for.
+    A listing of all those clips replaces the label sets. A listing of fewer clips (``--limit``) relabels these
+    alone: classes that it does not list stay, and so do class splits, unless ``new_split`` says that the user
+    chose them.
     """
     row_of = old.rows()
     fresh = [clip for clip in new.clip_id if clip not in row_of]
@@ -39,7 +40,14 @@ def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog
     )
     notes: list[str] = []
     label_sets = {
-        name: _join(name, old.label_sets.get(name), new.label_sets.get(name), rows, new_split, notes)
+        name: _join(
+            name=name,
+            old=old.label_sets.get(name),
+            new=new.label_sets.get(name),
+            rows=rows,
+            new_split=new_split,
+            notes=notes,
+        )
         for name in [*new.label_sets, *(name for name in old.label_sets if name not in new.label_sets)]
     }
     path = [*old.path, *[""] * len(fresh)]
@@ -49,7 +57,16 @@ def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog
     facts = {name: _spread(values, rows.old, rows.n, FACTS[name][1]) for name, values in old.facts.items()}
     default = new.default_label_set
     attrs = {**old.attrs, **new.attrs}
-    return Catalog(old.dataset, clip_id, label_sets, default, path, clip_split, attrs, facts), notes
+    return Catalog(
+        dataset=old.dataset,
+        clip_id=clip_id,
+        label_sets=label_sets,
+        default_label_set=default,
+        path=path,
+        clip_split=clip_split,
+        attrs=attrs,
+        facts=facts,
+    ), notes
 
 
 def _join(
@@ -65,13 +82,13 @@ def _join(
         if set(old.class_names) != set(new.class_names):
             notes.append(_changed(name, old.class_names, new.class_names))
         return replace(new, label=_spread(new.label, rows.new, rows.n, _nothing(new)))
-    return _relabelled(name, old, new, rows, new_split, notes)
+    return _relabelled(name=name, old=old, new=new, rows=rows, new_split=new_split, notes=notes)
 
 
 def _relabelled(
     name: str, old: LabelSet, new: LabelSet, rows: _Rows, new_split: bool, notes: list[str]
 ) -> LabelSet:
-    """Old classes in their order, then those that only the new label set has; the new clips' labels over the old's."""
+    """The old classes in their order, then those of the new label set alone; new labels replace the clips' old ones."""
     added = [c for c in new.class_names if c not in set(old.class_names)]
     names = [*old.class_names, *added]
     if added:
@@ -85,7 +102,16 @@ def _relabelled(
     label[rows.new] = _labels(new, to, len(names), multi)
     words = dict(zip(old.class_names, old.words)) | dict(zip(new.class_names, new.words))
     splits = {
-        split: _join_split(name, split, old, new, to, len(names), new_split, notes)
+        split: _join_split(
+            name=name,
+            split=split,
+            old=old,
+            new=new,
+            to=to,
+            classes=len(names),
+            new_split=new_split,
+            notes=notes,
+        )
         for split in {**old.splits, **new.splits}
     }
     return LabelSet(names, label, [words[c] for c in names], splits)
@@ -119,7 +145,7 @@ def _join_split(
 
 
 def _labels(labels: LabelSet, to: np.ndarray, classes: int, multi: bool) -> np.ndarray:
-    """Labels over ``classes`` classes, class i being to[i] there; multi-hot if asked for."""
+    """The labels over ``classes`` classes, where class i becomes to[i]; multi-hot if ``multi``."""
     if labels.multi:
         hot = np.zeros((len(labels.label), classes), np.uint8)
         hot[:, to] = labels.label
@@ -141,7 +167,7 @@ def _fill(multi: bool) -> int:
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, n: int, fill: object) -> np.ndarray:
-    """``values`` at ``rows`` of n, ``fill`` elsewhere."""
+    """An array of n rows that holds ``values`` at ``rows`` and ``fill`` elsewhere."""
     out = np.full((n, *values.shape[1:]), fill, values.dtype)
     out[rows] = values
     return out
@@ -149,8 +175,8 @@ def _spread(values: np.ndarray, rows: np.ndarray, n: int, fill: object) -> np.nd
 
 def _changed(name: str, before: Sequence[str], after: Sequence[str]) -> str:
     added, gone = [c for c in after if c not in set(before)], [c for c in before if c not in set(after)]
-    told = [f"{word} {_some(names)}" for word, names in (("new:", added), ("gone:", gone)) if names]
-    return f"The classes of label set {name!r} changed ({'; '.join(told)})."
+    changes = [f"{word} {_some(names)}" for word, names in (("new:", added), ("gone:", gone)) if names]
+    return f"The classes of label set {name!r} changed ({'; '.join(changes)})."
 
 
 def _some(names: Sequence[str]) -> str:
@@ -167,8 +193,8 @@ def with_facts(folder: Path, catalog: Catalog, streams: Sequence[StreamName]) ->
     for stream in streams:
         for path in shard_paths(folder, stream):
             shard = read_shard(path, features=False)
-            here = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
-            told = (here >= 0) & (shard.facts["sha256"] != b"") if "sha256" in shard.facts else here < -1
+            row = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
+            has_facts = (row >= 0) & (shard.facts["sha256"] != b"") if "sha256" in shard.facts else row < -1
             for name in facts.keys() & shard.facts.keys():
-                facts[name][here[told]] = shard.facts[name][told]
+                facts[name][row[has_facts]] = shard.facts[name][has_facts]
     return replace(catalog, facts=facts)

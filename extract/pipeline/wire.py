@@ -1,4 +1,4 @@
-"""Values between this process and its decoding workers, over pipes.
+"""Exchange of values between this process and its decoding workers, over pipes.
 
 A value is pickled with its arrays left out; these follow as raw bytes and are read straight into place, so a
 clip's pictures are copied once on either side. With a pipe of 1 MiB this moved 4 GB/s where shared memory,
@@ -17,7 +17,7 @@ import numpy as np
 
 try:
     import fcntl
-except ImportError:  # no pipe sizes on this platform
+except ImportError:  # This platform has no pipe sizes.
     _SET_SIZE = None
 else:
     _SET_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
@@ -31,11 +31,11 @@ def widen(pipe: FileIO) -> None:
         try:
             fcntl.fcntl(pipe.fileno(), _SET_SIZE, _PIPE_BYTES)
         except OSError:
-            return  # the user's allowance of pipe memory is used up: slower, not wrong
+            return  # The user's allowance of pipe memory is used up: the pipe is slower, not wrong.
 
 
 def send(pipe: FileIO, value: Any) -> None:
-    """Write one value. Raises BrokenPipeError when the other end is gone."""
+    """Write one value. Raises BrokenPipeError if the other end is gone."""
     arrays: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
     parts = [memoryview(head), *(array.raw() for array in arrays)]
@@ -45,7 +45,7 @@ def send(pipe: FileIO, value: Any) -> None:
 
 
 def receive(pipe: FileIO) -> Any:
-    """Read one value. Raises EOFError when the other end is gone, also in the middle of a value."""
+    """Read one value. Raises EOFError if the other end is gone, also in the middle of a value."""
     (count,) = struct.unpack("<I", _read(pipe, 4))
     sizes = struct.unpack(f"<{count}Q", _read(pipe, 8 * count))
     head, *arrays = [_read(pipe, size) for size in sizes]

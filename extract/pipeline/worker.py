@@ -1,4 +1,4 @@
-"""A decoding worker: a process that turns one clip after another into what the encoders take.
+"""A decoding worker: a process that turns one clip after another into the encoders' inputs.
 
 It is started by :mod:`.pool`, loads no network, and uses one thread. If a codec takes the process down, only
 the clip at hand is lost.
@@ -26,7 +26,7 @@ READY, ABSENT, FAILED = "ready", "absent", "failed"
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told once. encoders: of all clip streams of the run; jobs name them by number."""
+    """A worker's first message. encoders: those of all clip streams of the run; jobs name them by number."""
 
     encoders: tuple[Encoder, ...]
     sampling: Sampling
@@ -34,7 +34,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to decode. wanted: numbers of the encoders that still miss it."""
+    """One clip to decode. wanted: numbers of the encoders that still lack it."""
 
     clip_id: str
     source: Source
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass
 class Part:
-    """One clip for one encoder: READY with a value; ABSENT (a reason says why, "" where there is none); or FAILED."""
+    """One clip for one encoder: READY with a value; ABSENT, with a reason or ""; or FAILED, with a reason."""
 
     state: str
     value: Any = None
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass
 class Outcome:
-    """What became of a job. stage and reason: "" unless the whole clip failed. seconds: by stage."""
+    """The outcome of a job. stage and reason: "" unless the whole clip failed. seconds: by stage."""
 
     parts: dict[int, Part] = field(default_factory=dict)
     facts: ClipFacts = field(default_factory=ClipFacts)
@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the prepared arrays hold."""
+        """The bytes of memory that the prepared arrays hold."""
         return sum(getattr(part.value, "nbytes", 0) for part in self.parts.values())
 
 
@@ -76,8 +76,10 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
         decoded = decode(
             job.source, job.clip_id, {encoder.need for encoder in encoders.values()}, setup.sampling
         )
-    except Exception as error:  # a codec's wrapper may raise anything; the next clip must go on
-        return Outcome(stage="decode", reason=_told(error), seconds={"decode": time.perf_counter() - began})
+    except Exception as error:  # A codec's wrapper may raise anything, and the next clip must go on.
+        return Outcome(
+            stage="decode", reason=_one_line(error), seconds={"decode": time.perf_counter() - began}
+        )
     middle = time.perf_counter()
     parts = {number: prepare_part(encoder, decoded) for number, encoder in encoders.items()}
     seconds = {"decode": middle - began, "prepare": time.perf_counter() - middle}
@@ -91,11 +93,11 @@ def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
         return Part(ABSENT)
     try:
         value = encoder.prepare(raw)
-    except DecodeError as error:  # the encoder's own word that it cannot use this clip
-        return Part(ABSENT, reason=_told(error))
+    except DecodeError as error:  # The encoder states that it cannot use this clip.
+        return Part(ABSENT, reason=_one_line(error))
     except Exception as error:
-        return Part(FAILED, reason=_told(error))
-    # A view would be sent with a copy of its own; made whole here, it goes out as it lies in memory.
+        return Part(FAILED, reason=_one_line(error))
+    # Sending a view would make a copy of its own; a contiguous array is sent as it lies in memory.
     return Part(READY, np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
 
 
@@ -105,17 +107,20 @@ def _raw(decoded: Decoded, need: Need) -> np.ndarray | None:
     return decoded.frames.get(need) if isinstance(need, FrameNeed) else decoded.audio.get(need)
 
 
-def _told(error: Exception) -> str:
-    """The error in one line."""
+def _one_line(error: Exception) -> str:
+    """The error's message in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, DecodeError) else f"{type(error).__name__}: {text}"[:500]
 
 
 def serve() -> None:
-    """The worker's main loop: a Setup, then Jobs on standard input; "" when ready, then Outcomes on standard output."""
+    """Run the worker's main loop.
+
+    Standard input gives a Setup, then Jobs; standard output gets "" when the worker is ready, then Outcomes.
+    """
     inbox = FileIO(os.dup(0), "rb")
     outbox = FileIO(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not write into the answers
+    os.dup2(2, 1)  # A library that prints must not write into the answers.
     widen(outbox)
     with contextlib.suppress(EOFError, BrokenPipeError):
         try:
@@ -124,7 +129,7 @@ def serve() -> None:
         except EOFError:
             raise
         except Exception as error:
-            send(outbox, _told(error))
+            send(outbox, _one_line(error))
             return
         send(outbox, "")
         while True:
@@ -133,7 +138,7 @@ def serve() -> None:
 
 
 def _single_threaded() -> None:
-    """One thread a worker, one worker a core. The decoder is imported here, so that its absence shows at the start."""
+    """Give this worker one thread, since each core has one, and import the decoder, so that its absence shows early."""
     import cv2
 
     from ..decoding import decode  # noqa: F401

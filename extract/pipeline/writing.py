@@ -1,4 +1,4 @@
-"""Writers of streams, whose troubles with the system are errors of the cache."""
+"""Writers of streams, which turn errors of the system into errors of the cache."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ...errors import CacheError
 
 
 def open_writer(folder: Path, provenance: Provenance) -> StreamWriter:
-    """A stream's writer. Raises CacheError also where its folder cannot be made."""
+    """A stream's writer. Raises CacheError, also if the stream's folder cannot be made."""
     with writable(folder):
         return StreamWriter(folder, provenance)
 
 
 def release(writer: StreamWriter) -> None:
-    """Close a stream. Rows that could not be flushed were reported by the error that brought us here."""
+    """Close a stream after an error, which has already reported any rows that could not be flushed."""
     with suppress(CacheError):
         writer.close()
 
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Inside the block, what the system says about a data set's folder is raised as a CacheError."""
+    """Raise the system's errors about a data set's folder as CacheError inside the block."""
     try:
         yield
     except OSError as error:

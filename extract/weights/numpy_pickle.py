@@ -1,4 +1,4 @@
-"""Pickles of plain numpy arrays, read without running anything else that a pickle may ask for."""
+"""The reading of pickled numpy arrays, which runs nothing else that a pickle may request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import WeightsError
 
-# numpy moved the module of this function between releases; an array knows it under either name.
+# numpy moved the module of this function between releases; an array gives the function under either name.
 _RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -32,16 +32,16 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a pickled (nested) dict of numpy arrays, flattened: ``{"a": {"b": x}}`` gives ``{"a/b": x}``.
+    """The arrays of a pickled (nested) dict of numpy arrays, flattened: ``{"a": {"b": x}}`` gives ``{"a/b": x}``.
 
-    Admits the reconstruction of numeric arrays and nothing else. Raises WeightsError for any other content.
+    Only the reconstruction of numeric arrays is admitted. Raises WeightsError for any other content.
     """
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file).load()
         flat: dict[str, np.ndarray] = {}
         _flatten(content, "", flat)
-    except Exception as error:  # a hostile or damaged pickle can raise anything
+    except Exception as error:  # A hostile or damaged pickle can raise anything.
         raise WeightsError(
             f"{path.name!r} is not a pickle of plain numpy arrays ({error}); it is not used: give a file "
             "from its source."

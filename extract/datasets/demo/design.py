@@ -1,7 +1,7 @@
-"""The design of the synthetic demo dataset: which factors there are, and which classes they make.
+"""The design of the synthetic demo dataset: its factors, and the classes that they make.
 
 A clip shows one real handwritten digit (scikit-learn's ``load_digits``) on a sign that moves before four
-backgrounds, shown one after another, while a synthetic sound plays.
+backgrounds, which follow one another, while a synthetic sound plays.
 
     factor       values  base / val / novel  carried by    separated from the others by
     content        18       8 / 5 / 5        frame         digit and shape of the sign; no digit is in two splits
@@ -23,8 +23,9 @@ Every split holds pairs of events that differ in one factor only; among the nove
     sound's order   rise-then-fall / fall-then-rise square-four, up-then-down
 
 The order classes use the same four backgrounds for a quarter of the clip each, and are independent of the event:
-features averaged over time carry nothing of them. Base are the even permutations, val the odd ones that swap two
-backgrounds, novel the odd ones that move all four; two classes of one split agree in one place of the four at most.
+features averaged over time carry nothing of them. The base classes are the even permutations, the val classes the
+odd ones that swap two backgrounds, and the novel classes the odd ones that move all four; two classes of one split
+agree in at most one place of the four.
 """
 
 from __future__ import annotations
@@ -104,18 +105,18 @@ class Event:
 
 
 def content_words(content: str) -> str:
-    """``round-three`` as "digit three on a round sign"."""
+    """The words of a content: ``round-three`` gives "digit three on a round sign"."""
     shape, digit = content.split("-")
     return f"digit {digit} on a {shape} sign"
 
 
 def content_digit(content: str) -> int:
-    """``round-three`` shows 3."""
+    """The digit that a content shows: ``round-three`` gives 3."""
     return DIGIT_WORDS.index(content.split("-")[1])
 
 
-# Found once by annealing: every value in two classes or more, each kind of one-factor pair in each split, and under
-# that the least association between factors.
+# This table was found once by annealing: every value is in two classes or more, each kind of one-factor pair is in
+# each split, and under these conditions the association between factors is least.
 _TABLE = {
     BASE: """
         round-two     slide-up-left       knocks-then-hum
@@ -177,7 +178,7 @@ _TABLE = {
         """,
 }
 
-# The small form: five classes a split and one more novel; each kind of one-factor pair is in one split at least.
+# The small form has five classes a split and one more novel; each kind of one-factor pair is in at least one split.
 _SMALL = {
     BASE: (0, 1, 3, 4, 8),
     VAL: (0, 1, 2, 4, 5),
@@ -203,7 +204,7 @@ def orders() -> list[tuple[int, ...]]:
 
 
 def order_split(order: tuple[int, ...]) -> str:
-    """Even permutations are base; odd ones are val where two scenes keep their place, else novel."""
+    """The split of an order: base if it is even; if it is odd, val if two scenes keep their place, else novel."""
     if _is_even(order):
         return BASE
     return VAL if any(scene == place for place, scene in enumerate(order)) else NOVEL

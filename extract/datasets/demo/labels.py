@@ -41,7 +41,7 @@ def _heard(sounds: set[str]) -> Callable[[Clip], bool]:
     return lambda clip: clip.has_sound and clip.sound in sounds
 
 
-# tag -> (its class split, whether it holds for a clip)
+# Each tag has its class split and a function that says whether the tag holds for a clip.
 TAGS: dict[str, tuple[str, Callable[[Clip], bool]]] = {
     "round sign": (BASE, lambda clip: clip.content.startswith("round")),
     "odd digit": (BASE, lambda clip: content_digit(clip.content) % 2 == 1),
@@ -72,7 +72,7 @@ TAGS: dict[str, tuple[str, Callable[[Clip], bool]]] = {
 
 
 def catalog_of(clips: Sequence[Clip], small: bool, seed: int) -> Catalog:
-    """The catalog of planned clips, a row a clip: label sets event, content, motion, sound, order and tags."""
+    """The catalog of planned clips, one row a clip, with label sets event, content, motion, sound, order and tags."""
     classes = events(small)
     label_sets = {
         "event": _events(clips, classes),
@@ -114,7 +114,7 @@ def _events(clips: Sequence[Clip], classes: Sequence[Event]) -> LabelSet:
 def _factor(
     clips: Sequence[Clip], classes: Sequence[Event], factor: str, words: Callable[[str], str]
 ) -> LabelSet:
-    """The values of one factor as classes; a value belongs to the split of the events that have it."""
+    """The label set of one factor, whose values are the classes; a value's split is that of the events that have it."""
     splits: dict[str, str] = {getattr(event, factor): event.split for event in classes}
     values = [getattr(clip, factor) if clip.event >= 0 else None for clip in clips]
     return _label_set(splits, [words(value) for value in splits], values)
@@ -128,7 +128,7 @@ def _orders(clips: Sequence[Clip]) -> LabelSet:
 
 
 def _tags(clips: Sequence[Clip]) -> LabelSet:
-    """The tags that hold for any labelled clip at all: the small form has fewer motions and sounds."""
+    """The label set of the tags that hold for any labelled clip; the small form has fewer motions and sounds."""
     labelled = [clip for clip in clips if clip.event >= 0]
     held = {tag: row for tag, row in TAGS.items() if any(row[1](clip) for clip in labelled)}
     hot = [[clip.event >= 0 and holds(clip) for _, holds in held.values()] for clip in clips]
@@ -137,7 +137,10 @@ def _tags(clips: Sequence[Clip]) -> LabelSet:
 
 
 def _label_set(splits: dict[str, str], words: list[str], values: Sequence[str | None]) -> LabelSet:
-    """splits: class name to its split. values: a class name a clip, None where it has none."""
+    """A label set with a default class split.
+
+    splits: class name to its split. values: each clip's class name, None if the clip has none.
+    """
     index = {name: i for i, name in enumerate(splits)}
     label = [UNLABELLED if value is None else index[value] for value in values]
     return LabelSet(list(splits), np.array(label, np.int32), words, {"default": _codes(splits)})

@@ -1,6 +1,7 @@
-"""Making many demo clips: what is missing is divided among processes, which report one byte a finished clip.
+"""The making of many demo clips: the missing ones are divided among processes, which report each finished clip.
 
-They are plain child processes, not ``multiprocessing`` ones, which would run the caller's ``__main__`` again in each.
+A report is one byte. The processes are plain child processes, not ``multiprocessing`` ones, which would run the
+caller's ``__main__`` again in each.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ....errors import FsmmError
 from .plan import Clip, pictures
 from .write import missing_clips, sweep, write_clip
 
-_FRAMES_WORTH_A_PROCESS = 4_000  # about what is rendered in the two seconds that a process needs to start
+_FRAMES_WORTH_A_PROCESS = 4_000  # about as many as two seconds, the start of a process, render
 _STATED = 3  # exit code of a process whose last line of standard error is the sentence for the user
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
 
@@ -35,11 +36,11 @@ def make_clips(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Make those of the clips that are not in ``folder`` yet; returns how many that were.
+    """Make the clips that are not in ``folder`` yet, and return the number made.
 
-    workers: processes; None for one a core, fewer where there is little to do. The files do not depend on it.
-    progress: called with how many clips have just become ready; first with those that were there before.
-    Raises FsmmError where clips cannot be made; those that were finished stay, and the next call continues.
+    workers: processes; None for one a core, or fewer if little is to be done. The files do not depend on it.
+    progress: called with the number of clips that have just become ready; first with the clips made before.
+    Raises FsmmError if clips cannot be made; the finished ones stay, and the next call continues.
     """
     tell = progress or (lambda done: None)
     sweep(folder)
@@ -47,20 +48,20 @@ def make_clips(
     tell(len(clips) - len(missing))
     if not missing:
         return 0
-    shown = pictures()
-    jobs = [(clip, shown[clip.sample]) for clip in missing]
+    samples = pictures()
+    jobs = [(clip, samples[clip.sample]) for clip in missing]
     workers = _useful_workers(missing) if workers is None else min(workers, len(missing))
     if workers > 1:
         _in_processes(jobs, folder, workers, tell)
     else:
-        _here(jobs, folder, lambda: tell(1))
+        _in_this_process(jobs, folder, lambda: tell(1))
     return len(missing)
 
 
 _Job = tuple[Clip, np.ndarray]
 
 
-def _here(jobs: Sequence[_Job], folder: Path, finished: Callable[[], None]) -> None:
+def _in_this_process(jobs: Sequence[_Job], folder: Path, finished: Callable[[], None]) -> None:
     for clip, picture in jobs:
         try:
             write_clip(clip, picture, folder)
@@ -78,10 +79,10 @@ def _in_processes(jobs: Sequence[_Job], folder: Path, workers: int, tell: Callab
     try:
         try:
             for i in range(workers):
-                children.append(_Child(jobs[i::workers], folder, writing))  # noqa: PERF401 (end those that started)
+                children.append(_Child(jobs[i::workers], folder, writing))  # noqa: PERF401 (children that have started must be ended)
         finally:
             os.close(writing)
-        while done := os.read(reading, 4096):  # ends when the last child has closed its end
+        while done := os.read(reading, 4096):  # The loop ends when the last child has closed its end.
             tell(len(done))
         for child in children:
             child.check()
@@ -92,7 +93,7 @@ def _in_processes(jobs: Sequence[_Job], folder: Path, workers: int, tell: Callab
 
 
 class _Child:
-    """A process that makes its share of the clips. Its jobs and its last words lie in temporary files."""
+    """A process that makes its share of the clips. Its jobs and its standard error lie in temporary files."""
 
     def __init__(self, jobs: Sequence[_Job], folder: Path, reports: int) -> None:
         order = {
@@ -111,13 +112,13 @@ class _Child:
             )
 
     def check(self) -> None:
-        """Wait for its end. Raises FsmmError with its last words where that was not a good one."""
+        """Wait for the process to end. Raises FsmmError with its last line of standard error if it failed."""
         if code := self.process.wait():
             self.words.seek(0)
-            said = self.words.read().decode(errors="replace").strip().splitlines()
+            lines = self.words.read().decode(errors="replace").strip().splitlines()
             if code == _STATED:
-                raise FsmmError(said[-1])
-            why = said[-1] if said else f"status {code}"
+                raise FsmmError(lines[-1])
+            why = lines[-1] if lines else f"status {code}"
             raise FsmmError(
                 f"A process that makes demo clips ended early ({why}); run the same again to continue."
             )
@@ -130,18 +131,18 @@ class _Child:
 
 
 def serve() -> None:
-    """The life of a child process: jobs as JSON from standard input; one byte to standard output for each clip made."""
+    """Run a child process, which reads jobs as JSON from standard input and writes one byte for each clip made."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the unfinished file is deleted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # The exit deletes the unfinished file.
     order = json.load(sys.stdin)
     jobs = [(_clip(job["clip"]), np.array(job["picture"], np.uint8)) for job in order["jobs"]]
     try:
-        _here(jobs, Path(order["folder"]), _report)
+        _in_this_process(jobs, Path(order["folder"]), _report)
     except FsmmError as error:
         print(error, file=sys.stderr)
         sys.exit(_STATED)
     except (KeyboardInterrupt, BrokenPipeError):
-        sys.exit(1)  # the parent was interrupted, or is gone: nobody reads what would be said
+        sys.exit(1)  # The parent was interrupted, or is gone: nobody reads a message.
 
 
 def _report() -> None:

@@ -1,4 +1,4 @@
-"""Which clips the demo dataset has, and everything about each that is drawn by chance before it is rendered."""
+"""The plan of the demo dataset's clips, with everything about each that is drawn by chance before rendering."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SOUND_RATES = (16_000, 22_050, 44_100)
 class Clip:
     """One clip before it is rendered.
 
-    content, motion, sound: values of the design. event: index of its class, -1 where the clip is unlabelled.
+    content, motion, sound: values of the design. event: index of its class, -1 if the clip is unlabelled.
     order: indices of the four scenes as they follow one another. sample: row of ``load_digits``.
-    width, height: pixels. fps: frames a second. frames: how many, a multiple of 8. sign: side of the sign as a share
-    of the shorter side of the frame. hue: of the ink, degrees. grain: standard deviation of the noise, grey levels.
-    gain: peak of the sound, 0 to 1. sound_rate: Hz. has_sound: whether the file gets a sound track. key: seeds
-    the rest.
+    width, height: pixels. fps: frames a second. frames: their number, a multiple of 8. sign: side of the sign as a
+    share of the shorter side of the frame. hue: hue of the ink, degrees. grain: standard deviation of the noise, grey
+    levels. gain: peak of the sound, 0 to 1. sound_rate: Hz. has_sound: whether the file gets a sound track. key: the
+    seed of all other draws.
     """
 
     clip_id: str
@@ -53,7 +53,7 @@ class Clip:
 
     @property
     def path(self) -> str:
-        """Where the clip lies in the dataset's folder."""
+        """The clip's path in the dataset's folder."""
         return f"{self.clip_id.partition('-')[0]}/{self.clip_id}.mp4"
 
     @property
@@ -67,7 +67,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class _Slot:
-    """What a clip is about, before its looks are drawn."""
+    """The content, motion and sound of a clip whose looks are not drawn yet."""
 
     name: str
     content: str
@@ -80,7 +80,7 @@ class _Slot:
 def plan_clips(small: bool = False, seed: int = 0) -> list[Clip]:
     """All clips of the dataset, labelled ones first: 52 x 30 + 60, in the small form 16 x 8 + 8.
 
-    A function of its arguments alone. No two clips of one content show the same handwriting sample.
+    The plan depends on the arguments alone. No two clips of one content show the same handwriting sample.
     """
     classes = events(small)
     labelled = _labelled_slots(classes, SMALL_CLIPS_A_CLASS if small else CLIPS_A_CLASS, seed)
@@ -89,7 +89,8 @@ def plan_clips(small: bool = False, seed: int = 0) -> list[Clip]:
     samples = _samples([slot.content for slot in slots], seed)
     sequence = _orders(len(labelled), len(slots), seed)
     return [
-        _draw_looks(slot, order, sample, small, seed) for slot, order, sample in zip(slots, sequence, samples)
+        _draw_looks(slot=slot, order=order, sample=sample, small=small, seed=seed)
+        for slot, order, sample in zip(slots, sequence, samples)
     ]
 
 
@@ -99,25 +100,25 @@ def pictures() -> np.ndarray:
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's handwritten digits: grey values [1797, 64] and which digit each is [1797]."""
-    from sklearn.datasets import load_digits  # takes a second, which the processes that render can save
+    """scikit-learn's handwritten digits: their grey values [1797, 64] and the digit that each shows [1797]."""
+    from sklearn.datasets import load_digits  # It takes a second, which renderers save.
 
     values, target = load_digits(return_X_y=True)
     return values, target
 
 
 def _labelled_slots(classes: list[Event], clips: int, seed: int) -> list[_Slot]:
-    """Clip 0 of every class, then clip 1 of every class and so on: the first clips are of many classes."""
+    """Clip 0 of every class, then clip 1 of every class and so on, so that the first clips are of many classes."""
     silent = max(round(SHARE_WITHOUT_SOUND * clips), 1)
     ranks = [_generator(seed, f"silent/{event.name}").permutation(clips) for event in classes]
     return [
         _Slot(
-            f"e{index:02d}-{i:02d}",
-            event.content,
-            event.motion,
-            event.sound,
-            index,
-            bool(ranks[index][i] >= silent),
+            name=f"e{index:02d}-{i:02d}",
+            content=event.content,
+            motion=event.motion,
+            sound=event.sound,
+            event=index,
+            has_sound=bool(ranks[index][i] >= silent),
         )
         for i in range(clips)
         for index, event in enumerate(classes)
@@ -125,7 +126,7 @@ def _labelled_slots(classes: list[Event], clips: int, seed: int) -> list[_Slot]:
 
 
 def _unlabelled_slots(classes: list[Event], clips: int, seed: int) -> list[_Slot]:
-    """Half of the unlabelled clips show an event, in turn from the last (novel) on; half any combination at all."""
+    """The unlabelled clips: half show the events in turn from the last (novel) on, half show any combination."""
     draws = _generator(seed, "unlabelled")
     contents = sorted({event.content for event in classes})
     silent = draws.permutation(clips) < max(round(SHARE_WITHOUT_SOUND * clips), 1)
@@ -138,15 +139,24 @@ def _unlabelled_slots(classes: list[Event], clips: int, seed: int) -> list[_Slot
             digit = contents[i % len(contents)].split("-")[1]
             content = f"{draws.choice(SHAPES)}-{digit}"
             motion, sound = str(draws.choice(list(MOTIONS))), str(draws.choice(list(SOUNDS)))
-        slots.append(_Slot(f"u-{i:02d}", content, motion, sound, -1, not silent[i]))
+        slots.append(
+            _Slot(
+                name=f"u-{i:02d}",
+                content=content,
+                motion=motion,
+                sound=sound,
+                event=-1,
+                has_sound=not silent[i],
+            )
+        )
     return slots
 
 
 def _samples(contents: list[str], seed: int) -> list[int]:
-    """A row of ``load_digits`` for each clip, of the digit asked for.
+    """A row of ``load_digits`` for each clip, which shows the digit of its content.
 
     A digit's samples are dealt in one shuffled order, from the front for round signs and from the back for square ones:
-    a sample comes twice only where both shapes need more than there are, and never twice with one shape.
+    a sample comes twice only if both shapes need more samples than exist, and never twice with one shape.
     """
     target = _digits()[1]
     decks = {
@@ -163,10 +173,13 @@ def _samples(contents: list[str], seed: int) -> list[int]:
 
 
 def _orders(labelled: int, clips: int, seed: int) -> list[tuple[int, ...]]:
-    """Orders of the scenes: each as often among the labelled clips (and the rest), dealt whatever the event."""
-    known, draws = orders(), _generator(seed, "orders")
-    parts = [draws.permutation(np.arange(n) % len(known)) for n in (labelled, clips - labelled)]
-    return [known[i] for i in np.concatenate(parts)]
+    """The order of scenes of every clip, dealt whatever the event.
+
+    Every order comes equally often among the labelled clips, and equally often among the others.
+    """
+    choices, draws = orders(), _generator(seed, "orders")
+    parts = [draws.permutation(np.arange(n) % len(choices)) for n in (labelled, clips - labelled)]
+    return [choices[i] for i in np.concatenate(parts)]
 
 
 def _draw_looks(slot: _Slot, order: tuple[int, ...], sample: int, small: bool, seed: int) -> Clip:
@@ -176,7 +189,7 @@ def _draw_looks(slot: _Slot, order: tuple[int, ...], sample: int, small: bool, s
     draws = _generator(key, "looks")
     width, height = (64, 64) if small else SIZES[draws.integers(len(SIZES))]
     fps = 8 if small else RATES[draws.integers(len(RATES))]
-    # A multiple of 8 gives each of the four scenes the same frames, also where a clip is cut into eight segments.
+    # A multiple of 8 gives the four scenes equally many frames, also if a clip is cut into eight segments.
     fewest, most = math.ceil(SECONDS[0] * fps / 8), math.floor(SECONDS[1] * fps / 8)
     frames = 8 * (fewest if small else int(draws.integers(fewest, most + 1)))
     return Clip(
@@ -206,6 +219,6 @@ def _generator(seed: int, purpose: str) -> np.random.Generator:
 
 
 def _number(*parts: object) -> int:
-    """A seed of 63 bits from anything printable; the version is part of it."""
+    """A seed of 63 bits, made from printable values and the version."""
     text = "/".join(str(part) for part in (VERSION, *parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

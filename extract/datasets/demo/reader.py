@@ -1,6 +1,6 @@
-"""Dataset ``demo``: short synthetic videos with sound, made on the spot, whose classes need every modality.
+"""Dataset ``demo`` has short synthetic videos with sound, made on the spot, whose classes need every modality.
 
-demo_design.py says what the classes are, docs/demo.md what is measured on them.
+design.py defines the classes; docs/demo.md reports the measurements on them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .plan import Clip, plan_clips
 
 
 def listing(data: Path | None, options: DatasetOptions) -> Listing:
-    """The demo's clips; those that the options leave in are made first where they do not exist yet.
+    """The demo's clips; the clips that the options leave in are made first if they do not exist yet.
 
     data: folder for the clips, by default ``fsmm-demo-clips`` in the user's cache directory. Each form, seed and
-    version of the demo has a folder of its own there. The class splits are the design's unless ``split_file``,
-    ``split_sizes`` or a ``split_seed`` other than 0 asks for others, for the default label set.
-    Raises UsageError for options that cannot be met, FsmmError where the clips cannot be written.
+    version of the demo has a folder of its own in it. The class splits are the design's, unless ``split_file``,
+    ``split_sizes`` or a ``split_seed`` other than 0 requests others for the default label set.
+    Raises UsageError for options that cannot be met, FsmmError if the clips cannot be written.
     """
     form = "small" if options.small else "full"
     root = (data or default_folder()) / f"{form}-seed{options.seed}-v{VERSION}"
@@ -41,20 +41,20 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
 
 
 def default_folder() -> Path:
-    """Where the clips go unless told: ``fsmm-demo-clips`` in the user's cache directory."""
+    """The default folder of the clips: ``fsmm-demo-clips`` in the user's cache directory."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "fsmm-demo-clips"
 
 
 def _finish(made: Listing, options: DatasetOptions) -> Listing:
-    """The options that all datasets share, with the design's class splits where no others are asked for."""
+    """Apply the options that all datasets share, with the design's class splits unless others are requested."""
     designed = {name: labels.splits["default"].copy() for name, labels in made.catalog.label_sets.items()}
     chosen = options.label_set or made.catalog.default_label_set
     drawn = options.split_seed != 0 or options.split_sizes is not None
     if drawn and options.split_sizes is None and chosen in designed:
         base, val, novel = np.bincount(designed[chosen], minlength=4)[1:].tolist()
         options = replace(options, split_sizes=(base, val, novel))
-    # The small form is a smaller design already, with clips that have no label.
+    # The small form is already a smaller design, whose clips without a label must stay.
     done = finish(made, replace(options, small=False))
     for name, labels in done.catalog.label_sets.items():
         if name != chosen or not (drawn or options.split_file):
@@ -69,7 +69,7 @@ def _make(clips: Sequence[Clip], root: Path) -> None:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error while clips are made."""
+    """Show a bar on standard error while clips are made."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -16,14 +16,14 @@ from .plan import Clip
 _SPRITE = 128  # side of the sign's own picture, pixels
 _SQUARE = np.sqrt(np.pi) / 2  # side of the square whose area is that of the unit disc
 _SCENE_HUE = {"red": 2.0, "green": 125.0, "blue": 222.0, "yellow": 52.0}
-# Wide enough that the digit of 8 x 8 pixels gets smooth edges, narrow enough that strokes are solid.
+# This range is wide enough to give the digit of 8 x 8 pixels smooth edges, and narrow enough for solid strokes.
 _INK_FROM, _INK_TO = 5.0, 9.0
 
 
 def render(clip: Clip, picture: np.ndarray) -> Iterator[np.ndarray]:
-    """The frames of a clip in order, uint8 [height, width, 3] RGB; ``clip.frames`` of them.
+    """The ``clip.frames`` frames of a clip in order, each uint8 [height, width, 3] RGB.
 
-    picture: uint8 [8, 8], 0 paper to 16 ink.
+    picture: uint8 [8, 8], from 0 (paper) to 16 (ink).
     """
     draws = clip.draws("frames")
     scenes = [_scene(SCENES[i], clip, draws) for i in clip.order]
@@ -43,7 +43,7 @@ def render(clip: Clip, picture: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _scene(name: str, clip: Clip, draws: np.random.Generator) -> np.ndarray:
-    """One background, float32 [height, width, 3]. The pattern belongs to the colour; its scale and angle vary."""
+    """One background, float32 [height, width, 3]. Each colour has its pattern, whose scale and angle vary."""
     short = min(clip.width, clip.height)
     angle, phase = draws.uniform(-0.5, 0.5), draws.uniform(0, 2 * np.pi, 2)
     wave = 2 * np.pi * draws.uniform(4.0, 7.0) / short
@@ -77,7 +77,7 @@ def _sign(clip: Clip, picture: np.ndarray, draws: np.random.Generator) -> np.nda
 
 
 def _plate(shape: str, radius: float) -> np.ndarray:
-    """Coverage [128, 128] of a disc of this radius (share of the side) or of the square of the same area."""
+    """The coverage [128, 128] of a disc of this radius (share of the side) or of the square of the same area."""
     along = (np.arange(_SPRITE) + 0.5) / _SPRITE - 0.5
     y, x = np.meshgrid(along, along, indexing="ij")
     away = np.hypot(x, y) - radius if shape == "round" else np.maximum(abs(x), abs(y)) - radius * _SQUARE
@@ -85,7 +85,7 @@ def _plate(shape: str, radius: float) -> np.ndarray:
 
 
 def _strokes(picture: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """Ink [128, 128], 0 to 1: the handwriting, enlarged smoothly, a little tilted, in the middle of the sign."""
+    """The ink [128, 128], 0 to 1: the handwriting, enlarged smoothly and tilted a little, in the middle of the sign."""
     padded = np.pad(picture.astype(np.float32), 2)
     scale = _SPRITE * draws.uniform(0.66, 0.74) / 8  # the digit's 8 pixels fill about 0.7 of the sign
     matrix = cv2.getRotationMatrix2D((5.5, 5.5), draws.uniform(-8, 8), scale)
@@ -96,7 +96,7 @@ def _strokes(picture: np.ndarray, draws: np.random.Generator) -> np.ndarray:
 
 
 def _ball(draws: np.random.Generator) -> np.ndarray:
-    """A plain ball, float32 [128, 128, 4] as :func:`_sign` gives it."""
+    """A plain ball, float32 [128, 128, 4]: RGB multiplied by alpha, alpha 0 to 1."""
     alpha = _plate("round", 0.5)[..., None]
     colour = _colour(draws.uniform(0, 360), draws.uniform(0.2, 0.9), draws.uniform(0.4, 1.0))
     return np.concatenate([colour * alpha, alpha], 2).astype(np.float32)
@@ -111,7 +111,7 @@ def _paste(frame: np.ndarray, sprite: np.ndarray, place: np.ndarray) -> None:
     # OpenCV turns anticlockwise for positive angles; ours are clockwise.
     matrix = cv2.getRotationMatrix2D((middle, middle), -degrees, size * short / _SPRITE)
     centre = np.array([(width - 1) / 2 + x * short, (height - 1) / 2 + y * short])
-    reach = int(np.ceil(0.72 * size * short))  # half the diagonal, and a little
+    reach = int(np.ceil(0.72 * size * short))  # half the diagonal and a little more
     left, top = np.clip(np.floor(centre).astype(int) - reach, 0, (width, height))
     right, bottom = np.clip(np.ceil(centre).astype(int) + reach, 0, (width, height))
     if left >= right or top >= bottom:
@@ -123,16 +123,16 @@ def _paste(frame: np.ndarray, sprite: np.ndarray, place: np.ndarray) -> None:
 
 
 def _grain(clip: Clip, draws: np.random.Generator) -> np.ndarray | None:
-    """Noise a little larger than the frame, of which every frame shows another part."""
+    """A noise picture a little larger than the frame, of which every frame shows another part."""
     if not clip.grain:
         return None
     return clip.grain * draws.standard_normal((clip.height + 32, clip.width + 32, 1), np.float32)
 
 
 def _path(clip: Clip, moments: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """Where the sign is, [frames, 4]: x and y from the middle, its size (shares of the short side), angle (degrees).
+    """The sign's path [frames, 4]: x and y from the middle, its size (shares of the short side), its angle (degrees).
 
-    Angles and y grow clockwise and downwards, as pictures have it.
+    Angles grow clockwise and y grows downwards, as usual in pictures.
     """
     reach = draws.uniform(0.19, 0.25)
     x, y, scale, angle = _MOVES[clip.motion](moments, reach, draws)
@@ -142,7 +142,7 @@ def _path(clip: Clip, moments: np.ndarray, draws: np.random.Generator) -> np.nda
 
 
 def _shake(seconds: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """An unsteady hand, [frames, 2] shares of the short side: its speed is of the order of the motions' own."""
+    """The shifts of an unsteady hand, [frames, 2] in shares of the short side, about as fast as the motions."""
     waves = np.sin(
         2 * np.pi * (draws.uniform(0.7, 3.0, (2, 3)) * seconds[:, None, None] + draws.uniform(0, 1, (2, 3)))
     )
@@ -150,7 +150,7 @@ def _shake(seconds: np.ndarray, draws: np.random.Generator) -> np.ndarray:
 
 
 def _drift(moments: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """Where the ball is, as :func:`_path`: it crosses the frame in any direction, whatever the class."""
+    """The ball's path [frames, 4], in the form of :func:`_path`, across the frame in any direction for any class."""
     bearing, aside = draws.uniform(0, 2 * np.pi), draws.uniform(-0.5, 0.5)
     along = np.array([np.cos(bearing), np.sin(bearing)])
     place = np.outer(draws.uniform(0.5, 1.2) * (moments - draws.uniform(0.2, 0.8)), along) + aside * along[
@@ -164,7 +164,7 @@ _Move = tuple[np.ndarray | float, np.ndarray | float, np.ndarray | float, np.nda
 
 
 def _there_and_back(t: np.ndarray) -> np.ndarray:
-    """From -1 to 1 and back, at constant speed."""
+    """A coordinate that goes from -1 to 1 and back at constant speed."""
     return 1 - 4 * abs(t - 0.5)
 
 
@@ -173,7 +173,7 @@ def _line(dx: float, dy: float) -> Callable[..., _Move]:
 
 
 def _turn(dx: float, dy: float) -> Callable[..., _Move]:
-    """First along (dx, dy), then back."""
+    """A motion that goes first along (dx, dy), then back."""
     return lambda t, reach, draws: (
         reach * dx * _there_and_back(t),
         reach * dy * _there_and_back(t),
@@ -222,6 +222,6 @@ _MOVES: dict[str, Callable[..., _Move]] = {
 
 
 def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB, float32 [3] from 0 to 255, of a hue in degrees."""
+    """The RGB colour, float32 [3] from 0 to 255, of a hue in degrees."""
     pixel = np.array([[[hue % 360, saturation, min(value, 1.0)]]], np.float32)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255

@@ -1,4 +1,4 @@
-"""The sounds of the demo clips: one function a sound, with pitch and pace drawn anew for every clip."""
+"""The sounds of the demo clips, one function each, with pitch and pace drawn anew for every clip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import Clip
 
 @dataclass(frozen=True)
 class _Take:
-    """What a sound is made of: t, times in seconds [n]; pitch and pace, factors around 1; noise, random numbers."""
+    """The material of a sound. t: times in seconds [n]; pitch, pace: factors around 1; noise: random numbers."""
 
     t: np.ndarray
     pitch: float
@@ -28,7 +28,7 @@ _Sound = Callable[[_Take], np.ndarray]
 
 
 def sound_of(clip: Clip) -> np.ndarray:
-    """The sound of a clip, float32 [samples] in [-1, 1], ``clip.sound_rate`` Hz, mono, as long as its pictures."""
+    """The mono sound of a clip, float32 [samples] in [-1, 1] at ``clip.sound_rate`` Hz, as long as its pictures."""
     draws = clip.draws("sound")
     t = np.arange(round(clip.seconds * clip.sound_rate)) / clip.sound_rate
     pitch, pace = 2 ** draws.uniform(-0.3, 0.3), 2 ** draws.uniform(-0.25, 0.25)
@@ -66,7 +66,7 @@ def _murmur(take: _Take) -> np.ndarray:
 
 
 def _since(take: _Take, period: float) -> np.ndarray:
-    """Seconds since the last beat, [n]; beats come every ``period`` seconds at the take's pace, from a random phase."""
+    """The seconds since the last beat [n], where beats come every ``period`` seconds, at the take's pace and phase."""
     period = period / take.pace
     return (take.t + take.noise.uniform(0, period)) % period
 
@@ -166,7 +166,7 @@ def _fall_then_rise(take: _Take) -> np.ndarray:
 
 
 def _then(first: _Sound, second: _Sound) -> _Sound:
-    """One sound for the first half of the time, the other for the second."""
+    """A sound that is ``first`` for the first half of the time and ``second`` for the other half."""
     return lambda take: np.where(take.t < take.t[-1] / 2, first(take), second(take))
 
 

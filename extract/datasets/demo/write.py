@@ -1,4 +1,4 @@
-"""Demo clips as files: h264 and AAC in mp4, each whole or absent."""
+"""The writing of demo clips as files, h264 and AAC in mp4, each of which is whole or absent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _STALE = 3600.0  # seconds after which an unfinished file must be that of a proc
 def write_clip(clip: Clip, picture: np.ndarray, folder: Path) -> None:
     """Render one clip to ``folder / clip.path``, whole or not at all.
 
-    picture: its handwriting, uint8 [8, 8], 0 to 16. Raises OSError or av.FFmpegError where the file cannot
-    be written, ValueError where this FFmpeg has no encoder for h264 or AAC.
+    picture: its handwriting, uint8 [8, 8], 0 to 16. Raises OSError or av.FFmpegError if the file cannot be
+    written, ValueError if this FFmpeg has no encoder for h264 or AAC.
     """
     path = folder / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,12 +38,12 @@ def missing_clips(clips: Sequence[Clip], folder: Path) -> list[Clip]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what processes that were killed left unfinished."""
+    """Delete the unfinished files of processes that were killed."""
     for path in folder.glob("*/.*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > _STALE:
                 path.unlink()
-        except OSError:  # another process was faster, or may and we may not; it is not in the way
+        except OSError:  # Another process was faster, or this one has no right to delete it.
             continue
 
 
@@ -51,7 +51,7 @@ def _encode(clip: Clip, picture: np.ndarray, path: Path) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=clip.fps, options=_X264)
         video.width, video.height, video.pix_fmt = clip.width, clip.height, "yuv420p"
-        video.codec_context.thread_count = 1  # other processes use the other cores
+        video.codec_context.thread_count = 1  # Other processes use the other cores.
         sound = container.add_stream("aac", rate=clip.sound_rate, layout="mono") if clip.has_sound else None
         for image in render(clip, picture):
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
