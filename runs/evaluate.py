@@ -129,11 +129,14 @@ def evaluate(
     def work(part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
         tally = Tally.empty(label, classes)
         for block in part:
-            index, predicted = block.draw(sampler), []
+            index = block.draw(sampler)
+            # one tensor for the block: small results that outlive large temporaries would scatter over the memory
+            predicted, done = torch.empty(index.query.shape, dtype=torch.int64), 0
             for chunked in chunks(index, chunk):
-                predicted.append(score(chunked).argmax(-1).cpu())
+                predicted[done : done + len(chunked)] = score(chunked).argmax(-1)
+                done += len(chunked)
                 tick(len(chunked))
-            tally.add(index, torch.cat(predicted))
+            tally.add(index, predicted)
         return tally
 
     test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes, unlabelled=unlabelled)

@@ -101,7 +101,7 @@ def test_intervals_hold_the_truth_on_fresh_clips_and_fresh_classes(head_class: t
     are widened by two of them; the draw interval must fail clearly, which is why the others exist.
     """
     rng = np.random.default_rng(42)
-    head = head_class(Inputs(streams={"frame": (1, 16)}))
+    head = head_class(Inputs(streams={"frame": (1, 16)}), head_class.Settings())
     protocol, classes, clips, worlds, episodes = Protocol(k_shot=3, n_query=5), 20, 30, WORLDS, 1200
     label = torch.arange(classes).repeat_interleave(clips)
     _, fixed = world(rng, classes, clips, kind)
