@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from av import VideoFrame
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from ...errors import UsageError
@@ -15,6 +16,18 @@ from ..contract import FrameNeed
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Above this ratio of the sides a frame is cropped before scaling, which would otherwise need much memory.
 _LONGEST_SHAPE = 4.0
+
+
+def _unnamed(kinds: type[SideDataType], number: Any) -> SideDataType:
+    """A member for a kind of side data that FFmpeg attaches to frames and PyAV has no name for."""
+    member = object.__new__(kinds)
+    member._name_, member._value_ = f"KIND_{number}", number
+    return member
+
+
+# PyAV's enumeration lags behind FFmpeg's (EXIF, depth and stereo are missing in PyAV 18; PyAV-Org/PyAV#2392), and one
+# kind without a name makes all side data of a frame unreadable, its display matrix included.
+setattr(SideDataType, "_missing_", classmethod(_unnamed))  # noqa: B010 (mypy forbids a plain assignment)
 
 
 class Painter:

@@ -10,6 +10,9 @@ Every frame shows its own number as 16 black or white blocks, which survive scal
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +20,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+_IMAGES = {".png": ("png", "rgb24"), ".webp": ("libwebp", "bgra")}
 _CORNERS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
 
 
@@ -135,14 +139,57 @@ def audio(
 
 
 def image(path: Path, picture: np.ndarray) -> Path:
-    """Write an RGB picture [H, W, 3] as .png or .jpg, and return the path."""
-    codec, pixel_format = ("png", "rgb24") if path.suffix.lower() == ".png" else ("mjpeg", "yuvj444p")
+    """Write an RGB picture [H, W, 3] as .png, .jpg or (without loss) .webp, and return the path."""
+    codec, pixel_format = _IMAGES.get(path.suffix.lower(), ("mjpeg", "yuvj444p"))
     with av.open(str(path), "w", format="image2", options={"update": "1"}) as file:
-        stream = file.add_stream(codec, rate=1)
+        stream = file.add_stream(codec, rate=1, options={"lossless": "1"} if codec == "libwebp" else {})
         stream.height, stream.width, stream.pix_fmt = picture.shape[0], picture.shape[1], pixel_format
         file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         file.mux(stream.encode(None))
     return path
+
+
+def tiff(path: Path, picture: np.ndarray, orientation: int) -> Path:
+    """Write an RGB picture [H, W, 3] as an uncompressed TIFF with an orientation tag, and return the path."""
+    height, width = picture.shape[:2]
+    data = np.ascontiguousarray(picture, np.uint8).tobytes()
+    tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (274, orientation)]
+    tags += [(277, 3), (278, height), (279, len(data)), (284, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 3 + (tag == 279), 1, value) for tag, value in tags)
+    after = 8 + len(data)
+    # The number of bits stands once for all three samples, which FFmpeg accepts; only the bytes' count may be long.
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(b"II*\0" + struct.pack("<I", after) + data + directory)
+    return path
+
+
+def exif(orientation: int) -> bytes:
+    """EXIF data with this orientation alone, without the "Exif" mark that JPEG puts before it."""
+    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, orientation, 0, 0)
+
+
+def with_exif(data: bytes, orientation: int) -> bytes:
+    """The bytes of a JPEG, PNG or WebP picture with an EXIF orientation added."""
+    block = exif(orientation)
+    if data[:2] == b"\xff\xd8":
+        block = b"Exif\0\0" + block
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+    if data[:4] == b"\x89PNG":
+        chunk = b"eXIf" + block
+        header = 8 + 25  # bytes of the signature and of the chunk IHDR
+        added = struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        return data[:header] + added + data[header:]
+    assert data[:4] == b"RIFF"
+    with av.open(io.BytesIO(data)) as file:
+        width, height = file.streams.video[0].width, file.streams.video[0].height
+    flags = struct.pack("<I", 8) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBP" + webp_chunk(b"VP8X", flags) + data[12:] + webp_chunk(b"EXIF", block)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def webp_chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a RIFF file."""
+    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
 
 
 def cut(path: Path, share: float) -> Path:
