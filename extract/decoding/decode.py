@@ -129,7 +129,7 @@ class _Job:
         except Unforeseen:
             self._show(counted(reel, self.notes), pixel_shape)
         declared = reel.stream.frames if reel.stream is not None else 0
-        if len(reel) < (1 - _FEW_LOST) * declared:
+        if reel.covered < (1 - _FEW_LOST) * declared:
             self.notes.append(f"video holds {len(reel)} of the {declared} frames it declares")
 
     def _show(self, film: Film, pixel_shape: float) -> None:

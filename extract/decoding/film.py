@@ -19,6 +19,7 @@ import av
 import numpy as np
 
 from ...errors import DecodeError
+from .clock import clock_works, find_jumps, laid_out, usual_step
 from .media import FAILURES, Reel, open_media, video_stream
 
 # In streams of these codecs, decoding may safely begin at any key packet.
@@ -34,7 +35,6 @@ _CLEAN_ENTRY = {
     "mpeg1video",
     "mpeg2video",
 }
-_LONGEST_SPAN = 1 << 52  # ticks; stamps with a longer span are damaged
 
 
 class Unforeseen(Exception):
@@ -44,8 +44,8 @@ class Unforeseen(Exception):
 class Film(Protocol):
     """A clip as numbered frames.
 
-    times: int64 [n], strictly increasing, in units of ``unit`` seconds (NaN: no clock). end: the time at which the
-    last frame leaves the screen, in the same units.
+    times: int64 [n], increasing (equal only where the clock is too coarse to tell frames apart), in units of ``unit``
+    seconds (NaN: no clock). end: the time at which the last frame leaves the screen, in the same units.
     """
 
     times: np.ndarray
@@ -65,36 +65,51 @@ class _Foretold:
 
     def __init__(self, reel: Reel) -> None:
         self._reel = reel
-        if None in reel.shown_at:
+        self.unit = reel.unit
+        # The decoder hands each packet's stamp on to its frame. These are the packets' stamps, and those of the frames
+        # in order of display.
+        self._stamps = reel.shown_at
+        if None in self._stamps:
             raise Unforeseen
-        stamps = [
-            stamp for stamp, hidden in zip(reel.shown_at, reel.hidden) if stamp is not None and not hidden
-        ]
-        self.times = np.array(sorted(stamps), np.int64)
-        if not _clock_works(self.times):
-            raise Unforeseen
+        shown = [stamp for stamp, hidden in zip(self._stamps, reel.hidden) if not hidden]
+        self.times = self._due = np.array(sorted(shown), np.int64)
+        if clock_works(self.times) and not reel.jumps.any():
+            self.end = int(self.times[-1]) + (reel.certain_duration or usual_step(self.times))
+        else:
+            self._number_packets()
         # These are the number of the next frame due, and whether frames from before the entry may still come.
         self._expected, self._arrived = 0, True
-        self.unit = reel.unit
-        # If frames are reordered, containers give steps of decoding time as durations, which say nothing of display.
-        shown_for = 0 if reel.reordered else reel.last_duration
-        self.end = int(self.times[-1]) + (shown_for or _usual_step(self.times))
-        self._number = {int(stamp): number for number, stamp in enumerate(self.times)}
+        self._number = {int(stamp): number for number, stamp in enumerate(self._due)}
         self._entries = self._find_entries()
+
+    def _number_packets(self) -> None:
+        """Replace stamps that are ambiguous by the packets' places in the order of display."""
+        reel, stamps = self._reel, np.array(self._stamps, np.int64)
+        part = np.cumsum(reel.jumps)
+        order = np.lexsort((stamps, part))
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        self._stamps = [int(number) for number in place]
+        shown = order[~np.array(reel.hidden, bool)[order]]
+        self._due = place[shown]
+        laid = laid_out(stamps[shown], np.diff(part[shown], prepend=0) > 0, reel.certain_duration)
+        if laid is None:
+            raise Unforeseen
+        self.times, self.end = laid
 
     def _find_entries(self) -> list[tuple[int, int]]:
         """The (stamp, packet number) of each place at which decoding may begin, sorted by stamp."""
         assert self._reel.stream is not None
         if self._reel.stream.codec_context.name not in _CLEAN_ENTRY:
             return []
-        pairs = zip(self._reel.shown_at, self._reel.key)
+        pairs = zip(self._stamps, self._reel.key)
         return sorted(
             (stamp, number) for number, (stamp, key) in enumerate(pairs) if key and stamp is not None
         )
 
     def _entry(self, wanted: int) -> int:
         """The packet at which decoding begins for a frame: the last key packet that is shown no later."""
-        place = bisect_right(self._entries, (int(self.times[wanted]), len(self._reel))) - 1
+        place = bisect_right(self._entries, (int(self._due[wanted]), len(self._reel))) - 1
         return self._entries[place][1] if place >= 0 else 0
 
     def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -102,9 +117,9 @@ class _Foretold:
         for number in wanted:
             entry = self._entry(number)
             if run is None or entry > run.fed:
-                run = _Run(self._reel, entry)
-                first = self._reel.shown_at[entry] if entry else None
-                self._expected = 0 if first is None else int(np.searchsorted(self.times, first))
+                run = _Run(self._reel, self._stamps, entry)
+                first = self._stamps[entry] if entry else None
+                self._expected = 0 if first is None else int(np.searchsorted(self._due, first))
                 self._arrived = first is None
             yield number, self._advance(run, number)
 
@@ -132,24 +147,29 @@ class _Counted:
     def __init__(self, reel: Reel, notes: list[str]) -> None:
         self._reel = reel
         stamps: list[int | None] = []
+        stored: list[int | None] = []
         duration = 0
-        run = _Run(reel)
+        run = _Run(reel, reel.shown_at)
         while (frame := run.next_frame()) is not None:
             stamps.append(frame.pts)
+            stored.append(frame.dts)
             duration = frame.duration or duration
         if run.damaged:
             notes.append(f"video is damaged: {run.damaged} of {len(reel)} packets gave faulty or no pictures")
-        self.times = np.array([-1 if stamp is None else stamp for stamp in stamps], np.int64)
         self.unit = reel.unit
-        step = duration
-        if None in stamps or not _clock_works(self.times):
+        laid = _times_of(stamps, stored, duration, reel)
+        if laid is None:
             # Only the order is certain, so the frames' numbers serve as times.
-            self.times, step = np.arange(len(stamps), dtype=np.int64), 1
+            laid = np.arange(len(stamps), dtype=np.int64), len(stamps)
             self.unit = _frame_seconds(reel)
-        self.end = int(self.times[-1]) + (step or _usual_step(self.times)) if len(stamps) else 0
+            if any(stamp is not None for stamp in stamps):
+                notes.append(
+                    "the video's time stamps are of no use, and its frames are taken to last equally long"
+                )
+        self.times, self.end = laid
 
     def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        run, goals, number = _Run(self._reel), set(wanted), 0
+        run, goals, number = _Run(self._reel, self._reel.shown_at), set(wanted), 0
         while goals and (frame := run.next_frame()) is not None:
             if number in goals:
                 goals.remove(number)
@@ -160,14 +180,15 @@ class _Counted:
 class _Run:
     """The decoder's frames in order of display, from a packet on, until the packets end.
 
-    fed: number of the next packet. damaged: number of packets that failed and frames that the decoder marks faulty.
+    stamps: the stamp that each packet of the reel is given, which its frame then bears. fed: number of the next packet.
+    damaged: number of packets that failed and frames that the decoder marks faulty.
     """
 
-    def __init__(self, reel: Reel, start: int = 0) -> None:
+    def __init__(self, reel: Reel, stamps: Sequence[int | None], start: int = 0) -> None:
         assert reel.stream is not None
         self._decoder = reel.stream.codec_context
         self._decoder.flush_buffers()
-        self._packets = reel.packets(start)
+        self._packets = reel.packets(stamps, start)
         self._ready: deque[av.VideoFrame] = deque()
         self._over = False
         self.fed = start
@@ -235,15 +256,41 @@ def counted(reel: Reel, notes: list[str]) -> Film:
     return _Counted(reel, notes)
 
 
-def _clock_works(times: np.ndarray) -> bool:
-    """Whether the times are strictly increasing and their span is plausible."""
-    if len(times) == 0 or int(times[-1]) - int(times[0]) > _LONGEST_SPAN:
-        return False
-    return bool((np.diff(times) > 0).all())
+def _times_of(
+    stamps: Sequence[int | None], stored: Sequence[int | None], duration: int, reel: Reel
+) -> tuple[np.ndarray, int] | None:
+    """The times of the decoder's frames in order of display, and the end; None if the stamps tell no time.
+
+    stamps, stored: the frames' presentation times, and the decoding times of the packets that brought them out.
+    duration: that of the last frame; 0 if unknown.
+    """
+    known = None not in stamps
+    times = np.array([stamp or 0 for stamp in stamps], np.int64)
+    jumps = find_jumps(times, reel.unit, may_jump=reel.may_jump)
+    if known and clock_works(times) and not jumps.any():
+        return times, int(times[-1]) + (duration or usual_step(times))
+    shown = ~np.array(reel.hidden, bool)
+    packets = np.array([stamp for stamp in reel.stored_at if stamp is not None], np.int64)
+    one_each = len(packets) == len(reel) and shown.sum() == len(stamps)  # Each packet gave a frame.
+    if one_each:
+        jumps = reel.jumps[shown]
+    if not known or (np.diff(times)[~jumps[1:]] < 0).any():
+        # The decoding times are in order, and tell the times of the frames but for a delay.
+        decoded = packets[shown] if one_each else _continued(stored)
+        if decoded is None:
+            return None
+        times, jumps = decoded, find_jumps(decoded, reel.unit, may_jump=reel.may_jump)
+    return laid_out(times, jumps, duration if not jumps.any() else 0)
 
 
-def _usual_step(times: np.ndarray) -> int:
-    return max(int(np.median(np.diff(times))), 1) if len(times) > 1 else 1
+def _continued(stored: Sequence[int | None]) -> np.ndarray | None:
+    """Decoding times whose last ones, which no packet brought, follow at the usual step; None if others are unknown."""
+    count = next((i for i, stamp in enumerate(stored) if stamp is None), len(stored))
+    if count < 2 or any(stamp is not None for stamp in stored[count:]):
+        return None
+    times = np.array(stored[:count], np.int64)
+    rest = np.arange(1, len(stored) - count + 1) * usual_step(times)
+    return np.concatenate([times, times[-1] + rest])
 
 
 def _frame_seconds(reel: Reel) -> float:

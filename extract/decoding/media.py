@@ -12,16 +12,20 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import av
 import av.container
+import av.format
 import av.logging
 import av.stream
 import numpy as np
 
 from ...errors import DecodeError
+from .clock import SLACK, find_jumps, longest_gap
 from .sound import SoundReader
 
 av.logging.set_level(None)  # FFmpeg's own messages are dropped; the notes report what matters.
@@ -115,6 +119,8 @@ class Reel:
     time in units of ``unit`` seconds (None if the file gives none); key: whether decoding may begin at the packet;
     hidden: whether the packet is decoded but not shown (cut off by an edit list). last_duration: duration of the
     packet shown last. reordered: whether stored and shown order differ. seconds: span of all streams read.
+    may_jump: whether the format's clock may be set anew in the middle of a file. has_gaps: whether the file declares
+    places of frames, some of which may be empty, instead of frames (AVI).
     """
 
     path: Path
@@ -127,12 +133,20 @@ class Reel:
     last_duration: int = 0
     reordered: bool = False
     seconds: float = float("nan")
+    may_jump: bool = False
+    has_gaps: bool = False
     _held: list[av.Packet] | None = field(default_factory=list)
     _held_bytes: int = 0
     _latest: int = -(1 << 63)
 
     def __len__(self) -> int:
         return len(self.shown_at)
+
+    @property
+    def covered(self) -> int:
+        """The number of declared frames that were read, empty places between them included."""
+        stored = [stamp for stamp in self.stored_at if stamp is not None]
+        return max(len(self), max(stored, default=-1) + 1) if self.has_gaps else len(self)
 
     @property
     def held(self) -> bool:
@@ -154,19 +168,40 @@ class Reel:
         if self._held is not None:
             self._held.append(packet)
 
-    def packets(self, start: int = 0) -> Iterator[av.Packet]:
-        """The video packets from number ``start`` on, from memory or by seeking in the file.
+    @cached_property
+    def jumps(self) -> np.ndarray:
+        """Whether the clock was set anew between a packet and the one stored before it, bool [P]."""
+        stored = [stamp for stamp in self.stored_at if stamp is not None]
+        if len(stored) < len(self):
+            return np.zeros(len(self), bool)
+        return find_jumps(np.array(stored, np.int64), self.unit, may_jump=self.may_jump)
 
-        Raises LookupError if seeking does not lead to that packet.
+    @property
+    def certain_duration(self) -> int:
+        """The time that the frame shown last is shown for; 0 if the file does not tell."""
+        # If frames are reordered, containers give steps of decoding time as durations, which say nothing of display.
+        return 0 if self.reordered or self.jumps.any() else self.last_duration
+
+    def packets(self, stamps: Sequence[int | None], start: int = 0) -> Iterator[av.Packet]:
+        """The video packets from number ``start`` on, from memory or from the file.
+
+        stamps: the presentation time [P] that each packet is given. Raises LookupError if seeking does not lead to
+        that packet.
         """
-        if self._held is not None:
-            return iter(self._held[start:])
-        return self._from_file(start)
+        packets = iter(self._held[start:]) if self._held is not None else self._from_file(start)
+        for packet, stamp in zip(packets, stamps[start:]):
+            packet.pts = stamp
+            yield packet
 
     def _from_file(self, start: int) -> Iterator[av.Packet]:
         assert self.stream is not None
         with open_media(self.path) as container:
             stream = container.streams[self.stream.index]
+            if (
+                start and self.jumps.any()
+            ):  # The clock shows one time more than once, so seeking leads nowhere.
+                yield from islice(_whole_packets(container, [stream]), start, None)
+                return
             goal = self.stored_at[start]
             if start and goal is not None:
                 container.seek(goal, stream=stream, backward=True)
@@ -190,8 +225,15 @@ def read_once(
     notes: list[str],
 ) -> Reel:
     """Read all packets once: video packets are noted (and held while they are few), sound packets are decoded."""
-    reel = Reel(path, video, float(video.time_base or 1) if video else 1.0)
-    span = _Span()
+    may_jump = bool(container.format.flags & av.format.Flags.ts_discont.value)
+    reel = Reel(
+        path,
+        video,
+        float(video.time_base or 1) if video else 1.0,
+        may_jump=may_jump,
+        has_gaps=container.format.name == "avi",
+    )
+    span = _Span(may_jump=may_jump)
     wanted = [stream for stream in (video, audio) if stream is not None]
     try:
         for packet in _whole_packets(container, wanted):
@@ -220,23 +262,52 @@ def _whole_packets(
 
 
 class _Span:
-    """The span from the earliest to the latest instant of the added packets, in seconds."""
+    """The span from the earliest to the latest instant of the added packets, in seconds.
 
-    def __init__(self) -> None:
+    may_jump: whether the format's clock may be set anew; then packets after a jump follow those before it.
+    """
+
+    def __init__(self, *, may_jump: bool) -> None:
         self._first, self._last = np.inf, -np.inf
+        self._longest = longest_gap(may_jump=may_jump)
+        self._clocks: dict[int, _StreamClock] = {}
 
     def add(self, packet: av.Packet) -> None:
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None or packet.time_base is None or packet.is_discard:
             return
         unit = float(packet.time_base)
-        self._first = min(self._first, time * unit)
+        clock = self._clocks.setdefault(packet.stream_index, _StreamClock(self._longest))
+        offset = clock.offset(packet.dts * unit) if packet.dts is not None else clock.shift
+        self._first = min(self._first, time * unit + offset)
         lasts = (packet.duration or 0) if packet.stream.type == "audio" else 0  # a video packet's may mislead
-        self._last = max(self._last, (time + lasts) * unit)
+        self._last = max(self._last, (time + lasts) * unit + offset)
 
     @property
     def seconds(self) -> float:
         return float(self._last - self._first) if self._last > self._first else float("nan")
+
+
+class _StreamClock:
+    """The shift, in seconds, that makes a stream's times after a jump follow those before it."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._before: float | None = None
+        self._step = 0.0
+        self.shift = 0.0
+
+    def offset(self, time: float) -> float:
+        """The shift of a packet that is decoded at ``time``."""
+        before, self._before = self._before, time
+        if before is None:
+            return self.shift
+        step = time - before
+        if step > self._longest or step < -SLACK:
+            self.shift += self._step - step
+        else:
+            self._step = max(step, 0.0)
+        return self.shift
 
 
 def sha256_of(paths: list[Path]) -> str:

@@ -13,8 +13,8 @@ from ..contract import FrameNeed, Sampling
 def pick_frames(times: np.ndarray, end: int, need: FrameNeed, sampling: Sampling, clip_id: str) -> np.ndarray:
     """The indices int64 [T, L] of the frames that ``need`` wants from a clip.
 
-    times: int64 [n], strictly increasing presentation times in any unit; end: the time at which the last frame
-    leaves the screen, in the same unit, > times[-1].
+    times: int64 [n], increasing presentation times in any unit (of equal ones only the last is ever on screen); end:
+    the time at which the last frame leaves the screen, in the same unit, > times[-1].
 
     The span from times[0] to ``end`` is cut into T equal parts. The frame on screen at the centre of each (or at a
     random place) is the middle of a window of L frames, ``stride`` apart. A window that would stick out is
