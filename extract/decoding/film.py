@@ -20,7 +20,7 @@ import numpy as np
 
 from ...errors import DecodeError
 from .clock import clock_works, find_jumps, laid_out, usual_step
-from .media import FAILURES, Reel, open_media, video_stream
+from .media import FAILURES, Reel, open_media, shown, video_stream
 
 # In streams of these codecs, decoding may safely begin at any key packet.
 _CLEAN_ENTRY = {
@@ -68,10 +68,11 @@ class _Foretold:
         self.unit = reel.unit
         # The decoder hands each packet's stamp on to its frame. These are the packets' stamps, and those of the frames
         # in order of display.
-        self._stamps = reel.shown_at
-        if None in self._stamps:
+        self._stamps: Sequence[int | None] = reel.shown_at
+        stamps = [stamp for stamp in reel.shown_at if stamp is not None]
+        if len(stamps) < len(reel):
             raise Unforeseen
-        shown = [stamp for stamp, hidden in zip(self._stamps, reel.hidden) if not hidden]
+        shown = [stamp for stamp, hidden in zip(stamps, reel.hidden) if not hidden]
         self.times = self._due = np.array(sorted(shown), np.int64)
         if clock_works(self.times) and not reel.jumps.any():
             self.end = int(self.times[-1]) + (reel.certain_duration or usual_step(self.times))
@@ -230,20 +231,32 @@ class Stills:
     def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         for number in wanted:
             try:
-                yield number, _first_picture(self._paths[number], self._threads)
+                yield number, self._picture(self._paths[number])
             except DecodeError as error:
                 self._notes.append(str(error).rstrip("."))
 
+    def _picture(self, path: Path) -> av.VideoFrame:
+        try:
+            return _first_picture(path, self._threads, strict=True)
+        except DecodeError:
+            # FFmpeg makes a picture of half a JPEG file, and marks it by nothing.
+            picture = _first_picture(path, self._threads)
+            self._notes.append(f"{shown(path)} is damaged or cut off")
+            return picture
 
-def _first_picture(path: Path, threads: int) -> av.VideoFrame:
+
+def _first_picture(path: Path, threads: int, *, strict: bool = False) -> av.VideoFrame:
+    """The picture of an image file. strict: any damage makes it none. Raises DecodeError if there is none."""
     with open_media(path) as container:
         stream = video_stream(container, threads)
+        if stream and strict:
+            stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
         try:
             for frame in container.decode(stream) if stream else ():
                 return frame
         except FAILURES:
             pass
-    raise DecodeError(f"{path.name!r} holds no picture that decodes.")
+    raise DecodeError(f"{shown(path)} holds no picture that decodes.")
 
 
 def foretold(reel: Reel) -> Film:

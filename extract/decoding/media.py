@@ -19,7 +19,6 @@ from typing import BinaryIO
 
 import av
 import av.container
-import av.format
 import av.logging
 import av.stream
 import numpy as np
@@ -33,6 +32,11 @@ av.logging.set_level(None)  # FFmpeg's own messages are dropped; the notes repor
 FAILURES = (av.FFmpegError, ValueError, OSError, MemoryError)
 _HELD_BYTES = 64 << 20  # bytes of compressed video kept in memory; larger files are read again when needed
 _LARGEST_PICTURE = 1 << 27  # pixels; guards against a damaged header that asks for all memory
+_CLOCK_MAY_JUMP = 0x200  # FFmpeg's flag AVFMT_TS_DISCONT of a format
+_FEW_SECONDS = 1.0  # seconds that a whole file may be shorter than it declares
+_FEW = 0.05  # share of its length that a whole file may be shorter than it declares
+# These formats declare their length in their header, where others let FFmpeg guess it.
+_LENGTH_DECLARED = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "flac"}
 _NOT_THE_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -225,7 +229,7 @@ def read_once(
     notes: list[str],
 ) -> Reel:
     """Read all packets once: video packets are noted (and held while they are few), sound packets are decoded."""
-    may_jump = bool(container.format.flags & av.format.Flags.ts_discont.value)
+    may_jump = bool(container.format.flags & _CLOCK_MAY_JUMP)
     reel = Reel(
         path,
         video,
@@ -245,7 +249,20 @@ def read_once(
     except FAILURES as error:
         notes.append(f"reading {shown(path)} stopped after {span.seconds:.1f} s: {_plain(error)}")
     reel.seconds = span.seconds
+    declared = _declared_seconds(container, wanted)
+    if declared - span.reach > max(_FEW_SECONDS, _FEW * declared):
+        notes.append(f"{shown(path)} ends after {span.reach:.1f} of the {declared:.1f} s that it declares")
     return reel
+
+
+def _declared_seconds(container: av.container.InputContainer, streams: Sequence[av.stream.Stream]) -> float:
+    """The length of these streams that the file's header states; NaN if it states none."""
+    if container.format.name not in _LENGTH_DECLARED:
+        return float("nan")
+    if len(streams) == len(container.streams) and container.duration is not None:
+        return container.duration / av.time_base
+    stated = [float(s.duration * s.time_base) for s in streams if s.duration is not None and s.time_base]
+    return max(stated, default=float("nan"))
 
 
 def _whole_packets(
@@ -268,7 +285,8 @@ class _Span:
     """
 
     def __init__(self, *, may_jump: bool) -> None:
-        self._first, self._last = np.inf, -np.inf
+        self._first = np.inf
+        self._last = self._end = -np.inf
         self._longest = longest_gap(may_jump=may_jump)
         self._clocks: dict[int, _StreamClock] = {}
 
@@ -280,12 +298,18 @@ class _Span:
         clock = self._clocks.setdefault(packet.stream_index, _StreamClock(self._longest))
         offset = clock.offset(packet.dts * unit) if packet.dts is not None else clock.shift
         self._first = min(self._first, time * unit + offset)
+        self._end = max(self._end, (time + (packet.duration or 0)) * unit + offset)
         lasts = (packet.duration or 0) if packet.stream.type == "audio" else 0  # a video packet's may mislead
         self._last = max(self._last, (time + lasts) * unit + offset)
 
     @property
     def seconds(self) -> float:
         return float(self._last - self._first) if self._last > self._first else float("nan")
+
+    @property
+    def reach(self) -> float:
+        """The seconds to the end of the last packet, from the first instant or from 0, whichever is longer."""
+        return max(float(self._end - min(self._first, 0.0)), 0.0) if self._end > -np.inf else 0.0
 
 
 class _StreamClock:
