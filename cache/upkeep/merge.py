@@ -252,7 +252,9 @@ def _unite_failures(folders: Sequence[Path], target: Path) -> None:
     }
     readable |= {(key, "") for key, _ in readable}  # A line without a stream is about the whole clip.
     with whole_or_absent(path) as beside:
-        text = "".join(f"{line}\n" for line in lines.values() if _about(line) not in readable)
+        text = "".join(
+            f"{line}\n" for line in lines.values() if _about(line) not in readable or _partial(line)
+        )
         beside.write_text(text, "utf-8")
 
 
@@ -262,6 +264,14 @@ def _about(line: str) -> tuple[str, str]:
         return str(entry["id"]), str(entry.get("stream", ""))
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", ""
+
+
+def _partial(line: str) -> bool:
+    """Whether a line tells the damage of a clip that was read in part, which stays true wherever the clip is read."""
+    try:
+        return bool(json.loads(line)["stage"] == "partial")
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _canonical(line: str) -> str:

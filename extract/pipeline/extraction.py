@@ -19,7 +19,7 @@ from ..contract import Encoder
 from ..datasets.base import Listing
 from ..request import Request
 from .class_words import Words, embed_words, unknown_words
-from .failures import NOTED_ABSENT, Failure, FailureLog, Key
+from .failures import NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
 from .plan import Plan, make_plan
 from .pool import Pool
@@ -30,12 +30,14 @@ from .union import united, with_facts
 from .worker import ABSENT, FAILED, Job, Outcome, Setup
 from .writing import open_writer, release, writable
 
+_TOLD = 5  # notes of a clip's damage that its line repeats
+
 
 class Extraction:
     """One run, which writes the catalog, then words, then clips, then what was learned about the clips.
 
-    done, failed: numbers of clips of this run. lanes: the streams of clips on their way into the cache. clock:
-    seconds by stage.
+    done, failed, partial: numbers of clips of this run; partial ones are done as well. lanes: the streams of clips on
+    their way into the cache. clock: seconds by stage.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class Extraction:
         self.warnings = list(listing.warnings)
         self.words: dict[StreamName, Words] = {}
         self.lanes: dict[StreamName, Lane] = {}
-        self.done = self.failed = self.workers = 0
+        self.done = self.failed = self.partial = self.workers = 0
         self.wall = 0.0
         self.clock, self.log = Clock(), FailureLog(folder)
         self._solved: set[Key] = set()
+        self._known_damage: dict[str, str] = {}
         self._flushed = time.monotonic()
 
     def run(self, device: str, *, new_split: bool) -> ExtractReport:
@@ -108,6 +111,7 @@ class Extraction:
                 for warning in self.warnings:
                     progress.say(f"warning: {warning}")
             lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
+            self._known_damage = plan.partial
             self.log.forget(plan.stale)
             self.log.append(
                 Failure.of(clip, None, "missing", "its file was not found") for clip in plan.missing
@@ -163,8 +167,7 @@ class Extraction:
     def _spread(self, job: Job, outcome: Outcome, lanes: Sequence[Lane]) -> None:
         """Hand one clip's parts to the streams that wanted it."""
         facts = asdict(outcome.facts)
-        self._solved.add((job.clip_id, ""))
-        failures = []
+        failures = self._damage(job, outcome.notes)
         for number, part in outcome.parts.items():
             stream = str(lanes[number].writer.stream)
             if part.state == FAILED:
@@ -178,6 +181,18 @@ class Extraction:
             lanes[number].add(job.clip_id, part, facts)
         self.log.append(failures)
 
+    def _damage(self, job: Job, notes: Sequence[str]) -> list[Failure]:
+        """The line about a clip that was read in part, with what earlier runs noted about the same file."""
+        known = self._known_damage.get(job.clip_id, "")
+        told = [known] if known else []
+        told += [note for note in dict.fromkeys(notes) if note not in known]
+        self.partial += bool(told)
+        if not told:
+            self._solved.add((job.clip_id, ""))
+            return []
+        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        return [_failure(job, PARTIAL, "; ".join(told[:_TOLD]) + more)]
+
     def _report(self, device: str, plan: Plan) -> ExtractReport:
         log = self.log.path
         busy = self.clock.seconds["encode"] / self.wall if self.wall else 0.0
@@ -190,6 +205,7 @@ class Extraction:
             done=self.done,
             skipped=plan.complete,
             failed=self.failed,
+            partial=self.partial,
             left_alone=plan.left_alone,
             missing=len(self.listing.missing),
             clips_per_second=round((self.done + self.failed) / self.wall, 3) if plan.jobs else 0.0,

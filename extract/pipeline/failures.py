@@ -1,7 +1,8 @@
-"""failures.jsonl lists every clip that could not be read or encoded, one JSON object a line.
+"""failures.jsonl lists every clip that could not be read or encoded as a whole, one JSON object a line.
 
 A clip that failed is left alone by later runs until its file changes (size or time of change), or until
-``--retry-failed``. When it succeeds after all, its line goes.
+``--retry-failed``. When it succeeds after all, its line goes. A clip that was read in part, because its file is
+damaged, has not failed; its line stays until its file changes.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from ...machine.files import whole_or_absent
 from ..datasets.base import Source
 
 FILE = "failures.jsonl"
-MISSING, NOTED_ABSENT = "missing", "absent"
+MISSING, NOTED_ABSENT, PARTIAL = "missing", "absent", "partial"
+NO_FAILURE = (MISSING, NOTED_ABSENT, PARTIAL)  # the stages of lines that keep no clip from being read
 Key = tuple[str, str]  # clip id, stream
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One line of the log. stage: missing, decode, timeout, crash, prepare, encode or absent.
+    """One line of the log. stage: missing, decode, timeout, crash, prepare, encode, absent or partial.
 
     stream: the stream that the line concerns; "" for the whole clip. An ``absent`` line explains a row that is
-    recorded as absent though the clip has that modality, for instance because its sound is too short.
+    recorded as absent though the clip has that modality, for instance because its sound is too short. A ``partial``
+    line tells what damage the decoding of a clip survived; what is left of the clip was used.
     size, mtime_ns: size and time of change of the clip's main file when it failed; -1 if it has no file.
     """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...cache.schema import StreamName
 from ...cache.stream import stream_keys
 from ..datasets.base import Listing
-from .failures import MISSING, NOTED_ABSENT, Failure, FailureLog, Key
+from .failures import MISSING, NO_FAILURE, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
 from .worker import Job
 
 
@@ -20,7 +20,7 @@ class Plan:
     jobs: clips to decode, in listing order, each with the streams it lacks. complete: the number of clips that
     lack nothing. left_alone: the number of clips that failed before and are not tried again. held: by stream,
     the number of listed clips that it holds. stale: log lines that are no longer true. missing: ids without
-    files that the log does not know yet.
+    files that the log does not know yet. partial: by clip, the damage of its file that earlier runs survived.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -29,6 +29,7 @@ class Plan:
     held: list[int] = field(default_factory=list)
     stale: set[Key] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
+    partial: dict[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -51,6 +52,9 @@ def make_plan(
         else:
             plan.complete += 1
         plan.stale |= _stale(failed, clip, lacks, streams)
+        whole = failed.get((clip, ""))
+        if whole is not None and whole.stage == PARTIAL and not whole.changed(source):
+            plan.partial[clip] = whole.reason
     return plan
 
 
@@ -58,9 +62,7 @@ def _blocked(failed: Mapping[Key, Failure], clip: str, stream: StreamName, listi
     """Whether this clip failed in this stream (or as a whole) and its file is still the same."""
     lines = (failed.get((clip, "")), failed.get((clip, str(stream))))
     return any(
-        line is not None
-        and line.stage not in (MISSING, NOTED_ABSENT)
-        and not line.changed(listing.sources[clip])
+        line is not None and line.stage not in NO_FAILURE and not line.changed(listing.sources[clip])
         for line in lines
     )
 
@@ -71,7 +73,7 @@ def _stale(
     """The log lines about a clip that was found, or about streams that hold it, left by a run that was killed early."""
     stale = set()
     whole = failed.get((clip, ""))
-    if whole is not None and (not lacks or whole.stage == MISSING):
+    if whole is not None and whole.stage != PARTIAL and (not lacks or whole.stage == MISSING):
         stale.add((clip, ""))
     for number, stream in enumerate(streams):
         line = failed.get((clip, str(stream)))

@@ -24,9 +24,10 @@ class ExtractReport:
 
     folder: the dataset's folder in the cache. clips: the number of clips that the dataset lists. done, failed:
     clips of this run (a clip that fails in a single stream is done; that stream counts its failure). skipped:
-    clips that lacked nothing. left_alone: clips that failed in an earlier run and were not tried again. missing:
-    clips that are listed without a file. seconds: by stage; decode and prepare are summed over the workers, the
-    other stages passed in the main process. encoder_busy: share of the time in which an encoder ran.
+    clips that lacked nothing. partial: clips that are done although their files are damaged. left_alone: clips
+    that failed in an earlier run and were not tried again. missing: clips that are listed without a file. seconds:
+    by stage; decode and prepare are summed over the workers, the other stages passed in the main process.
+    encoder_busy: share of the time in which an encoder ran.
     """
 
     dataset: str
@@ -37,6 +38,7 @@ class ExtractReport:
     done: int = 0
     skipped: int = 0
     failed: int = 0
+    partial: int = 0
     left_alone: int = 0
     missing: int = 0
     clips_per_second: float = 0.0
@@ -52,7 +54,8 @@ class ExtractReport:
 
     def summary(self) -> str:
         """The report as a few lines for people."""
-        counts = [(self.done, "done"), (self.skipped, "already there"), (self.failed, "failed")]
+        counts = [(self.done, "done"), (self.partial, "of them in part"), (self.skipped, "already there")]
+        counts.append((self.failed, "failed"))
         counts += [(self.left_alone, "failed before"), (self.missing, "without a file")]
         listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "done")
         lines = [f"{self.dataset}: {self.clips} clips: {listed}  ({self.folder})"]
@@ -64,7 +67,7 @@ class ExtractReport:
                 f"encoder busy {self.encoder_busy:.0%}; {stages}"
             )
         if self.failures_file:
-            lines.append(f"  why clips failed: {self.failures_file}")
+            lines.append(f"  why clips failed or were read in part: {self.failures_file}")
         return "\n".join(lines)
 
 

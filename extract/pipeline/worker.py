@@ -52,12 +52,16 @@ class Part:
 
 @dataclass
 class Outcome:
-    """The outcome of a job. stage and reason: "" unless the whole clip failed. seconds: by stage."""
+    """The outcome of a job.
+
+    stage and reason: "" unless the whole clip failed. notes: the damage that decoding survived. seconds: by stage.
+    """
 
     parts: dict[int, Part] = field(default_factory=dict)
     facts: ClipFacts = field(default_factory=ClipFacts)
     stage: str = ""
     reason: str = ""
+    notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -83,7 +87,7 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
     middle = time.perf_counter()
     parts = {number: prepare_part(encoder, decoded) for number, encoder in encoders.items()}
     seconds = {"decode": middle - began, "prepare": time.perf_counter() - middle}
-    return Outcome(parts, decoded.facts, seconds=seconds)
+    return Outcome(parts, decoded.facts, notes=decoded.notes, seconds=seconds)
 
 
 def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:

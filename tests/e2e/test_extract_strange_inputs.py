@@ -70,7 +70,7 @@ def _damage(path: Path) -> None:
 def extracted(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[dict[str, str], Path, list[str], dict[str, str]]:
-    """(fates expected, dataset folder, warnings, reasons by clip id)."""
+    """(fates expected, dataset folder, warnings, reasons of failure by clip id)."""
     root = tmp_path_factory.mktemp("strange")
     expected = strange_folder(root / "data", load_makers())
     report = fsmm.extract(
@@ -84,7 +84,11 @@ def extracted(
     )
     log = Path(report.failures_file).read_text().splitlines() if report.failures_file else []
     told = [json.loads(line) for line in log]
-    return expected, Path(report.folder), report.warnings, {line["id"]: line["reason"] for line in told}
+    partial = {line["id"] for line in told if line["stage"] == "partial"}
+    assert partial == {"c/tail-gone.mkv", "c/scratched.ts"}
+    assert report.partial == len(partial)
+    reasons = {line["id"]: line["reason"] for line in told if line["stage"] != "partial"}
+    return expected, Path(report.folder), report.warnings, reasons
 
 
 def test_there_are_at_least_twenty(extracted: tuple[dict[str, str], Path, list[str], dict[str, str]]) -> None:

@@ -153,6 +153,7 @@ def test_failures_are_united_less_what_another_machine_could_read(tmp_path: Path
     lines = [
         {"id": "c2", "stage": "decode", "reason": "torn", "stream": ""},  # b has it
         {"id": "c3", "stage": "encode", "reason": "short", "stream": "frame/net"},  # b has it
+        {"id": "c0", "stage": "partial", "reason": "sound is damaged", "stream": ""},  # read, but not whole
         {"id": "c5", "stage": "absent", "reason": "no frames", "stream": "frame/net"},  # recorded as absent
         {"id": "c9", "stage": "decode", "reason": "torn", "stream": ""},
     ]
