@@ -149,15 +149,15 @@ class _Job:
         wanted = sorted({int(i) for indices in chosen.values() for i in indices.flat} or {0})
         members = {need: set(indices.flat) for need, indices in chosen.items()}
         size = (0, 0)
-        for number, frame in film.show(wanted):
+        for number, frame, turn in film.show(wanted):
             try:
                 for need, painter in painters.items():
                     if number in members[need]:
-                        pictures[need][number] = painter.paint(frame, pixel_shape)
+                        pictures[need][number] = painter.paint(frame, turn, pixel_shape)
             except FAILURES as error:
                 self.notes.append(f"frame {number} cannot be converted to RGB ({error})")
                 continue
-            size = size if size != (0, 0) else shown_size(frame)
+            size = size if size != (0, 0) else shown_size(frame, turn)
         self.size = size
         self.frames = {need: _gather(chosen[need], pictures[need]) for need in chosen if pictures[need]}
         span = (film.end - int(film.times[0])) * film.unit

@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import DecodeError
 from .clock import clock_works, find_jumps, laid_out, usual_step
 from .media import FAILURES, Reel, open_media, shown, video_stream
+from .pictures import UPRIGHT, Turn, turning
 
 # In streams of these codecs, decoding may safely begin at any key packet.
 _CLEAN_ENTRY = {
@@ -35,6 +36,9 @@ _CLEAN_ENTRY = {
     "mpeg1video",
     "mpeg2video",
 }
+# In streams of these codecs, messages of key pictures may tell the turn of the pictures that follow.
+_TURN_LASTS = {"h264", "hevc"}
+Shown = tuple[int, av.VideoFrame, Turn]  # a frame's number, the frame, and the turn that shows it upright
 
 
 class Unforeseen(Exception):
@@ -52,8 +56,8 @@ class Film(Protocol):
     end: int
     unit: float
 
-    def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames of the given numbers (increasing, unique) that can be decoded, each with its number."""
+    def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
+        """The frames of the given numbers (increasing, unique) that can be decoded, with their numbers and turns."""
         ...
 
 
@@ -113,16 +117,27 @@ class _Foretold:
         place = bisect_right(self._entries, (int(self._due[wanted]), len(self._reel))) - 1
         return self._entries[place][1] if place >= 0 else 0
 
-    def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
         run: _Run | None = None
         for number in wanted:
             entry = self._entry(number)
             if run is None or entry > run.fed:
-                run = _Run(self._reel, self._stamps, entry)
+                turn = run.turn if run is not None else self._first_turn(entry)
+                run = _Run(self._reel, self._stamps, entry, turn)
                 first = self._stamps[entry] if entry else None
                 self._expected = 0 if first is None else int(np.searchsorted(self._due, first))
                 self._arrived = first is None
-            yield number, self._advance(run, number)
+            frame = self._advance(run, number)
+            yield number, frame, run.turn
+
+    def _first_turn(self, entry: int) -> Turn:
+        """The turn of the film's first frame, which lasts, where decoding begins later; else no turn."""
+        assert self._reel.stream is not None
+        if not entry or self._reel.stream.codec_context.name not in _TURN_LASTS:
+            return UPRIGHT
+        run = _Run(self._reel, self._stamps)
+        run.next_frame()
+        return run.turn
 
     def _advance(self, run: _Run, wanted: int) -> av.VideoFrame:
         while (frame := run.next_frame()) is not None:
@@ -169,12 +184,12 @@ class _Counted:
                 )
         self.times, self.end = laid
 
-    def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
         run, goals, number = _Run(self._reel, self._reel.shown_at), set(wanted), 0
         while goals and (frame := run.next_frame()) is not None:
             if number in goals:
                 goals.remove(number)
-                yield number, frame
+                yield number, frame, run.turn
             number += 1
 
 
@@ -182,23 +197,32 @@ class _Run:
     """The decoder's frames in order of display, from a packet on, until the packets end.
 
     stamps: the stamp that each packet of the reel is given, which its frame then bears. fed: number of the next packet.
-    damaged: number of packets that failed and frames that the decoder marks faulty.
+    damaged: number of packets that failed and frames that the decoder marks faulty. turn: that of the last frame, which
+    inherits it from the frame before where the codec tells it with key pictures only.
     """
 
-    def __init__(self, reel: Reel, stamps: Sequence[int | None], start: int = 0) -> None:
+    def __init__(
+        self, reel: Reel, stamps: Sequence[int | None], start: int = 0, turn: Turn = UPRIGHT
+    ) -> None:
         assert reel.stream is not None
         self._decoder = reel.stream.codec_context
         self._decoder.flush_buffers()
         self._packets = reel.packets(stamps, start)
         self._ready: deque[av.VideoFrame] = deque()
         self._over = False
+        self._turn_lasts = self._decoder.name in _TURN_LASTS
+        self.turn = turn
         self.fed = start
         self.damaged = 0
 
     def next_frame(self) -> av.VideoFrame | None:
         while not self._ready and not self._over:
             self._feed(self._next_packet())
-        return self._ready.popleft() if self._ready else None
+        if not self._ready:
+            return None
+        frame = self._ready.popleft()
+        self.turn = turning(frame) or (self.turn if self._turn_lasts else UPRIGHT)
+        return frame
 
     def _next_packet(self) -> av.Packet | None:
         try:
@@ -228,10 +252,11 @@ class Stills:
         self._paths, self._threads, self._notes = paths, threads, notes
         self.times, self.end, self.unit = np.arange(len(paths)), len(paths), float("nan")
 
-    def show(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
         for number in wanted:
             try:
-                yield number, self._picture(self._paths[number])
+                picture = self._picture(self._paths[number])
+                yield number, picture, turning(picture) or UPRIGHT
             except DecodeError as error:
                 self._notes.append(str(error).rstrip("."))
 

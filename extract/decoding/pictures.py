@@ -16,6 +16,9 @@ from ..contract import FrameNeed
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Above this ratio of the sides a frame is cropped before scaling, which would otherwise need much memory.
 _LONGEST_SHAPE = 4.0
+# A turn (a, b, c, d) of -1, 0 and 1: the pixel stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift.
+Turn = tuple[int, int, int, int]
+UPRIGHT: Turn = (1, 0, 0, 1)
 
 
 def _unnamed(kinds: type[SideDataType], number: Any) -> SideDataType:
@@ -45,9 +48,8 @@ class Painter:
         self._crop = need.resize == "crop"
         self._scaler = VideoReformatter()
 
-    def paint(self, frame: VideoFrame, pixel_shape: float = 1.0) -> np.ndarray:
+    def paint(self, frame: VideoFrame, turn: Turn = UPRIGHT, pixel_shape: float = 1.0) -> np.ndarray:
         """The picture of a frame, RGB uint8 [S, S, 3]. ``pixel_shape``: width over height of one stored pixel."""
-        turn = turning(frame)
         if not self._crop:
             return _turned(self._scaled(frame, self._size, self._size), turn)
         wide, high = frame.width * pixel_shape, float(frame.height)
@@ -67,15 +69,14 @@ class Painter:
         return scaled.to_ndarray()
 
 
-def turning(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """The display matrix's turn as (a, b, c, d) of -1, 0 and 1.
+def turning(frame: VideoFrame) -> Turn | None:
+    """The turn of the display matrix that a frame bears; None if it bears none.
 
-    The pixel stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift. Turns other than by quarters
-    (with or without mirroring) are replaced by the nearest of those.
+    Turns other than by quarters (with or without mirroring) are replaced by the nearest of those.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
-        return 1, 0, 0, 1
+        return None
     matrix = np.frombuffer(bytes(data), np.int32)
     a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
     if abs(a) + abs(d) >= abs(b) + abs(c):
@@ -83,13 +84,12 @@ def turning(frame: VideoFrame) -> tuple[int, int, int, int]:
     return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
 
 
-def shown_size(frame: VideoFrame) -> tuple[int, int]:
+def shown_size(frame: VideoFrame, turn: Turn) -> tuple[int, int]:
     """The frame's width and height in pixels after the turn."""
-    upright = turning(frame)[0] != 0
-    return (frame.width, frame.height) if upright else (frame.height, frame.width)
+    return (frame.width, frame.height) if turn[0] != 0 else (frame.height, frame.width)
 
 
-def _turned(picture: np.ndarray, turn: tuple[int, int, int, int]) -> np.ndarray:
+def _turned(picture: np.ndarray, turn: Turn) -> np.ndarray:
     a, b, c, d = turn
     if a == 0:
         picture, a, d = picture.transpose(1, 0, 2), c, b

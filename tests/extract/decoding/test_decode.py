@@ -84,8 +84,8 @@ def test_both_ways_to_the_frames_agree(makers: ModuleType, tmp_path: Path, optio
         quick, steady = foretold(reel), counted(reel, notes)
         assert np.array_equal(quick.times, steady.times)
         assert quick.end == steady.end
-        one = [(number, frame.to_ndarray()) for number, frame in quick.show(wanted)]
-        two = [(number, frame.to_ndarray()) for number, frame in steady.show(wanted)]
+        one = [(number, frame.to_ndarray()) for number, frame, _ in quick.show(wanted)]
+        two = [(number, frame.to_ndarray()) for number, frame, _ in steady.show(wanted)]
     assert [number for number, _ in one] == [number for number, _ in two] == wanted
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(one, two))
 

@@ -8,6 +8,7 @@ from types import ModuleType
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from fsmm.extract.contract import AudioNeed, Decoded, FrameNeed, Sampling
 from fsmm.extract.datasets.base import Source
@@ -92,3 +93,38 @@ def test_side_data_without_a_name_hides_no_other(makers: ModuleType, tmp_path: P
         matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
     assert len(set(kinds)) == len(kinds) > 1
     assert (matrix[[0, 1, 3, 4]] >> 16).tolist() == [0, -1, 1, 0]
+
+
+@pytest.mark.parametrize("bframes", [0, 3])
+@pytest.mark.parametrize("only_first", [False, True])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [("rotate=90", [1, 3, 0, 2]), ("rotate=180", [3, 2, 1, 0]), ("flip=horizontal", [1, 0, 3, 2])],
+)
+def test_messages_of_key_pictures_turn_all_pictures(
+    makers: ModuleType, tmp_path: Path, message: str, expected: list[int], only_first: bool, bframes: int
+) -> None:
+    """H.264 tells its orientation in messages (SEI) of key pictures, which hold for the pictures that follow."""
+    plain = makers.video(
+        tmp_path / "plain.mp4",
+        frames=50,
+        width=96,
+        height=64,
+        picture=makers.cornered,
+        options={"g": "12", "bf": str(bframes)},
+    )
+    path = tmp_path / "turned.mp4"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as file:
+        stream = source.streams.video[0]
+        messages = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:{message}", stream)
+        copy = file.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+            for done in messages.filter(packet) if number == 0 or not only_first else [packet]:
+                done.stream = copy
+                file.mux(done)
+    need = FrameNeed(size=40, segments=25)
+    decoded = decode(Source(video=path), "clip", (need,), Sampling())
+    assert [makers.corners(window[0]) for window in decoded.frames[need]] == [expected] * 25
+    one = decode(Source(video=path), "clip", (SMALL,), Sampling(segments=1))  # begins at a later key picture
+    assert makers.corners(one.frames[SMALL][0, 0]) == expected
+    assert decoded.facts.width == (64 if message == "rotate=90" else 96)
