@@ -37,6 +37,7 @@ _FEW_SECONDS = 1.0  # seconds that a whole file may be shorter than it declares
 _FEW = 0.05  # share of its length that a whole file may be shorter than it declares
 # These formats declare their length in their header, where others let FFmpeg guess it.
 _LENGTH_DECLARED = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "flac"}
+_WEBP_HEAD = 21  # bytes of a WebP file up to the flags of its content
 _NOT_THE_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -78,6 +79,8 @@ def _open_file(path: Path) -> BinaryIO:
 def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """The file as an open container. Raises DecodeError with a plain reason if it cannot be opened."""
     with _open_file(path) as file:
+        head = file.read(_WEBP_HEAD)
+        file.seek(0)
         try:
             # No protocol is named "none", so FFmpeg can open nothing but the bytes handed over.
             container = av.open(
@@ -90,7 +93,16 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
             ) from None
         with container:
             assert isinstance(container, av.container.InputContainer)
+            if container.format.name == "webp_pipe" and _is_animated(head):
+                raise DecodeError(
+                    f"{shown(path)} is an animated WebP, which this FFmpeg cannot read; convert it to GIF, WebM or MP4."
+                )
             yield container
+
+
+def _is_animated(head: bytes) -> bool:
+    """Whether the first bytes of a WebP file say that it holds an animation."""
+    return head[12:16] == b"VP8X" and len(head) == _WEBP_HEAD and bool(head[-1] & 2)
 
 
 def video_stream(container: av.container.InputContainer, threads: int) -> av.VideoStream | None:

@@ -145,6 +145,21 @@ def test_a_forbidden_file_says_so(makers: ModuleType, tmp_path: Path) -> None:
         read(path)
 
 
+def test_an_animated_webp_says_what_it_is(makers: ModuleType, tmp_path: Path) -> None:
+    flags = bytes([2, 0, 0, 0]) + (63).to_bytes(3, "little") * 2  # an animation of 64 x 64 pixels
+    body = b"WEBP" + makers.webp_chunk(b"VP8X", flags) + makers.webp_chunk(b"ANIM", bytes(6))
+    path = tmp_path / "sticker.webp"
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    for source in (Source(video=path), Source(images=(path,))):
+        with pytest.raises(DecodeError, match=r"'sticker\.webp' is an animated WebP.*convert it"):
+            decode(source, "clip", (SMALL,), Sampling())
+    sound = makers.audio(tmp_path / "sticker.wav")
+    decoded = decode(Source(images=(path,), audio=sound), "clip", (SMALL, SOUND), Sampling())
+    assert SOUND in decoded.audio
+    assert len(decoded.notes) == 1
+    assert "animated WebP" in decoded.notes[0]
+
+
 def test_no_sound(makers: ModuleType, tmp_path: Path) -> None:
     decoded = read(makers.video(tmp_path / "a.mp4", frames=5))
     assert not decoded.facts.has_audio
