@@ -16,6 +16,10 @@ from ..contract import FrameNeed
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Above this ratio of the sides a frame is cropped before scaling, which would otherwise need much memory.
 _LONGEST_SHAPE = 4.0
+# These matrices to RGB are known to FFmpeg's scaler, which refuses frames marked with others (reserved numbers, YCgCo,
+# ICtCp ...). Such frames are converted as if they were not marked, and constant luminance as if it were not constant.
+_UNSPECIFIED, _BT2020, _BT2020_CONSTANT = 2, 9, 10
+_CONVERTIBLE = {0, 1, _UNSPECIFIED, 4, 5, 6, 7, _BT2020}
 # A turn (a, b, c, d) of -1, 0 and 1: the pixel stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift.
 Turn = tuple[int, int, int, int]
 UPRIGHT: Turn = (1, 0, 0, 1)
@@ -50,6 +54,8 @@ class Painter:
 
     def paint(self, frame: VideoFrame, turn: Turn = UPRIGHT, pixel_shape: float = 1.0) -> np.ndarray:
         """The picture of a frame, RGB uint8 [S, S, 3]. ``pixel_shape``: width over height of one stored pixel."""
+        if frame.colorspace not in _CONVERTIBLE:
+            frame.colorspace = _BT2020 if frame.colorspace == _BT2020_CONSTANT else _UNSPECIFIED
         if not self._crop:
             return _turned(self._scaled(frame, self._size, self._size), turn)
         wide, high = frame.width * pixel_shape, float(frame.height)

@@ -16,6 +16,7 @@ from fsmm.extract.datasets.base import Source
 from fsmm.extract.decoding.decode import decode
 from fsmm.extract.decoding.film import Unforeseen, counted, foretold
 from fsmm.extract.decoding.media import open_media, read_once, video_stream
+from fsmm.extract.decoding.pictures import Painter
 from fsmm.extract.decoding.sampling import pick_frames
 
 SMALL = FrameNeed(size=64)
@@ -183,6 +184,19 @@ def test_display_matrix_is_honoured(
     decoded = read(path, need)
     assert makers.corners(decoded.frames[need][0, 0]) == expected
     assert (decoded.facts.width, decoded.facts.height) == size
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le", "rgb24"])
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_no_mark_of_a_colour_space_loses_a_frame(pixel_format: str, resize: str) -> None:
+    """HDR (PQ, BT.2020), reserved numbers and spaces that FFmpeg's scaler does not know give a picture."""
+    painter = Painter(FrameNeed(size=32, resize=resize))
+    for matrix in range(18):
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 200, np.uint8)).reformat(format=pixel_format)
+        frame.colorspace, frame.color_trc, frame.color_primaries = matrix, 16, 9
+        picture = painter.paint(frame)
+        assert picture.shape == (32, 32, 3)
+        assert picture.mean() > 100
 
 
 def test_wide_pixels_are_shown_wide(makers: ModuleType, tmp_path: Path) -> None:
