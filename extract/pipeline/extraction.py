@@ -19,7 +19,7 @@ from ..contract import Encoder
 from ..datasets.base import Listing
 from ..request import Request
 from .class_words import Words, embed_words, unknown_words
-from .failures import NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
+from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
 from .plan import Plan, make_plan
 from .pool import Pool
@@ -113,9 +113,7 @@ class Extraction:
             lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
             self._known_damage = plan.partial
             self.log.forget(plan.stale)
-            self.log.append(
-                Failure.of(clip, None, "missing", "its file was not found") for clip in plan.missing
-            )
+            self.log.tell_missing(self.listing.missing)
             began = time.perf_counter()
             if plan.jobs:
                 pool = stack.enter_context(self._pool(plan, stop))
@@ -248,4 +246,4 @@ def _failure(job: Job, stage: str, reason: str, stream: str = "") -> Failure:
 
 def _missing_sentence(listing: Listing) -> str:
     named = ", ".join(listing.missing[:3]) + (", ..." if len(listing.missing) > 3 else "")
-    return f"{len(listing.missing)} listed clips have no file ({named}); they are in failures.jsonl."
+    return f"{len(listing.missing)} listed clips have no file ({named}); {MISSING_LIST} names them."

@@ -2,14 +2,16 @@
 
 A clip that failed is left alone by later runs until its file changes (size or time of change), or until
 ``--retry-failed``. When it succeeds after all, its line goes. A clip that was read in part, because its file is
-damaged, has not failed; its line stays until its file changes.
+damaged, has not failed; its line stays until its file changes. Listed clips without a file have one line together, and
+missing.json beside the log names them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ...machine.files import whole_or_absent
 from ..datasets.base import Source
 
 FILE = "failures.jsonl"
+MISSING_LIST = "missing.json"
 MISSING, NOTED_ABSENT, PARTIAL = "missing", "absent", "partial"
 NO_FAILURE = (MISSING, NOTED_ABSENT, PARTIAL)  # the stages of lines that keep no clip from being read
 Key = tuple[str, str]  # clip id, stream
@@ -27,9 +30,10 @@ Key = tuple[str, str]  # clip id, stream
 class Failure:
     """One line of the log. stage: missing, decode, timeout, crash, prepare, encode, absent or partial.
 
-    stream: the stream that the line concerns; "" for the whole clip. An ``absent`` line explains a row that is
-    recorded as absent though the clip has that modality, for instance because its sound is too short. A ``partial``
-    line tells what damage the decoding of a clip survived; what is left of the clip was used.
+    id: the clip; "" in the line about all listed clips without a file. stream: the stream that the line concerns; ""
+    for the whole clip. An ``absent`` line explains a row that is recorded as absent though the clip has that modality,
+    for instance because its sound is too short. A ``partial`` line tells what damage the decoding of a clip survived;
+    what is left of the clip was used.
     size, mtime_ns: size and time of change of the clip's main file when it failed; -1 if it has no file.
     """
 
@@ -115,6 +119,28 @@ class FailureLog:
                 temporary.write_text(text, "utf-8")
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def tell_missing(self, clips: Sequence[str]) -> None:
+        """Make one line about all listed clips without a file, and name them in a JSON list beside the log.
+
+        Without such clips there is neither. Raises CacheError if either cannot be written.
+        """
+        beside = self.path.with_name(MISSING_LIST)
+        known = self.read().get(("", ""))
+        if not clips:
+            self.forget({("", "")} if known is not None else set())
+            with suppress(OSError):
+                beside.unlink()
+            return
+        try:
+            with whole_or_absent(beside) as temporary:
+                temporary.write_text(json.dumps(list(clips), indent=0) + "\n", "utf-8")
+        except OSError as error:
+            raise _unwritable(beside, error) from error
+        reason = f"{len(clips)} listed clips have no file; {MISSING_LIST} names them"
+        line = Failure(id="", stage=MISSING, reason=reason, path=str(beside))
+        if line != known:
+            self.append([line])
 
     def _lines(self) -> list[str]:
         try:

@@ -19,8 +19,8 @@ class Plan:
 
     jobs: clips to decode, in listing order, each with the streams it lacks. complete: the number of clips that
     lack nothing. left_alone: the number of clips that failed before and are not tried again. held: by stream,
-    the number of listed clips that it holds. stale: log lines that are no longer true. missing: ids without
-    files that the log does not know yet. partial: by clip, the damage of its file that earlier runs survived.
+    the number of listed clips that it holds. stale: log lines that are no longer true. partial: by clip, the damage
+    of its file that earlier runs survived.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -28,7 +28,6 @@ class Plan:
     left_alone: int = 0
     held: list[int] = field(default_factory=list)
     stale: set[Key] = field(default_factory=set)
-    missing: list[str] = field(default_factory=list)
     partial: dict[str, str] = field(default_factory=dict)
 
 
@@ -38,10 +37,9 @@ def make_plan(
     """Compare a listing with what the cache holds. Raises CacheError for a cache that cannot be read."""
     held = [stream_keys(folder, stream) for stream in streams]
     failed = log.read()
-    plan = Plan(
-        held=[sum(clip in rows for clip in listing.sources) for rows in held],
-        missing=[clip for clip in listing.missing if (clip, "") not in failed],
-    )
+    plan = Plan(held=[sum(clip in rows for clip in listing.sources) for rows in held])
+    # Earlier versions had a line for each listed clip without a file; now all of them have one together.
+    plan.stale |= {key for key, line in failed.items() if line.stage == MISSING and line.id}
     for clip, source in listing.sources.items():
         lacks = [number for number, rows in enumerate(held) if clip not in rows]
         wanted = tuple(n for n in lacks if retry_failed or not _blocked(failed, clip, streams[n], listing))
@@ -70,10 +68,10 @@ def _blocked(failed: Mapping[Key, Failure], clip: str, stream: StreamName, listi
 def _stale(
     failed: Mapping[Key, Failure], clip: str, lacks: Sequence[int], streams: Sequence[StreamName]
 ) -> set[Key]:
-    """The log lines about a clip that was found, or about streams that hold it, left by a run that was killed early."""
+    """The log lines about a clip or its streams that the cache holds after all, left by a run that was killed early."""
     stale = set()
     whole = failed.get((clip, ""))
-    if whole is not None and whole.stage != PARTIAL and (not lacks or whole.stage == MISSING):
+    if whole is not None and whole.stage not in (PARTIAL, MISSING) and not lacks:
         stale.add((clip, ""))
     for number, stream in enumerate(streams):
         line = failed.get((clip, str(stream)))

@@ -73,3 +73,20 @@ def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "failures.jsonl").mkdir()
     with pytest.raises(CacheError, match=r"failures\.jsonl"):
         FailureLog(tmp_path).append([Failure("a", "decode", "r")])
+
+
+def test_clips_without_a_file_are_one_line_and_a_list(tmp_path: Path) -> None:
+    log, clips = FailureLog(tmp_path), [f"post/{i}\n" for i in range(5000)]
+    log.append([Failure("a", "decode", "r")])
+    for _ in range(2):
+        log.tell_missing(clips)
+        assert len(log.path.read_text().splitlines()) == 2
+    line = log.read()["", ""]
+    assert line.stage == "missing"
+    assert "5000 listed clips" in line.reason
+    assert json.loads(Path(line.path).read_text()) == clips
+    log.tell_missing(clips[:3])
+    assert "3 listed clips" in log.read()["", ""].reason
+    log.tell_missing([])
+    assert log.read().keys() == {("a", "")}
+    assert os.listdir(tmp_path) == ["failures.jsonl"]

@@ -85,6 +85,21 @@ def test_a_mended_file_loses_its_line(makers: ModuleType, concert: Path) -> None
     assert told(run(concert, FLOW, SOUND)) == []
 
 
+def test_listed_clips_without_a_file_are_one_line(makers: ModuleType, tmp_path: Path) -> None:
+    makers.video(tmp_path / "a.mp4", sound=400.0)
+    table = tmp_path / "clips.csv"
+    table.write_text("path,label\na.mp4,x\n" + "".join(f"gone{i}.mp4,y\n" for i in range(30)))
+    report = fsmm.extract("csv", table, tmp_path / "cache", [SOUND], quiet=True, workers=1)
+    assert report.missing == 30
+    (line,) = told(report)
+    assert (line["id"], line["stage"]) == ("", "missing")
+    assert json.loads(Path(str(line["path"])).read_text()) == [f"gone{i}.mp4" for i in range(30)]
+    table.write_text("path,label\na.mp4,x\n")
+    after = fsmm.extract("csv", table, tmp_path / "cache", [SOUND], quiet=True, workers=1)
+    assert (told(after), after.failures_file) == ([], "")
+    assert not Path(str(line["path"])).exists()
+
+
 def _cut(makers: ModuleType, folder: Path) -> Source:
     path = makers.video(folder / "a.mp4", frames=100, container_options={"movflags": "faststart"})
     return Source(video=makers.cut(path, 0.6))
