@@ -266,7 +266,7 @@ class Stills:
         except DecodeError:
             # FFmpeg makes a picture of half a JPEG file, and marks it by nothing.
             picture = _first_picture(path, self._threads)
-            self._notes.append(f"{shown(path)} is damaged or cut off")
+            self._notes.append(f"{shown(path)} decodes with errors, as a damaged or cut picture does")
             return picture
 
 

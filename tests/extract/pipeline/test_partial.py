@@ -174,7 +174,7 @@ def _cut_without_a_count(name: str) -> Callable[[ModuleType, Path], Source]:
         (_spoilt_sound_beside, r"'a\.wav'"),
         (_spoilt_video_beside, r"'a\.mp4'"),
         (_spoilt_still, r"'1\.png' holds no picture"),
-        (_half_a_photo, r"'a\.jpg' is damaged or cut off"),
+        (_half_a_photo, r"'a\.jpg' decodes with errors"),
         *((_cut_without_a_count(name), "ends after .* that it declares") for name in ("mkv", "webm", "flac")),
     ],
 )
