@@ -153,13 +153,16 @@ def tiff(path: Path, picture: np.ndarray, orientation: int) -> Path:
     """Write an RGB picture [H, W, 3] as an uncompressed TIFF with an orientation tag, and return the path."""
     height, width = picture.shape[:2]
     data = np.ascontiguousarray(picture, np.uint8).tobytes()
-    tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (274, orientation)]
-    tags += [(277, 3), (278, height), (279, len(data)), (284, 1)]
-    entries = b"".join(struct.pack("<HHII", tag, 3 + (tag == 279), 1, value) for tag, value in tags)
-    after = 8 + len(data)
-    # The number of bits stands once for all three samples, which FFmpeg accepts; only the bytes' count may be long.
+    depths = struct.pack("<3H", 8, 8, 8)
+    start = 8 + len(depths)
+    short, long = 3, 4
+    # (tag, type, count, value or place): the size, the bits of a sample, the kind, the data, the orientation ...
+    tags = [(256, short, 1, width), (257, short, 1, height), (258, short, 3, 8), (259, short, 1, 1)]
+    tags += [(262, short, 1, 2), (273, long, 1, start), (274, short, 1, orientation), (277, short, 1, 3)]
+    tags += [(278, short, 1, height), (279, long, 1, len(data)), (284, short, 1, 1)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
-    path.write_bytes(b"II*\0" + struct.pack("<I", after) + data + directory)
+    path.write_bytes(b"II*\0" + struct.pack("<I", start + len(data)) + depths + data + directory)
     return path
 
 
