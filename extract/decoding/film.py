@@ -264,17 +264,18 @@ class Stills:
         try:
             return _first_picture(path, self._threads, strict=True)
         except DecodeError:
-            # FFmpeg makes a picture of half a JPEG file, and marks it by nothing.
             picture = _first_picture(path, self._threads)
             self._notes.append(f"{shown(path)} decodes with errors, as a damaged or cut picture does")
             return picture
 
 
 def _first_picture(path: Path, threads: int, *, strict: bool = False) -> av.VideoFrame:
-    """The picture of an image file. strict: any damage makes it none. Raises DecodeError if there is none."""
+    """The picture of an image file. strict: a damaged JPEG file has none. Raises DecodeError if there is none."""
     with open_media(path) as container:
         stream = video_stream(container, threads)
-        if stream and strict:
+        # FFmpeg makes a picture of half a JPEG file and marks it by nothing. It refuses other files that are cut, and
+        # its strict mode also refuses TIFF files for tags that it does not know.
+        if stream and strict and stream.codec_context.name == "mjpeg":
             stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
         try:
             for frame in container.decode(stream) if stream else ():
