@@ -144,19 +144,55 @@ def build_shard(
 
 
 def storable(key: str, features: np.ndarray, provenance: Provenance) -> np.ndarray:
-    """The features as they will be stored. Raises CacheError for a wrong shape or values that overflow the dtype."""
+    """The features as they will be stored, in the provenance's dtype.
+
+    Raises CacheError for a wrong shape, and for values that overflow the dtype or are so small that it rounds them away.
+    """
     if features.ndim != 2 or features.shape[1] != provenance.dim or not len(features):
         raise CacheError(
             f"Features of {key!r} have shape {list(features.shape)}; "
             f"{provenance.modality}/{provenance.encoder} stores [T, {provenance.dim}] with T at least 1."
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(features, np.dtype(provenance.dtype))
-    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+    if cast.dtype.kind != "f":
+        return cast
+    if not np.isfinite(cast).all():
         raise CacheError(
-            f"Features of {key!r} are not finite as {provenance.dtype}; check the encoder, or store float32."
+            f"Features of {key!r} are not finite as {provenance.dtype}; {_remedy_of_dtype(provenance.dtype)}."
+        )
+    if _rounds_away(features, cast):
+        largest = float(np.abs(features.astype(np.float64)).max())
+        raise CacheError(
+            f"Features of {key!r} are too small for {provenance.dtype}, which rounds them to zero or nearly so (the "
+            f"largest is {largest:.3g}); {_remedy_of_dtype(provenance.dtype)}."
         )
     return cast
+
+
+_LOSS = 0.01  # Rounding without underflow moves float16 features by a two-thousandth of their length at most.
+
+
+def _rounds_away(features: np.ndarray, cast: np.ndarray) -> bool:
+    """Whether ``cast`` [T, D] differs from the finite ``features`` [T, D] by more than a hundredth of their length."""
+    underflow = float(np.finfo(cast.dtype).smallest_subnormal) / 2
+    largest = float(np.abs(cast).max(initial=0))
+    if (
+        underflow * np.sqrt(cast.size) < 0.9 * _LOSS * largest
+    ):  # Underflow moves each number by no more than this.
+        return False
+    exact = features.astype(np.float64)
+    scale = np.abs(exact).max(initial=0)
+    if not scale:
+        return False
+    exact = exact / scale  # The squares of very small numbers would themselves underflow.
+    return bool(np.linalg.norm(cast.astype(np.float64) / scale - exact) > _LOSS * np.linalg.norm(exact))
+
+
+def _remedy_of_dtype(dtype: str) -> str:
+    if dtype == "float16":
+        return "store float32 ('dtype': 'float32' in a mapping, --dtype float32 in an extraction)"
+    return "check them, or scale them ('scale' in a mapping)"
 
 
 def write_shard(path: Path, shard: Shard) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,7 @@ class _Array:
         )
         self.present = None if spec.present is None else _flags(files.values(spec.present, n), spec.present)
         self.provenance = self._provenance(_dim(self.column, spec.array, ids))
+        _refuse_rounding(spec, _sample(self._present()))
 
     def _provenance(self, dim: int) -> Provenance:
         spec = self.spec
@@ -163,6 +165,10 @@ class _Array:
                     if x is None or self._is_absent(row)
                     else self._features(clip, self._cut(clip, row, x))
                 )
+
+    def _present(self) -> Iterator[np.ndarray]:
+        """The features [T, D] of each clip that is imported and not absent."""
+        return (x for x in self.clips() if x is not None)
 
     def _is_absent(self, row: int) -> bool:
         return (self.present is not None and not self.present[row]) or (
@@ -192,6 +198,56 @@ class _Array:
         if (spec.scale, spec.offset) != (1.0, 0.0):
             return x.astype(np.float64) * spec.scale + spec.offset
         return x
+
+
+_SAMPLE = 256  # The number of clips by which the scale of an array is judged before anything is written.
+_SAMPLE_NUMBERS = 4 << 20
+_TOLERATED = 0.05  # The share of the clips' differences that rounding may make up; usual features have 0.003.
+_CONSTANT = 1e-6  # Differences below this share of the features' length are taken for float32's own rounding.
+_SMALLEST, _LARGEST = (
+    1e-11,
+    1e18,
+)  # Lengths beyond are lost in float32, in which clips are scaled and compared.
+
+
+def _sample(clips: Iterator[np.ndarray]) -> list[np.ndarray]:
+    """The first clips, as many as are needed to judge the scale of an array."""
+    found: list[np.ndarray] = []
+    numbers = 0
+    for x in islice(clips, _SAMPLE):
+        found.append(x)
+        numbers += x.size
+        if numbers > _SAMPLE_NUMBERS:
+            break
+    return found
+
+
+def _refuse_rounding(spec: ArraySpec, clips: Sequence[np.ndarray]) -> None:
+    """Raise CacheError where the stored type would round away what tells clips [T, D] apart, or their scale is absurd.
+
+    Values that do not stay finite are left to the writer, which names the clip.
+    """
+    if not clips or len({x.shape[1] for x in clips}) > 1:
+        return
+    x = np.concatenate(clips).astype(np.float64)
+    length = float(np.sqrt(np.square(x).sum(1).mean()))
+    if length and not _SMALLEST < length < _LARGEST:
+        raise CacheError(
+            f"Array {spec.array!r} holds features of length {length:.3g} on average, which are lost in the float32 of "
+            "every evaluation; give the array a 'scale' that brings them near 1."
+        )
+    computed = min(spec.dtype, "float32", key=lambda name: np.dtype(name).itemsize)
+    with np.errstate(over="ignore", under="ignore"):
+        stored = x.astype(computed).astype(np.float64)
+    if not np.isfinite(stored).all():
+        return
+    spread, error = np.linalg.norm(x - x.mean(0)), np.linalg.norm(stored - x)
+    if spread > _CONSTANT * np.linalg.norm(x) and error > _TOLERATED * spread:
+        remedy = "set 'dtype': 'float32' for it, or " if spec.dtype == "float16" else ""
+        raise CacheError(
+            f"Array {spec.array!r} does not survive {computed}: rounding makes up {error / spread:.0%} of what tells "
+            f"its clips apart; {remedy}bring its values near 1 by 'scale' and 'offset'."
+        )
 
 
 def _dim(column: Column, name: str, ids: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +88,21 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         (np.ones((0, 3)), "T at least 1"),
         (np.full((1, 3), np.nan), "not finite as float32"),
         (np.full((1, 3), 1e300), "not finite as float32"),
+        (np.full((1, 3), 1e-46), "too small for float32"),
     ],
 )
 def test_features_that_cannot_be_stored_are_refused_by_name(x: np.ndarray, says: str) -> None:
     with pytest.raises(CacheError, match=f"(?s)'clip7'.*{says}|{says}.*'clip7'"):
         build_shard("toy", FRAME, [("clip7", x, {})])
+
+
+@pytest.mark.parametrize("x", [np.full((2, 3), 1e-10), np.full((1, 3), 1e-7, np.float32)])
+def test_features_that_float16_rounds_away_are_refused_with_the_remedy(x: np.ndarray) -> None:
+    half = replace(FRAME, dtype="float16")
+    with pytest.raises(CacheError, match="'clip7' are too small for float16.*'dtype': 'float32'"):
+        build_shard("toy", half, [("clip7", x, {})])
+    assert build_shard("toy", half, [("clip7", np.zeros((2, 3)), {})]).features.any() == np.False_
+    assert build_shard("toy", half, [("clip7", x * 1e6, {})]).features.all()
 
 
 @pytest.mark.parametrize("key", ["", "a\0b", "\ud800"])

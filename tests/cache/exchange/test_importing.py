@@ -492,3 +492,54 @@ def test_the_example_imports_ave28(tmp_path: Path) -> None:
         assert np.array_equal(got.x.numpy(), raw_x[bank.clip_row[[0, -1]]].astype(np.float32))
     assert bank.words is not None
     assert bank.words.shape == (12, 100)
+
+
+def scaled(rng: np.random.Generator, scale: float, offset: float = 0.0) -> dict[str, np.ndarray]:
+    return {"x": (rng.normal(size=(40, 8)) * scale + offset).astype(np.float32), "y": np.arange(40) % 4}
+
+
+def scaled_mapping(**spec: Any) -> dict[str, Any]:
+    return {
+        "dataset": "made",
+        "source": "made.npz",
+        "arrays": {"x": {"stream": "sensor/meg", **spec}},
+        "label_sets": {"c": {"label": "y", "class_names": ["a", "b", "c", "d"]}},
+    }
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-10, 0.0), (1e-7, 0.0), (1e-3, 1000.0), (1e-5, 1.0)])
+def test_values_that_float16_would_round_away_are_refused_with_the_remedy(
+    tmp_path: Path, scale: float, offset: float
+) -> None:
+    data = scaled(np.random.default_rng(0), scale, offset)
+    with pytest.raises(FsmmError, match="'dtype': 'float32'"):
+        run(tmp_path, scaled_mapping(), data)
+    assert not (tmp_path / "cache").exists()
+    run(tmp_path, scaled_mapping(dtype="float32"), data)
+    kept = rows(tmp_path / "cache", "sensor/meg")
+    assert all(np.array_equal(kept[f"{i:06d}"], data["x"][i][None]) for i in range(40))
+
+
+def test_scale_and_offset_bring_small_values_into_float16(tmp_path: Path) -> None:
+    data = scaled(np.random.default_rng(0), 1e-13)
+    with pytest.raises(FsmmError, match="'scale'"):
+        run(tmp_path, scaled_mapping(dtype="float32"), data)
+    run(tmp_path, scaled_mapping(scale=1e13), data)
+    kept = rows(tmp_path / "cache", "sensor/meg")["000003"]
+    assert kept is not None
+    np.testing.assert_allclose(kept[0], data["x"][3].astype(np.float64) * 1e13, rtol=1e-3)
+
+
+def test_a_clip_that_underflows_among_others_is_refused_by_name(tmp_path: Path) -> None:
+    data = scaled(np.random.default_rng(0), 1.0)
+    data["x"][7] *= 1e-9
+    with pytest.raises(FsmmError, match="'000007' are too small for float16"):
+        run(tmp_path, scaled_mapping(), data)
+
+
+def test_small_numbers_beside_usual_ones_are_stored(tmp_path: Path) -> None:
+    """Rectified features hold many zeros and traces; only a clip that is lost as a whole is refused."""
+    data = scaled(np.random.default_rng(0), 1.0)
+    data["x"][:, ::2] = np.float32(1e-9)
+    data["x"][5] = 0
+    assert run(tmp_path, scaled_mapping(), data).added == {"sensor/meg": 40}
