@@ -19,6 +19,7 @@ from typing import Any
 
 from .._version import __version__
 from ..errors import CacheError, UsageError, unknown
+from ..machine.files import parsed_json
 
 SCHEMA_VERSION = 1
 MODALITIES = ("frame", "flow", "audio", "word", "sensor", "object")
@@ -109,7 +110,7 @@ class Provenance:
     @classmethod
     def from_json(cls, text: str) -> Provenance:
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parsed_json(text)
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise CacheError(
@@ -181,12 +182,17 @@ def list_streams(folder: Path) -> list[StreamName]:
     found = {
         StreamName(p.parent.parent.name, p.parent.name)
         for p in (folder / "streams").glob("*/*/*.h5")
-        if p.stem.isdecimal() and p.parent.parent.name in MODALITIES and _SAFE_NAME.fullmatch(p.parent.name)
+        if p.stem.isdecimal()
+        and p.parent.parent.name in MODALITIES
+        and _SAFE_NAME.fullmatch(p.parent.name)
+        and p.is_file()
     }
     return sorted(found)
 
 
 def shard_paths(dataset_folder: Path, stream: StreamName) -> list[Path]:
-    """The shards of a stream in the order of their numbers."""
-    found = [p for p in stream_folder(dataset_folder, stream).glob("*.h5") if p.stem.isdecimal()]
+    """The shards of a stream in the order of their numbers; a pipe or device of a shard's name is none."""
+    found = [
+        p for p in stream_folder(dataset_folder, stream).glob("*.h5") if p.stem.isdecimal() and p.is_file()
+    ]
     return sorted(found, key=lambda p: int(p.stem))

@@ -52,12 +52,34 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str))
 
 
+def refuse_special(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> None:
+    """Raise ``error`` where a path is a pipe, a socket or a device, which would be waited for or read without end.
+
+    what: the name of the file's kind in the error, such as "mapping file". Files, folders and absent paths are fine.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise error(f"The {what} {str(path)!r} is a pipe or a device; give a plain file.")
+
+
+def parsed_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError where it is not valid, or is nested too deeply to be read.
+
+    >>> parsed_json('{"a": [1, null]}')
+    {'a': [1, None]}
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> dict[str, Any]:
     """The keys and values of a JSON file, or of a YAML file if its name ends in .yaml or .yml.
 
     what: the name of the file's kind in errors, such as "mapping file". Raises ``error`` where the file cannot be read
     or is not valid, UsageError where it holds something else than keys and values.
     """
+    refuse_special(path, what, error=error)
     try:
         text = path.read_text("utf-8")
     except OSError as found:
@@ -66,7 +88,7 @@ def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) ->
         raise error(f"The {what} {str(path)!r} cannot be read (it is not UTF-8 text).") from None
     kind = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "JSON"
     try:
-        table = _yaml(text) if kind == "YAML" else json.loads(text)
+        table = _yaml(text) if kind == "YAML" else parsed_json(text)
     except (ValueError, RecursionError) as found:
         raise error(f"The {what} {str(path)!r} is not valid {kind} ({found}).") from None
     if not isinstance(table, dict):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ...machine.files import parsed_json
 from ..catalog import Catalog, LabelSet
 from ..schema import (
     CLASS_SPLITS,
@@ -197,7 +197,7 @@ def failures(folder: Path) -> dict[str, int]:
     if path.is_file():
         for line in path.read_text("utf-8", "replace").splitlines():
             try:
-                entry = json.loads(line)
+                entry = parsed_json(line)
                 counts[str(entry.get("reason", "no reason given"))] += 1
             except (ValueError, AttributeError):
                 counts["(a line that cannot be read)"] += 1

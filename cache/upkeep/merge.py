@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CacheError, UsageError
-from ...machine.files import whole_or_absent
+from ...machine.files import parsed_json, whole_or_absent
 from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet
 from ..header import header_is_right
 from ..schema import Provenance, StreamName, check_name, list_datasets, list_streams, shard_paths
@@ -260,7 +260,7 @@ def _unite_failures(folders: Sequence[Path], target: Path) -> None:
 
 def _about(line: str) -> tuple[str, str]:
     try:
-        entry = json.loads(line)
+        entry = parsed_json(line)
         return str(entry["id"]), str(entry.get("stream", ""))
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", ""
@@ -276,6 +276,6 @@ def _partial(line: str) -> bool:
 
 def _canonical(line: str) -> str:
     try:
-        return json.dumps(json.loads(line), sort_keys=True)
-    except ValueError:
+        return json.dumps(parsed_json(line), sort_keys=True)
+    except (ValueError, RecursionError):
         return line

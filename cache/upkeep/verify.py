@@ -5,7 +5,6 @@ Each file's SHA-256 is compared first; only files that pass are opened in this p
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import CacheError, UsageError
+from ...machine.files import parsed_json
 from ..catalog import KIND as CATALOG
 from ..catalog import Catalog
 from ..header import header_is_right, header_kind, refuse_other_schema
@@ -206,7 +206,7 @@ class _DatasetCheck:
             return
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             try:
-                json.loads(line)
+                parsed_json(line)
             except ValueError:
                 self._add("note", "failures", path, f"Line {number} of the list of failures is not JSON.")
 
@@ -228,7 +228,10 @@ class _DatasetCheck:
     def _stream(self, stream: StreamName, folder: Path) -> None:
         for path in sorted(folder.iterdir()):
             shard_like = path.suffix == ".h5" and path.stem.isdecimal()
-            if path.name.startswith(".") and path.suffix == ".tmp":
+            if shard_like and not path.is_file():
+                says = "This is a folder, a pipe or a device where a shard should be; nothing reads it."
+                self._add("damage", "foreign", path, says, fix=repair.set_aside(path))
+            elif path.name.startswith(".") and path.suffix == ".tmp":
                 if not _being_written(folder, stream):
                     self._leftover(path)
             elif path.name != ".lock" and not shard_like and not path.name.endswith(repair.ASIDE):

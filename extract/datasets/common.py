@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import defaultdict
@@ -14,6 +13,7 @@ import numpy as np
 
 from ...cache.catalog import UNLABELLED, Catalog, LabelSet, default_split_sizes, draw_split, split_codes
 from ...errors import UsageError
+from ...machine.files import parsed_json, refuse_special
 from .base import DatasetOptions, Listing, Source
 from .walk import walk
 
@@ -94,8 +94,9 @@ def read_split_file(path: Path, class_names: list[str]) -> np.ndarray:
     A class that is in none of these lists is left out of the split. Raises UsageError for another form or for
     unknown names.
     """
+    refuse_special(path, "split file")
     try:
-        lists = json.loads(path.read_text("utf-8-sig"))
+        lists = parsed_json(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"The split file {str(path)!r} cannot be read ({error}).") from None
     known = {"base", "val", "novel"}

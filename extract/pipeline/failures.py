@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import CacheError
-from ...machine.files import whole_or_absent
+from ...machine.files import parsed_json, refuse_special, whole_or_absent
 from ..datasets.base import Source
 
 FILE = "failures.jsonl"
@@ -144,6 +144,7 @@ class FailureLog:
 
     def _lines(self) -> list[str]:
         try:
+            refuse_special(self.path, "list of failures", error=CacheError)
             return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
@@ -153,7 +154,7 @@ class FailureLog:
 
 def _parse(line: str) -> Failure | None:
     try:
-        failure = Failure(**json.loads(line))
+        failure = Failure(**parsed_json(line))
     except (TypeError, ValueError):
         return None
     return failure if isinstance(failure.id, str) and isinstance(failure.stream, str) else None

@@ -1,0 +1,81 @@
+"""A cache from elsewhere may hold pipes, folders and nested JSON: there is a sentence or a finding, and no hang."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsmm.cache.bank import FeatureBank
+from fsmm.cache.catalog import Catalog, LabelSet
+from fsmm.cache.schema import Provenance, StreamName, list_streams, shard_paths
+from fsmm.cache.stream import StreamWriter
+from fsmm.cache.upkeep.info import info
+from fsmm.cache.upkeep.merge import merge
+from fsmm.cache.upkeep.verify import verify
+from fsmm.errors import CacheError, FsmmError
+from fsmm.extract.pipeline.failures import FailureLog
+from fsmm.machine.files import read_table
+
+STREAM = StreamName("frame", "net")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    folder = tmp_path / "cache" / "toy"
+    labels = {"kind": LabelSet(["a", "b"], np.array([0, 1]), splits={"default": np.array([3, 3])})}
+    Catalog("toy", ["c1", "c2"], labels, "kind").write(folder)
+    with StreamWriter(folder, Provenance("net", "frame", 3, dtype="float32")) as writer:
+        for clip in ("c1", "c2"):
+            writer.add(clip, np.ones((1, 3), np.float32))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_folder_with_a_shards_name_is_found_and_not_read(
+    cache: Path, make: Callable[[Path], None]
+) -> None:
+    place = cache / "toy" / "streams" / "frame" / "net" / "00001.h5"
+    make(place)
+    assert [path.name for path in shard_paths(cache / "toy", STREAM)] == ["00000.h5"]
+    assert len(FeatureBank.load(cache)) == 2
+    (finding,) = verify(cache).findings
+    assert (finding.level, finding.kind) == ("damage", "foreign")
+    assert verify(cache, repair=True).ok
+    assert verify(cache).ok
+
+
+def test_a_stream_of_pipes_only_is_no_stream(cache: Path) -> None:
+    folder = cache / "toy" / "streams" / "audio" / "ear"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "00000.h5")
+    assert list_streams(cache / "toy") == [STREAM]
+
+
+def test_nested_json_in_the_list_of_failures_is_one_line_that_cannot_be_read(
+    cache: Path, tmp_path: Path
+) -> None:
+    path = cache / "toy" / "failures.jsonl"
+    path.write_text("[" * 100_000 + "\n")
+    assert info(cache).datasets[0].failures == {"(a line that cannot be read)": 1}
+    assert [finding.kind for finding in verify(cache).findings] == ["failures"]
+    assert FailureLog(cache / "toy").read() == {}
+    merge([cache], tmp_path / "other")
+
+
+def test_a_list_of_failures_that_is_a_pipe_is_refused(cache: Path) -> None:
+    os.mkfifo(cache / "toy" / "failures.jsonl")
+    assert info(cache).datasets[0].failures == {}
+    with pytest.raises(CacheError, match="is a pipe or a device"):
+        FailureLog(cache / "toy").read()
+
+
+@pytest.mark.parametrize("name", ["pipe.json", "pipe.yaml"])
+def test_a_table_that_is_a_pipe_or_device_is_refused(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, Path("/dev/zero")):
+        with pytest.raises(FsmmError, match=r"mapping file .* is a pipe or a device"):
+            read_table(path, "mapping file")
