@@ -11,6 +11,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import CacheError, UsageError, unknown
+from .hdf5 import own_object, stored_array, stored_values
 from .header import check_schema, header_is_right, refuse_other_schema, write_sealed
 from .schema import CLASS_SPLITS, SCHEMA_VERSION, check_name
 
@@ -222,7 +223,11 @@ class Catalog:
             with h5py.File(path, "r") as file:
                 check_schema(file, path, KIND)
                 return cls._from_file(file)
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except CacheError:
+            raise
+        except (
+            Exception
+        ) as error:  # Damaged or crafted HDF5 makes h5py raise nearly anything: OSError, MemoryError, ...
             raise CacheError(
                 f"The catalog {str(path)!r} is damaged ({error}); delete it and run the same extract or import again: "
                 "the features are kept."
@@ -230,26 +235,38 @@ class Catalog:
 
     @classmethod
     def _from_file(cls, file: h5py.File) -> Catalog:
-        clips = file["clips"]
-        label_sets = {
-            name: LabelSet(
-                _texts(group["class_names"]),
-                group["label"][()],
-                _texts(group["words"]),
-                {split: codes[()] for split, codes in group["splits"].items()},
-            )
-            for name, group in file["label_sets"].items()
-        }
-        return cls(
+        clips = own_object(file, "clips")
+        held = own_object(file, "label_sets")
+        catalog = cls(
             dataset=str(file.attrs["dataset"]),
-            clip_id=_texts(clips["id"]),
-            label_sets=label_sets,
+            clip_id=_texts(clips, "id"),
+            label_sets={name: _read_labels(own_object(held, name)) for name in held},
             default_label_set=str(file.attrs["default_label_set"]),
-            path=_texts(clips["path"]),
-            clip_split=_texts(clips["split"]),
-            attrs={key: str(value) for key, value in file["about"].attrs.items()},
-            facts={name: clips[name][()] for name in FACTS if name in clips},
+            path=_texts(clips, "path"),
+            clip_split=_texts(clips, "split"),
+            attrs={key: str(value) for key, value in own_object(file, "about").attrs.items()},
+            facts={name: stored_values(clips, name) for name in FACTS if name in clips},
         )
+        n = len(catalog)
+        if not len(catalog.path) == len(catalog.clip_split) == n:
+            raise ValueError("its lists of clips differ in length")
+        for name, values in catalog.facts.items():
+            if values.shape != (n,) or values.dtype.kind != np.dtype(FACTS[name][0]).kind:
+                raise ValueError(f"its fact {name!r} does not match its clips")
+        return catalog
+
+
+def _read_labels(group: h5py.Group) -> LabelSet:
+    label = stored_values(group, "label")
+    if label.ndim not in (1, 2) or label.dtype.kind not in "iu":
+        raise ValueError("its labels are no whole numbers")
+    splits = own_object(group, "splits")
+    return LabelSet(
+        _texts(group, "class_names"),
+        label,
+        _texts(group, "words"),
+        {split: stored_values(splits, split) for split in splits},
+    )
 
 
 def together(parts: Mapping[str, LabelSet]) -> LabelSet:
@@ -350,8 +367,8 @@ def default_split_sizes(classes: int) -> tuple[int, int, int]:
     return max(classes - val - novel, 0), min(val, max(classes - novel, 0)), novel
 
 
-def _texts(dataset: h5py.Dataset) -> list[str]:
-    return list(dataset.asstr(errors="surrogateescape")[()])
+def _texts(group: h5py.Group, name: str) -> list[str]:
+    return list(stored_array(group, name).asstr(errors="surrogateescape")[()])
 
 
 def _encoded(texts: Sequence[str]) -> list[bytes]:

@@ -23,7 +23,9 @@ import h5py
 import numpy as np
 
 from ..errors import CacheError
+from ..machine.files import parsed_json
 from .catalog import FACTS, check_key
+from .hdf5 import own_object, stored_array, stored_values
 from .header import check_schema, write_sealed
 from .schema import SCHEMA_VERSION, Provenance
 
@@ -146,7 +148,7 @@ def build_shard(
 def storable(key: str, features: np.ndarray, provenance: Provenance) -> np.ndarray:
     """The features as they will be stored, in the provenance's dtype.
 
-    Raises CacheError for a wrong shape, and for values that overflow the dtype or are so small that it rounds them away.
+    Raises CacheError for a wrong shape, and for values that overflow the dtype or that it rounds away.
     """
     if features.ndim != 2 or features.shape[1] != provenance.dim or not len(features):
         raise CacheError(
@@ -230,17 +232,17 @@ def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
     try:
         with h5py.File(path, "r") as file:
             check_schema(file, path, KIND)
-            data = file["features"]
+            data = stored_array(file, "features")
             shard = Shard(
                 dataset=str(file.attrs["dataset"]),
                 provenance=Provenance.from_json(str(file.attrs["provenance"])),
-                key=[key.decode("utf-8", "surrogateescape") for key in file["key"][()].tolist()],
+                key=[key.decode("utf-8", "surrogateescape") for key in stored_values(file, "key").tolist()],
                 features=data[()] if features else np.zeros((0, data.shape[1]), data.dtype),
-                offset=file["offset"][()],
-                present=file["present"][()],
-                check=file["check"][()],
-                facts={name: values[()] for name, values in file["facts"].items()} if facts else {},
-                written=json.loads(str(file.attrs["written"])),
+                offset=stored_values(file, "offset"),
+                present=stored_values(file, "present"),
+                check=stored_values(file, "check"),
+                facts=_read_facts(file) if facts else {},
+                written=parsed_json(str(file.attrs["written"])),
             )
             if wrong := _inconsistency(shard, data.shape):
                 raise CacheError(f"Shard {str(path)!r} is damaged ({wrong}); {_REMEDY}")
@@ -253,11 +255,22 @@ def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
         raise CacheError(f"Shard {str(path)!r} is damaged ({_short(error)}); {_REMEDY}") from None
 
 
+def _read_facts(file: h5py.File) -> dict[str, np.ndarray]:
+    group = own_object(file, "facts")
+    return {name: stored_values(group, name) for name in group}
+
+
 def _inconsistency(shard: Shard, shape: tuple[int, ...]) -> str:
     """A phrase that names the first thing in a shard that does not fit; "" where everything fits."""
     n, offset = len(shard.key), shard.offset
     if len(shape) != 2 or shape[1] != shard.provenance.dim:
         return f"its features have shape {list(shape)}, not [sum of T, {shard.provenance.dim}]"
+    if np.dtype(shard.provenance.dtype) != shard.features.dtype:
+        return f"its features are {shard.features.dtype}, not {shard.provenance.dtype}"
+    if (offset.dtype.kind, shard.present.dtype.kind, shard.check.dtype.kind) != ("i", "b", "u"):
+        return "its arrays have other types than they should"
+    if any(values.shape != (n,) for values in shard.facts.values()):
+        return "its facts do not match its rows"
     if offset.shape != (n + 1,) or shard.present.shape != (n,) or shard.check.shape != (n,):
         return "its arrays differ in length"
     if offset[0] != 0 or offset[-1] != shape[0] or (np.diff(offset) < 0).any():
@@ -280,7 +293,7 @@ def damaged_clips(path: Path, keys: Sequence[str]) -> CacheError:
 def feature_map(path: Path) -> np.ndarray:
     """The features [sum T, D] of a shard as a read-only memory map."""
     with h5py.File(path, "r") as file:
-        data = file["features"]
+        data = stored_array(file, "features")
         if not data.size:
             return np.zeros(data.shape, data.dtype)
         start, shape, dtype = data.id.get_offset(), data.shape, data.dtype

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import CacheError, unknown
 from ..catalog import check_inside
+from ..hdf5 import dataset_names, own_dataset
 from .pickles import load_plain
 
 BLOCK_BYTES = 8 << 20
@@ -160,11 +161,7 @@ class Source:
                 return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
         if self.kind == "hdf5":
             self._file = h5py.File(self.path, "r")
-            names: list[str] = []
-            self._file.visititems(
-                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-            return names
+            return list(dataset_names(self._file))
         if self.kind == "arrays":
             return FolderColumn(self.path).values().tolist()
         if self.kind == "pickle":
@@ -177,13 +174,13 @@ class Source:
 
     def column(self, name: str) -> Column:
         """The array of that name. Raises UsageError for an unknown one, CacheError where it cannot be read."""
+        if self._file is not None:
+            return self._hdf5_column(self._file, name)
         if name not in self.names:
             raise unknown(f"array of source {self.path.name!r}", name, self.names)
         try:
             if self.kind == "npz":
                 return NpzColumn(self.path, name)
-            if self._file is not None:
-                return ArrayColumn(self._file[name])
             if self.kind == "folder":
                 return FolderColumn(self.path)
             if self.kind in ("npy", "arrays"):
@@ -193,6 +190,14 @@ class Source:
             raise CacheError(f"Array {name!r} of {self.path.name!r} cannot be read ({error}).") from None
         found = self._open[name]
         return ArrayColumn(found) if isinstance(found, np.ndarray) else ListColumn(list(found))
+
+    def _hdf5_column(self, file: h5py.File, name: str) -> Column:
+        try:
+            return ArrayColumn(own_dataset(file, name))
+        except KeyError:
+            raise unknown(f"array of source {self.path.name!r}", name, self.names) from None
+        except Exception as error:  # Damaged HDF5 makes h5py raise nearly anything.
+            raise CacheError(f"Array {name!r} of {self.path.name!r} cannot be read: {error}.") from None
 
     def close(self) -> None:
         if self._file is not None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ...errors import CacheError
 from ..catalog import FACTS
+from ..hdf5 import own_object, stored_values
 from ..schema import Provenance
 from ..shard import Shard, clip_check, facts_check, provenance_check, write_shard
 
@@ -74,9 +75,10 @@ def read_damaged(path: Path, origin: tuple[str, Provenance] | None) -> tuple[Sal
 
 
 def _sift(file: h5py.File, origin: tuple[str, Provenance] | None) -> tuple[Salvage, Shard | None]:
-    features, offset = file["features"][()], file["offset"][()]
-    present, check = file["present"][()], file["check"][()]
-    keys = [key.decode("utf-8", "surrogateescape") for key in file["key"][()].tolist()]
+    features, offset, present, check, names = (
+        stored_values(file, name) for name in ("features", "offset", "present", "check", "key")
+    )
+    keys = [key.decode("utf-8", "surrogateescape") for key in names.tolist()]
     rows = min(len(keys), len(present), len(check), len(offset) - 1)
     if features.ndim != 2:
         return Salvage(dropped="its features have lost their shape"), None
@@ -131,7 +133,8 @@ def _origin(
 
 def _facts(file: h5py.File, rows: int) -> tuple[dict[str, np.ndarray], bool]:
     with contextlib.suppress(Exception):
-        facts = {name: values[()] for name, values in file["facts"].items()}
+        group = own_object(file, "facts")
+        facts = {name: stored_values(group, name) for name in group}
         if facts_check(facts) == file.attrs["facts_check"]:
             return facts, True
     return {name: np.full(rows, missing, dtype) for name, (dtype, missing) in FACTS.items()}, False

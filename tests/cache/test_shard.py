@@ -99,7 +99,7 @@ def test_features_that_cannot_be_stored_are_refused_by_name(x: np.ndarray, says:
 @pytest.mark.parametrize("x", [np.full((2, 3), 1e-10), np.full((1, 3), 1e-7, np.float32)])
 def test_features_that_float16_rounds_away_are_refused_with_the_remedy(x: np.ndarray) -> None:
     half = replace(FRAME, dtype="float16")
-    with pytest.raises(CacheError, match="'clip7' are too small for float16.*'dtype': 'float32'"):
+    with pytest.raises(CacheError, match=r"'clip7' are too small for float16.*'dtype': 'float32'"):
         build_shard("toy", half, [("clip7", x, {})])
     assert build_shard("toy", half, [("clip7", np.zeros((2, 3)), {})]).features.any() == np.False_
     assert build_shard("toy", half, [("clip7", x * 1e6, {})]).features.all()
