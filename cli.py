@@ -87,6 +87,11 @@ def _other(error: Exception) -> int:
     if isinstance(error, OSError):
         _say(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         return 1
+    if isinstance(error, MemoryError):
+        _say(
+            "There is not enough memory for this; use fewer clips or streams, or a machine with more memory."
+        )
+        return 1
     raise error
 
 

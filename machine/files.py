@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsmmError, UsageError
+from .trees import tree_size
 
 
 @contextmanager
@@ -100,10 +101,29 @@ def _yaml(text: str) -> Any:
     """The content of a YAML text. Raises ValueError where it is not valid."""
     import yaml
 
+    loader = yaml.SafeLoader(text)
     try:
-        return yaml.safe_load(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # An alias is a reference to a node, so that a few lines can stand for more values than any memory holds.
+        if tree_size(node, _node_parts) > _YAML_VALUES:
+            raise ValueError(f"its aliases make it stand for more than {_YAML_VALUES:,} values")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+    finally:
+        loader.dispose()
+
+
+_YAML_VALUES = 10_000_000
+
+
+def _node_parts(node: Any) -> list[Any] | int:
+    """The nodes within a YAML node, or 1 for a scalar."""
+    if isinstance(node.value, str):
+        return 1
+    return [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
 
 
 def _remove(path: Path) -> None:

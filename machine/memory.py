@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import sys
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +36,17 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # Another C library has no mallopt.
         return False
     return bool(mallopt(_MMAP, _LARGE)) and bool(mallopt(_TRIM, _KEEP))
+
+
+def limit_memory(extra: int) -> None:
+    """Let this process take at most ``extra`` bytes more than it has now; what would need more fails with MemoryError.
+
+    Nothing is limited where the platform has no such limits.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        # The memory that the libraries have reserved by now varies with the number of cores.
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + extra, in_use + extra))
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 import pickle
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import CacheError
+from ...machine.memory import limit_memory
+from ...machine.trees import container_parts, tree_size
 
 # The kinds are bool, integers, floats, byte and text strings; none of them holds objects or code.
 _KINDS = "biufSU"
@@ -121,30 +126,106 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
+def load_untrusted(path: Path) -> Any:
+    """The content of a pickle (see ``load_plain``), once a process of its own has read it within bounds.
+
+    A few bytes can make the unpickler itself hash, or allocate, without end.
+    Raises CacheError for a pickle of anything else than plain content, and for one that needs more than its bounds.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fsmm.cache.exchange.pickles", str(path)],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS + path.stat().st_size / _BYTES_A_SECOND,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _refused(path, "reading it does not come to an end") from None
+    if done.returncode:
+        raise _refused(path, done.stdout.strip() or "reading it needs more memory than its size allows")
+    return load_plain(path)
+
+
+_SECONDS, _BYTES_A_SECOND = 15.0, 2e6
+_SPARE_MEMORY = 1 << 30
+# A pickle refers to a shared part in two bytes, so that these bounds allow some sharing of long rows.
+_VALUES, _VALUES_A_BYTE = 100_000_000, 1000
+
+
 def load_plain(path: Path) -> Any:
     """The content of a pickle of numpy arrays, numbers and text in dicts, lists, tuples and sets.
 
-    Raises CacheError for a pickle of anything else, without having run any of it.
+    Parts that the pickle shares are shared in the result. Raises CacheError for a pickle of anything else, without
+    having run any of it, and for one whose shared parts stand for far more values than it has bytes.
     """
     try:
-        with path.open("rb") as file:
-            return _plain(_Unpickler(file).load())
+        return _load(path)
     except Exception as error:  # A hostile or damaged pickle makes the unpickler raise anything.
-        raise CacheError(
-            f"{path.name!r} is not a pickle of numpy arrays in plain containers ({error}); save the arrays with "
-            "numpy.savez instead."
-        ) from None
+        raise _refused(path, _reason(error)) from None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise pickle.UnpicklingError("an array without data")
-        return value.value
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(_plain(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, str, bytes, bytearray)):
-        return value
-    raise pickle.UnpicklingError(f"it holds a {type(value).__name__.lstrip('_')}")
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        content = _Unpickler(file).load()
+    size = tree_size(content, _plain_parts)
+    if size > _VALUES + _VALUES_A_BYTE * path.stat().st_size:
+        raise pickle.UnpicklingError("its shared parts stand for far more values than it has bytes")
+    return _Plain()(content)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "reading it needs more memory than its size allows"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _refused(path: Path, reason: str) -> CacheError:
+    return CacheError(
+        f"{path.name!r} is not a pickle of numpy arrays in plain containers ({reason}); save the arrays with "
+        "numpy.savez instead."
+    )
+
+
+def _plain_parts(item: Any) -> Iterable[Any] | int:
+    if isinstance(item, _Array):
+        return 1 if item.value is None else item.value.size + 1
+    return container_parts(item)
+
+
+class _Plain:
+    """The conversion of stand-ins to arrays; a shared container is converted once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Any] = {}
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, _Array):
+            if value.value is None:
+                raise pickle.UnpicklingError("an array without data")
+            return value.value
+        if isinstance(value, (dict, list, tuple, set, frozenset)):
+            if id(value) not in self._made:
+                self._made[id(value)] = self._container(value)
+            return self._made[id(value)]
+        if value is None or isinstance(value, (bool, int, float, str, bytes, bytearray)):
+            return value
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__.lstrip('_')}")
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {self(key): self(item) for key, item in value.items()}
+        return type(value)(map(self, value))
+
+
+def _main(path: str) -> None:
+    limit_memory(_SPARE_MEMORY + 8 * Path(path).stat().st_size)
+    try:
+        _load(Path(path))
+    except Exception as error:
+        print(_reason(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from ...errors import CacheError
+from ...machine.memory import limit_memory
 from ..catalog import FACTS
 from ..hdf5 import own_object, stored_values
 from ..schema import Provenance
@@ -140,20 +141,8 @@ def _facts(file: h5py.File, rows: int) -> tuple[dict[str, np.ndarray], bool]:
     return {name: np.full(rows, missing, dtype) for name, (dtype, missing) in FACTS.items()}, False
 
 
-def _limit_memory(path: Path) -> None:
-    with contextlib.suppress(
-        ImportError, OSError, ValueError
-    ):  # Where the platform has no such limits, only the time is limited.
-        import resource
-
-        # The memory that the libraries have reserved by now varies with the number of cores.
-        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = in_use + SPARE_MEMORY + 8 * path.stat().st_size
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
 def _main(path: str, into: str, origin_json: str) -> None:
-    _limit_memory(Path(path))
+    limit_memory(SPARE_MEMORY + 8 * Path(path).stat().st_size)
     origin = None
     if origin_json:
         dataset, provenance = json.loads(origin_json)

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fsmm.cache.exchange.pickles import load_plain
+from fsmm.cache.exchange import pickles
+from fsmm.cache.exchange.pickles import load_plain, load_untrusted
 from fsmm.errors import CacheError
 
 ARRAYS = hnp.arrays(
@@ -111,3 +112,53 @@ def test_an_array_whose_size_lies_about_its_data_is_refused(tmp_path: Path) -> N
     pickletools.dis(honest, out=(tmp_path / "dis").open("w"))
     with pytest.raises(CacheError, match="size of an array does not match"):
         load_plain(tmp_path / "x.pkl")
+
+
+def nested_rows(depth: int) -> list[Any]:
+    row: list[Any] = [0.0] * 10
+    for _ in range(depth):
+        row = [row] * 10
+    return row
+
+
+def itself() -> list[Any]:
+    row: list[Any] = []
+    row.append(row)
+    return row
+
+
+def slow_to_hash() -> bytes:
+    """A dict whose key is a tuple of shared tuples; its hash visits all 2^200 leaves."""
+    key: tuple[Any, ...] = ("a",)
+    content = pickle.dumps(key, protocol=2)[:-1]  # The end is left out.
+    return content[:2] + b"}" + content[2:] + b"2\x86" * 200 + b"K\x01s."
+
+
+BOMBS = {
+    "shared": pickle.dumps({"x": nested_rows(12)}, protocol=2),
+    "itself": pickle.dumps(itself(), protocol=2),
+    "memo": b"\x80\x02Nr\xff\xff\xff\xef.",
+    "bytes": b"\x80\x04\x8e" + (1 << 45).to_bytes(8, "little") + b"abc.",
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
+def test_a_few_bytes_that_stand_for_much_are_refused_at_once(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(CacheError, match=r"'x.pkl' is not a pickle of numpy arrays"):
+        load_untrusted(tmp_path / "x.pkl")
+
+
+def test_a_pickle_that_takes_for_ever_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "_SECONDS", 1.0)
+    (tmp_path / "x.pkl").write_bytes(slow_to_hash())
+    with pytest.raises(CacheError, match="does not come to an end"):
+        load_untrusted(tmp_path / "x.pkl")
+
+
+def test_shared_parts_come_back_shared(tmp_path: Path) -> None:
+    absent = [0.0] * 50
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"x": [absent, [1.0] * 50, absent]}))
+    found = load_untrusted(tmp_path / "x.pkl")["x"]
+    assert found == [absent, [1.0] * 50, absent]
+    assert found[0] is found[2]
