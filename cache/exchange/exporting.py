@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -301,13 +302,31 @@ class _Rows:
 
 
 def _write_labels(path: Path, catalog: Catalog) -> None:
-    """Write a CSV with one line for each clip: its labels are class names, several of one clip a JSON list."""
+    """Write a CSV with one line for each clip: its labels are class names, several of one clip a JSON list.
+
+    The ids, paths and class names may come from a stranger, and the file may be opened by a spreadsheet.
+    """
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "path", "clip_split", *catalog.label_sets])
         for row, clip in enumerate(catalog.clip_id):
             labels = [_label_text(labels, row) for labels in catalog.label_sets.values()]
-            writer.writerow([clip, catalog.path[row], catalog.clip_split[row], *labels])
+            cells = [clip, catalog.path[row], catalog.clip_split[row], *labels]
+            writer.writerow([_without_formula(cell) for cell in cells])
+
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+
+
+def _without_formula(cell: str) -> str:
+    """The text of a cell that no spreadsheet takes for a formula: one that begins like a formula follows a quote mark.
+
+    >>> _without_formula("=HYPERLINK(A1)"), _without_formula("-1"), _without_formula("a=b")
+    ("'=HYPERLINK(A1)", '-1', 'a=b')
+    """
+    begins = cell.lstrip(" ")[:1]
+    is_formula = begins and begins in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20" and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def _label_text(labels: LabelSet, row: int) -> str:

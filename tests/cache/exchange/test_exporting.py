@@ -174,3 +174,16 @@ def test_nothing_is_overwritten(make_cache: Callable[..., Path], tmp_path: Path)
     with pytest.raises(FsmmError, match="exists already"):
         export_features(make_cache(), tmp_path / "out.npz")
     assert (tmp_path / "out.npz").read_bytes() == b"precious"
+
+
+def test_cells_that_a_spreadsheet_would_run_are_neutralised(tmp_path: Path) -> None:
+    hostile = ["=HYPERLINK(A1)", "+1+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1", " =1", "\uff1d1"]
+    ids = [*hostile, "-1", "plain", "a=b"]
+    labels = {"kind": LabelSet(["=evil()", "good"], np.arange(len(ids)) % 2)}
+    Catalog("toy", ids, labels, "kind").write(tmp_path / "cache" / "toy")
+    export_features(tmp_path / "cache", tmp_path / "labels.csv")
+    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:
+        _, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == [*(f"'{clip}" for clip in hostile), "-1", "plain", "a=b"]
+    assert rows[0][3] == "'=evil()"
+    assert rows[1][3] == "good"
