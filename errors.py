@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FsmmError(Exception):
@@ -31,9 +31,53 @@ class WeightsError(FsmmError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The UsageError for a name that is not among ``known``; it suggests the nearest name and lists all of them."""
+    """The UsageError for a name that is not among ``known``; it suggests the nearest name and lists them.
+
+    >>> print(unknown("fruit", "aple", ["pear", "apple"]))
+    Unknown fruit 'aple'. Did you mean 'apple'? Known: apple, pear.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, _comparable(name, names), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(names) if names else "none"
-    return UsageError(f"Unknown {kind} {name!r}.{hint} Known: {listed}.")
+    return UsageError(f"Unknown {kind} {brief(name)}.{hint} Known: {listed(names)}.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names divided by commas; of very many or very long ones the first, and how many more there are.
+
+    >>> listed(["a", "b"]), listed([])
+    ('a, b', 'none')
+    >>> listed([f"v{i}" for i in range(5000)])[-20:]
+    'v98, v99, 4,900 more'
+    """
+    shown: list[str] = []
+    for name in names[:_LISTED_NAMES]:
+        shown.append(name if len(name) <= _NAME_CHARACTERS else f"{name[:_NAME_CHARACTERS]}...")
+        if sum(map(len, shown)) > _LISTED_CHARACTERS:
+            break
+    rest = [f"{len(names) - len(shown):,} more"] if len(shown) < len(names) else []
+    return ", ".join([*shown, *rest]) or "none"
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, cut where it is long.
+
+    >>> brief("a" * 1000)[-6:]
+    'aaa...'
+    """
+    text = repr(value)
+    return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
+
+
+_LISTED_NAMES, _LISTED_CHARACTERS, _NAME_CHARACTERS, _VALUE_CHARACTERS = 100, 2000, 100, 200
+_COMPARED_NAMES = 5000
+
+
+def _comparable(name: str, names: Sequence[str]) -> Sequence[str]:
+    """The names that are compared with a name in search of the nearest; a comparison takes some microseconds."""
+    if len(name) > _NAME_CHARACTERS:
+        return []
+    short = [other for other in names if len(other) <= _NAME_CHARACTERS]
+    if len(short) > _COMPARED_NAMES:
+        short = [other for other in short if other[:1].lower() == name[:1].lower()][:_COMPARED_NAMES]
+    return short

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CacheError, UsageError, unknown
+from ..errors import CacheError, UsageError, listed, unknown
 from .catalog import Catalog, LabelSet
 from .schema import (
     CLASS_SPLITS,
@@ -272,7 +272,7 @@ def _resolve(held: Sequence[StreamName], name: str, dataset: str) -> StreamName:
     if not same:
         raise unknown(f"modality of dataset {dataset!r}", name, {s.modality for s in held})
     if len(same) > 1:
-        raise UsageError(f"Modality {name!r} has several streams; name one: {', '.join(map(str, same))}.")
+        raise UsageError(f"Modality {name!r} has several streams; name one: {listed([*map(str, same)])}.")
     return same[0]
 
 

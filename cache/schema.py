@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..errors import CacheError, UsageError, unknown
+from ..errors import CacheError, UsageError, brief, listed, unknown
 from ..machine.files import parsed_json
 
 SCHEMA_VERSION = 1
@@ -126,7 +126,7 @@ class Provenance:
         """
         mine, theirs = asdict(self), asdict(other)
         return [
-            f"{key} is {mine[key]!r} here and {theirs[key]!r} there"
+            f"{key} is {brief(mine[key])} here and {brief(theirs[key])} there"
             for key in mine
             if key not in self._NOT_COMPARED and mine[key] != theirs[key]
         ]
@@ -167,12 +167,12 @@ def dataset_folder(cache: Path, dataset: str | None) -> Path:
                 f"There is no dataset in the cache {str(cache)!r}; run `fsmm extract --dataset demo` or "
                 "`fsmm cache import` first, or point --cache (or FSMM_CACHE) to another folder."
             )
-        raise UsageError(f"The cache holds several datasets; name one with --dataset: {', '.join(names)}.")
+        raise UsageError(f"The cache holds several datasets; name one with --dataset: {listed(names)}.")
     check_name("Dataset", dataset)
     if dataset not in names:
-        held = ", ".join(names) or "none"
         raise CacheError(
-            f"Dataset {dataset!r} is not in the cache {str(cache)!r} (it holds: {held}); extract or import it first."
+            f"Dataset {dataset!r} is not in the cache {str(cache)!r} (it holds: {listed(names)}); "
+            "extract or import it first."
         )
     return cache / dataset
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -23,6 +24,9 @@ app = typer.Typer(
 Cache = Annotated[Optional[Path], typer.Option(help="Cache folder (else FSMM_CACHE, else the user's).")]
 Dataset = Annotated[Optional[str], typer.Option(help="A dataset of the cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+_REASONS = 20  # The reasons for failures that are printed; --json has all.
 
 
 def register(parent: typer.Typer) -> None:
@@ -171,7 +175,7 @@ def _print_report(report: Report) -> None:
         typer.echo(
             f"The next extract (or import) builds again, of {stream}: {len(ids):,} ({listed or 'nothing'})."
         )
-    checked = f"{report.clips:,} rows in {report.shards:,} shards of {', '.join(report.datasets)}"
+    checked = f"{report.clips:,} rows in {report.shards:,} shards of {listed(report.datasets)}"
     damage = [f for f in report.findings if f.level == "damage"]
     if not damage:
         typer.echo(f"All is whole: {checked}.")
@@ -224,7 +228,10 @@ def _print_dataset(entry: DatasetInfo) -> None:
     columns = ["stream", "present", "absent", "missing", "dim", "steps", "dtype", "size", "weights"]
     console.print_table("", columns, streams)
     if entry.failures:
-        rows = [[reason, f"{count:,}"] for reason, count in entry.failures.items()]
+        most = list(entry.failures.items())[:_REASONS]
+        rows = [[textwrap.shorten(reason, 100, placeholder="..."), f"{count:,}"] for reason, count in most]
+        if rest := sum(entry.failures.values()) - sum(count for _, count in most):
+            rows.append([f"{len(entry.failures) - len(most):,} other reasons", f"{rest:,}"])
         console.print_table("Failures", ["reason", "count"], rows)
 
 

@@ -44,7 +44,7 @@ class ImportReport:
     held: dict[str, int] = field(default_factory=dict)
     """The number of rows that each stream held already."""
     warnings: list[str] = field(default_factory=list)
-    """Sentences about class words without a vector."""
+    """Sentences about what the user should know, such as class words without a vector."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -200,6 +200,7 @@ class _Array:
         return x
 
 
+_NAMED = 5  # The number of classes that warnings name.
 _SAMPLE = 256  # The number of clips by which the scale of an array is judged before anything is written.
 _SAMPLE_NUMBERS = 4 << 20
 _TOLERATED = 0.05  # The share of the clips' differences that rounding may make up; usual features have 0.003.
@@ -325,7 +326,7 @@ def _averaged(
     """
     row = {name: i for i, name in reversed(list(enumerate(names.tolist())))}
     rows: list[tuple[str, np.ndarray]] = []
-    warnings: list[str] = []
+    partly: list[tuple[str, list[str]]] = []
     for label_set, labels in catalog.label_sets.items():
         for class_name, text in zip(labels.class_names, labels.words):
             words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", readable(text))
@@ -336,8 +337,20 @@ def _averaged(
                     f"'words' in label set {label_set!r}."
                 )
             if unknown_words := [word for word in words if word not in row]:
-                warnings.append(f"Class {class_name!r}: no vector for {', '.join(unknown_words)}; left out.")
+                partly.append((class_name, unknown_words))
             rows.append(
                 (f"{label_set}/{class_name}", vectors[found].astype(np.float64).mean(0, keepdims=True))
             )
-    return rows, warnings
+    return rows, _about_words(partly)
+
+
+def _about_words(partly: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Sentences about the classes that lack a vector for some of their words, given as (class, words) pairs."""
+    sentences = [
+        f"Class {class_name!r}: no vector for {', '.join(words)}; left out."
+        for class_name, words in partly[:_NAMED]
+    ]
+    if len(partly) > _NAMED:
+        rest = len(partly) - _NAMED
+        sentences.append(f"{rest:,} more classes have words without a vector, which are left out.")
+    return sentences

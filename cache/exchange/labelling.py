@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import CacheError, UsageError, unknown
+from ...errors import CacheError, UsageError, brief, unknown
 from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_codes
 from .mapping import ImportMapping, LabelSpec, Sources
 
@@ -114,7 +114,7 @@ def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple
     index = {"": UNLABELLED, **{name: i for i, name in enumerate(names)}}
     for label in labels:
         if label not in index:
-            raise CacheError(f"Label {label!r} in {array!r} is not among the class names.")
+            raise CacheError(f"Label {brief(label)} in {array!r} is not among the class names.")
     return np.array([index[label] for label in labels], np.int32), names
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import CacheError, FsmmError, UsageError, unknown
+from ...errors import CacheError, FsmmError, UsageError, brief, unknown
 from ...machine.files import read_table
 from ..schema import StreamName, check_name
 from .sources import Column, Source
@@ -292,7 +292,7 @@ def _about(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _keys(table: Any, known: set[str], what: str) -> None:
     if not isinstance(table, dict):
-        raise UsageError(f"The mapping needs a table of keys where it has {table!r} ({what}).")
+        raise UsageError(f"The mapping needs a table of keys where it has {brief(table)} ({what}).")
     for key in table:
         if key not in known:
             raise unknown(what, str(key), known)
@@ -301,7 +301,7 @@ def _keys(table: Any, known: set[str], what: str) -> None:
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
     found = table.get(key) or {}
     if not isinstance(found, dict):
-        raise UsageError(f"{key!r} of the mapping must be a table of names, not {found!r}.")
+        raise UsageError(f"{key!r} of the mapping must be a table of names, not {brief(found)}.")
     return {str(name): value for name, value in found.items()}
 
 
@@ -318,7 +318,7 @@ def _text(table: dict[str, Any], key: str) -> str | None:
 def _number(table: dict[str, Any], key: str, otherwise: float, what: str) -> float:
     found = table.get(key, otherwise)
     if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise UsageError(f"{key!r} of {what} must be a number, not {found!r}.")
+        raise UsageError(f"{key!r} of {what} must be a number, not {brief(found)}.")
     return float(found)
 
 

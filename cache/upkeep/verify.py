@@ -204,11 +204,16 @@ class _DatasetCheck:
         path = self.folder / "failures.jsonl"
         if not path.is_file():
             return
+        wrong: list[int] = []
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             try:
                 parsed_json(line)
             except ValueError:
-                self._add("note", "failures", path, f"Line {number} of the list of failures is not JSON.")
+                wrong.append(number)
+        if wrong:
+            more = f", and {len(wrong) - 1:,} more are not" if len(wrong) > 1 else ""
+            says = f"Line {wrong[0]} of the list of failures is not JSON{more}."
+            self._add("note", "failures", path, says)
 
     def _leftover(self, path: Path) -> None:
         says = "A write was cut short and left this file; it holds nothing that counts."
