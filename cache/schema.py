@@ -18,11 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..errors import CacheError, UsageError, brief, listed, unknown
+from ..errors import CacheError, UsageError, brief, listed
 from ..machine.files import parsed_json
 
 SCHEMA_VERSION = 1
-MODALITIES = ("frame", "flow", "audio", "word", "sensor", "object")
+MODALITIES = (
+    "frame",
+    "flow",
+    "audio",
+    "word",
+    "sensor",
+    "object",
+)  # Data may bring others: depth, view1, ...
 BASE, VAL, NOVEL = "base", "val", "novel"
 CLASS_SPLITS = (BASE, VAL, NOVEL)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -43,7 +50,7 @@ def check_name(kind: str, name: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class StreamName:
-    """One modality through one encoder, written ``frame/openclip-vit-b-32``.
+    """One modality through one encoder, written ``frame/openclip-vit-b-32``; a modality may have any name.
 
     >>> stream = StreamName.parse("frame/openclip-vit-b-32")
     >>> stream.modality, str(stream)
@@ -54,8 +61,7 @@ class StreamName:
     encoder: str
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES:
-            raise unknown("modality", self.modality, MODALITIES)
+        check_name("Modality", self.modality)
         check_name("Encoder", self.encoder)
 
     @classmethod
@@ -183,7 +189,7 @@ def list_streams(folder: Path) -> list[StreamName]:
         StreamName(p.parent.parent.name, p.parent.name)
         for p in (folder / "streams").glob("*/*/*.h5")
         if p.stem.isdecimal()
-        and p.parent.parent.name in MODALITIES
+        and _SAFE_NAME.fullmatch(p.parent.parent.name)
         and _SAFE_NAME.fullmatch(p.parent.name)
         and p.is_file()
     }

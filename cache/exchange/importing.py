@@ -6,6 +6,7 @@ clips at a time. A repeated import adds the rows that are missing and refuses ro
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 
 from ...errors import CacheError
 from ..catalog import Catalog, readable
-from ..schema import Provenance
+from ..schema import MODALITIES, Provenance
 from ..shard import clip_check, storable
 from ..stream import StreamWriter, stream_checks
 from ..upkeep.merge import unite
@@ -76,6 +77,7 @@ def import_features(
         unite([*before, (plan.name, catalog)]).write(folder)
         report = ImportReport(str(cache), plan.dataset, len(catalog), int((~chosen).sum()))
         for array in arrays:
+            report.warnings += _about_modality(array.spec.stream.modality)
             progress(str(array.spec.stream))
             _write(
                 report,
@@ -122,6 +124,16 @@ def _check(key: str, x: np.ndarray | None, provenance: Provenance) -> int:
 def _facts(catalog: Catalog) -> Iterator[Mapping[str, object]]:
     for row in range(len(catalog)):
         yield {name: values[row] for name, values in catalog.facts.items()}
+
+
+def _about_modality(modality: str) -> list[str]:
+    """A sentence where a modality's name looks like a misspelt built-in one, for any name is allowed."""
+    near = difflib.get_close_matches(modality, MODALITIES, n=1, cutoff=0.8)
+    if modality in MODALITIES or not near:
+        return []
+    return [
+        f"Modality {modality!r} is a name of your own; if you meant {near[0]!r}, import into another cache."
+    ]
 
 
 class _Array:

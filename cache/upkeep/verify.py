@@ -16,7 +16,7 @@ from ...machine.files import parsed_json
 from ..catalog import KIND as CATALOG
 from ..catalog import Catalog
 from ..header import header_is_right, header_kind, refuse_other_schema
-from ..schema import MODALITIES, Provenance, StreamName, check_name, shard_paths, stream_folder
+from ..schema import Provenance, StreamName, check_name, shard_paths, stream_folder
 from ..shard import KIND, Shard, read_shard
 from ..stream import lock_stream, stream_keys
 from . import repair
@@ -223,9 +223,8 @@ class _DatasetCheck:
         for folder in sorted((self.folder / "streams").glob("*/*")):
             try:
                 stream = StreamName(folder.parent.name, folder.name)
-            except UsageError:
-                modalities = ", ".join(MODALITIES)
-                self._add("note", "foreign", folder, f"This is no stream; modalities are {modalities}.")
+            except UsageError as error:
+                self._add("note", "foreign", folder, f"This is no stream: {error}")
                 continue
             if folder.is_dir():
                 yield stream, folder

@@ -22,6 +22,7 @@ from ...errors import UsageError
 from ..head import ClipTrainedHead, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import cosine
+from ..parts.names import module_name
 from ..parts.tensors import class_means
 from ..scoring.gram import FromGram, Products
 from ..scoring.shortcut import Shortcut
@@ -61,7 +62,9 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
 
     def __init__(self, inputs: Inputs, settings: CommonSpaceSettings) -> None:
         super().__init__(inputs, settings)
-        self.maps = nn.ModuleDict({_key(m): _map(dim, settings) for m, (_, dim) in inputs.streams.items()})
+        self.maps = nn.ModuleDict(
+            {module_name(m): _map(dim, settings) for m, (_, dim) in inputs.streams.items()}
+        )
         words = None if settings.learned_anchors else inputs.word_dim
         self.word_map = _map(words, settings) if words else None
         learned = None if words else torch.randn(max(inputs.base_classes, 1), settings.dim)
@@ -83,7 +86,7 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
 
     def _project(self, modality: str, stream: Stream) -> Tensor:
         """The modality's map of clips, [..., dim]: unit features are brought to entries near one, as maps want."""
-        layer = self.maps[_key(modality)]
+        layer = self.maps[module_name(modality)]
         x = stream.pooled().to(next(layer.parameters()).dtype)
         point: Tensor = layer(x * x.shape[-1] ** 0.5)
         return point
@@ -214,8 +217,3 @@ def _cosine_to_nearest(query: Tensor, support: Tensor, present: Tensor) -> Tenso
     """Cosines [B, Q, N] of queries [B, Q, D] and the nearest present support [B, N, K, D] of each class."""
     each = cosine(query, support.flatten(1, 2)).masked_fill(~present.flatten(1)[:, None], -2.0)
     return each.unflatten(-1, (support.shape[1], -1)).amax(-1)
-
-
-def _key(modality: str) -> str:
-    """The name of a modality's module; module names hold no dots or slashes."""
-    return modality.replace("/", "__").replace(".", "_")

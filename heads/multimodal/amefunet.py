@@ -23,6 +23,7 @@ from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import cosine, squared_distances
 from ..parts.losses import cross_entropy
+from ..parts.names import module_name
 from ..parts.steps import stretched
 from ..parts.task import work_dtype
 from ..parts.tensors import class_means
@@ -71,7 +72,9 @@ class AMeFuNet(Head[AMeFuNetSettings]):
         widths = {m: dim for m, (_, dim) in inputs.streams.items()}
         self.main = max(widths, key=lambda m: widths[m]) if settings.main == "first" else settings.main
         guides = [m for m in widths if m != self.main]
-        self.affine = nn.ModuleDict({m: Affine(widths[m], widths[self.main], settings) for m in guides})
+        self.affine = nn.ModuleDict(
+            {module_name(m): Affine(widths[m], widths[self.main], settings) for m in guides}
+        )
 
     def forward(self, episodes: Episodes) -> Tensor:
         return self.scores(episodes)
@@ -125,7 +128,7 @@ class AMeFuNet(Head[AMeFuNetSettings]):
         scale, shift = torch.ones_like(main.x), torch.zeros_like(main.x)
         for m, guide in guides.items():
             valid = guide.mask()[..., None].to(main.x.dtype)
-            more_scale, more_shift = self.affine[m](guide.x)
+            more_scale, more_shift = self.affine[module_name(m)](guide.x)
             scale, shift = scale + more_scale * valid, shift + more_shift * valid
         steps = torch.stack([main.length, *(g.length for g in guides.values())]).amax(0)
         return Stream(normal * scale + shift, steps > 0, steps)

@@ -22,6 +22,7 @@ from ...episodes.batch import Episodes, Stream
 from ...errors import UsageError, unknown
 from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
+from ..parts.names import module_name
 from ..parts.task import work_dtype
 from ..scoring.once_per_clip import in_parts
 from ..scoring.shortcut import Shortcut
@@ -98,8 +99,11 @@ class AMFAR(Head[AMFARSettings]):
         self.projections = {
             m: Projection(dim, settings.width, settings.dropout) for m, (_, dim) in inputs.streams.items()
         }
-        self.branch, self.project = nn.ModuleDict(self.heads), nn.ModuleDict(self.projections)
-        self.log_scale = nn.ParameterDict({m: torch.tensor(math.log(settings.scale)) for m in inputs.streams})
+        self.branch = nn.ModuleDict({module_name(m): head for m, head in self.heads.items()})
+        self.project = nn.ModuleDict({module_name(m): layer for m, layer in self.projections.items()})
+        self.log_scale = nn.ParameterDict(
+            {module_name(m): torch.tensor(math.log(settings.scale)) for m in inputs.streams}
+        )
         self.register_buffer("unit", torch.ones(len(inputs.streams)))
 
     def forward(self, episodes: Episodes) -> Tensor:
@@ -225,7 +229,7 @@ class AMFAR(Head[AMFARSettings]):
 
     def _factor(self, m: str) -> Tensor:
         """What a modality's distances are multiplied by: their learned scale over their unit."""
-        return self.log_scale[m].exp() / self.unit[list(self.inputs.streams).index(m)]
+        return self.log_scale[module_name(m)].exp() / self.unit[list(self.inputs.streams).index(m)]
 
     def _alone(self, episodes: Episodes, m: str) -> Episodes:
         """The episodes with one modality, whose clips are read, and without words."""

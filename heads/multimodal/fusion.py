@@ -24,6 +24,7 @@ from ...episodes.batch import Episodes, Stream
 from ...errors import UsageError
 from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
+from ..parts.names import module_name
 from ..parts.steps import stretched
 from ..scoring.once_per_clip import KEPT_AT_ONCE
 from ..scoring.shortcut import Shortcut
@@ -140,7 +141,7 @@ class LateFusion(Head[FusionSettings]):
         """``make`` builds the head of one modality for given inputs."""
         super().__init__(inputs, settings)
         self.heads = {m: make(replace(inputs, streams={m: shape})) for m, shape in inputs.streams.items()}
-        self.inner = nn.ModuleDict(self.heads)
+        self.inner = nn.ModuleDict({module_name(m): head for m, head in self.heads.items()})
         self.recipe = next(iter(self.heads.values())).recipe
 
     def forward(self, episodes: Episodes) -> Tensor:
@@ -201,11 +202,12 @@ class CoAttention(nn.Module):
     def __init__(self, inputs: Inputs, width: int) -> None:
         super().__init__()
         dims = {m: dim for m, (_, dim) in inputs.streams.items()}
-        self.query = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
-        self.key = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
-        self.value = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in dims.items()})
-        self.out = nn.ModuleDict({m: nn.Linear(width, d, bias=False) for m, d in dims.items()})
-        for m in dims:
+        names = {module_name(m): d for m, d in dims.items()}
+        self.query = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in names.items()})
+        self.key = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in names.items()})
+        self.value = nn.ModuleDict({m: nn.Linear(d, width, bias=False) for m, d in names.items()})
+        self.out = nn.ModuleDict({m: nn.Linear(width, d, bias=False) for m, d in names.items()})
+        for m in names:
             nn.init.zeros_(self.out[m].get_parameter("weight"))
         self.width = width
 
@@ -215,13 +217,13 @@ class CoAttention(nn.Module):
     def _attend(self, m: str, streams: Mapping[str, Stream]) -> Stream:
         own = streams[m]
         others = [o for o in streams if o != m]
-        key = torch.cat([self.key[o](streams[o].x) for o in others], -2)
-        value = torch.cat([self.value[o](streams[o].x) for o in others], -2)
+        key = torch.cat([self.key[module_name(o)](streams[o].x) for o in others], -2)
+        value = torch.cat([self.value[module_name(o)](streams[o].x) for o in others], -2)
         valid = torch.cat([streams[o].mask() for o in others], -1)
-        logits = self.query[m](own.x) @ key.transpose(-1, -2) / self.width**0.5
+        logits = self.query[module_name(m)](own.x) @ key.transpose(-1, -2) / self.width**0.5
         weight = torch.softmax(logits.masked_fill(~valid[..., None, :], -1e4), -1)
         weight = weight * valid[..., None, :].to(weight.dtype)
-        update = self.out[m](weight @ value) * own.mask()[..., None].to(own.x.dtype)
+        update = self.out[module_name(m)](weight @ value) * own.mask()[..., None].to(own.x.dtype)
         return Stream(own.x + update, own.present, own.length)
 
 

@@ -305,3 +305,26 @@ def test_perturbation_is_not_idle() -> None:
     """The laws above would hold for a constant; these heads are none."""
     make: Callable[[str], Tensor] = lambda name: given(name)[0](given(name)[1])  # noqa: E731
     assert not near(make("protonet"), make("protonet")[:, torch.tensor([1, 0, *range(2, WAYS * 3)])])
+
+
+@pytest.mark.parametrize(
+    ("name", "fusion"),
+    [
+        *((name, None) for name, method in METHODS.items() if method.modalities != "one"),
+        *(("protonet", fusion) for fusion in ("ec", "ea", "lf")),
+    ],
+)
+def test_the_names_of_modalities_change_nothing(name: str, fusion: str | None) -> None:
+    """Data may bring modalities of any name, a dot or the name of a module's method among them."""
+    other = {"frame": "view.1/net-1.5", "audio": "values"}
+    head = build(name, fusion)
+    inputs = replace(head.inputs, streams={other[m]: shape for m, shape in head.inputs.streams.items()})
+    renamed = build_head(name, inputs, fusion=fusion).double()
+    renamed.load_state_dict(dict(zip(renamed.state_dict(), head.state_dict().values(), strict=True)))
+    task = episodes(name, list(head.inputs.streams))
+    same_task = replace(
+        task,
+        support={other[m]: stream for m, stream in task.support.items()},
+        query={other[m]: stream for m, stream in task.query.items()},
+    )
+    assert torch.equal(head(task), renamed.eval()(same_task))

@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from fsmm.cache.bank import FeatureBank
@@ -365,7 +366,8 @@ WRONG: list[tuple[dict[str, Any], dict[str, np.ndarray] | None, str]] = [
     (changed(drop="words"), None, "10 rows where the clips are 30"),
     (changed(arrays__frame={"stream": "frame/x"}), None, "Did you mean 'frames'"),
     (changed(arrays__frames__stream=None), None, "lacks the key 'stream'"),
-    (changed(arrays__frames__stream="frames/net"), None, "Unknown modality 'frames'"),
+    (changed(arrays__frames__stream="a b/net"), None, "Modality name 'a b' is not usable"),
+    (changed(arrays__frames__stream="net"), None, "not of the form modality/encoder"),
     (changed(arrays__frames__stream="word/net"), None, "under 'words'"),
     (changed(arrays__frames__dtype="int8"), None, "dtype of array 'frames'"),
     (changed(arrays__frames__scale="2"), None, "'scale' of array 'frames' must be a number"),
@@ -619,3 +621,26 @@ def test_yaml_aliases_that_stand_for_too_much_are_refused(tmp_path: Path) -> Non
         (tmp_path / "m.yaml").write_text("\n".join(text))
         with pytest.raises(FsmmError, match="not valid YAML"):
             import_features(tmp_path / "m.yaml", tmp_path / "cache")
+
+
+def test_a_modality_like_a_built_in_one_is_pointed_out(tmp_path: Path) -> None:
+    report = run(tmp_path, changed(arrays__frames__stream="frames/net"))
+    assert report.warnings == [
+        "Modality 'frames' is a name of your own; if you meant 'frame', import into another cache."
+    ]
+
+
+def test_modalities_may_have_any_name_and_one_may_have_two_streams(tmp_path: Path) -> None:
+    names = ["view1/net", "depth.v2/net", "values/net", "sensor/left-1.5", "sensor/right"]
+    data = {
+        f"x{i}": np.random.default_rng(i).normal(size=(N, 2, 4)).astype(np.float16) for i in range(len(names))
+    }
+    run(tmp_path, changed(arrays={f"x{i}": name for i, name in enumerate(names)}), {**arrays(), **data})
+    assert verify(tmp_path / "cache").findings == []
+    bank = FeatureBank.load(tmp_path / "cache", names)
+    assert bank.modalities == ["view1", "depth.v2", "values", "sensor/left-1.5", "sensor/right"]
+    for key, x in zip(bank.modalities, data.values()):
+        kept = np.flatnonzero(np.arange(N) != 10)[bank.clip_row]
+        assert np.array_equal(
+            bank.tables[key].gather(torch.arange(len(bank))).x.numpy(), x[kept].astype(np.float32)
+        )
