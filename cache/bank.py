@@ -100,7 +100,8 @@ class FeatureBank:
         streams: names such as ``frame/efficientnet-lite0``, or the name of a modality that has a single stream;
             None takes every modality's only stream. Word streams are chosen by ``words``.
         clip_split: load only the clips whose own split (train, val, test) is this one.
-        words: a word stream, "auto" for the only one (a data set may have none), or None.
+        words: a word stream, "auto" for the only one (a data set may have none), or None. With "auto", a stream that
+            lacks a class of the class split is left out for every split, with a note.
         max_steps: longer sequences are averaged down to this many steps.
         memory: bytes; a stream larger than this is memory-mapped and gathered from disk.
         unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
@@ -147,6 +148,11 @@ class FeatureBank:
         }
         names = [labels.class_names[i] for i in classes]
         word_stream = choose_words(folder, words)
+        notes: list[str] = []
+        if word_stream is not None and words == "auto":
+            split_names = [labels.class_names[i] for i in _in_class_split(labels, class_split)]
+            if lacking := _lacking_words(folder, word_stream, label_set, [*names, *split_names]):
+                word_stream, notes = None, [f"{lacking}; class words are left out."]
         vectors = (
             None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
         )
@@ -163,6 +169,7 @@ class FeatureBank:
             clip_row=rows,
             words=vectors,
             word_stream=word_stream,
+            notes=notes,
         )
 
     def __len__(self) -> int:
@@ -294,6 +301,8 @@ def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence
 
     Raises CacheError where a vector is lacking or damaged.
     """
+    if sentence := _lacking_words(folder, stream, label_set, names):
+        raise CacheError(f"{sentence}; extract or import them again, or do without by --words none.")
     found: dict[str, np.ndarray] = {}
     for path in shard_paths(folder, stream):
         shard = read_shard(path)
@@ -302,14 +311,17 @@ def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence
                 if not shard.is_right(i):
                     raise damaged_clips(path, [key])
                 found[key] = shard.clip(i).astype(np.float32).mean(0)
-    keys = {name: word_key(label_set, name) for name in names}
-    lacking = [name for name in names if keys[name] not in found]
-    if lacking:
-        raise CacheError(
-            f"Stream {stream} has no words for class {lacking[0]!r} of label set {label_set!r}"
-            f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}; extract the word stream again."
-        )
-    return torch.from_numpy(np.stack([found[keys[name]] for name in names]))
+    return torch.from_numpy(np.stack([found[word_key(label_set, name)] for name in names]))
+
+
+def _lacking_words(folder: Path, stream: StreamName, label_set: str, names: Sequence[str]) -> str:
+    """A clause that names the first class without a vector in a word stream; "" where each class has one."""
+    held = stream_keys(folder, stream)
+    lacking = [name for name in dict.fromkeys(names) if not held.get(word_key(label_set, name))]
+    if not lacking:
+        return ""
+    more = f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
+    return f"Stream {stream} has no words for class {lacking[0]!r} of label set {label_set!r}{more}"
 
 
 def word_key(label_set: str, name: str) -> str:
@@ -346,6 +358,11 @@ def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray
     if split not in CLASS_SPLITS:
         raise unknown("split", split, (*CLASS_SPLITS, "all"))
     return labels.class_split(split, class_split)
+
+
+def _in_class_split(labels: LabelSet, class_split: str) -> np.ndarray:
+    """The classes that are base, val or novel in a class split; none where there is no such split."""
+    return np.flatnonzero(labels.splits.get(class_split, np.zeros(0, np.int8)))
 
 
 def _select(

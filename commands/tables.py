@@ -37,6 +37,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("training", f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
         ("peak memory", f"{metrics['peak_memory_mb']:,.0f} MB"),
+        *(("note", note) for note in metrics.get("notes", ())),
         ("run", metrics["out"]),
     ]
     fusion = f" ({metrics['fusion'].upper()})" if metrics["fusion"] else ""

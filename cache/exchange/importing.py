@@ -334,26 +334,41 @@ def _averaged(
 ) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
     """The mean vector [1, E] of the words of each class of every label set, as (key, vector) rows, and warnings.
 
-    Words without a vector are left out with a warning. Raises CacheError for a class without any vector.
+    Words without a vector, and classes without any, are left out with a warning. Raises CacheError where no class has a
+    vector.
     """
     row = {name: i for i, name in reversed(list(enumerate(names.tolist())))}
     rows: list[tuple[str, np.ndarray]] = []
     partly: list[tuple[str, list[str]]] = []
+    without: list[str] = []
     for label_set, labels in catalog.label_sets.items():
         for class_name, text in zip(labels.class_names, labels.words):
             words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", readable(text))
             found = [row[word] for word in words if word in row]
             if not found:
-                raise CacheError(
+                without.append(
                     f"None of the words of class {class_name!r} ({text!r}) is in {spec.words!r}; give the class other "
-                    f"'words' in label set {label_set!r}."
+                    f"'words' in label set {label_set!r}"
                 )
+                continue
             if unknown_words := [word for word in words if word not in row]:
                 partly.append((class_name, unknown_words))
             rows.append(
                 (f"{label_set}/{class_name}", vectors[found].astype(np.float64).mean(0, keepdims=True))
             )
-    return rows, _about_words(partly)
+    if not rows and without:
+        raise CacheError(f"{without[0]}.")
+    return rows, [*_about_classes(without), *_about_words(partly)]
+
+
+def _about_classes(without: Sequence[str]) -> list[str]:
+    """Sentences about the classes without any vector, given as clauses that name each."""
+    sentences = [
+        f"{clause}, or heads that read class words do without all of them." for clause in without[:_NAMED]
+    ]
+    if len(without) > _NAMED:
+        sentences.append(f"{len(without) - _NAMED:,} more classes have no word with a vector.")
+    return sentences
 
 
 def _about_words(partly: Sequence[tuple[str, Sequence[str]]]) -> list[str]:

@@ -126,8 +126,22 @@ def test_words_are_those_of_the_classes_in_order(make_cache: Make) -> None:
 def test_classes_without_words_are_named(mixed: Path) -> None:
     with StreamWriter(mixed / "mixed", Provenance("vec", "word", 2, axis="class")) as writer:
         writer.add("one/y", np.ones((1, 2)))
-    with pytest.raises(CacheError, match=r"no words for class 'z' of label set 'one'"):
-        FeatureBank.load(mixed)
+    with pytest.raises(CacheError, match=r"no words for class 'z' of label set 'one'.*--words none"):
+        FeatureBank.load(mixed, words="word/vec")
+
+
+def test_a_class_without_words_is_a_note_where_no_stream_was_asked_for(mixed: Path) -> None:
+    """No split has words then, so that a head that can do without them sees none in training either."""
+    with StreamWriter(mixed / "mixed", Provenance("vec", "word", 2, axis="class")) as writer:
+        for name in ("w", "x", "y"):
+            writer.add(f"one/{name}", np.ones((1, 2)))
+    for split in ("base", "novel", "all"):
+        bank = FeatureBank.load(mixed, split=split)
+        assert bank.words is None
+        assert bank.word_stream is None
+        assert bank.notes == [
+            "Stream word/vec has no words for class 'z' of label set 'one'; class words are left out."
+        ]
 
 
 def test_a_damaged_word_is_refused(make_cache: Make) -> None:

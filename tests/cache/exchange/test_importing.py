@@ -644,3 +644,19 @@ def test_modalities_may_have_any_name_and_one_may_have_two_streams(tmp_path: Pat
         assert np.array_equal(
             bank.tables[key].gather(torch.arange(len(bank))).x.numpy(), x[kept].astype(np.float32)
         )
+
+
+def test_a_class_without_word_vectors_is_a_warning(tmp_path: Path) -> None:
+    data = {**arrays(), "names": np.array([*NAMES[:5], "xyzzy"])}
+    report = run(tmp_path, changed(label_sets__kind__splits=None), data)
+    assert len(report.warnings) == 1
+    assert report.warnings[0].startswith("None of the words of class 'xyzzy' ('xyzzy') is in 'words'")
+    assert report.added["word/vec"] == 5
+    assert FeatureBank.load(tmp_path / "cache", split="all").words is None
+
+
+def test_warnings_do_not_name_thousands_of_classes(tmp_path: Path) -> None:
+    names = np.array([*NAMES[:5], *(f"zz{i}" for i in range(500)), *(f"cat zz{i}" for i in range(500))])
+    report = run(tmp_path, changed(label_sets__kind__splits=None), {**arrays(), "names": names})
+    assert len(report.warnings) == 12
+    assert sum(map(len, report.warnings)) < 3000
