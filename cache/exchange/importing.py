@@ -69,11 +69,12 @@ def import_features(
     """
     plan = read_mapping(mapping, sources, dataset)
     with Sources(plan) as files:
-        catalog, chosen = import_catalog(plan, files)
+        folder = cache / plan.dataset
+        held = Catalog.read(folder) if (folder / "catalog.h5").is_file() else None
+        catalog, chosen = import_catalog(plan, files, held)
         arrays = [_Array(spec, files, chosen, catalog.clip_id) for spec in plan.arrays]
         words = [_words(spec, files, catalog) for spec in plan.words]
-        folder = cache / plan.dataset
-        before = [(str(cache), Catalog.read(folder))] if (folder / "catalog.h5").is_file() else []
+        before = [] if held is None else [(str(cache), held)]
         unite([*before, (plan.name, catalog)]).write(folder)
         report = ImportReport(str(cache), plan.dataset, len(catalog), int((~chosen).sum()))
         for array in arrays:

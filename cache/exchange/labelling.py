@@ -13,11 +13,22 @@ from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_co
 from .mapping import ImportMapping, LabelSpec, Sources
 
 
-def import_catalog(mapping: ImportMapping, files: Sources) -> tuple[Catalog, np.ndarray]:
+def import_catalog(
+    mapping: ImportMapping, files: Sources, held: Catalog | None = None
+) -> tuple[Catalog, np.ndarray]:
     """The catalog of the clips that are imported, and the mask of their rows in the sources, bool [n].
 
-    Raises FsmmError where ids, labels, class names, splits or facts do not fit together.
+    held: the catalog of the data set in the cache, which labels the clips where the mapping names no label set.
+    Raises FsmmError where ids, labels, class names, splits or facts do not fit together, or a clip has no label set.
     """
+    if not mapping.label_sets and held is None:
+        raise UsageError(
+            f"Mapping {mapping.name!r} names no label set, and the cache has no data set {mapping.dataset!r} to add "
+            "streams to; give at least one under 'label_sets'."
+        )
+    only_words = mapping.ids is None and not mapping.arrays and bool(mapping.words)
+    if held is not None and only_words and not mapping.label_sets:
+        return held, np.ones(len(held), bool)
     ids = _ids(mapping, files)
     n = len(ids)
     chosen = np.ones(n, bool)
@@ -31,9 +42,13 @@ def import_catalog(mapping: ImportMapping, files: Sources) -> tuple[Catalog, np.
     rows = np.flatnonzero(chosen)
     if not len(rows):
         raise CacheError("No clip is left to import: 'drop' is true for all of them.")
-    label_sets = {
-        name: _label_set(name, spec, files, n).take(rows) for name, spec in mapping.label_sets.items()
-    }
+    if held is not None and not mapping.label_sets:
+        label_sets, default = _held_labels(mapping, held, [ids[i] for i in rows]), held.default_label_set
+    else:
+        label_sets = {
+            name: _label_set(name, spec, files, n).take(rows) for name, spec in mapping.label_sets.items()
+        }
+        default = mapping.default_label_set
     clip_split = (
         None
         if mapping.clip_split is None
@@ -44,13 +59,28 @@ def import_catalog(mapping: ImportMapping, files: Sources) -> tuple[Catalog, np.
         dataset=mapping.dataset,
         clip_id=[ids[i] for i in rows],
         label_sets=label_sets,
-        default_label_set=mapping.default_label_set,
+        default_label_set=default,
         path=[] if paths is None else [paths[i] for i in rows],
         clip_split=[] if clip_split is None else [clip_split[i] for i in rows],
         attrs=mapping.attrs,
         facts={name: _fact(name, files.values(ref, n))[rows] for name, ref in mapping.facts.items()},
     )
     return catalog, chosen
+
+
+def _held_labels(mapping: ImportMapping, held: Catalog, ids: Sequence[str]) -> dict[str, LabelSet]:
+    """The labels that clips have in the cache. Raises CacheError for a clip that the cache does not hold."""
+    row = held.rows()
+    strange = [clip for clip in ids if clip not in row]
+    if strange:
+        more = f" (and {len(strange) - 1:,} more)" if len(strange) > 1 else ""
+        remedy = "name the clips by 'ids'" if mapping.ids is None else "give 'label_sets', or drop such rows"
+        raise CacheError(
+            f"Clip {brief(strange[0])}{more} is not in data set {mapping.dataset!r} of the cache, and the mapping has "
+            f"no labels for it; {remedy}."
+        )
+    rows = np.array([row[clip] for clip in ids], np.int64)
+    return {name: labels.take(rows) for name, labels in held.label_sets.items()}
 
 
 def _ids(mapping: ImportMapping, files: Sources) -> list[str]:

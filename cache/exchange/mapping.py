@@ -112,7 +112,7 @@ class ImportMapping:
     arrays: list[ArraySpec]
     """The arrays that become streams."""
     label_sets: dict[str, LabelSpec]
-    """The label sets by name."""
+    """The label sets by name; none where streams are added to clips that the cache holds."""
     default_label_set: str
     """The name of the label set that is used when none is named."""
     words: list[WordSpec]
@@ -143,10 +143,8 @@ def read_mapping(
     top = read_table(path, "mapping file", error=CacheError)
     _keys(top, _TOP, "mapping key")
     labels = {check_name("Label set", n): _label_spec(n, s) for n, s in _table(top, "label_sets").items()}
-    if not labels:
-        raise UsageError(f"Mapping {path.name!r} names no label set; give at least one under 'label_sets'.")
-    default = str(top.get("default_label_set", next(iter(labels))))
-    if default not in labels:
+    default = str(top.get("default_label_set", next(iter(labels), "")))
+    if labels and default not in labels:
         raise unknown("label set", default, labels)
     repeated = str(top.get("repeated_ids", "refuse"))
     if repeated not in ("refuse", "suffix"):

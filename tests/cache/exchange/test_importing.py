@@ -22,7 +22,7 @@ import yaml
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
 from fsmm.cache.exchange.importing import ImportReport, import_features
-from fsmm.cache.schema import StreamName, shard_paths
+from fsmm.cache.schema import StreamName, list_streams, shard_paths
 from fsmm.cache.shard import read_shard
 from fsmm.cache.stream import stream_checks, stream_keys
 from fsmm.cache.upkeep.verify import verify
@@ -660,3 +660,41 @@ def test_warnings_do_not_name_thousands_of_classes(tmp_path: Path) -> None:
     report = run(tmp_path, changed(label_sets__kind__splits=None), {**arrays(), "names": names})
     assert len(report.warnings) == 12
     assert sum(map(len, report.warnings)) < 3000
+
+
+def test_a_stream_is_added_to_clips_of_the_cache_without_labels(tmp_path: Path) -> None:
+    run(tmp_path, changed(words=None))
+    before = Catalog.read(tmp_path / "cache" / "made")
+    some = {"dataset": "made", "source": "depth.npz", "ids": "id", "arrays": {"x": "depth/net"}}
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float16)
+    np.savez(tmp_path / "depth.npz", id=np.array(["v7", "v0-2", "v5"]), x=x)
+    (tmp_path / "depth.json").write_text(json.dumps(some))
+    report = import_features(tmp_path / "depth.json", tmp_path / "cache")
+    assert (report.clips, report.added) == (3, {"depth/net": 3})
+    after = Catalog.read(tmp_path / "cache" / "made")
+    assert after.clip_id == before.clip_id
+    assert np.array_equal(after.labels().label, before.labels().label)
+    found = rows(tmp_path / "cache", "depth/net")
+    assert list(found) == ["v7", "v0-2", "v5"]
+    assert np.array_equal(np.concatenate([row for row in found.values() if row is not None]), x)
+    words = {"dataset": "made", "source": "made.npz", "words": MAPPING["words"]}
+    (tmp_path / "words.json").write_text(json.dumps(words))
+    assert import_features(tmp_path / "words.json", tmp_path / "cache").added == {"word/vec": 6}
+
+
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [("id", "'nobody' is not in data set 'made'.*'label_sets'"), (None, "'000000'.*by 'ids'")],
+)
+def test_a_stream_of_unknown_clips_without_labels_is_refused(
+    tmp_path: Path, ids: str | None, says: str
+) -> None:
+    run(tmp_path, MAPPING)
+    mapping = {"dataset": "made", "source": "depth.npz", "arrays": {"x": "depth/net"}, "ids": ids}
+    np.savez(tmp_path / "depth.npz", id=np.array(["v7", "nobody"]), x=np.ones((2, 4), np.float32))
+    (tmp_path / "depth.json").write_text(json.dumps(mapping))
+    with pytest.raises(FsmmError, match=says):
+        import_features(tmp_path / "depth.json", tmp_path / "cache")
+    assert list_streams(tmp_path / "cache" / "made") == [
+        StreamName.parse(name) for name in ("audio/ear", "frame/net", "word/vec")
+    ]
