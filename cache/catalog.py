@@ -19,6 +19,12 @@ KIND = "fsmm-catalog"
 UNLABELLED = -1
 _SPLIT_CODE = {"": 0, "base": 1, "val": 2, "novel": 3}
 
+CLIP_SPLITS = {
+    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""The usual ways, in lower case, to write a data set's own split of clips."""
+
 # The type of each fact and its value while it is unknown; facts are filled in from the shards after extraction.
 FACTS: dict[str, tuple[str, object]] = {
     "duration": ("f8", np.nan),

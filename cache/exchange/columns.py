@@ -129,6 +129,10 @@ class ListColumn(Column):
             yield None if item is None else np.asarray(item)
 
 
+class CsvColumn(ListColumn):
+    """A column of a CSV file: texts, of which a label may name several classes divided by ``|``."""
+
+
 class NpzColumn(Column):
     """A member of an npz archive, decompressed a block of clips at a time."""
 

@@ -21,9 +21,9 @@ from ..schema import MODALITIES, Provenance
 from ..shard import clip_check, storable
 from ..stream import StreamWriter, stream_checks
 from ..upkeep.merge import unite
-from .labelling import import_catalog
+from .columns import Column
+from .labelling import import_catalog, read_flags
 from .mapping import ArraySpec, Sources, WordSpec, read_mapping
-from .sources import Column
 
 
 @dataclass
@@ -152,7 +152,9 @@ class _Array:
         self.length = (
             None if spec.length is None else _whole_numbers(files.values(spec.length, n), spec.length)
         )
-        self.present = None if spec.present is None else _flags(files.values(spec.present, n), spec.present)
+        self.present = (
+            None if spec.present is None else read_flags(files.values(spec.present, n), spec.present)
+        )
         self.provenance = self._provenance(_dim(self.column, spec.array, ids))
         _refuse_rounding(spec, _sample(self._present()))
 
@@ -281,18 +283,13 @@ def _shape_message(name: str, x: np.ndarray, which: str) -> str:
 
 def _whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
     try:
-        whole = values.astype(np.int64)
-        if values.ndim == 1 and (whole == values.astype(np.float64)).all() and (whole >= 0).all():
+        numbers = values.astype(np.float64)
+        whole = numbers.astype(np.int64)
+        if values.ndim == 1 and (whole == numbers).all() and (whole >= 0).all():
             return whole
     except (ValueError, OverflowError):
         pass
     raise CacheError(f"Array {name!r} must hold one length, a whole number from 0, a clip.")
-
-
-def _flags(values: np.ndarray, name: str) -> np.ndarray:
-    if values.ndim == 1 and values.dtype.kind in "biu" and np.isin(values, (0, 1)).all():
-        return values.astype(bool)
-    raise CacheError(f"Array {name!r} must hold one true or false (or 1 or 0) a clip.")
 
 
 def _words(

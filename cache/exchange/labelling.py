@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CacheError, UsageError, brief, unknown
-from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_codes
+from ..catalog import CLIP_SPLITS, FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_codes
 from .mapping import ImportMapping, LabelSpec, Sources
 
 
@@ -33,12 +34,7 @@ def import_catalog(
     n = len(ids)
     chosen = np.ones(n, bool)
     for name in mapping.drop:
-        flags = files.values(name, n)
-        if flags.ndim != 1 or flags.dtype.kind not in "biu" or not np.isin(flags, (0, 1)).all():
-            raise CacheError(
-                f"Array {name!r}, by which rows are dropped, must hold one true or false a clip."
-            )
-        chosen &= flags == 0
+        chosen &= ~read_flags(files.values(name, n), name)
     rows = np.flatnonzero(chosen)
     if not len(rows):
         raise CacheError("No clip is left to import: 'drop' is true for all of them.")
@@ -49,11 +45,7 @@ def import_catalog(
             name: _label_set(name, spec, files, n).take(rows) for name, spec in mapping.label_sets.items()
         }
         default = mapping.default_label_set
-    clip_split = (
-        None
-        if mapping.clip_split is None
-        else _texts(files.values(mapping.clip_split, n), mapping.clip_split)
-    )
+    clip_split = None if mapping.clip_split is None else _clip_splits(mapping.clip_split, files, n)
     paths = None if mapping.paths is None else _texts(files.values(mapping.paths, n), mapping.paths)
     catalog = Catalog(
         dataset=mapping.dataset,
@@ -118,11 +110,25 @@ def _suffixed(ids: Sequence[str]) -> list[str]:
     return out
 
 
+def _clip_splits(array: str, files: Sources, n: int) -> list[str]:
+    """The data set's own split of each clip; a CSV file may write it in other usual ways."""
+    texts = _texts(files.values(array, n), array)
+    return [CLIP_SPLITS.get(text.lower(), text) for text in texts] if files.is_csv(array) else texts
+
+
 def _label_set(name: str, spec: LabelSpec, files: Sources, n: int) -> LabelSet:
     values = files.values(spec.label, n)
     named = _names(spec.class_names, files)
     if values.dtype.kind in "US":
-        label, names = _from_texts(_texts(values, spec.label), named, spec.label)
+        texts = _texts(values, spec.label)
+        spelt = {text: _spelt_as(text.strip(), named) for text in set(texts)}
+        cells = [spelt[text] for text in texts]
+        if files.is_csv(spec.label) and any("|" in cell for cell in cells):
+            label, names = _from_lists([_divided(cell) for cell in cells], named, spec.label)
+        elif named is not None and (numbers := _numbers(cells, named)) is not None:
+            label, names = _from_numbers(numbers, named, spec.label), named
+        else:
+            label, names = _from_texts(cells, named, spec.label)
     elif named is None:
         raise UsageError(f"Label set {name!r} has numbers as labels; give its 'class_names'.")
     else:
@@ -136,16 +142,63 @@ def _label_set(name: str, spec: LabelSpec, files: Sources, n: int) -> LabelSet:
 
 
 def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple[np.ndarray, list[str]]:
-    """The class indices int32 [n] of labels given as class names, and the class names; an empty text is unlabelled.
+    """The class indices int32 [n] of labels given as class names, and the class names.
+
+    An empty text, -1 and nan are unlabelled, unless ``named`` has a class of this name. Raises CacheError for a label
+    that is not among the class names ``named``.
+    """
+    names = sorted({label for label in labels if not _is_unlabelled(label)}) if named is None else named
+    index = {name: i for i, name in enumerate(names)}
+    for label in labels:
+        if label not in index and not _is_unlabelled(label):
+            raise CacheError(f"Label {brief(label)} in {array!r} is not among the class names.")
+    return np.array([index.get(label, UNLABELLED) for label in labels], np.int32), names
+
+
+def _from_lists(
+    cells: Sequence[Sequence[str]], named: list[str] | None, array: str
+) -> tuple[np.ndarray, list[str]]:
+    """The labels uint8 [n, C] of clips that name several classes each, and the class names.
 
     Raises CacheError for a label that is not among the class names ``named``.
     """
-    names = sorted(set(labels) - {""}) if named is None else named
-    index = {"": UNLABELLED, **{name: i for i, name in enumerate(names)}}
-    for label in labels:
-        if label not in index:
-            raise CacheError(f"Label {brief(label)} in {array!r} is not among the class names.")
-    return np.array([index[label] for label in labels], np.int32), names
+    flat, names = _from_texts([label for cell in cells for label in cell], named, array)
+    rows = np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
+    hot = np.zeros((len(cells), len(names)), np.uint8)
+    hot[rows[flat >= 0], flat[flat >= 0]] = 1
+    return hot, names
+
+
+def _is_unlabelled(label: str) -> bool:
+    return label in ("", "-1") or label.lower() == "nan"
+
+
+def _divided(cell: str) -> list[str]:
+    return [part.strip() for part in cell.split("|") if part.strip()]
+
+
+def _spelt_as(text: str, names: Sequence[str] | None) -> str:
+    """A text as one of ``names`` spells it; the composed form where none does, or ``names`` is None.
+
+    So the two ways in which Unicode spells an accent are one class.
+    """
+    if names is not None and text in names:
+        return text
+    composed = unicodedata.normalize("NFC", text)
+    same = [] if names is None else [name for name in names if unicodedata.normalize("NFC", name) == composed]
+    return same[0] if same else composed
+
+
+def _numbers(cells: Sequence[str], named: Sequence[str]) -> np.ndarray | None:
+    """The class numbers int64 [n] that texts such as 3 and 3.0 stand for; None where they are names of classes."""
+    if all(cell in named or _is_unlabelled(cell) for cell in set(cells)):
+        return None
+    try:
+        values = np.array([UNLABELLED if _is_unlabelled(cell) else float(cell) for cell in cells])
+        whole = values.astype(np.int64)
+    except (ValueError, OverflowError):
+        return None
+    return whole if (whole == values).all() else None
 
 
 def _from_numbers(values: np.ndarray, names: list[str], array: str) -> np.ndarray:
@@ -194,7 +247,7 @@ def _splits(given: Mapping[str, Any], names: list[str], label_set: str) -> dict[
 def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> np.ndarray:
     parts = [entry.get(part) for part in ("base", "val", "novel")]
     if all(part is None or isinstance(part, list) for part in parts) and "seed" not in entry:
-        base, val, novel = ([str(c) for c in part or []] for part in parts)
+        base, val, novel = ([_spelt_as(str(c), names) for c in part or []] for part in parts)
         return split_codes(names, base, val, novel)
     sizes = [0 if part is None else part for part in parts]
     seed = entry.get("seed", 0)
@@ -208,6 +261,17 @@ def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> np.ndarray:
         )
     base_size, val_size, novel_size = sizes
     return draw_split(classes=len(names), base=base_size, val=val_size, novel=novel_size, seed=seed)
+
+
+def read_flags(values: np.ndarray, name: str) -> np.ndarray:
+    """The truth bool [n] of an array of true and false, 1 and 0, or their texts. Raises CacheError for any other."""
+    if values.ndim == 1 and values.dtype.kind == "U":
+        texts = np.char.lower(values)
+        if np.isin(texts, ("true", "false", "1", "0", "")).all():
+            return np.isin(texts, ("true", "1"))
+    elif values.ndim == 1 and values.dtype.kind in "biu" and np.isin(values, (0, 1)).all():
+        return values.astype(bool)
+    raise CacheError(f"Array {name!r} must hold one true or false (or 1 or 0) a clip.")
 
 
 def _fact(name: str, values: np.ndarray) -> np.ndarray:

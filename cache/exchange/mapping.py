@@ -15,7 +15,8 @@ import numpy as np
 from ...errors import CacheError, FsmmError, UsageError, brief, unknown
 from ...machine.files import read_table
 from ..schema import StreamName, check_name
-from .sources import Column, Source
+from .columns import Column, CsvColumn
+from .sources import Source
 
 STORED = ("float16", "float32", "float64")
 _TOP = {
@@ -183,6 +184,10 @@ class Sources:
         if reference in self.mapping.sources and "" in self._source(reference).names:
             return self._source(reference).column("")
         return self._source(next(iter(self.mapping.sources))).column(reference)
+
+    def is_csv(self, reference: str) -> bool:
+        """Whether ``reference`` names a column of a CSV file."""
+        return isinstance(self.column(reference), CsvColumn)
 
     def values(self, reference: str, rows: int | None = None) -> np.ndarray:
         """The values of a whole array. Raises CacheError where the array cannot be read or has not ``rows`` rows."""

@@ -5,9 +5,8 @@ A folder holds one npy file for each clip (format "folder"), or one for each arr
 
 from __future__ import annotations
 
-import csv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 
 from ...errors import CacheError, unknown
 from ...machine.files import refuse_special
+from ...machine.texts import plain_text, read_csv
 from ..hdf5 import dataset_names, own_dataset
-from .columns import ArrayColumn, Column, FolderColumn, ListColumn, NpzColumn
+from .columns import ArrayColumn, Column, CsvColumn, FolderColumn, ListColumn, NpzColumn
 from .pickles import load_untrusted
 
 _BY_SUFFIX = {
@@ -79,6 +79,8 @@ class Source:
         """The array of that name. Raises UsageError for an unknown one, CacheError where it cannot be read."""
         if self._file is not None:
             return self._hdf5_column(self._file, name)
+        if self.kind == "csv":
+            name = _in_other_case(name, self.names)
         if name not in self.names:
             raise unknown(f"array of source {self.path.name!r}", name, self.names)
         try:
@@ -95,6 +97,8 @@ class Source:
         except Exception as error:  # Each format's reader raises its own errors.
             raise CacheError(f"Array {name!r} of {self.path.name!r} cannot be read ({error}).") from None
         found = self._open[name]
+        if isinstance(found, CsvColumn):
+            return found
         return ArrayColumn(name, found) if isinstance(found, np.ndarray) else ListColumn(name, list(found))
 
     def _hdf5_column(self, file: h5py.File, name: str) -> Column:
@@ -125,15 +129,13 @@ def _named(content: object, path: Path) -> dict[str, Any]:
     )
 
 
-def _csv_columns(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows:
-        raise CacheError(f"Source {str(path)!r} is empty; its first line must name the columns.")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(rows[0]):
-            raise CacheError(
-                f"Line {number} of {path.name!r} has {len(row)} fields; its first line has {len(rows[0])}."
-            )
-    for i, name in enumerate(rows[0]):
-        yield name, np.array([row[i] for row in rows[1:]], dtype=str)
+def _in_other_case(name: str, names: Sequence[str]) -> str:
+    """The only one of ``names`` that differs from ``name`` in case at most; ``name`` itself where there is none."""
+    same = [other for other in names if other.lower() == name.lower()]
+    return same[0] if len(same) == 1 else name
+
+
+def _csv_columns(path: Path) -> Iterator[tuple[str, CsvColumn]]:
+    table = read_csv(path, error=CacheError)
+    for i, name in enumerate(table.columns):
+        yield name, CsvColumn(name, [plain_text(cells[i]) for _, cells in table.rows])

@@ -14,19 +14,11 @@ import numpy as np
 from ...cache.catalog import UNLABELLED, Catalog, LabelSet, default_split_sizes, draw_split, split_codes
 from ...errors import UsageError
 from ...machine.files import parsed_json, refuse_special
+from ...machine.texts import plain_text
 from .base import DatasetOptions, Listing, Source
 from .walk import walk
 
 _SMALL_PER_CLASS = 8
-
-
-def plain_text(name: str) -> str:
-    r"""A file name as text that UTF-8 can hold; distinct names stay distinct.
-
-    Bytes that are not UTF-8 become ``\xff``, a backslash becomes two; all other text, newlines too, stays.
-    """
-    raw = name.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def safe_name(text: str, fallback: str = "dataset") -> str:

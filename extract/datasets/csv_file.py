@@ -12,8 +12,9 @@ import numpy as np
 
 from ...cache.catalog import UNLABELLED, Catalog, LabelSet
 from ...errors import UsageError
+from ...machine.texts import plain_text
 from .base import DatasetOptions, Listing, Source
-from .common import dataset_name, finish, plain_text, safe_name
+from .common import dataset_name, finish, safe_name
 from .walk import is_inside, some
 
 _SPLITS = {

@@ -13,8 +13,9 @@ import numpy as np
 
 from ...cache.catalog import Catalog, LabelSet
 from ...errors import UsageError
+from ...machine.texts import plain_text
 from .base import DatasetOptions, Listing, Source
-from .common import dataset_name, finish, plain_text
+from .common import dataset_name, finish
 from .walk import Walk, counted, some, walk
 
 LABEL_SET = "class"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ...cache.catalog import Catalog
 from ...errors import UsageError
+from ...machine.texts import plain_text
 from .base import DatasetOptions, Listing, Source
-from .common import finish, plain_text
+from .common import finish
 from .massiv_tables import LABEL_SETS, TOPIC, annotation_files, label_set, read_tables
 from .walk import Walk, some, walk
 

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.cache.catalog import Catalog
+from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.exchange.importing import ImportReport, import_features
 from fsmm.cache.schema import StreamName, list_streams, shard_paths
 from fsmm.cache.shard import read_shard
@@ -698,3 +698,97 @@ def test_a_stream_of_unknown_clips_without_labels_is_refused(
     assert list_streams(tmp_path / "cache" / "made") == [
         StreamName.parse(name) for name in ("audio/ear", "frame/net", "word/vec")
     ]
+
+
+def from_csv(folder: Path, text: str | bytes, **label: Any) -> LabelSet:
+    """The labels that a CSV file with the columns id and label gives to the clips of an array."""
+    data = text if isinstance(text, bytes) else text.encode()
+    (folder / "l.csv").write_bytes(data)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float16)
+    np.savez(folder / "f.npz", x=x)
+    mapping = {
+        "dataset": "made",
+        "sources": {"f": "f.npz", "l": "l.csv"},
+        "ids": "l:id",
+        "arrays": {"f:x": "frame/net"},
+        "label_sets": {"c": {"label": "l:label", **label}},
+    }
+    (folder / "m.json").write_text(json.dumps(mapping))
+    import_features(folder / "m.json", folder / "cache")
+    catalog = Catalog.read(folder / "cache" / "made")
+    assert catalog.clip_id == ["v0", "v1", "v2", "v3"]
+    return catalog.labels()
+
+
+ROWS = "v0,cat\nv1,dog\nv2,cat\nv3,\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,label\n" + ROWS,
+        "\ufeffid,label\n" + ROWS,
+        "id,label\n\n" + ROWS.replace("v2", "\n  \nv2") + "\n",
+        "ID,Label\r\n" + ROWS.replace("\n", "\r\n"),
+        " id , label \n" + ROWS.replace(",", " , "),
+        ("id;label\n" + ROWS.replace(",", ";")),
+        ("id\tlabel\n" + ROWS.replace(",", "\t")),
+        ("id,label\n" + ROWS).encode("utf-16"),
+        ",id,label\n" + "".join(f"{i},{row}\n" for i, row in enumerate(ROWS.split())),
+        "id,label,\n" + ROWS.replace("\n", ",\n"),
+        "id,label\n" + ROWS.replace("\n", ",\n"),
+        "id,label\n" + ROWS.replace("v3,", "v3,-1"),
+        "id,label\n" + ROWS.replace("v3,", "v3,NaN"),
+    ],
+    ids=[
+        "plain", "mark", "blank lines", "case", "blanks", "semicolons", "tabs", "utf-16", "pandas", "trailing comma",
+        "surplus cells", "-1", "nan",
+    ],
+)  # fmt: skip
+def test_csv_files_as_people_have_them_give_the_same_labels(tmp_path: Path, text: str | bytes) -> None:
+    labels = from_csv(tmp_path, text)
+    assert labels.class_names == ["cat", "dog"]
+    assert labels.label.tolist() == [0, 1, 0, -1]
+
+
+@pytest.mark.parametrize("cells", ["0,1,0,-1", "0.0,1.0,0.0,nan", "0,1,0,"])
+def test_class_numbers_of_a_csv_file_are_numbers_where_class_names_are_given(
+    tmp_path: Path, cells: str
+) -> None:
+    rows = "".join(f"v{i},{cell}\n" for i, cell in enumerate(cells.split(",")))
+    labels = from_csv(tmp_path, "id,label\n" + rows, class_names=["cat", "dog"])
+    assert labels.label.tolist() == [0, 1, 0, -1]
+
+
+def test_a_class_that_is_given_may_have_a_name_like_an_unlabelled_one(tmp_path: Path) -> None:
+    labels = from_csv(tmp_path, "id,label\nv0,nan\nv1,-1\nv2,cat\nv3,\n", class_names=["-1", "cat", "nan"])
+    assert labels.label.tolist() == [2, 0, 1, -1]
+
+
+def test_a_csv_cell_may_name_several_classes(tmp_path: Path) -> None:
+    labels = from_csv(tmp_path, "id,label\nv0,dog|cat\nv1,dog\nv2, cat | cow \nv3,\n")
+    assert labels.class_names == ["cat", "cow", "dog"]
+    assert labels.label.tolist() == [[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]]
+
+
+def test_two_spellings_of_one_accent_are_one_class(tmp_path: Path) -> None:
+    text = "id,label\nv0,caf\u00e9\nv1,cafe\u0301\nv2,bar\nv3,bar\n"
+    split = {"base": ["cafe\u0301"], "novel": ["bar"]}
+    labels = from_csv(tmp_path, text, splits={"default": split})
+    assert labels.class_names == ["bar", "caf\u00e9"]
+    assert labels.label.tolist() == [1, 1, 0, 0]
+    assert labels.splits["default"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,label\nv0,cat,more\n", r"Line 2 of .* has 3 cells; its first line has 2"),
+        ("id,label,label\nv0,cat,dog\n", "each differently"),
+        ("", "must name its columns"),
+        ('id,label\nv0,"cat\n', "is not CSV"),
+    ],
+)
+def test_a_csv_file_of_another_form_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(FsmmError, match=says):
+        from_csv(tmp_path, text)

@@ -21,8 +21,9 @@ from fsmm.errors import UsageError
 from fsmm.extract.contract import FrameNeed, Sampling
 from fsmm.extract.datasets import DATASETS, load
 from fsmm.extract.datasets.base import DatasetOptions
-from fsmm.extract.datasets.common import draw_clips, draw_per_class, plain_text, safe_name
+from fsmm.extract.datasets.common import draw_clips, draw_per_class, safe_name
 from fsmm.extract.decoding.decode import decode
+from fsmm.machine.texts import plain_text
 
 PLAIN = DatasetOptions()
 
