@@ -60,7 +60,7 @@ def read_csv(path: Path, *, error: type[FsmmError] = UsageError) -> CsvTable:
     if not columns or len(set(columns)) < len(columns):
         held = listed([name or "a column without a name" for name in header])
         raise error(
-            f"The first line of {str(path)!r} must name its columns, each differently; it has {held}."
+            f"The first line of {str(path)!r} must name its columns by different names; it has {held}."
         )
     return CsvTable(columns, [(line, [cells[i] for i in named]) for line, cells in rows])
 

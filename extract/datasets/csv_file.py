@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ...cache.catalog import UNLABELLED, Catalog, LabelSet
-from ...errors import UsageError
-from ...machine.texts import plain_text
+from ...cache.catalog import CLIP_SPLITS, UNLABELLED, Catalog, LabelSet
+from ...errors import UsageError, listed
+from ...machine.texts import plain_text, read_csv
 from .base import DatasetOptions, Listing, Source
 from .common import dataset_name, finish, safe_name
 from .walk import is_inside, some
 
-_SPLITS = {
-    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev":
-    "val", "test": "test", "testing": "test",
-}  # fmt: skip
 _NOT_LABELS = ("path", "id", "split")
 
 
@@ -88,44 +82,26 @@ class _Table:
 
 
 def _read(file: Path) -> _Table:
-    try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UsageError(f"The CSV file {str(file)!r} cannot be read: {error.strerror}.") from None
-    lines = io.StringIO(text, newline="")  # Lines end at LF and CR alone, as in CSV.
-    head = lines.readline()
-    lines.seek(0)
-    divider = max(",;\t", key=head.count)
-    try:
-        reader = csv.reader(lines, delimiter=divider, strict=True)
-        header = [_column(name) for name in next(reader, [])]
-        _check_header(file, header)
-        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise UsageError(f"Line {reader.line_num} of {str(file)!r} is not CSV: {error}.") from None
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise UsageError(
-                f"Line {line} of {str(file)!r} has {len(cells)} cells; its header has {len(header)}."
-            )
+    table = read_csv(file)
+    header = [_column(name) for name in table.columns]
+    _check_header(file, header)
     labels = [name for name in header if name not in _NOT_LABELS]
-    return _Table(labels, [(line, dict(zip(header, cells))) for line, cells in rows])
+    return _Table(labels, [(line, dict(zip(header, cells))) for line, cells in table.rows])
 
 
 def _column(name: str) -> str:
-    name = name.strip()
     return name.lower() if name.lower() in (*_NOT_LABELS, "label") else name
 
 
 def _check_header(file: Path, header: list[str]) -> None:
     if "path" not in header:
         raise UsageError(
-            f"The first line of {str(file)!r} must name its columns, one of them 'path'; it has {header}."
+            f"The first line of {str(file)!r} must name its columns, one of them 'path'; it has {listed(header)}."
         )
     safe = [safe_name(name, "") for name in header]
     if "" in safe or len(set(safe)) < len(safe):
         raise UsageError(
-            f"The columns of {str(file)!r} need different names with letters or digits; they are {header}."
+            f"The columns of {str(file)!r} need different names with letters or digits; they are {listed(header)}."
         )
 
 
@@ -152,7 +128,7 @@ class _Clips:
             )
         self.seen[clip] = line
         split = row.get("split", "").strip().lower()
-        if split not in _SPLITS:
+        if split not in CLIP_SPLITS:
             raise UsageError(
                 f"Line {line} of the CSV file has split {split!r}; use train, val, test or leave it empty."
             )
@@ -165,7 +141,7 @@ class _Clips:
         else:
             self.sources[clip] = Source(video=full)
             self.paths.append(plain_text(path))
-            self.splits.append(_SPLITS[split])
+            self.splits.append(CLIP_SPLITS[split])
             self.kept.append(row)
 
     def _relative(self, line: int, cell: str) -> str:

@@ -784,7 +784,7 @@ def test_two_spellings_of_one_accent_are_one_class(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("id,label\nv0,cat,more\n", r"Line 2 of .* has 3 cells; its first line has 2"),
-        ("id,label,label\nv0,cat,dog\n", "each differently"),
+        ("id,label,label\nv0,cat,dog\n", "different names"),
         ("", "must name its columns"),
         ('id,label\nv0,"cat\n', "is not CSV"),
     ],

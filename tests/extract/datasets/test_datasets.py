@@ -182,7 +182,7 @@ def test_csv(tmp_path: Path) -> None:
         "\r\n"
     )
     files = [f"v/{i}.mp4" for i in range(1, 5)]
-    for encoding in ("utf-8", "utf-8-sig"):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         listing = load("csv", csv(tmp_path, text, *files, encoding=encoding), PLAIN)
         catalog = listing.catalog
         assert catalog.clip_id == ["one", "two", "thr,ee", "four"]
@@ -199,6 +199,15 @@ def test_csv(tmp_path: Path) -> None:
     assert load("csv", tmp_path, replace(PLAIN, label_set="tags")).catalog.default_label_set == "tags"
     with pytest.raises(UsageError, match="Unknown label set 'tag'"):
         load("csv", tmp_path, replace(PLAIN, label_set="tag"))
+
+
+@pytest.mark.parametrize(
+    "text", [",path,label\n0,a.mp4,x\n", "path,label,\na.mp4,x,\n", "path,label\na.mp4,x,\n"]
+)
+def test_csv_columns_without_a_name_are_passed_over(tmp_path: Path, text: str) -> None:
+    catalog = load("csv", csv(tmp_path, text, "a.mp4"), PLAIN).catalog
+    assert (catalog.clip_id, catalog.labels().class_names) == (["a.mp4"], ["x"])
+    assert list(catalog.label_sets) == ["label"]
 
 
 @pytest.mark.parametrize("divider", [",", ";", "\t"])
