@@ -62,6 +62,10 @@ class Column(ABC):
         """The ids of the clips of an array that is indexed by id. Raises CacheError where it cannot be read."""
         return [str(clip) for clip in self.values()]
 
+    def transposed(self) -> Column:
+        """The same array with its axes in reverse order. Raises CacheError where it cannot be read so."""
+        return ArrayColumn(self.name, self.values(), transposed=True)
+
     @abstractmethod
     def _values(self) -> np.ndarray:
         """The whole array; any error means that it cannot be read."""
@@ -78,12 +82,16 @@ class Column(ABC):
 
 
 class ArrayColumn(Column):
-    """An array in memory, a memory-mapped array, or an HDF5 dataset."""
+    """An array in memory, a memory-mapped array, or an HDF5 dataset.
 
-    def __init__(self, name: str, data: np.ndarray | h5py.Dataset) -> None:
+    transposed: the axes are stored in reverse order, as MATLAB does, so that clips are the last one.
+    """
+
+    def __init__(self, name: str, data: np.ndarray | h5py.Dataset, *, transposed: bool = False) -> None:
         super().__init__(name)
-        self.data = data
-        self.rows = data.shape[0] if data.shape else 0
+        self.data, self.is_transposed = data, transposed
+        self.shape = data.shape[::-1] if transposed else data.shape
+        self.rows = self.shape[0] if self.shape else 0
         if isinstance(data, h5py.Dataset):
             file_bytes = Path(data.file.filename).stat().st_size
             stored = file_bytes if data.is_virtual else data.id.get_storage_size()
@@ -92,12 +100,19 @@ class ArrayColumn(Column):
     def _values(self) -> np.ndarray:
         if isinstance(self.data, h5py.Dataset) and h5py.check_string_dtype(self.data.dtype):
             return np.asarray(self.data.asstr()[()], dtype=str)
-        return np.asarray(self.data[()])
+        values = np.asarray(self.data[()])
+        return values.T if self.is_transposed else values
+
+    def transposed(self) -> Column:
+        return ArrayColumn(self.name, self.data, transposed=not self.is_transposed)
 
     def _clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
-        step = _block_rows(self.data.shape, self.data.dtype)
-        for start in range(0, self.data.shape[0], step):
-            yield from np.asarray(self.data[start : start + step])
+        step = _block_rows(self.shape, self.data.dtype)
+        for start in range(0, self.shape[0], step):
+            if self.is_transposed:
+                yield from np.asarray(self.data[..., start : start + step]).T
+            else:
+                yield from np.asarray(self.data[start : start + step])
 
 
 class ListColumn(Column):

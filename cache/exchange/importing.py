@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import CacheError
+from ...errors import CacheError, UsageError
 from ..catalog import Catalog, readable
 from ..schema import MODALITIES, Provenance
 from ..shard import clip_check, storable
 from ..stream import StreamWriter, stream_checks
 from ..upkeep.merge import unite
-from .columns import Column
+from .columns import ArrayColumn, Column
 from .labelling import import_catalog, read_flags
 from .mapping import ArraySpec, Sources, WordSpec, read_mapping
 
@@ -127,6 +127,13 @@ def _facts(catalog: Catalog) -> Iterator[Mapping[str, object]]:
         yield {name: values[row] for name, values in catalog.facts.items()}
 
 
+def _hint(column: Column, clips: int) -> str:
+    """A clause for an array whose last axis has as many entries as there are clips; "" for any other."""
+    if not isinstance(column, ArrayColumn) or len(column.shape) < 2 or column.shape[-1] != clips:
+        return ""
+    return "; its last axis has that many: if clips lie there, as in what MATLAB writes, set 'transposed': true for it"
+
+
 def _about_modality(modality: str) -> list[str]:
     """A sentence where a modality's name looks like a misspelt built-in one, for any name is allowed."""
     near = difflib.get_close_matches(modality, MODALITIES, n=1, cutoff=0.8)
@@ -145,10 +152,18 @@ class _Array:
 
     def __init__(self, spec: ArraySpec, files: Sources, chosen: np.ndarray, ids: Sequence[str]) -> None:
         self.spec, self.chosen, self.ids = spec, chosen, ids
-        self.column = files.column(spec.array)
+        column = files.column(spec.array)
+        self.column = column.transposed() if spec.transposed else column
         n = len(chosen)
+        if self.column.rows is None and (spec.length or spec.present):
+            raise UsageError(
+                f"Array {spec.array!r} has one file or dataset a clip, which shows its length and whether it is there; "
+                "leave out 'length' and 'present'."
+            )
         if self.column.rows is not None and self.column.rows != n:
-            raise CacheError(f"Array {spec.array!r} has {self.column.rows:,} rows where the clips are {n:,}.")
+            raise CacheError(
+                f"Array {spec.array!r} has {self.column.rows:,} rows where the clips are {n:,}{_hint(column, n)}."
+            )
         self.length = (
             None if spec.length is None else _whole_numbers(files.values(spec.length, n), spec.length)
         )

@@ -34,7 +34,7 @@ def import_catalog(
     n = len(ids)
     chosen = np.ones(n, bool)
     for name in mapping.drop:
-        chosen &= ~read_flags(files.values(name, n), name)
+        chosen &= ~read_flags(files.clip_values(name, ids), name)
     rows = np.flatnonzero(chosen)
     if not len(rows):
         raise CacheError("No clip is left to import: 'drop' is true for all of them.")
@@ -42,11 +42,11 @@ def import_catalog(
         label_sets, default = _held_labels(mapping, held, [ids[i] for i in rows]), held.default_label_set
     else:
         label_sets = {
-            name: _label_set(name, spec, files, n).take(rows) for name, spec in mapping.label_sets.items()
+            name: _label_set(name, spec, files, ids).take(rows) for name, spec in mapping.label_sets.items()
         }
         default = mapping.default_label_set
-    clip_split = None if mapping.clip_split is None else _clip_splits(mapping.clip_split, files, n)
-    paths = None if mapping.paths is None else _texts(files.values(mapping.paths, n), mapping.paths)
+    clip_split = None if mapping.clip_split is None else _clip_splits(mapping.clip_split, files, ids)
+    paths = None if mapping.paths is None else _texts(files.clip_values(mapping.paths, ids), mapping.paths)
     catalog = Catalog(
         dataset=mapping.dataset,
         clip_id=[ids[i] for i in rows],
@@ -55,7 +55,7 @@ def import_catalog(
         path=[] if paths is None else [paths[i] for i in rows],
         clip_split=[] if clip_split is None else [clip_split[i] for i in rows],
         attrs=mapping.attrs,
-        facts={name: _fact(name, files.values(ref, n))[rows] for name, ref in mapping.facts.items()},
+        facts={name: _fact(name, files.clip_values(ref, ids))[rows] for name, ref in mapping.facts.items()},
     )
     return catalog, chosen
 
@@ -83,11 +83,7 @@ def _ids(mapping: ImportMapping, files: Sources) -> list[str]:
     else:
         first = files.column(mapping.arrays[0].array)
         # A source that is indexed by id names its clips; rows without names are numbered.
-        ids = (
-            [str(i) for i in first.values()]
-            if first.rows is None
-            else [f"{i:06d}" for i in range(first.rows)]
-        )
+        ids = first.ids() if first.rows is None else [f"{i:06d}" for i in range(first.rows)]
     repeated = [clip for clip, count in Counter(ids).items() if count > 1]
     if repeated and mapping.repeated_ids == "refuse":
         raise CacheError(
@@ -110,14 +106,14 @@ def _suffixed(ids: Sequence[str]) -> list[str]:
     return out
 
 
-def _clip_splits(array: str, files: Sources, n: int) -> list[str]:
+def _clip_splits(array: str, files: Sources, ids: Sequence[str]) -> list[str]:
     """The data set's own split of each clip; a CSV file may write it in other usual ways."""
-    texts = _texts(files.values(array, n), array)
+    texts = _texts(files.clip_values(array, ids), array)
     return [CLIP_SPLITS.get(text.lower(), text) for text in texts] if files.is_csv(array) else texts
 
 
-def _label_set(name: str, spec: LabelSpec, files: Sources, n: int) -> LabelSet:
-    values = files.values(spec.label, n)
+def _label_set(name: str, spec: LabelSpec, files: Sources, ids: Sequence[str]) -> LabelSet:
+    values = files.clip_values(spec.label, ids)
     named = _names(spec.class_names, files)
     if values.dtype.kind in "US":
         texts = _texts(values, spec.label)
@@ -214,7 +210,7 @@ def _from_numbers(values: np.ndarray, names: list[str], array: str) -> np.ndarra
     if len(values) and (int(values.max()) >= len(names) or int(values.min()) < UNLABELLED):
         raise CacheError(
             f"Labels in {array!r} run from {values.min()} to {values.max()}, but there are {len(names)} class names "
-            "(0 is the first; -1 is unlabelled)."
+            "(0 is the first, where MATLAB has 1; -1 is unlabelled)."
         )
     return values.astype(np.int32)
 

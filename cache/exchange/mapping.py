@@ -16,6 +16,7 @@ from ...errors import CacheError, FsmmError, UsageError, brief, unknown
 from ...machine.files import read_table
 from ..schema import StreamName, check_name
 from .columns import Column, CsvColumn
+from .hdf5_source import ClipColumn
 from .sources import Source
 
 STORED = ("float16", "float32", "float64")
@@ -24,8 +25,8 @@ _TOP = {
     "label_sets", "default_label_set", "words",
 }  # fmt: skip
 _ARRAY = {
-    "stream", "scale", "offset", "dtype", "length", "present", "weights", "weights_sha256", "preprocessing", "sampling",
-    "extra",
+    "stream", "scale", "offset", "dtype", "transposed", "length", "present", "weights", "weights_sha256",
+    "preprocessing", "sampling", "extra",
 }  # fmt: skip
 _LABELS = {"label", "class_names", "words", "splits"}
 _WORDS = {
@@ -58,6 +59,8 @@ class ArraySpec:
     """The number added to the scaled values."""
     dtype: str = "float16"
     """The type in which the features are stored."""
+    transposed: bool = False
+    """Whether the axes are stored in reverse order, clips last, as MATLAB writes plain HDF5."""
     length: str | None = None
     """The name of the array of valid lengths, or None."""
     present: str | None = None
@@ -202,6 +205,34 @@ class Sources:
             raise CacheError(f"Array {reference!r} has {has} where the clips are {rows:,}.")
         return found
 
+    def clip_values(self, reference: str, ids: Sequence[str]) -> np.ndarray:
+        """The values of an array with one entry for each of the clips ``ids``, in their order.
+
+        Raises CacheError where the array cannot be read, lacks a clip, or where its rows cannot be told apart.
+        """
+        column = self.column(reference)
+        if isinstance(column, ClipColumn):
+            found = list(column.clips(ids))
+            lacking = [clip for clip, value in zip(ids, found) if value is None]
+            if lacking:
+                raise CacheError(f"Array {reference!r} has no value for clip {brief(lacking[0])}.")
+            if any(value.size != 1 for value in found if value is not None):
+                raise CacheError(f"Array {reference!r} must hold one value a clip.")
+            return np.array([value.reshape(-1)[0] for value in found if value is not None])
+        if self._clips_are_groups() and column.rows is not None:
+            raise CacheError(
+                f"The rows of array {reference!r} have no ids, and the clips are groups of an HDF5 file in an order of "
+                "their own; give the ids of these rows by 'ids'."
+            )
+        return self.values(reference, len(ids))
+
+    def _clips_are_groups(self) -> bool:
+        """Whether the ids of the clips are the names of an HDF5 file's groups or datasets."""
+        arrays = self.mapping.arrays
+        return (
+            self.mapping.ids is None and bool(arrays) and isinstance(self.column(arrays[0].array), ClipColumn)
+        )
+
     def _source(self, name: str) -> Source:
         if name not in self.open:
             self.open[name] = Source(*self.mapping.sources[name])
@@ -249,6 +280,7 @@ def _array_spec(array: str, spec: Any) -> ArraySpec:
         scale=_number(spec, "scale", 1.0, what),
         offset=_number(spec, "offset", 0.0, what),
         dtype=_stored(spec, "float16", what),
+        transposed=_flag(spec, "transposed", what),
         length=_text(spec, "length"),
         present=_text(spec, "present"),
         about=_about(spec),
@@ -323,6 +355,13 @@ def _number(table: dict[str, Any], key: str, otherwise: float, what: str) -> flo
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise UsageError(f"{key!r} of {what} must be a number, not {brief(found)}.")
     return float(found)
+
+
+def _flag(table: dict[str, Any], key: str, what: str) -> bool:
+    found = table.get(key, False)
+    if not isinstance(found, bool):
+        raise UsageError(f"{key!r} of {what} must be true or false, not {brief(found)}.")
+    return found
 
 
 def _stored(table: dict[str, Any], otherwise: str, what: str) -> str:

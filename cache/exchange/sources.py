@@ -16,8 +16,8 @@ import numpy as np
 from ...errors import CacheError, unknown
 from ...machine.files import refuse_special
 from ...machine.texts import plain_text, read_csv
-from ..hdf5 import dataset_names, own_dataset
 from .columns import ArrayColumn, Column, CsvColumn, FolderColumn, ListColumn, NpzColumn
+from .hdf5_source import Hdf5Arrays
 from .pickles import load_untrusted
 
 _BY_SUFFIX = {
@@ -25,6 +25,7 @@ _BY_SUFFIX = {
     ".npy": "npy",
     ".h5": "hdf5",
     ".hdf5": "hdf5",
+    ".mat": "hdf5",
     ".pkl": "pickle",
     ".pickle": "pickle",
     ".csv": "csv",
@@ -51,6 +52,7 @@ class Source:
             )
         self._open: dict[str, Any] = {}
         self._file: h5py.File | None = None
+        self._arrays: Hdf5Arrays | None = None
         try:
             self.names = self._list()
         except CacheError:
@@ -63,8 +65,11 @@ class Source:
             with zipfile.ZipFile(self.path) as archive:
                 return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
         if self.kind == "hdf5":
+            if self.path.suffix.lower() == ".mat" and not h5py.is_hdf5(self.path):
+                raise CacheError(f"{str(self.path)!r} is of an older MATLAB format; save it with '-v7.3'.")
             self._file = h5py.File(self.path, "r")
-            return list(dataset_names(self._file))
+            self._arrays = Hdf5Arrays(self._file, self.path.name)
+            return self._arrays.names
         if self.kind == "arrays":
             return FolderColumn(self.path).values().tolist()
         if self.kind == "pickle":
@@ -77,8 +82,8 @@ class Source:
 
     def column(self, name: str) -> Column:
         """The array of that name. Raises UsageError for an unknown one, CacheError where it cannot be read."""
-        if self._file is not None:
-            return self._hdf5_column(self._file, name)
+        if self._arrays is not None:
+            return self._arrays.column(name)
         if self.kind == "csv":
             name = _in_other_case(name, self.names)
         if name not in self.names:
@@ -100,16 +105,6 @@ class Source:
         if isinstance(found, CsvColumn):
             return found
         return ArrayColumn(name, found) if isinstance(found, np.ndarray) else ListColumn(name, list(found))
-
-    def _hdf5_column(self, file: h5py.File, name: str) -> Column:
-        try:
-            return ArrayColumn(name, own_dataset(file, name))
-        except CacheError:
-            raise
-        except KeyError:
-            raise unknown(f"array of source {self.path.name!r}", name, self.names) from None
-        except Exception as error:  # Damaged HDF5 makes h5py raise nearly anything.
-            raise CacheError(f"Array {name!r} of {self.path.name!r} cannot be read: {error}.") from None
 
     def close(self) -> None:
         if self._file is not None:
