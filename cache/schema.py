@@ -117,11 +117,23 @@ class Provenance:
     def from_json(cls, text: str) -> Provenance:
         try:
             values: dict[str, Any] = parsed_json(text)
-            return cls(**values)
+            found = cls(**values)
+            found._check_types()
+            return found
         except (TypeError, ValueError) as error:
             raise CacheError(
                 f"A shard's provenance cannot be read ({error}); run `fsmm cache verify`."
             ) from None
+
+    def _check_types(self) -> None:
+        """Raise TypeError where a value read from a file is not what the field holds."""
+        texts = {key: value for key, value in asdict(self).items() if key not in ("dim", "schema", "extra")}
+        wrong = [key for key, value in texts.items() if not isinstance(value, str)]
+        wrong += [key for key in ("dim", "schema") if not isinstance(getattr(self, key), int)]
+        if not isinstance(self.extra, dict) or not all(isinstance(v, str) for v in self.extra.values()):
+            wrong.append("extra")
+        if wrong:
+            raise TypeError(f"its {wrong[0]} is of another type than it should be")
 
     def differences(self, other: Provenance) -> list[str]:
         """Clauses such as ``weights_sha256 is 'ab' here and 'cd' there``; empty when the two may share a stream.

@@ -265,7 +265,7 @@ def _inconsistency(shard: Shard, shape: tuple[int, ...]) -> str:
     n, offset = len(shard.key), shard.offset
     if len(shape) != 2 or shape[1] != shard.provenance.dim:
         return f"its features have shape {list(shape)}, not [sum of T, {shard.provenance.dim}]"
-    if np.dtype(shard.provenance.dtype) != shard.features.dtype:
+    if shard.features.dtype.kind != "f" or np.dtype(shard.provenance.dtype) != shard.features.dtype:
         return f"its features are {shard.features.dtype}, not {shard.provenance.dtype}"
     if (offset.dtype.kind, shard.present.dtype.kind, shard.check.dtype.kind) != ("i", "b", "u"):
         return "its arrays have other types than they should"

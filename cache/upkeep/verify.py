@@ -291,8 +291,8 @@ class _DatasetCheck:
         """The shards that belong to this stream, whose provenance is that of most clips; the others are reported."""
         groups: list[dict[Path, Shard]] = []
         for path, shard in whole.items():
-            mine = StreamName(shard.provenance.modality, shard.provenance.encoder)
-            if mine != stream or shard.dataset != self.folder.name:
+            mine = f"{shard.provenance.modality}/{shard.provenance.encoder}"
+            if mine != str(stream) or shard.dataset != self.folder.name:
                 says = f"This shard holds {mine} of dataset {shard.dataset!r} and lies in the wrong folder."
                 self._add("damage", "provenance", path, says, fix=repair.set_aside(path))
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,22 @@ def test_a_table_that_is_a_pipe_or_device_is_refused(tmp_path: Path, name: str) 
     for path in (tmp_path / name, Path("/dev/zero")):
         with pytest.raises(FsmmError, match=r"mapping file .* is a pipe or a device"):
             read_table(path, "mapping file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "{}", '{"encoder": "net"}', "[1]", "null", "5"],
+    ids=["nested", "{}", "short", "list", "null", "5"],
+)
+def test_a_provenance_that_is_none_is_one_sentence(text: str) -> None:
+    with pytest.raises(CacheError, match="provenance cannot be read"):
+        Provenance.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "change", [{"dim": "3"}, {"weights_sha256": 5}, {"extra": {"a": 1}}, {"extra": []}, {"modality": None}]
+)
+def test_a_provenance_with_values_of_other_types_is_refused(change: dict[str, object]) -> None:
+    values = {**json.loads(Provenance("net", "frame", 3).to_json()), **change}
+    with pytest.raises(CacheError, match="of another type than it should be"):
+        Provenance.from_json(json.dumps(values))
