@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..errors import listed
 from . import console
 from .kinds import pairs_reader, read_names
 
@@ -171,9 +172,9 @@ def _print_report(report: Report) -> None:
         if finding.done:
             typer.echo(f"  repaired: {finding.done}.")
     for stream, ids in report.rebuild.items():
-        listed = ", ".join(ids[:5]) + (" and so on" if len(ids) > 5 else "")
+        first = ", ".join(ids[:5]) + (" and so on" if len(ids) > 5 else "")
         typer.echo(
-            f"The next extract (or import) builds again, of {stream}: {len(ids):,} ({listed or 'nothing'})."
+            f"The next extract (or import) builds again, of {stream}: {len(ids):,} ({first or 'nothing'})."
         )
     checked = f"{report.clips:,} rows in {report.shards:,} shards of {listed(report.datasets)}"
     damage = [f for f in report.findings if f.level == "damage"]

@@ -110,6 +110,7 @@ class MatlabColumn(ArrayColumn):
     """An array of a MATLAB file of version 7.3: its axes are in reverse order, and texts are characters or cells."""
 
     def __init__(self, name: str, data: h5py.Dataset) -> None:
+        self.file: h5py.File = data.file
         self.kind = _text(data.attrs[_MATLAB])
         self.is_cell = h5py.check_ref_dtype(data.dtype) is not None
         super().__init__(name, data, transposed=True)
@@ -139,8 +140,8 @@ class MatlabColumn(ArrayColumn):
     def _cells(self) -> Iterator[h5py.Dataset]:
         """The datasets that the cells of a cell array refer to."""
         for reference in np.asarray(self.data[()]).T.reshape(-1):
-            path = self.data.file[reference].name
-            cell = own_dataset(self.data.file, path)
+            path = self.file[reference].name
+            cell = own_dataset(self.file, path)
             if declared_bytes(cell) > CLIP_BYTES:
                 raise ValueError(f"{path!r} is too large for one clip")
             yield cell
