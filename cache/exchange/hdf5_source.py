@@ -63,14 +63,17 @@ class Hdf5Arrays:
         }
 
     def _unknown(self, name: str) -> UsageError:
-        error = unknown(f"array of source {self.title!r}", name, self.names)
         inner = Counter(path.partition("/")[2] for path in self.names if path.count("/") == 1)
-        if not inner or inner.most_common(1)[0][1] < 2:
-            return error
-        array = inner.most_common(1)[0][0]
+        repeated = {array for array, count in inner.items() if count > 1}
+        if not repeated:
+            return unknown(f"array of source {self.title!r}", name, self.names)
+        single = [
+            path for path in self.names if path.count("/") != 1 or path.partition("/")[2] not in repeated
+        ]
+        known = [*(f"*/{array}" for array in repeated), *single]
         return UsageError(
-            f"{error} The file has one group a clip: name what each group holds, such as {array!r}, as an array; ids "
-            "and labels come from another source, such as a CSV file."
+            f"{unknown(f'array of source {self.title!r}', name, known)} The file has one group a clip: name what each "
+            "group holds as an array; ids and labels come from another source, such as a CSV file."
         )
 
 
