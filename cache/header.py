@@ -70,9 +70,15 @@ def refuse_other_schema(path: Path, kind: str) -> None:
         found = _LINE.match(file.read(HEADER_BYTES))
     if not found or found[1].decode() != kind or (schema := int(found[2])) == SCHEMA_VERSION:
         return
-    if header_is_right(path, kind, schema):  # The HDF5 part is then whole, and safe to open.
-        with h5py.File(path, "r") as file:
+    if not header_is_right(path, kind, schema):
+        return
+    try:
+        with h5py.File(path, "r") as file:  # The HDF5 part is whole, and safe to open.
             check_schema(file, path, kind)
+    except CacheError:
+        raise
+    except Exception as error:  # Whoever crafts a file can seal it, too, and h5py raises nearly anything.
+        raise CacheError(f"{str(path)!r} is damaged ({error}).") from None
 
 
 def check_schema(file: h5py.File, path: Path, kind: str) -> None:
