@@ -228,6 +228,20 @@ def test_what_matlab_writes_is_read_the_right_way_round(tmp_path: Path, shape: t
         assert np.array_equal(row, x[i].reshape(-1, shape[-1]))
 
 
+def test_clips_in_the_columns_of_a_matlab_matrix_are_read_where_it_is_said(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    write_matlab(tmp_path / "m.mat", x=x, y=np.arange(6) % 2, id=[f"v{i}" for i in range(6)])
+    mapping = {"source": "m.mat", "ids": "id", "label_sets": {"y": {"label": "y", "class_names": ["a", "b"]}}}
+    with pytest.raises(FsmmError, match="'transposed': true"):
+        import_with(tmp_path, **mapping, arrays={"x": "frame/net"})
+    import_with(
+        tmp_path, **mapping, arrays={"x": {"stream": "frame/net", "dtype": "float64", "transposed": True}}
+    )
+    found = rows(tmp_path / "cache", "frame/net")
+    assert list(found) == [f"v{i}" for i in range(6)]
+    assert np.array_equal(np.concatenate([row for row in found.values() if row is not None]), x.T)
+
+
 def test_a_transposed_array_is_pointed_out_and_read_where_it_is_said(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     with h5py.File(tmp_path / "f.h5", "w") as file:
