@@ -28,7 +28,8 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
     """Write an HDF5 file under a temporary name, seal it, flush it, and rename it, so that it is whole or absent.
 
     ``fill`` puts the contents into the open file. Raises CacheError where the file cannot be written (no space, no
-    permission); whatever else ``fill`` raises passes through. In neither case is anything left behind.
+    permission, a text that HDF5 cannot hold); whatever else ``fill`` raises passes through. In neither case is anything
+    left behind.
     """
     try:
         with whole_or_absent(path, durable=True) as temporary:
@@ -36,7 +37,8 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
                 fill(file)
             with open(temporary, "rb+") as raw:
                 raw.write(_header(kind, file_digest(temporary), SCHEMA_VERSION))
-    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where closing a file fails.
+    # h5py raises RuntimeError where closing a file fails, ValueError for texts that HDF5 cannot hold.
+    except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:200]
         raise CacheError(f"{str(path)!r} could not be written: {reason}.") from error
 

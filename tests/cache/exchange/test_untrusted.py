@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from import_support import changed, run
+from import_support import NAMES, changed, run, save
 
 from fsmm.cache.exchange.importing import import_features
 from fsmm.errors import FsmmError
@@ -88,3 +88,14 @@ def test_yaml_aliases_that_stand_for_too_much_are_refused(tmp_path: Path) -> Non
         (tmp_path / "m.yaml").write_text("\n".join(text))
         with pytest.raises(FsmmError, match="not valid YAML"):
             import_features(tmp_path / "m.yaml", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
+def test_class_names_that_hdf5_cannot_hold_are_one_sentence(tmp_path: Path, name: str) -> None:
+    path = save(
+        tmp_path,
+        changed(label_sets__kind__class_names=[name, *NAMES[1:]], label_sets__kind__splits=None, words=None),
+    )
+    with pytest.raises(FsmmError, match="could not be written"):
+        import_features(path, tmp_path / "cache")
+    assert not (tmp_path / "cache" / "made" / "catalog.h5").exists()
