@@ -116,3 +116,9 @@ def test_start_up_imports_nothing_heavy(code: str) -> None:
     script = f"import sys; {code}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_method_imports_the_table_that_lists_it() -> None:
+    for path in (ROOT / "heads").glob("*/*.py"):
+        found = imports(path)
+        assert not found & {"fsmm.heads.registry", "fsmm.heads.build"}, path.relative_to(ROOT)
