@@ -28,7 +28,7 @@ def test_streams(
 
 
 def test_a_name_that_is_no_modality_is_refused() -> None:
-    with pytest.raises(UsageError, match="Did you mean 'frame'"):
+    with pytest.raises(UsageError, match="ask for frame=i3d-rgb"):
         choose_streams(None, {"frames": "i3d-rgb"})
 
 
