@@ -25,7 +25,7 @@ from .once_per_clip import OncePerClip
 from .shortcut import Scorer
 
 MAX_CLIPS = 6000  # 144 MB of float32
-_SIDES, _TILE_BYTES, _MOST_BYTES = (256, 64), 32 << 20, 512 << 20
+_SIDES, _TILE_BYTES, _MOST_BYTES = (256, 64), 16 << 20, 256 << 20
 
 PairScores = Callable[[Tensor, Tensor], Tensor]
 BothRoles = Callable[[Stream, Stream], tuple[Tensor, Tensor]]
