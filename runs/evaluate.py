@@ -32,6 +32,8 @@ FORK_FROM = 2000
 # The memory of a chunk, as one episode is measured. All that is alive counts, of which a part is in use, so the bound
 # lies above the caches. Operations on a few kilobytes cost little more than their call, and gain from larger chunks.
 _CPU_BUDGET, _CPU_BUDGET_SMALL, _SMALL = 9 << 20, 16 << 20, 2 << 10
+# A few operations that mostly read features are bound by memory: what they read at once must fit the cache.
+_CPU_BUDGET_READING, _FEW = 4 << 20, 64
 # The cost of calling an operation is amortised no better by more episodes at once than this.
 _CPU_MOST = 50
 _CUDA_BUDGET = 1 << 30
@@ -227,7 +229,8 @@ def chunk_size(cost: Cost, device: torch.device) -> int:
     if device.type == "cuda":
         return int(np.clip(_CUDA_BUDGET // max(cost.bytes, 1), 1, 8192))
     small = cost.bytes < _SMALL * cost.operations
-    budget = _CPU_BUDGET_SMALL if small else _CPU_BUDGET
+    few = cost.operations < _FEW
+    budget = _CPU_BUDGET_READING if few else _CPU_BUDGET_SMALL if small else _CPU_BUDGET
     return int(np.clip(budget // max(cost.bytes, 1), 1, _CPU_MOST))
 
 
