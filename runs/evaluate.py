@@ -228,10 +228,14 @@ def chunk_size(cost: Cost, device: torch.device) -> int:
     """
     if device.type == "cuda":
         return int(np.clip(_CUDA_BUDGET // max(cost.bytes, 1), 1, 8192))
-    small = cost.bytes < _SMALL * cost.operations
-    few = cost.operations < _FEW
-    budget = _CPU_BUDGET_READING if few else _CPU_BUDGET_SMALL if small else _CPU_BUDGET
-    return int(np.clip(budget // max(cost.bytes, 1), 1, _CPU_MOST))
+    return int(np.clip(_cpu_budget(cost) // max(cost.bytes, 1), 1, _CPU_MOST))
+
+
+def _cpu_budget(cost: Cost) -> int:
+    """The bytes that a chunk may take on a CPU, by what bounds the work: reading features, calls, or arithmetic."""
+    if cost.operations < _FEW:
+        return _CPU_BUDGET_READING
+    return _CPU_BUDGET_SMALL if cost.bytes < _SMALL * cost.operations else _CPU_BUDGET
 
 
 @dataclass
