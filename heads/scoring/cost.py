@@ -63,10 +63,17 @@ class _Meter(TorchFunctionMode):
         if self.operations > _LOOKED_AT:
             return out
         given = {storage.data_ptr() for storage in map(_storage, _tensors([args, kwargs])) if storage}
+        filled = (kwargs or {}).get("out") is not None
         for tensor in made:
             storage = _storage(tensor)
             self.gradients |= tensor.grad_fn is not None or storage is None
-            if storage is not None and storage.data_ptr() not in given:  # a view takes no memory of its own
+            if storage is None:
+                continue
+            if (
+                filled
+            ):  # a buffer kept from an earlier call costs as much as it takes now, not as it could hold
+                self._alive[storage.data_ptr()] = (StorageWeakRef(storage), tensor.nbytes)
+            elif storage.data_ptr() not in given:  # a view takes no memory of its own
                 self._alive[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
         self._alive = {place: held for place, held in self._alive.items() if not held[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))

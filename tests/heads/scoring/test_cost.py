@@ -42,3 +42,15 @@ def test_the_most_memory_at_once_is_that_of_new_tensors() -> None:
     assert cost_of(lambda: x.view(10, 100)).bytes == 0
     assert cost_of(lambda: (x + 1) + 1).bytes == 8000
     assert cost_of(lambda: by_autograd(x)).bytes >= 4000
+
+
+def test_a_kept_buffer_costs_what_is_filled_of_it() -> None:
+    """A second measurement finds the buffer ready; the work takes the same memory."""
+    x, kept = torch.randn(50, 10), torch.empty(1000, 10)
+
+    def gather(rows: int) -> None:
+        torch.index_select(x, 0, torch.arange(rows), out=kept[:rows])
+
+    for rows in (20, 30):
+        chosen_bytes, gathered_bytes = rows * 8, rows * 10 * 4
+        assert cost_of(lambda rows=rows: gather(rows)).bytes == chosen_bytes + gathered_bytes
