@@ -83,7 +83,7 @@ def draw(runs: dict[str, Run], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(5, 3), layout="constrained")
     accuracy = [100 * run.mean for run in runs.values()]
-    interval = [100 * run.metrics["ci95"] for run in runs.values()]
+    interval = [100 * (run.metrics["ci95"] or 0) for run in runs.values()]
     axes.bar(list(runs), accuracy, yerr=interval, capsize=4, color="#4a7a96")
     axes.axhline(20, color="grey", linestyle=":", label="chance")
     axes.set(ylabel="accuracy, %", title="5-way 1-shot, novel classes")
@@ -122,7 +122,11 @@ def main() -> None:
             normalise="centre-l2",
         )
     for name, run in runs.items():
-        print(f"{name}: {100 * run.mean:.1f} % ± {100 * run.metrics['ci95']:.1f} over episode draws")
+        width = run.metrics["ci95"]  # None where every episode has the same accuracy, such as 100 %.
+        print(
+            f"{name}: {100 * run.mean:.1f} %",
+            "" if width is None else f"± {100 * width:.1f} over episode draws",
+        )
 
     # 3. Every run is a folder with its configuration and the accuracy of every episode.
     print("kept in", runs["flow + audio"].out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from ..heads.scoring.episode_test import EpisodeTest
 from ..heads.scoring.plan import scorer
 from ..machine.local_engine import share
 from ..machine.memory import keep_freed_memory
-from . import statistics
-from .result import Result
-from .statistics import DrawCounts
+from .evaluation import Evaluation
+from .extent import Auto, Extent, planned
+from .redraw import Source, is_balanced
 
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
 _BLOCK = 512
@@ -39,141 +38,125 @@ _CPU_MOST = 50
 _CUDA_BUDGET = 1 << 30
 
 
-@dataclass(kw_only=True)
-class Evaluation(Result):
-    """The result of an evaluation on E episodes over C classes."""
-
-    accuracy: np.ndarray
-    """float32 [E], the share of each episode's queries that are classified rightly, in the order of episode numbers."""
-    confusion: np.ndarray
-    """int64 [C, C], the number of queries by true class and predicted class."""
-    class_names: list[str]
-    """The names of the C classes."""
-    counts: DrawCounts
-    """The draws of clips and classes, from which the intervals are computed."""
-    ways: float
-    """The mean number of classes of an episode."""
-    seconds: float
-    """The time of the evaluation in seconds."""
-    chunk: int
-    """The number of episodes that were scored at once."""
-    excluded: list[str] = field(default_factory=list)
-    """The names of the classes that were left out because they are too small."""
-    balanced: bool = True
-    """Whether every episode draws the same number of clips of the same number of classes.
-
-    The intervals over clips and classes were derived and verified for such episodes alone; others do not get them.
-    """
-
-    @property
-    def mean(self) -> float:
-        return float(self.accuracy.mean(dtype=np.float64))
-
-    def summary(self) -> dict[str, Any]:
-        """The figures that are printed and stored: fractions in 0..1, intervals as half widths at 95 %."""
-        values = self.accuracy.astype(np.float64)
-        seen = self.confusion.sum(1)
-        right = np.diag(self.confusion) / np.maximum(seen, 1)
-        return {
-            "accuracy": self.mean,
-            "ci95": _number(statistics.draw_interval(values)),
-            "ci95_clips": _number(statistics.clip_interval(values, self.counts)) if self.balanced else None,
-            "ci95_classes": (
-                _number(statistics.class_interval(values, self.counts, self.ways)) if self.balanced else None
-            ),
-            "per_class": {n: float(r) for n, r, s in zip(self.class_names, right, seen) if s},
-            "episodes": len(self.accuracy),
-            "eval_seconds": self.seconds,
-            "episodes_per_second": len(self.accuracy) / max(self.seconds, 1e-9),
-            "chunk": self.chunk,
-            "excluded_classes": self.excluded,
-        }
-
-    def per_episode(self) -> np.ndarray:
-        """The accuracy of each episode, float32 [E]."""
-        return self.accuracy
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The accuracies [E], the confusion [C, C] and the names of its classes."""
-        return {
-            "accuracy": self.accuracy,
-            "confusion": self.confusion,
-            "class_names": np.array(self.class_names),
-        }
-
-
 def evaluate(
     head: Head,
     bank: FeatureBank,
     protocol: Protocol,
-    episodes: int = 10_000,
+    episodes: Extent = 10_000,
     *,
     first: int = 0,
     unlabelled: FeatureBank | None = None,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
+    transductive: bool = True,
 ) -> Evaluation:
     """Evaluate ``head`` on the episodes first .. first+episodes-1 of the protocol over ``bank``.
 
+    episodes: their number, or Auto for as many as the precision needs.
     unlabelled: the bank of the clips that episodes give without labels.
     progress: called with the number of episodes just scored.
     workers: the number of threads or processes that score blocks side by side, one core each; None takes as many as
         torch would use. Results depend on neither the chunk nor the workers.
+    transductive: whether the head may decide the queries of an episode together. Where it does not, the interval over
+        clips is narrower and needs fewer clips.
     Raises TooFew where the bank cannot serve the protocol.
     """
     head.eval()
     keep_freed_memory()
     started = time.perf_counter()
-    sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
-    label, classes = bank.label.cpu().numpy(), len(bank.class_names)
+    scoring = Scoring.of(head, bank, protocol, planned(episodes), first=first, unlabelled=unlabelled)
+    total: list[Tally] = []
+
+    def so_far() -> Evaluation:
+        """The result of the episodes that were scored."""
+        return scoring.evaluation(Tally.sum(total), first=first, started=started, transductive=transductive)
+
+    if not isinstance(episodes, Auto):
+        total.append(scoring.tally(first, episodes, workers, progress))
+        return so_far()
+    done = 0
+    for count in episodes.steps():
+        total[:] = [Tally.sum([*total, scoring.tally(first + done, count - done, workers, progress)])]
+        found, done = so_far(), count
+        sure = found.uncertainties
+        found.why_so_many = episodes.verdict(sure["ci95"], sure["ci95_clips"], count)
+        if found.why_so_many:
+            break
+    return found
+
+
+@dataclass
+class Scoring:
+    """What scores the episodes of one test, chosen once: a head's quickest way, and how many episodes at once."""
+
+    sampler: Sampler
+    """The sampler of the episodes."""
+    score: Callable[[EpisodeIndex], Tensor]
+    """The logits [B, Q, N] of drawn episodes."""
+    chunk: int
+    """The number of episodes that are scored at once."""
+    forked: bool
+    """Whether workers are forked processes where the platform has them; they are threads otherwise."""
+
+    @classmethod
+    def of(
+        cls,
+        head: Head,
+        bank: FeatureBank,
+        protocol: Protocol,
+        episodes: int,
+        *,
+        first: int,
+        unlabelled: FeatureBank | None,
+    ) -> Scoring:
+        """The scoring of about so many episodes, whose cost is measured on the first. Raises TooFew."""
+        sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
+        test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes, unlabelled=unlabelled)
+        score = scorer(head, test)
+        cost = cost_of(lambda: score(largest_episode(sampler, protocol, first)))
+        forked = not cost.gradients and bank.device.type == "cpu" and episodes >= FORK_FROM
+        return cls(sampler, score, chunk_size(cost, bank.device), forked)
+
+    def tally(
+        self, first: int, episodes: int, workers: int | None, progress: Callable[[int], None] | None
+    ) -> Tally:
+        """The tally of the episodes first .. first+episodes-1."""
+        cores = workers or (torch.get_num_threads() if self.sampler.bank.device.type == "cpu" else 1)
+        parts = list(blocks(self.sampler, first, episodes, self.chunk, workers=cores))
+        return Tally.sum(share(self._work, parts, cores, forked=self.forked, progress=progress))
 
     @torch.no_grad()
-    def work(part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
-        tally = Tally.empty(label, classes)
+    def _work(self, part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
+        """The tally of some blocks; tick is called with the number of episodes just scored."""
+        tally = Tally.empty(len(self.sampler.bank.class_names), keep=is_balanced(self.sampler.protocol))
         for block in part:
-            index = block.draw(sampler)
+            index = block.draw(self.sampler)
             # one tensor for the block: small results that outlive large temporaries would scatter over the memory
             predicted, done = torch.empty(index.query.shape, dtype=torch.int64), 0
-            for chunked in chunks(index, chunk):
-                predicted[done : done + len(chunked)] = score(chunked).argmax(-1)
+            for chunked in chunks(index, self.chunk):
+                predicted[done : done + len(chunked)] = self.score(chunked).argmax(-1)
                 done += len(chunked)
                 tick(len(chunked))
             tally.add(index, predicted)
         return tally
 
-    test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes, unlabelled=unlabelled)
-    score = scorer(head, test)
-    cost = cost_of(lambda: score(largest_episode(sampler, protocol, first)))
-    chunk = chunk_size(cost, bank.device)
-    cores = workers or (torch.get_num_threads() if bank.device.type == "cpu" else 1)
-    forked = not cost.gradients and bank.device.type == "cpu" and episodes >= FORK_FROM
-    total = Tally.sum(
-        share(
-            work,
-            list(blocks(sampler, first, episodes, chunk, workers=cores)),
-            cores,
-            forked=forked,
-            progress=progress,
+    def evaluation(self, total: Tally, *, first: int, started: float, transductive: bool) -> Evaluation:
+        """The evaluation of the episodes of a tally, which begin at ``first``; it began at the time ``started``."""
+        order = np.argsort(np.concatenate(total.episode), kind="stable")
+        bank, protocol = self.sampler.bank, self.sampler.protocol
+        balanced = is_balanced(protocol)
+        return Evaluation(
+            accuracy=np.concatenate(total.accuracy)[order],
+            confusion=total.confusion,
+            class_names=bank.class_names,
+            seconds=time.perf_counter() - started,
+            chunk=self.chunk,
+            excluded=self.sampler.excluded,
+            first=first,
+            right_bits=np.concatenate(total.right_bits)[order] if balanced else None,
+            source=Source.of(bank, protocol) if balanced else None,
+            transductive=transductive,
         )
-    )
-    return Evaluation(
-        accuracy=total.accuracies(first, episodes),
-        confusion=total.confusion,
-        class_names=bank.class_names,
-        counts=total.counts,
-        ways=total.ways / episodes,
-        seconds=time.perf_counter() - started,
-        chunk=chunk,
-        excluded=sampler.excluded,
-        balanced=is_balanced(protocol),
-    )
-
-
-def is_balanced(protocol: Protocol) -> bool:
-    """Whether every episode draws the same number of clips of the same number of classes."""
-    (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
-    fixed = way_low == way_high and shot_low == shot_high
-    return fixed and protocol.dirichlet is None and protocol.small_classes != "short"
 
 
 @dataclass
@@ -240,22 +223,22 @@ def _cpu_budget(cost: Cost) -> int:
 
 @dataclass
 class Tally:
-    """The result of one worker's episodes, as sums that can be merged."""
+    """The result of one worker's episodes, which can be merged."""
 
     confusion: np.ndarray
     """int64 [C, C], the number of queries by true class and predicted class."""
-    counts: DrawCounts
-    """The draws of clips and classes."""
+    keep: bool
+    """Whether the outcome of every query is kept; episodes then have one number of queries."""
     episode: list[np.ndarray] = field(default_factory=list)
     """The numbers of the episodes, one array for each block."""
     accuracy: list[np.ndarray] = field(default_factory=list)
-    """The accuracies of the episodes, one array for each block."""
-    ways: float = 0.0
-    """The number of classes drawn, summed over episodes."""
+    """The accuracies of the episodes, float32, one array for each block."""
+    right_bits: list[np.ndarray] = field(default_factory=list)
+    """A bit for each query that says whether it was classified rightly, uint8, one array for each block."""
 
     @classmethod
-    def empty(cls, clip_class: np.ndarray, classes: int) -> Tally:
-        return cls(np.zeros((classes, classes), np.int64), DrawCounts.empty(clip_class, classes))
+    def empty(cls, classes: int, *, keep: bool) -> Tally:
+        return cls(np.zeros((classes, classes), np.int64), keep)
 
     @classmethod
     def sum(cls, parts: Sequence[Tally]) -> Tally:
@@ -263,35 +246,21 @@ class Tally:
         total = parts[0]
         for part in parts[1:]:
             total.confusion += part.confusion
-            total.counts.merge(part.counts)
             total.episode += part.episode
             total.accuracy += part.accuracy
-            total.ways += part.ways
+            total.right_bits += part.right_bits
         return total
 
     def add(self, index: EpisodeIndex, predicted: Tensor) -> None:
         """Count the predictions [B, Q] of drawn episodes."""
         label, way, classes = index.query_label.numpy(), predicted.numpy(), index.classes.numpy()
-        real = label >= 0
-        value = ((way == label).sum(1) / np.maximum(real.sum(1), 1)).astype(np.float32)
+        real, right = label >= 0, way == label
         size = len(self.confusion)
         true_class = np.take_along_axis(classes, np.maximum(label, 0), 1)
         pair = true_class * size + np.take_along_axis(classes, way, 1)
         pair = pair.ravel() if real.all() else pair[real]
         self.confusion += np.bincount(pair, minlength=size * size).reshape(size, size)
-        clips = np.concatenate([index.support.flatten(1).numpy(), index.query.numpy()], 1)
-        self.counts.add(classes, clips, value)
         self.episode.append(index.episode.numpy())
-        self.accuracy.append(value)
-        self.ways += classes.size
-
-    def accuracies(self, first: int, episodes: int) -> np.ndarray:
-        """The accuracies, float32 [E], in the order of episode numbers."""
-        out = np.zeros(episodes, np.float32)
-        out[np.concatenate(self.episode) - first] = np.concatenate(self.accuracy)
-        return out
-
-
-def _number(value: float) -> float | None:
-    """The value as a JSON number, or None for NaN, which JSON does not have."""
-    return None if np.isnan(value) else float(value)
+        self.accuracy.append((right.sum(1) / np.maximum(real.sum(1), 1)).astype(np.float32))
+        if self.keep:
+            self.right_bits.append(np.packbits(right, axis=1))

@@ -9,6 +9,7 @@ from ..episodes.protocol import Protocol
 from ..errors import UsageError
 from ..heads.head import Head
 from .evaluate import evaluate
+from .extent import Extent
 from .multi_label import evaluate_multi_label
 from .result import Result
 from .zero_shot import generalised_zero_shot, zero_shot
@@ -23,18 +24,21 @@ def measure(
     head: Head,
     bank: FeatureBank,
     protocol: Protocol,
-    episodes: int,
+    episodes: Extent,
     *,
     unlabelled: FeatureBank | None = None,
     seen: FeatureBank | None = None,
     val: FeatureBank | None = None,
     progress: Callable[[int], None] | None = None,
+    transductive: bool = True,
 ) -> Result:
     """Measure ``head`` on ``bank`` under the protocol.
 
+    episodes: their number, or Auto; a whole split is classified at once, whatever it is.
     unlabelled: the bank of the clips that episodes may give without labels.
     seen, val: the banks of generalised zero-shot (see ``generalised_zero_shot``).
     progress: called with the number of episodes just scored.
+    transductive: whether the head may decide the queries of an episode together, on which intervals depend.
     Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
     """
     if protocol.generalised and not whole_split(protocol):
@@ -52,4 +56,12 @@ def measure(
         if protocol.generalised and seen is not None:
             return generalised_zero_shot(head, bank, seen, val)
         return zero_shot(head, bank)
-    return evaluate(head, bank, protocol, episodes, unlabelled=unlabelled, progress=progress)
+    return evaluate(
+        head,
+        bank,
+        protocol,
+        episodes,
+        unlabelled=unlabelled,
+        progress=progress,
+        transductive=transductive,
+    )

@@ -5,21 +5,24 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..cache.bank import FeatureBank
 from ..episodes.binary import BinarySampler
 from ..episodes.protocol import Protocol
+from ..episodes.sampler import EpisodeIndex
 from ..heads.head import Head
 from ..heads.scoring.cost import cost_of
 from ..heads.scoring.episode_test import EpisodeTest
 from ..heads.scoring.plan import direct
-from . import statistics
 from .evaluate import blocks, chunk_size, chunks, largest_episode
+from .extent import Auto, Extent, planned
 from .result import Result
+from .statistics import Uncertainty, draw_uncertainty, interval_summary
 
 
 @dataclass(kw_only=True)
@@ -40,6 +43,8 @@ class MultiLabelEvaluation(Result):
     """The number of binary tasks that were scored at once."""
     excluded: list[str]
     """The names of the labels that too few clips have."""
+    why_so_many: str | None = None
+    """The sentence that says why so many episodes were drawn; None where their number was given."""
 
     def summary(self) -> dict[str, Any]:
         """The figures that are printed and stored; ``accuracy`` is the mean average precision."""
@@ -50,11 +55,12 @@ class MultiLabelEvaluation(Result):
             "map": float(values.mean()),
             "micro_f1": float(self.micro_f1.mean()),
             "macro_f1": float(self.macro_f1.mean()),
-            "ci95": statistics.draw_interval(values),
             "ci95_clips": None,
             "ci95_classes": None,
+            **interval_summary({"ci95": draw_uncertainty(values)}),
             "per_class": self.per_label,
             "episodes": len(values),
+            "why_so_many": self.why_so_many,
             "eval_seconds": self.seconds,
             "episodes_per_second": len(values) / max(self.seconds, 1e-9),
             "chunk": self.chunk,
@@ -74,51 +80,94 @@ def evaluate_multi_label(
     head: Head,
     bank: FeatureBank,
     protocol: Protocol,
-    episodes: int = 1000,
+    episodes: Extent = 1000,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> MultiLabelEvaluation:
     """Measure ``head`` on the binary tasks of multi-label episodes 0 .. episodes-1.
 
     A query's score for a label is the logit of "has it" minus that of "has it not"; a label with a score above zero is
-    predicted. progress: called with the number of episodes just scored.
+    predicted. episodes: their number, or Auto for as many as the precision needs. progress: called with the number of
+    episodes just scored.
     Raises TooFew where the bank cannot serve the protocol, UsageError for a protocol that has no multi-label form.
     """
     head.eval()
     started = time.perf_counter()
     sampler = BinarySampler(bank, protocol)
-    ways = sampler.ways
-    test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes * ways)
+    test = EpisodeTest(bank=bank, protocol=protocol, episodes=planned(episodes) * sampler.ways)
     score_of = direct(head, test)
     cost = cost_of(lambda: score_of(largest_episode(sampler, protocol, 0)))
-    chunk = max(chunk_size(cost, bank.device) // ways, 1) * ways
-    precision = np.zeros((episodes, ways))
-    hits = np.zeros((episodes, ways, 3))
-    label_sum, label_times = np.zeros(len(bank.class_names)), np.zeros(len(bank.class_names))
-    tasks = blocks(sampler, 0, episodes * ways, chunk)
-    for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
-        logits = score_of(index)
-        score = (logits[..., 1] - logits[..., 0]).float().cpu().numpy()
-        truth = index.query_label.numpy().astype(bool)
-        ap = average_precision(score, truth)
-        episode, slot = np.divmod(index.episode.numpy(), ways)
-        precision[episode, slot] = ap
-        hits[episode, slot] = confusion(score > 0, truth)
-        label = index.classes[:, 0].numpy()
-        label_sum += np.bincount(label, ap, minlength=len(label_sum))
-        label_times += np.bincount(label, minlength=len(label_times))
-        if progress:
-            progress(len(np.unique(episode)))
-    names = bank.class_names
+    chunk = max(chunk_size(cost, bank.device) // sampler.ways, 1) * sampler.ways
+    sums, why, done = _Sums.empty(len(bank.class_names)), None, 0
+    for count in episodes.steps() if isinstance(episodes, Auto) else (episodes,):
+        sums.score(sampler, score_of, first=done, episodes=count - done, chunk=chunk, progress=progress)
+        done = count
+        if isinstance(episodes, Auto):
+            over_draws = draw_uncertainty(np.concatenate(sums.precision))
+            why = episodes.verdict(over_draws, Uncertainty(reason="labels are several"), count)
+        if why:
+            break
+    hits, names = np.concatenate(sums.hits), bank.class_names
     return MultiLabelEvaluation(
-        average_precision=precision.mean(1),
+        average_precision=np.concatenate(sums.precision),
         micro_f1=f1(hits.sum(1)),
         macro_f1=f1(hits).mean(1),
-        per_label={names[i]: float(label_sum[i] / label_times[i]) for i in np.flatnonzero(label_times)},
+        per_label={
+            names[i]: float(sums.label_sum[i] / sums.label_times[i]) for i in np.flatnonzero(sums.label_times)
+        },
         seconds=time.perf_counter() - started,
         chunk=chunk,
         excluded=sampler.excluded,
+        why_so_many=why,
     )
+
+
+@dataclass
+class _Sums:
+    """What was measured on the episodes so far."""
+
+    label_sum: np.ndarray
+    """float64 [C], the sum of each label's average precisions."""
+    label_times: np.ndarray
+    """int64 [C], the number of episodes that drew each label."""
+    precision: list[np.ndarray] = field(default_factory=list)
+    """The average precision of episodes, as the mean over their labels, one array a call of ``score``."""
+    hits: list[np.ndarray] = field(default_factory=list)
+    """The counts [E, N, 3] of ``confusion``, one array a call of ``score``."""
+
+    @classmethod
+    def empty(cls, labels: int) -> _Sums:
+        return cls(np.zeros(labels), np.zeros(labels, np.int64))
+
+    def score(
+        self,
+        sampler: BinarySampler,
+        score_of: Callable[[EpisodeIndex], Tensor],
+        *,
+        first: int,
+        episodes: int,
+        chunk: int,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Measure the episodes first .. first+episodes-1, ``chunk`` tasks at once."""
+        ways = sampler.ways
+        precision, hits = np.zeros((episodes, ways)), np.zeros((episodes, ways, 3))
+        tasks = blocks(sampler, first * ways, episodes * ways, chunk)
+        for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
+            logits = score_of(index)
+            score = (logits[..., 1] - logits[..., 0]).float().cpu().numpy()
+            truth = index.query_label.numpy().astype(bool)
+            ap = average_precision(score, truth)
+            episode, slot = np.divmod(index.episode.numpy(), ways)
+            precision[episode - first, slot] = ap
+            hits[episode - first, slot] = confusion(score > 0, truth)
+            label = index.classes[:, 0].numpy()
+            self.label_sum += np.bincount(label, ap, minlength=len(self.label_sum))
+            self.label_times += np.bincount(label, minlength=len(self.label_times))
+            if progress:
+                progress(len(np.unique(episode)))
+        self.precision.append(precision.mean(1))
+        self.hits.append(hits)
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ class Result(ABC):
         """The figures that are printed and stored: fractions in 0..1, intervals as half widths at 95 %.
 
         Every kind has ``accuracy``, ``ci95``, ``ci95_clips``, ``ci95_classes``, ``per_class``, ``episodes``,
-        ``eval_seconds``, ``episodes_per_second`` and ``excluded_classes``; a kind whose ``accuracy`` is another
-        measure names it in ``measure``.
+        ``eval_seconds``, ``episodes_per_second`` and ``excluded_classes``; an interval without a value is None, and
+        ``no_interval`` may hold the sentence that says why, by its name; ``one_sided`` may list those that are bounds.
+        A kind whose ``accuracy`` is another measure names it in ``measure``.
         """
 
     @abstractmethod

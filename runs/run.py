@@ -14,6 +14,7 @@ from ..episodes.protocol import Missing, Protocol
 from ..errors import UsageError
 from ..heads.head import Head
 from .banks import Banks
+from .extent import Extent, planned
 from .job import Job, Place
 from .measure import measure
 from .metrics import metrics_of
@@ -54,7 +55,7 @@ def episode_eval(
     cache: Path | str | None = None,
     *,
     protocol: Protocol | None = None,
-    episodes: int = 10_000,
+    episodes: Extent = 10_000,
     streams: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
     train_modalities: Sequence[str] | None = None,
@@ -73,6 +74,7 @@ def episode_eval(
 ) -> Run:
     """Evaluate ``method`` on episodes of the cached data set; train it on base classes first where it learns.
 
+    episodes: their number, or Auto for as many as the precision needs.
     streams: the stream names or modalities to load; None takes every modality's only stream.
     modalities: the loaded modalities that the head is built for (default: all).
     train_modalities, train_missing: the modalities that training clips carry and lose (default: all, none).
@@ -156,12 +158,13 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         seen=banks.seen if generalised else None,
         val=banks.val if generalised else None,
         progress=_episode_progress(progress, job.episodes),
+        transductive=job.spec.resolved.transductive,
     )
     metrics = metrics_of(
         spec=job.spec, banks=banks, head=head, training=ready.training, result=result, folder=folder
     )
     if job.reliability:
-        episodes = min(job.episodes, RELIABILITY_EPISODES)
+        episodes = min(planned(job.episodes), RELIABILITY_EPISODES)
         metrics["reliability"] = reliability(head, banks.test, job.spec.protocol, episodes)
     config = {
         **job.to_dict(),
@@ -220,15 +223,21 @@ def _path(path: Path | str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _episode_progress(progress: Progress | None, total: int) -> Callable[[int], None] | None:
-    """A callback that adds up the numbers of episodes it is called with and reports the sum to ``progress``."""
+def _episode_progress(progress: Progress | None, extent: Extent) -> Callable[[int], None] | None:
+    """A callback that adds up the numbers of episodes it is called with and reports the sum to ``progress``.
+
+    The total is that of the step at hand where the number of episodes is not known.
+    """
     if progress is None:
         return None
-    done = 0
+    steps = iter([extent]) if isinstance(extent, int) else extent.steps()
+    done, total = 0, next(steps)
 
     def count(more: int) -> None:
-        nonlocal done
+        nonlocal done, total
         done += more
+        while done > total:
+            total = next(steps)
         progress("evaluate", done, total, {})
 
     return count

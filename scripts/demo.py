@@ -139,7 +139,8 @@ def accuracy(
             out=out,
             progress=lambda phase, done, total, figures: bar(done, total, phase),
         )
-    return f"{100 * run.mean:.1f} ± {100 * (run.metrics['ci95'] or 0):.1f}"
+    width = run.metrics["ci95"]
+    return f"{100 * run.mean:.1f}" + ("" if width is None else f" ± {100 * width:.1f}")
 
 
 if __name__ == "__main__":

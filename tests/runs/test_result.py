@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from fsmm.runs.evaluate import Evaluation
+from fsmm.cache.bank import FeatureBank
+from fsmm.episodes.protocol import Protocol
+from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.multi_label import MultiLabelEvaluation
+from fsmm.runs.redraw import Source
 from fsmm.runs.result import Result
-from fsmm.runs.statistics import DrawCounts
 from fsmm.runs.zero_shot import ZeroShot
 
 EPISODES = np.array([0.5, 1.0, 0.75], np.float32)
@@ -19,12 +23,16 @@ COMMON |= {"episodes_per_second", "excluded_classes"}
 
 
 def evaluation() -> Evaluation:
-    label = np.repeat(np.arange(3), 4)
-    counts = DrawCounts.empty(label, 3)
-    counts.add(np.array([[0, 1], [1, 2], [0, 2]]), np.array([[0, 4], [5, 8], [1, 9]]), EPISODES)
+    """Three episodes of two of three classes of four clips, one support and two queries each."""
+    label = torch.arange(3).repeat_interleave(4)
+    clips = FeatureBank(
+        dataset="toy", split="novel", label_set="event", class_split="default", streams={}, tables={}, label=label,
+        class_names=["a", "b", "c"], class_id=torch.arange(3), clip_row=np.arange(12),
+    )  # fmt: skip
+    right = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 0, 1]], bool)
     return Evaluation(
-        accuracy=EPISODES, confusion=np.eye(3, dtype=np.int64), class_names=["a", "b", "c"], counts=counts, ways=2,
-        seconds=1.0, chunk=1,
+        accuracy=EPISODES, confusion=np.eye(3, dtype=np.int64), class_names=["a", "b", "c"], seconds=1.0, chunk=1,
+        right_bits=np.packbits(right, axis=1), source=Source.of(clips, Protocol(n_way=2, n_query=2)),
     )  # fmt: skip
 
 
@@ -50,6 +58,22 @@ def test_the_summary_is_json_and_agrees_with_what_is_stored(result: Result) -> N
     assert arrays["accuracy"].dtype == values.dtype == np.float32
     assert arrays["accuracy"].mean() == pytest.approx(summary["accuracy"])
     assert len(arrays["accuracy"]) == summary["episodes"]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_accuracy_without_spread_has_a_bound_and_not_an_interval_of_zero_width(value: float) -> None:
+    """Of n units that are all right, the share of others is below 1 - 0.05^(1/n) with 95 % confidence: about 3 / n."""
+    episodes = 40
+    right = np.full((episodes, 4), value, bool)
+    perfect = replace(
+        evaluation(), accuracy=np.full(episodes, value, np.float32), right_bits=np.packbits(right, axis=1)
+    ).summary()
+    assert perfect["accuracy"] == value
+    assert perfect["one_sided"] == ["ci95", "ci95_clips", "ci95_classes"]
+    assert perfect["ci95"] == pytest.approx(1 - 0.05 ** (1 / episodes))
+    assert perfect["ci95_classes"] == pytest.approx(1 - 0.05 ** (1 / 3))
+    # All twelve clips were asked, and the classes count almost alike.
+    assert perfect["ci95_clips"] == pytest.approx(1 - 0.05 ** (1 / 12), rel=0.1)
 
 
 def test_only_episodes_have_figures_an_episode() -> None:
