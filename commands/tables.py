@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import console
+
+if TYPE_CHECKING:
+    from ..studies.compare import Comparison
+    from ..studies.pairs import Estimate
+
+_OVER = ("clips", "classes", "draws")
 
 
 def show_run(metrics: Mapping[str, Any]) -> None:
@@ -26,12 +32,13 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("ci95_classes", "± over classes"),
     ):
         if metrics[key] is not None or "measure" not in metrics:
-            rows.append((name, _percent(metrics[key])))
+            rows.append((name, _interval(metrics, key)))
     if metrics["excluded_classes"]:
         rows.append(("classes left out as too small", str(len(metrics["excluded_classes"]))))
     rows += [
         ("clips, classes", _clips(metrics)),
         ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
+        *([("auto", metrics["why_so_many"])] if metrics.get("why_so_many") else []),
         ("streams", " + ".join(metrics["streams"].values())),
         ("class words", metrics["words"] or "none"),
         ("training", f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"),
@@ -71,10 +78,17 @@ def show_reliability(found: Mapping[str, Any]) -> None:
 def show_sweep(what: str, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the accuracy at each rate at which ``what`` (modality@side) is missing."""
     rows = [
-        (m["protocol_text"].rpartition("missing ")[2], f"{100 * m['accuracy']:.2f} %", _percent(m["ci95"]))
+        (
+            m["protocol_text"].rpartition("missing ")[2],
+            f"{100 * m['accuracy']:.2f} %",
+            _percent(m["ci95"]),
+            _percent(m["ci95_clips"]),
+            f"{m['episodes']:,}",
+        )
         for m in found
     ]
-    console.print_table(f"{found[0]['method']}: missing {what}", ("rate", "accuracy", "± (draws)"), rows)
+    columns = ("rate", "accuracy", "± (draws)", "± (clips)", "episodes")
+    console.print_table(f"{found[0]['method']}: missing {what}", columns, rows)
 
 
 def show_seeds(found: Mapping[str, Any]) -> None:
@@ -89,5 +103,45 @@ def show_seeds(found: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "accuracy", "± (draws) / sd"), rows)
 
 
-def _percent(value: float | None) -> str:
-    return "no value (see docs/statistics.md)" if value is None else f"{100 * value:.2f} %"
+def show_comparison(found: Comparison) -> None:
+    """Print the pairs of a comparison, with the intervals and p-values over each kind of chance that was looked at."""
+    over = [name for name in _OVER if any(getattr(pair, name) for pair in found.pairs)]
+    columns = ["pair", "difference"]
+    for name in over:
+        columns += [f"± {name}", f"p {name}", f"p {name} (Holm)"]
+    rows, reasons = [], dict.fromkeys(found.notes)
+    for pair in found.pairs:
+        row = [f"{pair.first} - {pair.second}", f"{100 * pair.difference:+.2f}"]
+        for name in over:
+            estimate = getattr(pair, name)
+            row += _estimate(estimate)
+            if estimate is not None and estimate.reason:
+                reasons[f"No value over {name}: {estimate.reason}."] = None
+        rows.append(row)
+    caption = f"Points of accuracy on the same {found.episodes:,} episodes; half widths at 95 %."
+    console.print_table("", columns, rows, " ".join([caption, *reasons]))
+
+
+def _estimate(found: Estimate | None) -> tuple[str, str, str]:
+    """The texts of a half width in points, a p-value and its correction; dashes where they have no value."""
+    if found is None or found.ci95 is None:
+        return "-", "-", "-"
+    sign = "<" if found.one_sided else "±"
+    return f"{sign} {100 * found.ci95:.2f}", f"{found.p:.2g}", f"{found.p_holm:.2g}"
+
+
+def _interval(metrics: Mapping[str, Any], key: str) -> str:
+    """The text of a run's half width, of the bound in its place, or of the reason why there is none."""
+    width = metrics[key]
+    if width is None or key not in metrics.get("one_sided", ()):
+        return _percent(width, metrics.get("no_interval", {}).get(key))
+    if metrics["accuracy"] > 0.5:
+        return f"at least {100 * (1 - width):.2f} % (all are alike: one-sided, 95 %)"
+    return f"at most {100 * width:.2f} % (all are alike: one-sided, 95 %)"
+
+
+def _percent(value: float | None, reason: str | None = None) -> str:
+    """The text of a half width, or of the reason why it has no value."""
+    if value is None:
+        return f"no value: {reason}" if reason else "no value (see docs/statistics.md)"
+    return f"{100 * value:.2f} %"

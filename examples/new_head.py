@@ -29,6 +29,7 @@ from fsmm.heads.parts.distances import squared_distances
 from fsmm.heads.parts.task import pooled_task
 from fsmm.heads.settings import Positive, Settings
 from fsmm.runs.evaluate import evaluate
+from fsmm.studies.compare import paired
 
 
 # 1. The method: settings with a docstring each, and logits.
@@ -86,12 +87,13 @@ def main() -> None:
     }
 
     # 3. Both on the very same 2,000 tasks, so that their difference is paired.
-    accuracy = {name: evaluate(head, bank, protocol, 2000).accuracy for name, head in heads.items()}
-    for name, values in accuracy.items():
-        print(f"{name:14s} {100 * values.mean():.1f} %")
-    gap = 100 * (accuracy["class medians"] - accuracy["ProtoNet"])
+    found = {name: evaluate(head, bank, protocol, 2000, transductive=False) for name, head in heads.items()}
+    for name, result in found.items():
+        print(f"{name:14s} {100 * result.mean:.1f} %")
+    medians, means = found["class medians"], found["ProtoNet"]
+    gap = paired(medians, means, names=("medians", "means"))
     print(
-        f"medians - means: {gap.mean():+.1f} ± {1.96 * gap.std() / len(gap) ** 0.5:.1f} (over episode draws)"
+        f"medians - means: {100 * gap.difference:+.1f} points, p = {gap.clips.p:.2g} over clips of these classes"
     )
 
     # 4. Two of the laws that every head must keep (tests/heads/test_laws.py holds them all).

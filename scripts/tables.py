@@ -19,8 +19,10 @@ import numpy as np
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
 from fsmm.heads.registry import METHODS, find
+from fsmm.runs.redraw import can_redraw
 from fsmm.runs.run import episode_eval
 from fsmm.runs.store import load_run
+from fsmm.studies.compare import compare
 
 
 @dataclass
@@ -29,7 +31,8 @@ class Cell:
 
     accuracy: float
     difference: float
-    error: float
+    error: float | None
+    """The half width of the difference over clips; None where a class split has none."""
     seconds: float
 
 
@@ -68,26 +71,29 @@ def cell(given: argparse.Namespace, method: str, modalities: str, shots: int) ->
     names = modalities.split("+")
     if find(method)[0].modalities == "two" and len(names) < 2:
         return None
-    accuracy, differences, seconds = [], [], 0.0
+    accuracy, differences, errors, seconds = [], [], [], 0.0
     for split in given.class_splits:
-        values, spent = run(given, method, names, shots=shots, split=split)
+        folder, spent = run(given, method, names, shots=shots, split=split)
         base, _ = run(given, "protonet", names, shots=shots, split=split)
-        accuracy.append(values.mean())
-        differences.append(values - base)
+        found = compare([folder, base])
+        accuracy.append(found.runs[0]["accuracy"])
+        differences.append(found.pairs[0].difference)
+        errors.append(found.pairs[0].clips.ci95 if found.pairs[0].clips else None)
         seconds += spent
-    joined = np.concatenate(differences)
+    known = [error for error in errors if error is not None]
     return Cell(
-        100 * float(np.mean(accuracy)),
-        100 * float(joined.mean()),
-        196 * float(joined.std()) / len(joined) ** 0.5,
-        seconds / len(given.class_splits),
+        accuracy=100 * float(np.mean(accuracy)),
+        difference=100 * float(np.mean(differences)),
+        # Class splits share clips. The mean half width is that of the mean difference if they share all of them.
+        error=100 * float(np.mean(known)) if len(known) == len(errors) else None,
+        seconds=seconds / len(given.class_splits),
     )
 
 
 def run(
     given: argparse.Namespace, method: str, names: list[str], *, shots: int, split: str
-) -> tuple[np.ndarray, float]:
-    """Per-episode accuracies and training seconds of one run, read from its folder if it is complete."""
+) -> tuple[Path, float]:
+    """The folder and the training seconds of one run, which is not run again where its folder is complete."""
     folder = (
         given.out
         / given.dataset
@@ -95,8 +101,8 @@ def run(
     )
     if (folder / "metrics.json").is_file():
         _, metrics, arrays = load_run(folder)
-        if len(arrays["accuracy"]) == given.episodes:
-            return arrays["accuracy"].astype(float), metrics.get("trained_seconds", metrics["train_seconds"])
+        if len(arrays["accuracy"]) == given.episodes and can_redraw(arrays):
+            return folder, metrics.get("trained_seconds", metrics["train_seconds"])
     protocol = Protocol(k_shot=shots, n_query=given.queries, class_split=split, label_set=given.label_set)
     settings = dict(pair.split("=", 1) for pair in given.set)
     started = time.perf_counter()
@@ -119,18 +125,17 @@ def run(
         file=sys.stderr,
         flush=True,
     )
-    return found.accuracy.astype(float), found.metrics["train_seconds"]
+    return folder, found.metrics["train_seconds"]
 
 
 def text(c: Cell | None, method: str) -> str:
-    """The text of a cell: accuracy, and the paired difference to ProtoNet with its interval over episode draws."""
+    """The text of a cell: accuracy, and the paired difference to ProtoNet with its interval over clips."""
     if c is None:
         return "–"
-    return (
-        f"{c.accuracy:.1f}"
-        if method == "protonet"
-        else f"{c.accuracy:.1f} ({c.difference:+.1f} ± {c.error:.1f})"
-    )
+    if method == "protonet":
+        return f"{c.accuracy:.1f}"
+    width = "" if c.error is None else f" ± {c.error:.1f}"
+    return f"{c.accuracy:.1f} ({c.difference:+.1f}{width})"
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
-"""Comparing runs in pairs on the episodes that they share, by difference, interval and corrected p-value."""
+"""Comparing runs in pairs on the episodes that they share, by difference, intervals and corrected p-values."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..episodes.protocol import Protocol
 from ..errors import UsageError
+from ..runs.redraw import UNBALANCED, DrawnOtherwise, Source, can_redraw, is_balanced, outcomes
+from ..runs.statistics import Draws
 from ..runs.store import load_run
+from .pairs import Pair, correct, over_draws, pair_of_outcomes
 
 # Episode i of one run is episode i of another only where these values agree.
 _SAME = (
@@ -29,24 +32,6 @@ _SAME = (
 
 
 @dataclass(kw_only=True)
-class Pair:
-    """The comparison of two runs on the same episodes."""
-
-    first: str
-    """The name of the first run."""
-    second: str
-    """The name of the second run."""
-    difference: float
-    """The difference of the mean accuracies, first minus second."""
-    ci95: float
-    """The 95 % half width of the difference over episode draws."""
-    p: float
-    """The two-sided paired p-value."""
-    p_holm: float = math.nan
-    """The p-value after Holm's correction over all pairs of the comparison."""
-
-
-@dataclass(kw_only=True)
 class Comparison:
     """The result of a comparison on the episodes that all runs share."""
 
@@ -56,33 +41,68 @@ class Comparison:
     """The comparison of every pair of runs."""
     episodes: int
     """The number of episodes that all runs share."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that a reader of the figures should see."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {"runs": self.runs, "pairs": [asdict(p) for p in self.pairs], "episodes": self.episodes}
+        return asdict(self)
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
-    """Compare two or more run folders in pairs on their common episodes.
+@dataclass(frozen=True)
+class _Stored:
+    """A run that was read from its folder."""
 
+    name: str
+    config: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def transductive(self) -> bool:
+        return bool(self.arrays["transductive"])
+
+    def accuracy(self, episodes: int) -> np.ndarray:
+        """The figures of the first episodes, float64."""
+        return self.arrays["accuracy"][:episodes].astype(np.float64)
+
+    def right(self, draws: Draws) -> np.ndarray:
+        """Whether each query of the drawn episodes was classified rightly, bool [E, Q]."""
+        return outcomes(self.arrays["right_bits"][: len(draws)], draws.query.shape[1])
+
+
+def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
+    """Compare two or more run folders in pairs on their common episodes, over clips and over classes.
+
+    draws: compare over episode draws as well, which is done in any case where nothing else can be had; a note of the
+    comparison then says why.
     Raises UsageError, naming the differences, where the runs' episodes differ, and for fewer than two runs; FsmmError
     for a folder that is not a run.
     """
     if len(folders) < 2:
         raise UsageError("Comparing needs at least two runs; name their folders.")
-    runs = [(_name(folder, folders), *load_run(folder)) for folder in folders]
-    for (first, config, _, _), (second, other, _, _) in itertools.combinations(runs, 2):
-        if differ := differences(config, other):
-            raise UsageError(f"Runs {first} and {second} cannot be paired: {'; '.join(differ)}.")
-    shared = min(len(arrays["accuracy"]) for *_, arrays in runs)
-    values = {name: arrays["accuracy"][:shared].astype(np.float64) for name, _, _, arrays in runs}
-    pairs = [paired(a, b, values[a], values[b]) for a, b in itertools.combinations(values, 2)]
-    for pair, p in zip(pairs, holm([pair.p for pair in pairs])):
-        pair.p_holm = p
+    runs = []
+    for folder in folders:
+        config, _, arrays = load_run(folder)
+        runs.append(_Stored(_name(folder, folders), config, arrays))
+    for one, other in itertools.combinations(runs, 2):
+        if differ := differences(one.config, other.config):
+            raise UsageError(f"Runs {one.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
+    lengths = [len(run.arrays["accuracy"]) for run in runs]
+    shared = min(lengths)
+    drawn, notes = _drawn(runs, shared)
+    if max(lengths) > shared:
+        notes.append(f"The runs differ in number of episodes; the first {shared:,} are those that all share.")
+    pairs = []
+    for one, other in itertools.combinations(runs, 2):
+        pair = _pair(one, other, drawn, shared)
+        if draws or drawn is None:
+            pair.draws = over_draws(one.accuracy(shared), other.accuracy(shared))
+        pairs.append(pair)
+    correct(pairs)
     listed = [
-        {"name": n, "accuracy": float(values[n].mean()), "method": config["method"]}
-        for n, config, _, _ in runs
+        {"name": run.name, "accuracy": float(run.accuracy(shared).mean()), "method": run.config["method"]}
+        for run in runs
     ]
-    return Comparison(runs=listed, pairs=pairs, episodes=shared)
+    return Comparison(runs=listed, pairs=pairs, episodes=shared, notes=notes)
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -95,30 +115,32 @@ def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return found
 
 
-def paired(first: str, second: str, a: np.ndarray, b: np.ndarray) -> Pair:
-    """The pair of runs with accuracies a, b [E], by Student's t-test on the differences of episodes."""
-    from scipy.stats import t
-
-    difference = a - b
-    n = len(difference)
-    mean = float(difference.mean())
-    error = float(difference.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    if error == 0.0:
-        return Pair(first=first, second=second, difference=mean, ci95=0.0, p=1.0 if mean == 0 else 0.0)
-    p = float(2 * t.sf(abs(mean) / error, n - 1))
-    width = float(t.ppf(0.975, n - 1)) * error
-    return Pair(first=first, second=second, difference=mean, ci95=width, p=p)
+def _pair(one: _Stored, other: _Stored, drawn: Draws | None, shared: int) -> Pair:
+    """The pair of two runs, over clips and classes where their episodes were drawn again."""
+    names = (one.name, other.name)
+    if drawn is None:
+        difference = float((one.accuracy(shared) - other.accuracy(shared)).mean())
+        return Pair(first=names[0], second=names[1], difference=difference)
+    transductive = one.transductive or other.transductive
+    return pair_of_outcomes(names, one.right(drawn), other.right(drawn), drawn, transductive=transductive)
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """The p-values adjusted by Holm's step-down procedure (Scandinavian Journal of Statistics, 1979)."""
-    order = np.argsort(p)
-    adjusted = np.empty(len(p))
-    running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min((len(p) - rank) * p[i], 1.0))
-        adjusted[i] = running
-    return adjusted.tolist()
+def _drawn(runs: Sequence[_Stored], episodes: int) -> tuple[Draws | None, list[str]]:
+    """The draws that the runs share, or None with the sentence that says why there are only the accuracies."""
+    alone = "The runs are compared over episode draws alone"
+    if not is_balanced(Protocol.from_dict(runs[0].config["protocol"])):
+        return None, [f"{alone}, since their {UNBALANCED}."]
+    lacking = [run.name for run in runs if not can_redraw(run.arrays)]
+    if lacking:
+        return None, [
+            f"{alone}: {', '.join(lacking)} does not hold the outcome of each query; `fsmm episode-eval` stores it for "
+            "balanced episodes of one label a clip."
+        ]
+    try:
+        sources = [Source.of_run(run.config, run.arrays) for run in runs]
+    except DrawnOtherwise as error:
+        return None, [f"{alone}. {error}"]
+    return sources[0].draws(0, episodes), []
 
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:

@@ -98,7 +98,13 @@ def test_runs_are_compared(cache: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     found = json.loads(fsmm("compare", tmp_path / "frame", tmp_path / "audio", "--json").stdout)
     assert found["episodes"] == 100
-    assert len(found["pairs"]) == 1
+    (pair,) = found["pairs"]
+    assert pair["clips"]["ci95"] > 0
+    assert pair["classes"]["p_holm"] == pair["classes"]["p"]
+    assert pair["draws"] is None
+    table = fsmm("compare", tmp_path / "frame", tmp_path / "audio", "--draws").stdout
+    for word in ("± clips", "p classes", "± draws", "same 100 episodes"):
+        assert word in table
 
 
 def test_methods_are_listed_as_json() -> None:

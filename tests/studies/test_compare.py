@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ from tests_support import synthetic_cache
 
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError, UsageError
+from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
 from fsmm.runs.spec import RunSpec
-from fsmm.studies.compare import compare, holm, paired
+from fsmm.studies.compare import compare
+from fsmm.studies.pairs import holm, paired
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +26,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job_of(cache: Path, out: Path, **given: object) -> Job:
-    """A job over the toy data set: ProtoNet on 60 episodes of 4 queries a class, with ``given`` of its spec changed."""
-    spec = RunSpec(**{"method": "protonet", "protocol": Protocol(n_query=4), **given})
+    """A job over the toy data set: ProtoNet on 60 2-shot episodes of 4 queries, with ``given`` of its spec changed."""
+    spec = RunSpec(**{"method": "protonet", "protocol": Protocol(n_query=4, k_shot=2), **given})
     return Job(spec=spec, place=Place(cache=cache, dataset="toy", out=out), episodes=60)
 
 
@@ -35,18 +39,87 @@ def test_runs_on_the_same_episodes_are_paired_and_others_refused(cache: Path, tm
     assert len(found.pairs) == 3
     difference = a.accuracy.astype(float) - b.accuracy
     assert found.pairs[0].difference == pytest.approx(difference.mean())
-    d = run(job_of(cache, tmp_path / "d", protocol=Protocol(n_query=4, seed=9)))
+    assert found.notes == []
+    for pair in found.pairs:
+        assert pair.draws is None
+        for estimate in (pair.clips, pair.classes):
+            assert estimate is not None
+            assert estimate.ci95 > 0
+            assert estimate.p <= estimate.p_holm <= min(3 * estimate.p, 1)
+    d = run(job_of(cache, tmp_path / "d", protocol=Protocol(n_query=4, k_shot=2, seed=9)))
     with pytest.raises(UsageError, match="seed is 0 and 9"):
         compare([a.out, d.out])
     with pytest.raises(FsmmError, match="not a complete run"):
         compare([a.out, tmp_path])
 
 
-def test_the_paired_test_agrees_with_scipy_and_holm_with_its_definition() -> None:
+def test_results_are_paired_without_folders_as_their_runs_are(cache: Path, tmp_path: Path) -> None:
+    a = run(job_of(cache, tmp_path / "a", modalities=("frame",)))
+    b = run(job_of(cache, tmp_path / "b", modalities=("audio",)))
+    c = run(job_of(cache, tmp_path / "c", protocol=Protocol(n_query=4, k_shot=2, seed=9)))
+    assert isinstance(a.result, Evaluation)
+    assert isinstance(b.result, Evaluation)
+    assert isinstance(c.result, Evaluation)
+    assert paired(a.result, b.result, names=("a", "b")) == compare([a.out, b.out]).pairs[0]
+    with pytest.raises(UsageError, match="different episodes"):
+        paired(a.result, c.result)
+
+
+def test_draws_are_looked_at_where_they_are_asked_for(cache: Path, tmp_path: Path) -> None:
     from scipy.stats import ttest_rel
 
-    rng = np.random.default_rng(0)
-    a, b = rng.random(300), rng.random(300)
-    assert paired("a", "b", a, b).p == pytest.approx(ttest_rel(a, b).pvalue)
+    a = run(job_of(cache, tmp_path / "a", modalities=("frame",)))
+    b = run(job_of(cache, tmp_path / "b", modalities=("audio",)))
+    (pair,) = compare([a.out, b.out], draws=True).pairs
+    assert pair.clips is not None
+    assert pair.draws is not None
+    expected = ttest_rel(a.accuracy.astype(float), b.accuracy.astype(float)).pvalue
+    assert pair.draws.p == pytest.approx(expected)
+    assert pair.draws.ci95 < pair.clips.ci95
+
+
+def test_a_run_is_compared_with_itself_by_a_bound(cache: Path, tmp_path: Path) -> None:
+    a, b = (run(job_of(cache, tmp_path / name)) for name in "ab")
+    (pair,) = compare([a.out, b.out]).pairs
+    assert pair.difference == 0
+    for estimate in (pair.clips, pair.classes):
+        assert estimate is not None
+        assert estimate.one_sided
+        assert estimate.p == 1.0
+        assert estimate.ci95 is not None
+        assert estimate.ci95 > 0
+    json.dumps(compare([a.out, b.out]).to_dict(), allow_nan=False)
+
+
+def test_runs_of_other_lengths_are_compared_on_their_common_episodes(cache: Path, tmp_path: Path) -> None:
+    a = run(job_of(cache, tmp_path / "a", modalities=("frame",)))
+    b = run(job_of(cache, tmp_path / "b", modalities=("audio",)))
+    short = run(replace(job_of(cache, tmp_path / "short", modalities=("audio",)), episodes=40))
+    found = compare([a.out, short.out])
+    assert found.episodes == 40
+    assert "first 40" in found.notes[0]
+    assert found.pairs[0].difference == pytest.approx(float((a.accuracy - b.accuracy)[:40].mean()))
+
+
+def test_a_run_from_before_outcomes_were_stored_is_compared_over_draws(cache: Path, tmp_path: Path) -> None:
+    a = run(job_of(cache, tmp_path / "a", modalities=("frame",)))
+    b = run(job_of(cache, tmp_path / "b", modalities=("audio",)))
+    with np.load(a.out / "episodes.npz") as file:
+        kept = {name: file[name] for name in ("accuracy", "confusion", "class_names")}
+    np.savez(a.out / "episodes.npz", **kept)
+    found = compare([a.out, b.out])
+    assert "a does not hold the outcome" in found.notes[0]
+    assert found.pairs[0].clips is None
+    assert found.pairs[0].draws is not None
+
+
+def test_episodes_of_several_sizes_are_compared_over_draws(cache: Path, tmp_path: Path) -> None:
+    protocol = Protocol(n_way=(3, 5), n_query=4, k_shot=2)
+    a, b = (run(job_of(cache, tmp_path / m, method=m, protocol=protocol)) for m in ("protonet", "nearest"))
+    found = compare([a.out, b.out])
+    assert "episodes differ in size" in found.notes[0]
+    assert found.pairs[0].draws is not None
+
+
+def test_holm_follows_its_definition() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert paired("a", "a", a, a).p == 1.0
