@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from ..episodes.protocol import Missing, Range, parse_range
 from ..errors import UsageError, unknown
+from ..runs.extent import Auto, Extent
 
 Read = Callable[[str, Any], Any]
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
@@ -40,6 +41,8 @@ def kind_of(annotation: Any, default: Any = None) -> Kind:
         return kind_of(get_args(annotation)[0], default)
     if annotation == Range:
         return Kind(str, read_range, "N|N-M")
+    if annotation == Extent:
+        return Kind(str, read_extent, "N|auto[:POINTS]")
     if get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation):
         inner = tuple(part for part in get_args(annotation) if part is not type(None))
         kind = kind_of(Union[inner])
@@ -105,6 +108,13 @@ def read_range(label: str, value: Any) -> Range:
     if isinstance(value, list) and len(value) == 2:
         return read_whole(label, value[0]), read_whole(label, value[1])
     return parse_range(label, value) if isinstance(value, str) else read_whole(label, value)
+
+
+def read_extent(label: str, value: Any) -> Extent:
+    """The value of a whole number, "auto" or "auto:0.5"."""
+    if isinstance(value, str) and value.startswith("auto"):
+        return Auto.parse(value)
+    return read_whole(label, value)
 
 
 def read_names(label: str, value: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .extent import Extent
 from .spec import RunSpec
 
 
@@ -32,15 +33,15 @@ class Job:
     """The specification of the run."""
     place: Place = field(default_factory=Place)
     """The place where the run reads, computes and writes."""
-    episodes: int = 10_000
-    """The number of episodes to evaluate."""
+    episodes: Extent = 10_000
+    """The number of episodes; auto draws until they add little to the interval over clips, auto:0.5 until ± 0.5."""
     retrain: bool = False
     """Whether the head is trained again even where a checkpoint fits."""
     reliability: bool = False
     """Whether each modality's certainty and the complementarity of modalities are added."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
+        if isinstance(self.episodes, int) and self.episodes < 1:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +55,6 @@ class Job:
         return {
             **self.spec.to_dict(),
             **place,
-            "episodes": self.episodes,
+            "episodes": self.episodes if isinstance(self.episodes, int) else str(self.episodes),
             "reliability": self.reliability,
         }
