@@ -28,7 +28,9 @@ from fsmm.heads.head import Head
 from fsmm.runs.banks import Banks
 from fsmm.runs.job import Place
 from fsmm.runs.ready import ready_head
+from fsmm.runs.redraw import Source
 from fsmm.runs.spec import RunSpec
+from fsmm.studies.pairs import Pair, pair_of_outcomes
 
 Change = Callable[[Episodes], Episodes]
 CHUNK = 50
@@ -84,8 +86,9 @@ def variants(first: str, second: str) -> dict[str, dict[str, str]]:
 def cells(
     given: argparse.Namespace, shots: int, settings: dict[str, str], changes: Mapping[str, Change]
 ) -> list[str]:
-    """A variant's cells, which give accuracies over all class splits and the half width of the paired difference."""
-    found: dict[str, list[np.ndarray]] = {}
+    """A variant's cells: accuracies over all class splits, and the paired difference with its interval over clips."""
+    found: dict[str, list[float]] = {}
+    pairs: dict[str, list[Pair]] = {name: [] for name in changes}
     for split in given.class_splits:
         protocol = Protocol(k_shot=shots, class_split=split)
         spec = RunSpec(
@@ -94,29 +97,33 @@ def cells(
         banks = Banks(spec, Place(cache=given.cache, dataset=given.dataset, device="cpu"))
         code = "-".join(f"{k}={v}" for k, v in settings.items()) or "complete"
         head, _ = ready_head(spec, banks, given.out / given.dataset / f"{code}-{shots}-{split}")
-        for name, values in accuracies(
-            head.eval(), banks, protocol, changes, episodes=given.episodes
-        ).items():
-            found.setdefault(name, []).append(values)
-    joined = {name: 100 * np.concatenate(values) for name, values in found.items()}
+        right = outcomes(head.eval(), banks, protocol, changes, episodes=given.episodes)
+        draws = Source.of(banks.test, protocol).draws(0, given.episodes)
+        for name, values in right.items():
+            found.setdefault(name, []).append(100 * float(values.mean()))
+        for name in changes:
+            both = right[f"{name}, ami"], right[f"{name}, equal"]
+            pairs[name].append(pair_of_outcomes(("ami", "equal"), *both, draws, transductive=False))
+    mean = {name: float(np.mean(values)) for name, values in found.items()}
     texts = []
     for name in changes:
-        weighted, equal = joined[f"{name}, ami"], joined[f"{name}, equal"]
-        gap = weighted - equal
-        error = 1.96 * gap.std() / len(gap) ** 0.5
-        texts.append(f"{weighted.mean():.1f} / {equal.mean():.1f} ({gap.mean():+.1f} ± {error:.1f})")
-    return texts + [f"{joined[m].mean():.1f}" for m in given.modalities]
+        weighted, equal = mean[f"{name}, ami"], mean[f"{name}, equal"]
+        # Class splits share clips. The mean half width is that of the mean difference if they share all of them.
+        known = [100 * pair.clips.ci95 for pair in pairs[name] if pair.clips and pair.clips.ci95 is not None]
+        width = f" ± {np.mean(known):.1f}" if len(known) == len(pairs[name]) else ""
+        texts.append(f"{weighted:.1f} / {equal:.1f} ({weighted - equal:+.1f}{width})")
+    return texts + [f"{mean[m]:.1f}" for m in given.modalities]
 
 
 @torch.no_grad()
-def accuracies(
+def outcomes(
     head: Head, banks: Banks, protocol: Protocol, changes: Mapping[str, Change], *, episodes: int
 ) -> dict[str, np.ndarray]:
-    """Per-episode accuracies under every change, with and without certainty weights, and of the clean branches."""
+    """The outcome of every query, bool [E, Q], under every change, with and without weights, and of clean branches."""
     found: dict[str, list[np.ndarray]] = {}
 
     def note(name: str, logits: torch.Tensor, label: torch.Tensor) -> None:
-        found.setdefault(name, []).append((logits.argmax(-1) == label).float().mean(1).numpy())
+        found.setdefault(name, []).append((logits.argmax(-1) == label).numpy())
 
     settings = head.settings
     for index in Sampler(banks.test, protocol).batches(0, episodes, CHUNK):

@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+):\s*(.*?)\s*\}\}", re.DOTALL)
 TOLERANCE = 2.0
 """Points by which an accuracy of the small demo may differ: encoders round differently on other processors."""
+DRAWS_MARK = "ᵈ"
+"""Marks the interval of a difference that is over episode draws alone, from runs that hold no more."""
 OVERVIEW = "overview"
 """The source of docs/results.md; every other source NAME.md.in gives docs/results/NAME.md."""
 
@@ -121,6 +123,9 @@ def parser() -> argparse.ArgumentParser:
     for name in ("--page", "--table", "--row", "--column"):
         adding.add_argument(name, required=True)
     adding.add_argument("--part", help="which figure of a cell that has several")
+    adding.add_argument(
+        "--minus", type=Path, help="the folder of a run whose paired difference is recorded, over clips"
+    )
     adding.add_argument("--details", help="the text of the second label column")
     adding.add_argument("--note")
     adding.add_argument("--metric", default="accuracy", help="the key of metrics.json, a share of one")
@@ -294,6 +299,8 @@ def cell_text(figures: list[Figure], table: Table) -> str:
     text = (", " if table.named_parts or table.show_units else " / ").join(texts)
     if common is not None:
         text += f" ± {half_width(common, table.digits)}"
+        if all(f.value is None and f.interval_over == "draws" for f in figures):
+            text += DRAWS_MARK
     differences = [f for f in figures if f.value is not None and f.difference is not None]
     text += "".join(f" ({difference_text(f, table)})" for f in differences)
     notes = {f.note for f in figures if f.note}
@@ -313,11 +320,12 @@ def part_text(figure: Figure, table: Table, *, with_interval: bool) -> str:
 
 
 def difference_text(figure: Figure, table: Table) -> str:
-    """``+1.2 ± 0.1``."""
+    """``+1.2 ± 0.1``, with a mark where the interval is over episode draws alone."""
     text = signed_difference(figure, table)
     if figure.difference_interval is None:
         return text
-    return f"{text} ± {half_width(figure.difference_interval, table.digits)}"
+    mark = DRAWS_MARK if figure.interval_over == "draws" else ""
+    return f"{text} ± {half_width(figure.difference_interval, table.digits)}{mark}"
 
 
 def signed_difference(figure: Figure, table: Table) -> str:
@@ -351,7 +359,9 @@ def add(given: argparse.Namespace) -> None:
     commit = commit_of(given.checkout or given.root, dirty=given.dirty)
     command = given.command or command_of(config, given.cache)
     name = given.name or f"{given.table}-{given.run.name}"
-    interval = metrics.get("ci95") if given.metric == "accuracy" else None
+    key, over = ("ci95", "draws") if given.minus is None else ("ci95_clips", "clips")
+    interval = metrics.get(key) if given.metric == "accuracy" else None
+    difference, width = (None, None) if given.minus is None else paired_difference(given.run, given.minus)
     figure = Figure(
         page=given.page,
         table=given.table,
@@ -362,9 +372,9 @@ def add(given: argparse.Namespace) -> None:
         value=round(100 * metrics[given.metric], 2),
         unit="%",
         interval=None if interval is None else round(100 * interval, 2),
-        interval_over=None if interval is None else "draws",
-        difference=None,
-        difference_interval=None,
+        interval_over=over if interval is not None or width is not None else None,
+        difference=difference,
+        difference_interval=width,
         episodes=metrics.get("episodes"),
         command=command,
         commit=commit,
@@ -376,6 +386,22 @@ def add(given: argparse.Namespace) -> None:
     data = read_file(path) if path.is_file() else Data()
     write_file(path, with_figure(data, figure))
     print(f"{figure.row}, {figure.column}: {figure.value} % is recorded in {path.name} with {name}.json.")
+
+
+def paired_difference(run: Path, base: Path) -> tuple[float, float | None]:
+    """The paired difference of two runs in points, and its half width over clips.
+
+    Exits with a sentence if the runs cannot be paired; the half width is None where it has no value.
+    """
+    from fsmm.errors import FsmmError
+    from fsmm.studies.compare import compare
+
+    try:
+        (pair,) = compare([run, base]).pairs
+    except FsmmError as error:
+        sys.exit(str(error))
+    width = None if pair.clips is None else pair.clips.ci95
+    return round(100 * pair.difference, 2), None if width is None else round(100 * width, 2)
 
 
 def with_figure(data: Data, figure: Figure) -> Data:

@@ -2,19 +2,22 @@
 
     python scripts/tables.py --dataset ave28 --cache CACHE --methods protonet,eckpn --shots 1,5 --class-splits s0,s1,s2
 
-Runs that lie complete in --out are read instead of run again, so that an interrupted table continues.
+Runs that lie complete in --out are read instead of run again, so that an interrupted table continues. The interval of a
+difference is over clips. With --record TABLE, each cell that this table of docs/results/ has is written to its data.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import results
 
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
@@ -44,6 +47,8 @@ def main() -> None:
     print(f"| --- |{' --- |' * (len(columns) + 1)}", flush=True)
     for method in methods:
         cells = [cell(given, method, m, k) for m, k in columns]
+        if given.record:
+            record(given, method, {column: c for column, c in zip(columns, cells) if c})
         seconds = max((c.seconds for c in cells if c), default=0.0)
         print(f"| {method} | {' | '.join(text(c, method) for c in cells)} | {seconds:.0f} |", flush=True)
 
@@ -63,6 +68,8 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--episodes", type=int, default=10_000)
     options.add_argument("--queries", type=int, default=15)
     options.add_argument("--set", action="append", default=[], help="key=value for every method")
+    options.add_argument("--record", help="the name of a table of docs/results/ whose cells are replaced")
+    options.add_argument("--page", help="the page of that table (default: the data set)")
     return options.parse_args()
 
 
@@ -126,6 +133,44 @@ def run(
         flush=True,
     )
     return folder, found.metrics["train_seconds"]
+
+
+def record(given: argparse.Namespace, method: str, cells: dict[tuple[str, int], Cell]) -> None:
+    """Replace the figures of a method in the data of a table, where the table has them."""
+    path = results.ROOT / "docs" / "results" / f"{given.page or given.dataset}.json"
+    data = results.read_file(path)
+    commit = results.commit_of(results.ROOT, dirty=False)
+    for (modalities, shots), c in cells.items():
+        columns = [f"{modalities}, {shots}-shot"]
+        if modalities == "frame+audio":
+            columns.append(f"both, {shots}-shot")
+        for number, figure in enumerate(data.figures):
+            if (figure.table, figure.row) == (given.record, method) and figure.column in columns:
+                of_base = method == "protonet"
+                width = None if of_base or c.error is None else round(c.error, 2)
+                data.figures[number] = replace(
+                    figure,
+                    value=round(c.accuracy, 2),
+                    interval_over=None if width is None else "clips",
+                    difference=None if of_base else round(c.difference, 2),
+                    difference_interval=width,
+                    episodes=given.episodes,
+                    command=command(given, method, modalities, shots),
+                    commit=commit,
+                )
+    results.write_file(path, data)
+
+
+def command(given: argparse.Namespace, method: str, modalities: str, shots: int) -> str:
+    """The command that gives one cell again."""
+    words = ["--dataset", given.dataset, "--cache", "CACHE"]
+    if given.class_splits != ["default"]:
+        words += ["--class-splits", ",".join(given.class_splits)]
+    if given.episodes != 10_000:
+        words += ["--episodes", str(given.episodes)]
+    words += [word for setting in given.set for word in ("--set", setting)]
+    words += ["--modalities", modalities, "--shots", str(shots), "--methods", method]
+    return shlex.join(["python", "scripts/tables.py", *words])
 
 
 def text(c: Cell | None, method: str) -> str:

@@ -13,6 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests_support import synthetic_cache
+
+from fsmm.episodes.protocol import Protocol
+from fsmm.runs.run import episode_eval
+from fsmm.studies.compare import compare
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = {
@@ -164,6 +169,44 @@ def test_add_replaces_the_figure_of_the_same_place(checkout: Path, run: Path, tm
     results.main(["--root", str(checkout), "add", str(run), *PLACE, "--part", "mAP", "--metric", "map"])
     figures = results.read_file(checkout / "docs" / "results" / "tried.json").figures
     assert [(f.part, f.value, f.interval) for f in figures] == [(None, 70.0, 0.04), ("mAP", 50.0, None)]
+
+
+def test_add_records_a_paired_difference_with_its_interval_over_clips(checkout: Path, tmp_path: Path) -> None:
+    cache = synthetic_cache(tmp_path / "cache", noise=2.0)
+    runs = [
+        episode_eval(
+            "protonet",
+            "toy",
+            cache,
+            protocol=Protocol(n_query=4),
+            episodes=60,
+            modalities=[m],
+            out=tmp_path / m,
+        ).out
+        for m in ("frame", "audio")
+    ]
+    results.main(["--root", str(checkout), "add", str(runs[0]), *PLACE, "--minus", str(runs[1])])
+    data = results.read_file(checkout / "docs" / "results" / "tried.json")
+    (figure,) = data.figures
+    (pair,) = compare(runs).pairs
+    assert pair.clips is not None
+    assert pair.clips.ci95 is not None
+    assert figure.difference == round(100 * pair.difference, 2)
+    assert figure.difference_interval == round(100 * pair.clips.ci95, 2)
+    assert figure.interval_over == "clips"
+    assert results.DRAWS_MARK not in results.table_text("tried-heads", data)
+    with pytest.raises(SystemExit, match="not a complete run"):
+        results.main(
+            ["--root", str(checkout), "add", str(runs[0]), *PLACE, "--minus", str(tmp_path), "--dirty"]
+        )
+
+
+def test_the_interval_of_a_difference_over_draws_alone_is_marked() -> None:
+    for table, over in (("ave28-heads", "draws"), ("ave28-heads", "clips")):
+        figures = [f for f in DATA.figures if f.table == table and f.interval_over == over and f.difference]
+        for figure in figures:
+            text = results.difference_text(figure, DATA.tables[table])
+            assert text.endswith(results.DRAWS_MARK) == (over == "draws")
 
 
 def test_add_refuses_a_changed_checkout(checkout: Path, run: Path) -> None:
