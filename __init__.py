@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .cache.catalog import Catalog
     from .episodes.protocol import Missing, Protocol
     from .extract.run import extract
+    from .runs.extent import Auto
     from .runs.job import Job, Place
     from .runs.run import episode_eval, run
     from .runs.spec import RunSpec
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .studies.seed_spread import seed_spread
 
 _LAZY = {
+    "Auto": "runs.extent",
     "Catalog": "cache.catalog",
     "FeatureBank": "cache.bank",
     "Job": "runs.job",
@@ -40,6 +42,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Auto",
     "Catalog",
     "FeatureBank",
     "Job",

@@ -15,6 +15,7 @@ RATES = tuple(i / 10 for i in range(11))
 def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list[Run]:
     """One run at each missing rate 0, 0.1 ... 1 of ``what``, all on the same episodes.
 
+    Where the number of episodes is not given, each rate draws as many as it needs, and all begin with the same ones.
     what: ``modality@side``, such as audio@query; the side defaults to query. Each rate's run is written to a folder of
     its own below the job's folder. Raises UsageError for a modality that is not loaded.
     """

@@ -19,9 +19,9 @@ from ..runs.spec import Progress
 def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[Run]:
     """The runs of one head trained with ``seeds`` consecutive seeds from the job's on, measured on the same episodes.
 
-    Each seed's run is written to a folder of its own below the job's folder, and ``spread_of`` the runs to
-    ``seeds.json`` in the job's folder. Raises UsageError for fewer than two seeds, and for a method that has nothing to
-    train.
+    Where the number of episodes is not given, the first seed's run decides it for all. Each seed's run is written to a
+    folder of its own below the job's folder, and ``spread_of`` the runs to ``seeds.json`` in the job's folder. Raises
+    UsageError for fewer than two seeds, and for a method that has nothing to train.
     """
     if seeds < 2:
         raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")
@@ -34,6 +34,7 @@ def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[
         if not learns(trained.head):
             raise UsageError(f"Method {job.spec.method!r} has nothing to train, so seeds have no spread.")
         runs.append(finish(trained, progress))
+        job = replace(job, episodes=runs[0].metrics["episodes"])
     write_json(folder / "seeds.json", spread_of(runs))
     return runs
 

@@ -21,6 +21,7 @@ from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.metric.relation import Relation, RelationSettings
 from fsmm.heads.settings import Recipe
 from fsmm.machine.tensors import load_tensors
+from fsmm.runs.extent import Auto
 from fsmm.runs.multi_label import average_precision, f1
 from fsmm.runs.run import episode_eval
 from fsmm.runs.train import train
@@ -282,6 +283,19 @@ def test_multi_label_episodes_over_tags_and_over_several_label_sets(tmp_path: Pa
         assert m["map"] > 0.6, method  # base rate: about .3 to .45
         assert 0 < m["micro_f1"] <= 1
         assert 0 < m["macro_f1"] <= 1
+    auto = episode_eval(
+        "protonet", "toy", tmp_path / "c", protocol=protocol, episodes=Auto(1.0), out=tmp_path / "a"
+    )
+    count = auto.metrics["episodes"]
+    fixed = episode_eval(
+        "protonet", "toy", tmp_path / "c", protocol=protocol, episodes=count, out=tmp_path / "f"
+    )
+    assert 100 * auto.metrics["ci95"] <= 1.0
+    assert "1 points asked for" in auto.metrics["why_so_many"]
+    assert np.array_equal(auto.accuracy, fixed.accuracy)
+    for name in ("micro_f1", "macro_f1"):
+        assert auto.metrics[name] == pytest.approx(fixed.metrics[name])
+    assert auto.metrics["per_class"] == pytest.approx(fixed.metrics["per_class"])
     several = episode_eval(
         "protonet",
         "toy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests_support import synthetic_cache
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import UsageError
 from fsmm.machine.tensors import load_tensors
+from fsmm.runs.extent import Auto
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
 from fsmm.runs.spec import RunSpec
@@ -45,6 +47,14 @@ def test_seeds_of_training_are_a_spread_of_their_own(cache: Path, tmp_path: Path
     for other, seeds, sentence in (("protonet", 2, "nothing to train"), ("relation", 1, "at least 2")):
         with pytest.raises(UsageError, match=sentence):
             seed_spread(job_of(cache, tmp_path / other, method=other, fusion="ec"), seeds)
+
+
+def test_the_first_seed_decides_how_many_episodes_all_have(cache: Path, tmp_path: Path) -> None:
+    brief = {"train.steps": "2", "train.evaluate_every": "2", "train.evaluate_episodes": "10"}
+    job = job_of(cache, tmp_path / "s", method="relation", fusion="ec", settings=brief)
+    runs = seed_spread(replace(job, episodes=Auto(1.5)), 2)
+    assert 100 * runs[0].metrics["ci95"] <= 1.5
+    assert len(runs[0].accuracy) == len(runs[1].accuracy)
 
 
 def load_weights(folder: Path) -> list[torch.Tensor]:
