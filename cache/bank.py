@@ -76,6 +76,12 @@ class FeatureBank:
     """The stream that the class-word vectors come from, or None."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader of figures from this bank should see."""
+    groups: np.ndarray = field(default_factory=lambda: np.empty(0, object))
+    """object [n], the group of each clip (a text: source video, person, upload), None where none is known."""
+
+    def __post_init__(self) -> None:
+        if not len(self.groups):
+            self.groups = np.full(len(self.label), None, object)
 
     @classmethod
     def load(
@@ -170,6 +176,7 @@ class FeatureBank:
             words=vectors,
             word_stream=word_stream,
             notes=notes,
+            groups=catalog.groups()[rows],
         )
 
     def __len__(self) -> int:
@@ -230,7 +237,8 @@ class FeatureBank:
             part = table.gather(index)
             tables[key] = TensorTable(part.x, part.length, part.present)
         chosen = self._with_tables(tables)
-        return replace(chosen, label=self.label[index], clip_row=self.clip_row[np.asarray(rows, np.int64)])
+        at = np.asarray(rows, np.int64)
+        return replace(chosen, label=self.label[index], clip_row=self.clip_row[at], groups=self.groups[at])
 
     def fingerprint(self) -> str:
         """A digest of the clips, labels and classes that episodes are drawn from; features do not enter it."""

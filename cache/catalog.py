@@ -130,10 +130,13 @@ class Catalog:
     """Texts about the data set: title, licence, "synthetic" and the like."""
     facts: dict[str, np.ndarray] = field(default_factory=dict)
     """One array [n] for each name of FACTS."""
+    group: list[str] = field(default_factory=list)
+    """The source that each clip shares with others (a long video, a person, an upload), "" where none is known."""
 
     def __post_init__(self) -> None:
         n = len(self.clip_id)
         check_name("Dataset", self.dataset)
+        self.group = self.group or [""] * n
         self.path = self.path or [""] * n
         self.clip_split = self.clip_split or [""] * n
         for name, (dtype, unknown_value) in FACTS.items():
@@ -183,7 +186,12 @@ class Catalog:
             clip_split=[self.clip_split[i] for i in index],
             attrs=dict(self.attrs),
             facts={name: values[index] for name, values in self.facts.items()},
+            group=[self.group[i] for i in index],
         )
+
+    def groups(self) -> np.ndarray:
+        """The group of each clip, object [n] of texts, None where none is known."""
+        return np.array([group or None for group in self.group], object)
 
     def write(self, folder: Path) -> None:
         """Write ``folder/catalog.h5`` whole or not at all. Raises CacheError where the file cannot be written."""
@@ -205,6 +213,7 @@ class Catalog:
         clips.create_dataset("id", data=_encoded(self.clip_id), dtype=text)
         clips.create_dataset("path", data=_encoded(self.path), dtype=text)
         clips.create_dataset("split", data=self.clip_split, dtype=text)
+        clips.create_dataset("group", data=_encoded(self.group), dtype=text)
         for name, values in self.facts.items():
             clips.create_dataset(name, data=values)
         for name, labels in self.label_sets.items():
@@ -252,9 +261,10 @@ class Catalog:
             clip_split=_texts(clips, "split"),
             attrs={key: str(value) for key, value in own_object(file, "about").attrs.items()},
             facts={name: stored_values(clips, name) for name in FACTS if name in clips},
+            group=_texts(clips, "group") if "group" in clips else [],
         )
         n = len(catalog)
-        if not len(catalog.path) == len(catalog.clip_split) == n:
+        if not len(catalog.path) == len(catalog.clip_split) == len(catalog.group) == n:
             raise ValueError("its lists of clips differ in length")
         for name, values in catalog.facts.items():
             if values.shape != (n,) or values.dtype.kind != np.dtype(FACTS[name][0]).kind:

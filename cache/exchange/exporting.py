@@ -179,6 +179,7 @@ def _write_arrays(
         mapping["ids"] = put("id", np.array(catalog.clip_id, dtype=str))
         mapping["paths"] = put("path", np.array(catalog.path, dtype=str))
         mapping["clip_split"] = put("clip_split", np.array(catalog.clip_split, dtype=str))
+        mapping["groups"] = put("group", np.array(catalog.group, dtype=str))
         mapping["facts"] = {
             name: put(f"fact.{name}", values.astype(FACTS[name][0]))  # The cast drops h5py's type metadata.
             for name, values in catalog.facts.items()
@@ -308,10 +309,10 @@ def _write_labels(path: Path, catalog: Catalog) -> None:
     """
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "path", "clip_split", *catalog.label_sets])
+        writer.writerow(["id", "path", "clip_split", "group", *catalog.label_sets])
         for row, clip in enumerate(catalog.clip_id):
             labels = [_label_text(labels, row) for labels in catalog.label_sets.values()]
-            cells = [clip, catalog.path[row], catalog.clip_split[row], *labels]
+            cells = [clip, catalog.path[row], catalog.clip_split[row], catalog.group[row], *labels]
             writer.writerow([_without_formula(cell) for cell in cells])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import CacheError, UsageError, brief, unknown
 from ..catalog import CLIP_SPLITS, FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_codes
+from ..groups import groups_by_name
 from .mapping import ImportMapping, LabelSpec, Sources
 
 
@@ -47,6 +48,9 @@ def import_catalog(
         default = mapping.default_label_set
     clip_split = None if mapping.clip_split is None else _clip_splits(mapping.clip_split, files, ids)
     paths = None if mapping.paths is None else _texts(files.clip_values(mapping.paths, ids), mapping.paths)
+    groups = (
+        None if mapping.groups is None else _texts(files.clip_values(mapping.groups, ids), mapping.groups)
+    )
     catalog = Catalog(
         dataset=mapping.dataset,
         clip_id=[ids[i] for i in rows],
@@ -56,7 +60,10 @@ def import_catalog(
         clip_split=[] if clip_split is None else [clip_split[i] for i in rows],
         attrs=mapping.attrs,
         facts={name: _fact(name, files.clip_values(ref, ids))[rows] for name, ref in mapping.facts.items()},
+        group=[] if groups is None else [groups[i] for i in rows],
     )
+    if groups is None and (held is None or not any(held.group)):
+        catalog.group = groups_by_name(catalog.clip_id, catalog.path)
     return catalog, chosen
 
 

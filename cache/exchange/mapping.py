@@ -21,8 +21,8 @@ from .sources import Source
 
 STORED = ("float16", "float32", "float64")
 _TOP = {
-    "dataset", "attrs", "source", "sources", "ids", "repeated_ids", "drop", "clip_split", "paths", "facts", "arrays",
-    "label_sets", "default_label_set", "words",
+    "dataset", "attrs", "source", "sources", "ids", "repeated_ids", "drop", "clip_split", "groups", "paths", "facts",
+    "arrays", "label_sets", "default_label_set", "words",
 }  # fmt: skip
 _ARRAY = {
     "stream", "scale", "offset", "dtype", "transposed", "length", "present", "weights", "weights_sha256",
@@ -129,6 +129,8 @@ class ImportMapping:
     """The names of the arrays that say, by 1, which rows are dropped."""
     clip_split: str | None = None
     """The name of the array of the data set's own split of clips, or None."""
+    groups: str | None = None
+    """The name of the array of the source that each clip shares with others, or None."""
     paths: str | None = None
     """The name of the array of the clips' paths, or None."""
     facts: dict[str, str] = field(default_factory=dict)
@@ -166,6 +168,7 @@ def read_mapping(
         repeated_ids=repeated,
         drop=[str(name) for name in ([drop] if isinstance(drop, str) else drop)],
         clip_split=_text(top, "clip_split"),
+        groups=_text(top, "groups"),
         paths=_text(top, "paths"),
         facts={str(k): str(v) for k, v in _table(top, "facts").items()},
         attrs={str(k): str(v) for k, v in _table(top, "attrs").items()},

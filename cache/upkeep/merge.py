@@ -46,9 +46,9 @@ def merge(
     """Add the data sets of ``sources`` (or one of them) to ``cache``, which may hold them already.
 
     Everything is compared before anything is written. Rows are copied unchanged; a repeated merge does nothing.
-    Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split or source file, and
-    where provenance, class names or class splits differ, or a shard is damaged. Raises UsageError where a source is the
-    destination.
+    Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split, group or source
+    file, and where provenance, class names or class splits differ, or a shard is damaged. Raises UsageError where a
+    source is the destination.
     """
     for source in sources:
         if source.resolve() == cache.resolve():
@@ -140,7 +140,7 @@ def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
     """One catalog of all clips, in order of first appearance, from (name for errors, catalog) pairs of one data set.
 
     A value that only one catalog has is taken from it. Raises CacheError where two catalogs disagree about a clip
-    (label, clip split, SHA-256 of the source file) or about a label set (class names, words, a class split).
+    (label, clip split, group, SHA-256 of the source file) or about a label set (class names, words, a class split).
     """
     ids = list(dict.fromkeys(clip for _, catalog in catalogs for clip in catalog.clip_id))
     row = {clip: i for i, clip in enumerate(ids)}
@@ -161,6 +161,7 @@ def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
     }
     split = [(where, np.array(catalog.clip_split, dtype=object), at) for where, catalog, at in parts]
     path = [(where, np.array(catalog.path, dtype=object), at) for where, catalog, at in parts]
+    group = [(where, np.array(catalog.group, dtype=object), at) for where, catalog, at in parts]
     return Catalog(
         dataset=catalogs[0][1].dataset,
         clip_id=ids,
@@ -170,6 +171,7 @@ def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
         clip_split=_filled(ids, split, np.array("", object), "clip split").tolist(),
         attrs=attrs,
         facts=facts,
+        group=_filled(ids, group, np.array("", object), "group").tolist(),
     )
 
 

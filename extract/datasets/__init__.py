@@ -46,7 +46,7 @@ _ENTRIES = (
     ),
     DatasetEntry("folder", "folder", "a folder with one subfolder a class, videos anywhere below it"),
     DatasetEntry(
-        "csv", "csv_file", "a CSV file with a column 'path' and label columns (optional: id, split)"
+        "csv", "csv_file", "a CSV file with a column 'path' and label columns (optional: id, split, group)"
     ),
     DatasetEntry(
         "3massiv", "massiv", "the official 3massiv_*.csv files, and videos named by post id anywhere below"

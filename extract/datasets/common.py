@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.catalog import UNLABELLED, Catalog, LabelSet, default_split_sizes, draw_split, split_codes
+from ...cache.groups import groups_by_name
 from ...errors import UsageError
 from ...machine.files import parsed_json, refuse_special
 from ...machine.texts import plain_text
@@ -38,7 +39,8 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
     They are applied in this order: default label set, class splits, a smaller benchmark (``per_class`` or
     ``small``, then ``clips``), ``limit``, and further clips without labels.
 
-    Class splits are drawn over all classes, so that they do not depend on which clips are available.
+    Where the data set names no group, known file names do. Class splits are drawn over all classes, so that they do
+    not depend on which clips are available.
     Raises UsageError for options that cannot be met.
     """
     catalog = listing.catalog
@@ -46,6 +48,8 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
         catalog.labels(options.label_set)
         catalog = replace(catalog, default_label_set=options.label_set)
     set_class_splits(catalog, options)
+    if not any(catalog.group):
+        catalog = replace(catalog, group=groups_by_name(catalog.clip_id, catalog.path))
     rows = np.arange(len(catalog))
     per_class = options.per_class if options.per_class is not None or not options.small else _SMALL_PER_CLASS
     if per_class is not None:
@@ -189,6 +193,7 @@ def add_unlabelled(listing: Listing, folder: Path) -> Listing:
         path=[*old.path, *[""] * count],
         clip_split=[*old.clip_split, *[""] * count],
         attrs=dict(old.attrs),
+        group=[*old.group, *[""] * count],
     )
     warnings = [*listing.warnings, *found.warnings()]
     return replace(listing, catalog=catalog, sources={**listing.sources, **added}, warnings=warnings)

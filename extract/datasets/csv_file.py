@@ -15,16 +15,16 @@ from .base import DatasetOptions, Listing, Source
 from .common import dataset_name, finish, safe_name
 from .walk import is_inside, some
 
-_NOT_LABELS = ("path", "id", "split")
+_NOT_LABELS = ("path", "id", "split", "group")
 
 
 def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """The clips of a CSV file with a header row.
 
     The columns are ``path`` (relative to the file's folder, and inside it), optionally ``id`` (else the path is
-    the id) and ``split`` (train, val, test); every other column is a label set. A cell may name several classes
-    divided by ``|``, which makes the whole column multi-label; an empty cell is unlabelled. ``label`` is the
-    default label set, else the first label column is.
+    the id), ``split`` (train, val, test) and ``group`` (the clip's source: a long video, a person); every other
+    column is a label set. A cell may name several classes divided by ``|``, which makes the whole column multi-label;
+    an empty cell is unlabelled. ``label`` is the default label set, else the first label column is.
 
     data: the file, or a folder that holds one CSV file only. Raises UsageError, with the line, for a file of
     another form.
@@ -50,6 +50,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         default_label_set=default,
         path=clips.paths,
         clip_split=clips.splits,
+        group=[plain_text(row.get("group", "").strip()) for row in clips.kept],
     )
     return finish(
         Listing(

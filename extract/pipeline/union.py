@@ -52,8 +52,9 @@ def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog
     }
     path = [*old.path, *[""] * len(fresh)]
     clip_split = [*old.clip_split, *[""] * len(fresh)]
+    group = [*old.group, *[""] * len(fresh)]
     for i, row in enumerate(target):
-        path[row], clip_split[row] = new.path[i], new.clip_split[i]
+        path[row], clip_split[row], group[row] = new.path[i], new.clip_split[i], new.group[i]
     facts = {name: _spread(values, rows.old, rows.n, FACTS[name][1]) for name, values in old.facts.items()}
     default = new.default_label_set
     attrs = {**old.attrs, **new.attrs}
@@ -66,6 +67,7 @@ def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog
         clip_split=clip_split,
         attrs=attrs,
         facts=facts,
+        group=group,
     ), notes
 
 

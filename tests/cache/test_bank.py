@@ -66,6 +66,17 @@ def test_a_clip_split_narrows_the_clips(mixed: Path) -> None:
         FeatureBank.load(mixed, clip_split="dev")
 
 
+def test_a_bank_gives_the_group_of_each_of_its_clips(mixed: Path) -> None:
+    assert FeatureBank.load(mixed).groups.tolist() == [None] * 4
+    catalog = Catalog.read(mixed / "mixed")
+    catalog.group = ["a", "", "b", "b", "c", "a", "", "c"]
+    catalog.write(mixed / "mixed")
+    bank = FeatureBank.load(mixed)
+    assert bank.groups.tolist() == ["b", "b", "c", None]
+    assert bank.rows(np.array([2, 0])).groups.tolist() == ["c", "b"]
+    assert bank.normalised("l2").groups.tolist() == bank.groups.tolist()
+
+
 def test_unlabelled_clips_are_those_without_a_label(mixed: Path) -> None:
     bank = FeatureBank.load(mixed, unlabelled=True)
     assert bank.clip_row.tolist() == [5]

@@ -44,11 +44,12 @@ def catalogs(draw: st.DrawFn) -> Catalog:
         clip_split=split,
         attrs={"title": "ü"},
         facts=facts,
+        group=draw(st.lists(st.sampled_from(["", "film", "ü"]), min_size=n, max_size=n)),
     )
 
 
 def assert_same(a: Catalog, b: Catalog) -> None:
-    for name in ("dataset", "clip_id", "path", "clip_split", "attrs", "default_label_set"):
+    for name in ("dataset", "clip_id", "path", "clip_split", "group", "attrs", "default_label_set"):
         assert getattr(a, name) == getattr(b, name), name
     assert set(a.label_sets) == set(b.label_sets)
     for name, labels in a.label_sets.items():

@@ -55,6 +55,7 @@ def caches(draw: st.DrawFn) -> Callable[[Path], None]:
             default_label_set="many",
             path=[f"d/{i}" for i in range(n)],
             clip_split=["train"] * n,
+            group=["film" if absent else "" for absent in gone],
             attrs={"k": "v"},
             facts=facts,
         ).write(folder)
@@ -87,7 +88,7 @@ def test_import_of_an_export_is_the_cache(write: Callable[[Path], None], npz: bo
         export_features(root, out)
         import_features(out.with_suffix(".json") if npz else out / "mapping.json", again)
         one, other = Catalog.read(root / "toy"), Catalog.read(again / "toy")
-        for name in ("clip_id", "path", "clip_split", "attrs", "default_label_set"):
+        for name in ("clip_id", "path", "clip_split", "group", "attrs", "default_label_set"):
             assert getattr(one, name) == getattr(other, name)
         for name in FACTS:
             np.testing.assert_array_equal(one.facts[name], other.facts[name])
@@ -128,14 +129,15 @@ def test_an_export_is_plain_padded_arrays(make_cache: Callable[..., Path], tmp_p
 def test_a_csv_holds_the_labels(tmp_path: Path) -> None:
     many = LabelSet(["p,", "q"], np.array([[1, 1], [0, 0], [0, 1]]))
     one = LabelSet(["x", 'y "z"'], np.array([1, -1, 0]))
-    Catalog("toy", ["a", "b,c", "d"], {"one": one, "many": many}, "one").write(tmp_path / "cache" / "toy")
+    catalog = Catalog("toy", ["a", "b,c", "d"], {"one": one, "many": many}, "one", group=["film", "", "film"])
+    catalog.write(tmp_path / "cache" / "toy")
     export_features(tmp_path / "cache", tmp_path / "labels.csv")
     with (tmp_path / "labels.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [
-            ["id", "path", "clip_split", "many", "one"],
-            ["a", "", "", '["p,", "q"]', 'y "z"'],
-            ["b,c", "", "", "[]", ""],
-            ["d", "", "", '["q"]', "x"],
+            ["id", "path", "clip_split", "group", "many", "one"],
+            ["a", "", "", "film", '["p,", "q"]', 'y "z"'],
+            ["b,c", "", "", "", "[]", ""],
+            ["d", "", "", "film", '["q"]', "x"],
         ]
 
 
@@ -185,5 +187,5 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralised(tmp_path: Path) -> N
     with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:
         _, *rows = csv.reader(file)
     assert [row[0] for row in rows] == [*(f"'{clip}" for clip in hostile), "-1", "plain", "a=b"]
-    assert rows[0][3] == "'=evil()"
-    assert rows[1][3] == "good"
+    assert rows[0][4] == "'=evil()"
+    assert rows[1][4] == "good"

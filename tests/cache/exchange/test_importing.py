@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from import_support import MAPPING, NAMES, WORDS, N, arrays, changed, rows, run, save
+from import_support import MAPPING, NAMES, WORDS, N, arrays, changed, import_with, rows, run, save
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
@@ -527,3 +527,25 @@ def test_a_stream_of_unknown_clips_without_labels_is_refused(
     assert list_streams(tmp_path / "cache" / "made") == [
         StreamName.parse(name) for name in ("audio/ear", "frame/net", "word/vec")
     ]
+
+
+def test_groups_come_from_an_array_or_from_known_names(tmp_path: Path) -> None:
+    """UTD-MHAD's subject is a number; its ids name it, too."""
+    data = {
+        "id": np.array(["a1_s1_t1", "a1_s2_t1"]),
+        "subject": np.array([1, 2], np.int8),
+        "x": np.ones((2, 3)),
+    }
+    np.savez(tmp_path / "utd.npz", **data)
+    labels = {"s": {"label": "subject", "class_names": ["x", "y", "z"]}}
+    mapping = {
+        "source": str(tmp_path / "utd.npz"),
+        "ids": "id",
+        "arrays": {"x": "sensor/raw"},
+        "label_sets": labels,
+    }
+    for name in ("names", "array"):
+        (tmp_path / name).mkdir()
+    assert import_with(tmp_path / "names", **mapping).group == ["s1", "s2"]
+    assert import_with(tmp_path / "array", **mapping, groups="subject").group == ["1", "2"]
+    assert import_with(tmp_path / "array", **mapping).group == ["1", "2"]

@@ -183,3 +183,15 @@ def test_what_cannot_be_merged_is_one_sentence(tmp_path: Path) -> None:
         merge([a], tmp_path / "all", "other")
     with pytest.raises(FsmmError, match="holds any dataset"):
         merge([tmp_path / "nothing"], tmp_path / "all")
+
+
+def test_groups_are_united_and_contradictions_refused(tmp_path: Path) -> None:
+    sources = [
+        part(tmp_path / "a", [0, 1], group=["film", ""]),
+        part(tmp_path / "b", [1, 2], group=["film", "other"]),
+    ]
+    merge(sources, tmp_path / "out")
+    assert Catalog.read(tmp_path / "out" / "toy").group == ["film", "film", "other"]
+    part(tmp_path / "c", [2], group=["film"])
+    with pytest.raises(FsmmError, match="'c2' has another group"):
+        merge([tmp_path / "c"], tmp_path / "out")

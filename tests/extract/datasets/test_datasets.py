@@ -210,6 +210,20 @@ def test_csv_columns_without_a_name_are_passed_over(tmp_path: Path, text: str) -
     assert list(catalog.label_sets) == ["label"]
 
 
+def test_csv_names_the_group_of_a_clip(tmp_path: Path) -> None:
+    text = "path,label,Group\na.mp4,x,film\nb.mp4,x,\nc.mp4,y, film \n"
+    catalog = load("csv", csv(tmp_path, text, "a.mp4", "b.mp4", "c.mp4"), PLAIN).catalog
+    assert catalog.group == ["film", "", "film"]
+    assert list(catalog.label_sets) == ["label"]
+
+
+def test_known_file_names_give_the_groups(tmp_path: Path) -> None:
+    touch(tmp_path, "Archery/v_Archery_g01_c01.avi", "Archery/v_Archery_g01_c02.avi")
+    touch(tmp_path, "Bowling/v_Bowling_g01_c01.avi", "Bowling/other.avi")
+    catalog = load("folder", tmp_path, PLAIN).catalog
+    assert catalog.group == ["Archery_g01", "Archery_g01", "", "Bowling_g01"]
+
+
 @pytest.mark.parametrize("divider", [",", ";", "\t"])
 def test_csv_dividers_and_tables_without_labels(tmp_path: Path, divider: str) -> None:
     path = csv(tmp_path, f"path{divider}split\na.mp4{divider}train\n", "a.mp4")
