@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CacheError, UsageError, listed, unknown
 from .catalog import Catalog, LabelSet
+from .locking import about_schema
 from .schema import (
     CLASS_SPLITS,
     StreamName,
@@ -74,6 +75,8 @@ class FeatureBank:
     """The class-word vectors, float32 [C, E], or None."""
     word_stream: StreamName | None = None
     """The stream that the class-word vectors come from, or None."""
+    no_words: str = ""
+    """The sentence that says why class words were left out, or ""."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader of figures from this bank should see."""
     groups: np.ndarray = field(default_factory=lambda: np.empty(0, object))
@@ -113,7 +116,8 @@ class FeatureBank:
         unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
 
         Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
-        so that episodes over different streams are the same episodes. An absent modality has present = False.
+        so that episodes over different streams are the same episodes; clips that their data set lists no more take no
+        part. An absent modality has present = False.
         Raises UsageError for unknown names, CacheError for a cache that cannot be read or holds no such clip.
         """
         root = default_cache() if cache is None else Path(cache)
@@ -123,7 +127,7 @@ class FeatureBank:
         labels = catalog.labels(label_set)
         chosen = choose_streams(folder, streams)
         held = [stream for stream in list_streams(folder) if stream.modality != "word"]
-        eligible = _with_any_modality(folder, held, catalog)
+        eligible = _with_any_modality(folder, held, catalog) & ~catalog.sources.gone
         if clip_split is not None:
             eligible &= _in_clip_split(catalog, clip_split)
         classes = _split_classes(labels, "all" if unlabelled else split, class_split)
@@ -154,11 +158,11 @@ class FeatureBank:
         }
         names = [labels.class_names[i] for i in classes]
         word_stream = choose_words(folder, words)
-        notes: list[str] = []
+        no_words = ""
         if word_stream is not None and words == "auto":
             split_names = [labels.class_names[i] for i in _in_class_split(labels, class_split)]
             if lacking := _lacking_words(folder, word_stream, label_set, [*names, *split_names]):
-                word_stream, notes = None, [f"{lacking}; class words are left out."]
+                word_stream, no_words = None, f"{lacking}; class words are left out."
         vectors = (
             None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
         )
@@ -175,7 +179,8 @@ class FeatureBank:
             clip_row=rows,
             words=vectors,
             word_stream=word_stream,
-            notes=notes,
+            no_words=no_words,
+            notes=[*filter(None, [no_words, about_schema(folder, catalog)])],
             groups=catalog.groups()[rows],
         )
 

@@ -12,10 +12,18 @@ import numpy as np
 from .._version import __version__
 from ..errors import CacheError, UsageError, unknown
 from .hdf5 import own_object, stored_array, stored_values
-from .header import check_schema, header_is_right, refuse_other_schema, write_sealed
+from .header import (
+    CATALOG_KIND,
+    READ_SCHEMAS,
+    check_schema,
+    header_is_right,
+    refuse_other_schema,
+    write_sealed,
+)
+from .origin import ClipSources
 from .schema import CLASS_SPLITS, SCHEMA_VERSION, check_name
 
-KIND = "fsmm-catalog"
+KIND = CATALOG_KIND
 UNLABELLED = -1
 _SPLIT_CODE = {"": 0, "base": 1, "val": 2, "novel": 3}
 
@@ -132,11 +140,17 @@ class Catalog:
     """One array [n] for each name of FACTS."""
     group: list[str] = field(default_factory=list)
     """The source that each clip shares with others (a long video, a person, an upload), "" where none is known."""
+    sources: ClipSources = field(default_factory=lambda: ClipSources.unknown(0))
+    """The origin of each clip, and the state of its file."""
+    schema: int = SCHEMA_VERSION
+    """The schema of the file that the catalog was read from; it is written in the newest one."""
 
     def __post_init__(self) -> None:
         n = len(self.clip_id)
         check_name("Dataset", self.dataset)
         self.group = self.group or [""] * n
+        if not len(self.sources.origin):
+            self.sources = ClipSources.unknown(n)
         self.path = self.path or [""] * n
         self.clip_split = self.clip_split or [""] * n
         for name, (dtype, unknown_value) in FACTS.items():
@@ -187,6 +201,7 @@ class Catalog:
             attrs=dict(self.attrs),
             facts={name: values[index] for name, values in self.facts.items()},
             group=[self.group[i] for i in index],
+            sources=self.sources.take(index),
         )
 
     def groups(self) -> np.ndarray:
@@ -202,7 +217,7 @@ class Catalog:
         text = h5py.string_dtype()
         file.attrs.update(
             kind=KIND,
-            schema=SCHEMA_VERSION,
+            schema=READ_SCHEMAS[KIND][0],
             fsmm_version=__version__,
             dataset=self.dataset,
             default_label_set=self.default_label_set,
@@ -214,6 +229,7 @@ class Catalog:
         clips.create_dataset("path", data=_encoded(self.path), dtype=text)
         clips.create_dataset("split", data=self.clip_split, dtype=text)
         clips.create_dataset("group", data=_encoded(self.group), dtype=text)
+        self.sources.write(clips)
         for name, values in self.facts.items():
             clips.create_dataset(name, data=values)
         for name, labels in self.label_sets.items():
@@ -227,7 +243,10 @@ class Catalog:
 
     @classmethod
     def read(cls, folder: Path) -> Catalog:
-        """Read ``folder/catalog.h5``. Raises CacheError where the file is absent, damaged or of another schema."""
+        """Read ``folder/catalog.h5``; ``schema`` says where it is of an older schema, which is read only.
+
+        Raises CacheError where the file is absent, damaged or of a schema that is not known.
+        """
         path = folder / "catalog.h5"
         if not path.is_file():
             raise CacheError(f"There is no catalog at {str(path)!r}; extract or import the dataset first.")
@@ -252,6 +271,7 @@ class Catalog:
     def _from_file(cls, file: h5py.File) -> Catalog:
         clips = own_object(file, "clips")
         held = own_object(file, "label_sets")
+        schema = int(file.attrs["schema"])
         catalog = cls(
             dataset=str(file.attrs["dataset"]),
             clip_id=_texts(clips, "id"),
@@ -262,6 +282,8 @@ class Catalog:
             attrs={key: str(value) for key, value in own_object(file, "about").attrs.items()},
             facts={name: stored_values(clips, name) for name in FACTS if name in clips},
             group=_texts(clips, "group") if "group" in clips else [],
+            sources=ClipSources.read(clips) if schema > 1 else ClipSources.unknown(0),
+            schema=schema,
         )
         n = len(catalog)
         if not len(catalog.path) == len(catalog.clip_split) == len(catalog.group) == n:

@@ -18,8 +18,14 @@ import h5py
 from .._version import __version__
 from ..errors import CacheError
 from ..machine.files import whole_or_absent
-from .schema import SCHEMA_VERSION
+from .schema import OLDER_SCHEMAS, SCHEMA_VERSION, SHARD_SCHEMA
 
+CATALOG_KIND, SHARD_KIND = "fsmm-catalog", "fsmm-shard"
+READ_SCHEMAS: dict[str, tuple[int, ...]] = {
+    CATALOG_KIND: (SCHEMA_VERSION, *OLDER_SCHEMAS),
+    SHARD_KIND: (SHARD_SCHEMA,),
+}
+"""The schemas of each kind of file that are read; the first is the one that is written."""
 HEADER_BYTES = 512
 _LINE = re.compile(rb"(fsmm-[a-z]+) (\d{1,9}) sha256=")
 
@@ -36,7 +42,7 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
             with h5py.File(temporary, "w", userblock_size=HEADER_BYTES) as file:
                 fill(file)
             with open(temporary, "rb+") as raw:
-                raw.write(_header(kind, file_digest(temporary), SCHEMA_VERSION))
+                raw.write(_header(kind, file_digest(temporary), READ_SCHEMAS[kind][0]))
     # h5py raises RuntimeError where closing a file fails, ValueError for texts that HDF5 cannot hold.
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:200]
@@ -53,10 +59,20 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def header_is_right(path: Path, kind: str, schema: int = SCHEMA_VERSION) -> bool:
-    """Whether the header is, byte for byte, the one that a file of this kind, schema and contents must have."""
+def header_is_right(path: Path, kind: str) -> bool:
+    """Whether the header is, byte for byte, the one that a file of this kind, its schema and its contents must have."""
+    return _header_schema(path, kind) in READ_SCHEMAS[kind]
+
+
+def _header_schema(path: Path, kind: str) -> int | None:
+    """The schema that the header names; None where it is not the header that the contents must have."""
     with open(path, "rb") as file:
-        return file.read(HEADER_BYTES) == _header(kind, file_digest(path), schema)
+        header = file.read(HEADER_BYTES)
+    found = _LINE.match(header)
+    if not found or found[1].decode() != kind:
+        return None
+    schema = int(found[2])
+    return schema if header == _header(kind, file_digest(path), schema) else None
 
 
 def header_kind(path: Path) -> str | None:
@@ -68,11 +84,7 @@ def header_kind(path: Path) -> str | None:
 
 def refuse_other_schema(path: Path, kind: str) -> None:
     """Raise CacheError where the file is whole and of another schema, and not only a digit of its header is damaged."""
-    with open(path, "rb") as file:
-        found = _LINE.match(file.read(HEADER_BYTES))
-    if not found or found[1].decode() != kind or (schema := int(found[2])) == SCHEMA_VERSION:
-        return
-    if not header_is_right(path, kind, schema):
+    if _header_schema(path, kind) in (None, *READ_SCHEMAS[kind]):
         return
     try:
         with h5py.File(path, "r") as file:  # The HDF5 part is whole, and safe to open.
@@ -88,9 +100,10 @@ def check_schema(file: h5py.File, path: Path, kind: str) -> None:
     if file.attrs.get("kind") != kind:
         raise CacheError(f"{str(path)!r} is not an {kind} file.")
     found = int(file.attrs.get("schema", 0))
-    if found != SCHEMA_VERSION:
+    if found not in READ_SCHEMAS[kind]:
+        read = " and ".join(map(str, sorted(READ_SCHEMAS[kind])))
         raise CacheError(
-            f"{str(path)!r} has cache schema {found}; this fsmm {__version__} reads schema {SCHEMA_VERSION}: "
+            f"{str(path)!r} has cache schema {found}; this fsmm {__version__} reads schema {read}: "
             "use the fsmm that wrote it, or extract again into a new cache."
         )
 

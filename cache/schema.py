@@ -21,7 +21,9 @@ from .._version import __version__
 from ..errors import CacheError, UsageError, brief, listed
 from ..machine.files import parsed_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # The schema of a data set is that of its catalog.
+OLDER_SCHEMAS = (1,)  # Data sets of these are read, but changed only after `fsmm cache upgrade`.
+SHARD_SCHEMA = 1
 MODALITIES = (
     "frame",
     "flow",
@@ -102,8 +104,8 @@ class Provenance:
     """How the steps are sampled: free text, compared character by character."""
     fsmm_version: str = __version__
     """The version of fsmm that made the features."""
-    schema: int = SCHEMA_VERSION
-    """The version of the cache's schema."""
+    schema: int = SHARD_SCHEMA
+    """The version of the schema of shards."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further facts about the origin, by name."""
 

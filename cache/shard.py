@@ -26,10 +26,10 @@ from ..errors import CacheError
 from ..machine.files import parsed_json
 from .catalog import FACTS, check_key
 from .hdf5 import own_object, stored_array, stored_values
-from .header import check_schema, write_sealed
-from .schema import SCHEMA_VERSION, Provenance
+from .header import READ_SCHEMAS, SHARD_KIND, check_schema, write_sealed
+from .schema import Provenance
 
-KIND = "fsmm-shard"
+KIND = SHARD_KIND
 
 
 @dataclass
@@ -205,7 +205,7 @@ def write_shard(path: Path, shard: Shard) -> None:
 def _fill(file: h5py.File, shard: Shard) -> None:
     file.attrs.update(
         kind=KIND,
-        schema=SCHEMA_VERSION,
+        schema=READ_SCHEMAS[KIND][0],
         dataset=shard.dataset,
         provenance=shard.provenance.to_json(),
         written=json.dumps(shard.written, sort_keys=True),

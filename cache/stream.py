@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import CacheError
 from .catalog import check_key
+from .locking import try_lock
 from .schema import Provenance, StreamName, shard_paths, stream_folder
 from .shard import Shard, build_shard, read_shard, storable, write_shard
 
@@ -162,14 +162,7 @@ def lock_stream(folder: Path, stream: StreamName) -> int:
     Raises CacheError where another process holds the lock.
     """
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl = importlib.import_module("fcntl")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(handle):
         os.close(handle)
-        raise CacheError(
-            f"Another process is writing stream {stream}; wait for it, or use another --cache."
-        ) from None
-    except (ImportError, OSError):  # Windows and some network file systems have no such locks.
-        pass
+        raise CacheError(f"Another process is writing stream {stream}; wait for it, or use another --cache.")
     return handle

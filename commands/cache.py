@@ -1,4 +1,4 @@
-"""``fsmm cache`` has the commands info, verify, import, export and merge."""
+"""``fsmm cache`` has the commands info, verify, import, export, upgrade and merge."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..cache.schema import OLDER_SCHEMAS
 from ..errors import listed
 from . import console
 from .kinds import pairs_reader, read_names
@@ -25,6 +26,9 @@ app = typer.Typer(
 Cache = Annotated[Optional[Path], typer.Option(help="Cache folder (else FSMM_CACHE, else the user's).")]
 Dataset = Annotated[Optional[str], typer.Option(help="A dataset of the cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AnyOrigin = Annotated[
+    bool, typer.Option("--any-origin", help="Unite data sets of one name that were made from other data.")
+]
 
 
 _REASONS = 20  # The reasons for failures that are printed; --json has all.
@@ -80,6 +84,7 @@ def import_command(
     source: Annotated[
         Optional[list[str]], typer.Option(help="NAME=PATH: where a source of the mapping lies; repeatable.")
     ] = None,
+    any_origin: AnyOrigin = False,
     json: Json = False,
 ) -> None:
     """Bring in features from npz, npy, HDF5, pickle or CSV files.
@@ -88,7 +93,9 @@ def import_command(
     from ..cache.exchange.importing import import_features
 
     paths = pairs_reader(Path)("--source", source or [])
-    report = import_features(mapping, _root(cache), dataset, sources=paths, progress=console.detail)
+    report = import_features(
+        mapping, _root(cache), dataset, sources=paths, progress=console.detail, any_origin=any_origin
+    )
     for warning in report.warnings:
         console.note(warning)
     if json:
@@ -140,11 +147,29 @@ def export_command(
         typer.echo(file)
 
 
+@app.command("upgrade")
+def upgrade_command(cache: Cache = None, dataset: Dataset = None, json: Json = False) -> None:
+    """Bring data sets of an older schema to the newest one.
+
+    Nothing is decoded, and no feature changes."""
+    from ..cache.upkeep.upgrade import upgrade
+
+    report = upgrade(_root(cache), dataset, console.detail)
+    if json:
+        console.print_json(report.to_json())
+        return
+    for name, schema in report.upgraded.items():
+        typer.echo(f"{name}: schema {schema} is now the newest one; its features stay as they are.")
+    for name in report.newest:
+        typer.echo(f"{name}: it has the newest schema already.")
+
+
 @app.command("merge")
 def merge_command(
     sources: Annotated[list[Path], typer.Argument(help="Cache folders to add.")],
     cache: Cache = None,
     dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,
+    any_origin: AnyOrigin = False,
     json: Json = False,
 ) -> None:
     """Add caches made on other machines to this one.
@@ -152,7 +177,7 @@ def merge_command(
     Caches that contradict each other are refused, with the name of the clip."""
     from ..cache.upkeep.merge import merge
 
-    report = merge(sources, _root(cache), dataset, console.detail)
+    report = merge(sources, _root(cache), dataset, console.detail, any_origin=any_origin)
     if json:
         console.print_json(report.to_json())
         return
@@ -191,6 +216,11 @@ def _print_report(report: Report) -> None:
 def _print_dataset(entry: DatasetInfo) -> None:
     title = f"{entry.dataset}: {entry.clips:,} clips, {_size(entry.bytes)}"
     about = "; ".join(f"{key}: {value}" for key, value in entry.attrs.items())
+    about = "; ".join(filter(None, [f"from {listed(entry.origins)}" if entry.origins else "", about]))
+    if entry.gone:
+        about += f"; {entry.gone:,} clips are listed no more and left out: `fsmm cache prune` removes them"
+    if entry.schema in OLDER_SCHEMAS:
+        about += f"; schema {entry.schema}, read only: `fsmm cache upgrade` brings it forward"
     labels = [
         [
             _name(labels.name, entry.default_label_set),

@@ -81,8 +81,8 @@ class Banks:
             dtype=pick_dtype(spec.dtype),
             unlabelled=extra,
         )
-        if self.method.words == "needed" and bank.notes and not extra:
-            raise CacheError(f"Method {spec.method!r} needs class words. {bank.notes[0]}")
+        if self.method.words == "needed" and bank.no_words and not extra:
+            raise CacheError(f"Method {spec.method!r} needs class words. {bank.no_words}")
         if spec.modalities:
             bank = bank.select(spec.modalities)
         self._raw[split] = bank if self.method.reads_time else bank.pooled()

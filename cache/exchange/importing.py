@@ -7,6 +7,7 @@ clips at a time. A repeated import adds the rows that are missing and refuses ro
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,13 +18,15 @@ import numpy as np
 
 from ...errors import CacheError, UsageError
 from ..catalog import Catalog, readable
+from ..locking import refuse_older, update_catalog
+from ..origin import ClipSources, Origin
 from ..schema import MODALITIES, Provenance
 from ..shard import clip_check, storable
 from ..stream import StreamWriter, stream_checks
 from ..upkeep.merge import unite
 from .columns import ArrayColumn, Column
 from .labelling import import_catalog, read_flags
-from .mapping import ArraySpec, Sources, WordSpec, read_mapping
+from .mapping import ArraySpec, ImportMapping, Sources, WordSpec, read_mapping
 
 
 @dataclass
@@ -57,11 +60,14 @@ def import_features(
     dataset: str | None = None,
     sources: Mapping[str, Path] | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    *,
+    any_origin: bool = False,
 ) -> ImportReport:
     """Import the data set that a mapping file describes into ``cache``; see docs/import.md.
 
     dataset, sources: replace those of the mapping.
     progress: called with the name of each stream.
+    any_origin: the clips are added to a data set that was made from other data, even where they share none with it.
 
     Nothing is written before labels, ids and the shapes of all arrays have been found right. Raises UsageError for a
     wrong mapping, CacheError for arrays that are missing, do not match in rows, have a wrong shape or type or are not
@@ -71,11 +77,18 @@ def import_features(
     with Sources(plan) as files:
         folder = cache / plan.dataset
         held = Catalog.read(folder) if (folder / "catalog.h5").is_file() else None
+        if held is not None:
+            refuse_older(folder, held)
         catalog, chosen = import_catalog(plan, files, held)
+        if plan.label_sets or held is None:
+            catalog.sources = ClipSources.of(_origin(plan), len(catalog))
+        if held is not None and not any_origin:
+            _refuse_other_data(plan, held, catalog)
         arrays = [_Array(spec, files, chosen, catalog.clip_id) for spec in plan.arrays]
         words = [_words(spec, files, catalog) for spec in plan.words]
-        before = [] if held is None else [(str(cache), held)]
-        unite([*before, (plan.name, catalog)]).write(folder)
+        update_catalog(
+            folder, lambda now: unite([*([(str(cache), now)] if now else []), (plan.name, catalog)])
+        )
         report = ImportReport(str(cache), plan.dataset, len(catalog), int((~chosen).sum()))
         for array in arrays:
             report.warnings += _about_modality(array.spec.stream.modality)
@@ -91,6 +104,33 @@ def import_features(
             report.warnings += warnings
             _write(report, folder, provenance, ((key, x, {}) for key, x in rows))
     return report
+
+
+def _origin(plan: ImportMapping) -> Origin:
+    """The origin of imported clips, which is the mapping's first source."""
+    path, _ = next(iter(plan.sources.values()))
+    return Origin("import", os.path.realpath(path))
+
+
+def _refuse_other_data(plan: ImportMapping, held: Catalog, catalog: Catalog) -> None:
+    """Raise CacheError where clips with labels of their own would join a data set that has nothing in common with them.
+
+    Imports with the same label sets may bring one data set's clips in parts. Where clips or label sets are shared, they
+    are compared.
+    """
+    origins = [origin for origin in held.sources.origins if origin.is_known]
+    is_same = any(origin.is_same(_origin(plan)) for origin in origins)
+    if is_same or not origins or not plan.label_sets or not set(held.clip_id).isdisjoint(catalog.clip_id):
+        return
+    if (
+        all(origin.kind == "import" for origin in origins)
+        and held.label_sets.keys() & catalog.label_sets.keys()
+    ):
+        return
+    raise CacheError(
+        f"Data set {plan.dataset!r} of the cache was made from {origins[0].text()}, and shares no clip with mapping "
+        f"{plan.name!r}; give this one another name by --dataset NAME, or unite them all the same by --any-origin."
+    )
 
 
 def _write(

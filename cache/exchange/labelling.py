@@ -62,6 +62,9 @@ def import_catalog(
         facts={name: _fact(name, files.clip_values(ref, ids))[rows] for name, ref in mapping.facts.items()},
         group=[] if groups is None else [groups[i] for i in rows],
     )
+    if held is not None and not mapping.label_sets:
+        row = held.rows()
+        catalog.sources = held.sources.take(np.array([row[clip] for clip in catalog.clip_id], np.int64))
     if groups is None and (held is None or not any(held.group)):
         catalog.group = groups_by_name(catalog.clip_id, catalog.path)
     return catalog, chosen

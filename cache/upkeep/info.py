@@ -87,6 +87,14 @@ class DatasetInfo:
     """The name of the label set that is used when none is named."""
     attrs: dict[str, str]
     """Texts about the data set: title, licence and the like."""
+    schema: int
+    """The schema of the data set."""
+    origins: list[str]
+    """The data that the clips were listed from, where it is known."""
+    gone: int
+    """The number of clips that are listed no more and take no part in evaluations."""
+    groups: int
+    """The number of groups that clips name."""
     label_sets: list[LabelSetInfo] = field(default_factory=list)
     """The summaries of the label sets."""
     streams: list[StreamInfo] = field(default_factory=list)
@@ -129,6 +137,10 @@ def _dataset(folder: Path) -> DatasetInfo:
         clips=len(catalog),
         default_label_set=catalog.default_label_set,
         attrs=catalog.attrs,
+        schema=catalog.schema,
+        origins=[origin.text() for origin in catalog.sources.origins if origin.is_known],
+        gone=int(catalog.sources.gone.sum()),
+        groups=len(set(catalog.group) - {""}),
         label_sets=[_label_set(name, labels) for name, labels in catalog.label_sets.items()],
         streams=[_stream(folder, stream, catalog) for stream in list_streams(folder)],
         failures=failures(folder),

@@ -13,6 +13,8 @@ from ...errors import CacheError, UsageError
 from ...machine.files import parsed_json, whole_or_absent
 from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet
 from ..header import header_is_right
+from ..locking import FAILURES, locked, refuse_older, update_catalog
+from ..origin import Origin, united_sources
 from ..schema import Provenance, StreamName, check_name, list_datasets, list_streams, shard_paths
 from ..shard import KIND, read_shard
 from ..stream import StreamWriter, stream_checks, stream_keys, stream_provenance
@@ -42,13 +44,17 @@ def merge(
     cache: Path,
     dataset: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    *,
+    any_origin: bool = False,
 ) -> MergeReport:
     """Add the data sets of ``sources`` (or one of them) to ``cache``, which may hold them already.
 
+    any_origin: data sets of one name are united even where they share no clip and were made from other data.
+
     Everything is compared before anything is written. Rows are copied unchanged; a repeated merge does nothing.
     Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split, group or source
-    file, and where provenance, class names or class splits differ, or a shard is damaged. Raises UsageError where a
-    source is the destination.
+    file, and where origins, provenance, class names or class splits differ, or a shard is damaged. Raises UsageError
+    where a source is the destination.
     """
     for source in sources:
         if source.resolve() == cache.resolve():
@@ -62,7 +68,13 @@ def merge(
         raise CacheError(f"None of the caches to merge holds {what}: {', '.join(map(str, sources))}.")
     report = MergeReport(str(cache), names)
     plans = [
-        _Plan(name, [s / name for s in sources if name in list_datasets(s)], cache / name) for name in names
+        _Plan(
+            name,
+            [s / name for s in sources if name in list_datasets(s)],
+            cache / name,
+            any_origin=any_origin,
+        )
+        for name in names
     ]
     for plan in plans:
         plan.carry_out(report, progress)
@@ -72,24 +84,34 @@ def merge(
 class _Plan:
     """The merge of one data set, whose caches have been compared and agree."""
 
-    def __init__(self, dataset: str, folders: list[Path], target: Path) -> None:
+    def __init__(self, dataset: str, folders: list[Path], target: Path, *, any_origin: bool) -> None:
         self.dataset, self.folders, self.target = dataset, folders, target
-        self.all = [target, *folders] if (target / "catalog.h5").is_file() else folders
-        self.catalog = unite([(str(folder.parent), Catalog.read(folder)) for folder in self.all])
+        is_held = (target / "catalog.h5").is_file()
+        self.all = [target, *folders] if is_held else folders
+        self.parts = [(str(folder.parent), Catalog.read(folder)) for folder in self.all]
+        if is_held:
+            refuse_older(target, self.parts[0][1])
+        if not any_origin:
+            _refuse_other_data(self.parts)
+        unite(self.parts)
         self.streams = {
             stream: _agreed(stream, self.all)
             for stream in sorted({s for f in self.all for s in list_streams(f)})
         }
 
     def carry_out(self, report: MergeReport, progress: Callable[[str], None]) -> None:
-        self.catalog.write(self.target)
-        report.clips[self.dataset] = len(self.catalog)
+        report.clips[self.dataset] = len(update_catalog(self.target, self._united))
         for stream, provenance in self.streams.items():
             progress(f"{self.dataset}/{stream}")
             copied, dropped = self._copy(stream, provenance)
             report.copied[f"{self.dataset}/{stream}"] = copied
             report.duplicates[f"{self.dataset}/{stream}"] = dropped
         _unite_failures(self.folders, self.target)
+
+    def _united(self, held: Catalog | None) -> Catalog:
+        """The union with the target's catalog as it is now, which another process may have changed meanwhile."""
+        others = self.parts[1:] if self.all[0] == self.target else self.parts
+        return unite(others if held is None else [(str(self.target.parent), held), *others])
 
     def _copy(self, stream: StreamName, provenance: Provenance) -> tuple[int, int]:
         copied = dropped = 0
@@ -103,6 +125,25 @@ class _Plan:
                 held.update(shard.key)
                 copied, dropped = copied + len(new), dropped + len(shard) - len(new)
         return copied, dropped
+
+
+def _refuse_other_data(parts: Sequence[tuple[str, Catalog]]) -> None:
+    """Raise CacheError where a data set shares neither a clip nor an origin with the parts before it.
+
+    Where it shares clips, it is compared clip by clip. A part of unknown origin may belong to any other.
+    """
+    seen: set[str] = set()
+    origins: list[Origin] = []
+    for where, catalog in parts:
+        mine = [origin for origin in catalog.sources.origins if origin.is_known]
+        is_other = mine and not any(origin.is_same(other) for origin in mine for other in origins)
+        if is_other and origins and seen.isdisjoint(catalog.clip_id):
+            raise CacheError(
+                f"Data set {catalog.dataset!r} of {where!r} was made from {mine[0].text()} and shares no clip with "
+                f"that of {parts[0][0]!r}, made from {origins[0].text()}; unite them all the same by --any-origin."
+            )
+        seen.update(catalog.clip_id)
+        origins += mine
 
 
 def _agreed(stream: StreamName, folders: Sequence[Path]) -> Provenance:
@@ -171,6 +212,7 @@ def unite(catalogs: Sequence[tuple[str, Catalog]]) -> Catalog:
         clip_split=_filled(ids, split, np.array("", object), "clip split").tolist(),
         attrs=attrs,
         facts=facts,
+        sources=united_sources(len(ids), [(catalog.sources, at) for _, catalog, at in parts]),
         group=_filled(ids, group, np.array("", object), "group").tolist(),
     )
 
@@ -238,7 +280,12 @@ def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _unite_failures(folders: Sequence[Path], target: Path) -> None:
     """Write one list of all failures, without those of clips that another cache could read after all."""
-    path = target / "failures.jsonl"
+    with locked(target, FAILURES):
+        _write_united_failures(folders, target / "failures.jsonl")
+
+
+def _write_united_failures(folders: Sequence[Path], path: Path) -> None:
+    target = path.parent
     lines: dict[str, str] = {}
     for source in (path, *(folder / "failures.jsonl" for folder in folders)):
         if source.is_file():

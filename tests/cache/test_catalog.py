@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsmm.cache import catalog as catalog_module
-from fsmm.cache import header as header_module
 from fsmm.cache.catalog import Catalog, LabelSet, draw_split, readable, split_codes
+from fsmm.cache.header import READ_SCHEMAS
+from fsmm.cache.origin import ClipSources, Origin
 from fsmm.errors import CacheError, FsmmError, UsageError
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=9)
@@ -45,6 +45,22 @@ def catalogs(draw: st.DrawFn) -> Catalog:
         attrs={"title": "ü"},
         facts=facts,
         group=draw(st.lists(st.sampled_from(["", "film", "ü"]), min_size=n, max_size=n)),
+        sources=draw(sources(n)),
+    )
+
+
+@st.composite
+def sources(draw: st.DrawFn, n: int) -> ClipSources:
+    origins = [Origin("folder", "/a/ü", "/a/ü"), Origin("demo", options={"seed": "0"})][
+        : draw(st.integers(1, 2))
+    ]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return ClipSources(
+        origins=origins,
+        origin=rng.integers(0, len(origins), n),
+        listed=rng.random((n, len(origins))) < 0.5,
+        size=rng.integers(-1, 2**40, n),
+        mtime_ns=rng.integers(-1, 2**62, n),
     )
 
 
@@ -64,6 +80,9 @@ def assert_same(a: Catalog, b: Catalog) -> None:
         assert all(np.array_equal(codes, other.splits[split]) for split, codes in labels.splits.items())
     for name, values in a.facts.items():
         np.testing.assert_array_equal(values, b.facts[name])
+    assert a.sources.origins == b.sources.origins
+    for name in ("origin", "listed", "size", "mtime_ns"):
+        np.testing.assert_array_equal(getattr(a.sources, name), getattr(b.sources, name))
 
 
 @given(catalogs())
@@ -102,10 +121,9 @@ def test_any_flipped_bit_is_noticed_on_reading(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(catalog_module, "SCHEMA_VERSION", 7)
-        patch.setattr(header_module, "SCHEMA_VERSION", 7)
+        patch.setitem(READ_SCHEMAS, "fsmm-catalog", (7,))
         toy().write(tmp_path)
-    with pytest.raises(CacheError, match=r"has cache schema 7; this fsmm .* reads schema 1"):
+    with pytest.raises(CacheError, match=r"has cache schema 7; this fsmm .* reads schema 1 and 2"):
         Catalog.read(tmp_path)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.hdf5 import own_dataset, stored_array
-from fsmm.cache.header import HEADER_BYTES, file_digest, header_is_right
-from fsmm.cache.schema import SCHEMA_VERSION, Provenance
+from fsmm.cache.header import HEADER_BYTES, READ_SCHEMAS, file_digest, header_is_right
+from fsmm.cache.schema import Provenance
 from fsmm.cache.shard import build_shard, read_shard, write_shard
 from fsmm.errors import CacheError
 
@@ -103,7 +103,7 @@ def test_chunks_compression_and_views_within_the_file_are_read(tmp_path: Path) -
 
 def reseal(path: Path, kind: str) -> None:
     """Make a file that was changed by hand look whole, as whoever crafts one would."""
-    line = f"{kind} {SCHEMA_VERSION} sha256={file_digest(path)}\n"
+    line = f"{kind} {READ_SCHEMAS[kind][0]} sha256={file_digest(path)}\n"
     with open(path, "rb+") as raw:
         raw.write(line.encode().ljust(HEADER_BYTES, b"\0"))
     assert header_is_right(path, kind)

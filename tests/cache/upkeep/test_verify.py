@@ -13,7 +13,7 @@ import pytest
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
-from fsmm.cache.header import header_is_right
+from fsmm.cache.header import READ_SCHEMAS, header_is_right
 from fsmm.cache.schema import Provenance, StreamName, shard_paths
 from fsmm.cache.shard import KIND, build_shard, clip_check, feature_map, read_shard, write_shard
 from fsmm.cache.stream import StreamWriter, stream_checks, stream_keys
@@ -239,8 +239,7 @@ def test_a_shard_in_the_wrong_folder_is_named(cache: Path, change: dict) -> None
 
 def test_another_schema_is_left_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        for module in ("header", "shard"):
-            patch.setattr(f"fsmm.cache.{module}.SCHEMA_VERSION", 9)
+        patch.setitem(READ_SCHEMAS, "fsmm-shard", (9,))
         write_shard(shard(cache).with_name("00009.h5"), build_shard("toy", FRAME, [("z", None, {})]))
     report = verify(cache, repair=True)
     found = only(report.findings)
