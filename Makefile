@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Where the demo's clips, cache and runs lie; DEMO=small makes the short form.
+# Where the demo's clips, cache and runs lie, each form apart; DEMO=small makes the short form.
 DEMO ?= full
-DEMO_HOME ?= fsmm-demo
+DEMO_HOME ?= $(if $(filter small,$(DEMO)),fsmm-demo-small,fsmm-demo)
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: demo test test-fast bench lint types docs format install clean
@@ -51,4 +51,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO_HOME)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO_HOME) fsmm-demo fsmm-demo-small

@@ -20,6 +20,7 @@ from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
 from fsmm.runs.run import episode_eval
 
+HOMES = {"full": "fsmm-demo", "small": "fsmm-demo-small"}
 LABEL_SETS = ("event", "content", "motion", "sound")
 ROWS: tuple[tuple[str, str, list[str], dict[str, str], str | None], ...] = (
     ("ProtoNet, frame", "protonet", ["frame"], {}, None),
@@ -38,19 +39,18 @@ LEARNED: tuple[tuple[str, str, dict[str, str]], ...] = (
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--form", choices=("full", "small"), default="full")
-    options.add_argument("--home", type=Path, default=Path("fsmm-demo"))
+    options.add_argument("--home", type=Path, help="a folder of its own for each form")
     options.add_argument("--episodes", type=int, default=None)
     given = options.parse_args()
     started = time.perf_counter()
-    cache = given.home / "cache"
+    home = given.home or Path(HOMES[given.form])
+    cache = home / "cache"
     try:
-        extract(given.form, given.home, cache)
-        table(
-            given.form, cache, given.home / "runs", given.episodes or (2000 if given.form == "full" else 300)
-        )
+        extract(given.form, home, cache)
+        table(given.form, cache, home / "runs", given.episodes or (2000 if given.form == "full" else 300))
     except FsmmError as error:
         sys.exit(f"demo: {error}")
-    print(f"Clips: {given.home / 'clips'}    features: {cache}    runs: {given.home / 'runs'}")
+    print(f"Clips: {home / 'clips'}    features: {cache}    runs: {home / 'runs'}")
     print(f"Done in {time.perf_counter() - started:.0f} s. Next: README.md, 'Your own videos'.")
 
 

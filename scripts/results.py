@@ -3,7 +3,7 @@
     python scripts/results.py                 write every page
     python scripts/results.py --check         exit 1 and name the first page that is not up to date
     python scripts/results.py add RUN --page demo --table demo-events --row "ProtoNet, frame" --column event
-    python scripts/results.py demo --home fsmm-demo      compare the runs of `make demo DEMO=small` with the data
+    python scripts/results.py demo --home fsmm-demo-small    compare the runs of `make demo DEMO=small` with the data
 
 Every figure is one row of a JSON file: its value, its interval, the command that gives it and the commit that gave
 it. A row without a commit comes from a run whose commit was not recorded. A placeholder of the prose is one of
