@@ -1,4 +1,4 @@
-"""``fsmm cache`` has the commands info, verify, import, export, upgrade and merge."""
+"""``fsmm cache`` has the commands info, verify, import, export, prune, upgrade and merge."""
 
 from __future__ import annotations
 
@@ -147,6 +147,29 @@ def export_command(
         typer.echo(file)
 
 
+@app.command("prune")
+def prune_command(
+    cache: Cache = None,
+    dataset: Dataset = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove clips that their data set lists no more.
+
+    They take no part in evaluations already."""
+    from ..cache.upkeep.prune import prune
+
+    report = prune(_root(cache), dataset, console.detail, dry_run=dry_run)
+    if json:
+        console.print_json(report.to_json())
+        return
+    for name, clips in report.removed.items():
+        verb = "to be removed" if dry_run else "removed"
+        typer.echo(f"{name}: {len(clips):,} {verb}: {listed(clips)}.")
+    if not report.removed:
+        typer.echo("Every clip is listed by its data set; nothing is removed.")
+
+
 @app.command("upgrade")
 def upgrade_command(cache: Cache = None, dataset: Dataset = None, json: Json = False) -> None:
     """Bring data sets of an older schema to the newest one.
@@ -218,7 +241,7 @@ def _print_dataset(entry: DatasetInfo) -> None:
     about = "; ".join(f"{key}: {value}" for key, value in entry.attrs.items())
     about = "; ".join(filter(None, [f"from {listed(entry.origins)}" if entry.origins else "", about]))
     if entry.gone:
-        about += f"; {entry.gone:,} clips are listed no more and left out: `fsmm cache prune` removes them"
+        about += f"; listed no more, and left out: {entry.gone:,} (`fsmm cache prune` removes them)"
     if entry.schema in OLDER_SCHEMAS:
         about += f"; schema {entry.schema}, read only: `fsmm cache upgrade` brings it forward"
     labels = [

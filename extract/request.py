@@ -39,6 +39,8 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     name: str | None = None
     """The data set's name in the cache (else its own)."""
+    into: str | None = None
+    """The data set of the cache that these clips join, though it was made from other data."""
     retry_failed: bool = False
     """Whether clips that failed before are tried again."""
     timeout: float = TIMEOUT

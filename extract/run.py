@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from ..cache.schema import check_name, default_cache
+from ..cache.origin import Origin
+from ..cache.schema import check_name, dataset_folder, default_cache
 from ..errors import UsageError
 from ..machine.cores import default_workers, half_of_the_cores
 from ..machine.device import pick_device
@@ -34,6 +36,7 @@ def extract(
     sampling: Sampling | None = None,
     dtype: StoredType = "float16",
     name: str | None = None,
+    into: str | None = None,
     retry_failed: bool = False,
     timeout: float = TIMEOUT,
     flush_seconds: float = FLUSH_SECONDS,
@@ -45,8 +48,9 @@ def extract(
     None. streams: modalities or ``modality/encoder``; encoders: modality to encoder name or names. With neither:
     frame, flow, audio and word, each by its usual encoder. weights: encoder name to a file of yours.
     device: "auto", "cpu", "cuda". workers: decoding processes; None for one a core. name: the dataset's name in
-    the cache. retry_failed: try clips again that failed before. timeout: seconds a clip may take to decode.
-    flush_seconds: no finished clip waits longer for its shard, so that a kill costs no more than that.
+    the cache; into: that of a data set made from other data, which these clips join. retry_failed: try clips again
+    that failed before. timeout: seconds a clip may take to decode. flush_seconds: no finished clip waits longer for
+    its shard, so that a kill costs no more than that.
 
     Raises UsageError for a request that cannot be met, WeightsError, CacheError for a cache that cannot be read
     or written, and Interrupted after Ctrl-C: in each case all clips finished before are safe, and the same call
@@ -67,6 +71,7 @@ def extract(
         options=options or DatasetOptions(),
         sampling=sampling or Sampling(),
         name=name,
+        into=into,
         retry_failed=retry_failed,
         timeout=timeout,
         flush_seconds=flush_seconds,
@@ -87,7 +92,7 @@ def carry_out(request: Request, *, quiet: bool = False) -> ExtractReport:
     extraction = Extraction(request, folder, listing, encoders, quiet=quiet)
     keep_freed_memory()
     with half_of_the_cores(of=default_workers(), unless=device != "cpu"):
-        return extraction.run(device, new_split=_asks_for_split(request.options))
+        return extraction.run(device)
 
 
 def _check(request: Request) -> None:
@@ -99,6 +104,12 @@ def _check(request: Request) -> None:
         raise UsageError(f"--workers must be at least 1; it is {request.workers}.")
     if not request.timeout > 0:
         raise UsageError(f"--timeout must be above 0 seconds; it is {request.timeout:g}.")
+    if request.into is not None:
+        if request.name is not None:
+            raise UsageError(
+                "--name gives a data set a name of its own and --into unites it with another; give one."
+            )
+        dataset_folder(request.cache or default_cache(), request.into)
     if sampling.segments < 1:
         raise UsageError(f"--segments must be at least 1; it is {sampling.segments}.")
     if sampling.position not in get_args(Position):
@@ -111,10 +122,9 @@ def _listing(request: Request) -> Listing:
 
     data = None if request.data is None else request.data.expanduser()
     listing = load(request.dataset, data, request.options)
-    if request.name is None:
+    if listing.origin is None:
+        root = "" if data is None else os.path.realpath(data)
+        listing = replace(listing, origin=Origin(request.dataset, root, str(listing.root)))
+    if (name := request.into or request.name) is None:
         return listing
-    return replace(listing, catalog=replace(listing.catalog, dataset=check_name("Dataset", request.name)))
-
-
-def _asks_for_split(options: DatasetOptions) -> bool:
-    return options.split_file is not None or options.split_sizes is not None or options.split_seed != 0
+    return replace(listing, catalog=replace(listing.catalog, dataset=check_name("Dataset", name)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ...cache.catalog import Catalog
+    from ...cache.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,20 @@ class DatasetOptions:
     """Only this many clips are taken, the first ones."""
 
 
+def asks_for_split(options: DatasetOptions) -> bool:
+    """Whether the options ask for a class split of their own."""
+    return options.split_file is not None or options.split_sizes is not None or options.split_seed != 0
+
+
 @dataclass
 class Listing:
     """The clips of a data set.
 
     catalog: all clips that exist. sources: clip id to files. missing: ids whose files were not found. warnings:
-    sentences that are shown once. root: the folder that catalog paths are relative to.
+    sentences that are shown once. root: the folder that catalog paths are relative to. origin: the data that the clips
+    were listed from; None stands for what --data names. partial: options left clips out, so that a clip that is not
+    listed need not be gone. is_table: the clips are those that a table names, so that one that it names no more is gone
+    even where its file is there. lists_unlabelled: the clips without labels of ``add_unlabelled`` are all listed.
     """
 
     catalog: Catalog
@@ -59,3 +68,7 @@ class Listing:
     root: Path
     missing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    origin: Origin | None = None
+    partial: bool = False
+    is_table: bool = False
+    lists_unlabelled: bool = False

@@ -61,9 +61,10 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
     if options.limit is not None:
         _at_least("limit", options.limit, 1)
         rows = rows[: options.limit]
+    partial = len(rows) < len(catalog)
     catalog = catalog.take(rows)
     sources = {clip: listing.sources[clip] for clip in catalog.clip_id}
-    done = replace(listing, catalog=catalog, sources=sources)
+    done = replace(listing, catalog=catalog, sources=sources, partial=partial)
     return done if options.unlabelled is None else add_unlabelled(done, options.unlabelled)
 
 
@@ -196,7 +197,13 @@ def add_unlabelled(listing: Listing, folder: Path) -> Listing:
         group=[*old.group, *[""] * count],
     )
     warnings = [*listing.warnings, *found.warnings()]
-    return replace(listing, catalog=catalog, sources={**listing.sources, **added}, warnings=warnings)
+    return replace(
+        listing,
+        catalog=catalog,
+        sources={**listing.sources, **added},
+        warnings=warnings,
+        lists_unlabelled=not found.unreadable,
+    )
 
 
 def _lengthened(labels: LabelSet, count: int) -> LabelSet:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.catalog import CLIP_SPLITS, UNLABELLED, Catalog, LabelSet
+from ...cache.origin import Origin
 from ...errors import UsageError, listed
 from ...machine.texts import plain_text, read_csv
 from .base import DatasetOptions, Listing, Source
@@ -59,6 +60,8 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
             root=root,
             missing=clips.missing,
             warnings=clips.warnings(),
+            origin=Origin("csv", os.path.realpath(file), str(root)),
+            is_table=True,
         ),
         options,
     )

@@ -52,7 +52,14 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
             f"{len(repeated)} videos are there more than once, the first counts: {some(repeated)}."
         )
     return finish(
-        Listing(catalog=catalog, sources=sources, root=found.root, missing=missing, warnings=warnings),
+        Listing(
+            catalog=catalog,
+            sources=sources,
+            root=found.root,
+            missing=missing,
+            warnings=warnings,
+            is_table=True,
+        ),
         options,
     )
 

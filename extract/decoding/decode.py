@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from av import AudioStream
 
 from ...errors import DecodeError
+from ..clip_files import files_of, sha256_of
 from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling
 from ..datasets.base import Source
 from .film import Film, Stills, Unforeseen, counted, foretold
@@ -19,7 +20,6 @@ from .media import (
     audio_stream,
     open_media,
     read_once,
-    sha256_of,
     shown,
     video_stream,
 )
@@ -173,11 +173,11 @@ class _Job:
             height=self.size[1],
             has_video=has_video,
             has_audio=self.heard,
-            sha256=sha256_of(_files(self.source)),
+            sha256=sha256_of(files_of(self.source)),
         )
 
     def _nothing_usable(self) -> str:
-        files = _files(self.source)
+        files = files_of(self.source)
         if not files:
             return f"Clip {self.clip_id!r} has no file."
         reasons = f" ({'; '.join(self.notes[:3])})" if self.notes else ""
@@ -192,8 +192,3 @@ def _gather(indices: np.ndarray, pictures: dict[int, np.ndarray]) -> np.ndarray:
     decoded = np.array(sorted(pictures))
     nearest = decoded[np.abs(indices[..., None] - decoded).argmin(-1)]
     return np.stack([np.stack([pictures[int(i)] for i in row]) for row in nearest])
-
-
-def _files(source: Source) -> list[Path]:
-    pictures: Sequence[Path] = (source.video,) if source.video is not None else source.images
-    return [*pictures, *([source.audio] if source.audio is not None else [])]

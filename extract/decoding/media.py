@@ -6,7 +6,6 @@ part, and a playlist that poses as a video can reach neither other files nor the
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -344,19 +343,6 @@ class _StreamClock:
         else:
             self._step = max(step, 0.0)
         return self.shift
-
-
-def sha256_of(paths: list[Path]) -> str:
-    """Hex digest of the files' bytes, one after the other; "" if one cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        for path in paths:
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-    except OSError:
-        return ""
-    return digest.hexdigest()
 
 
 def _plain(error: BaseException) -> str:

@@ -7,28 +7,29 @@ decode once, prepare  -->    batch by stream, encode, write     (listing order, 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from ...cache.catalog import Catalog
-from ...cache.schema import StreamName, list_streams
+from ...cache.schema import StreamName
 from ...machine.cores import default_workers
 from ..contract import Encoder
-from ..datasets.base import Listing
+from ..datasets.base import Listing, asks_for_split
 from ..request import Request
 from .class_words import Words, embed_words, unknown_words
 from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
+from .membership import Membership
 from .plan import Plan, make_plan
 from .pool import Pool
 from .progress import Progress, make_progress
 from .report import ExtractReport, StreamReport
+from .reuse import known_digests, reuse
 from .stopping import Interrupted, StopOnSignal
-from .union import united, with_facts
 from .worker import ABSENT, FAILED, Job, Outcome, Setup
-from .writing import open_writer, release, writable
+from .writing import open_writer, release
 
 _TOLD = 5  # notes of a clip's damage that its line repeats
 
@@ -43,38 +44,45 @@ class Extraction:
     def __init__(
         self, request: Request, folder: Path, listing: Listing, encoders: Sequence[Encoder], *, quiet: bool
     ) -> None:
-        self.request, self.folder, self.listing, self.quiet = request, folder, listing, quiet
+        self.request, self.folder, self.quiet = request, folder, quiet
+        self.membership = Membership(
+            folder, listing, into=request.into is not None, new_split=asks_for_split(request.options)
+        )
         self.word_encoders = [encoder for encoder in encoders if encoder.modality == "word"]
         self.clip_encoders = [encoder for encoder in encoders if encoder.modality != "word"]
         self.warnings = list(listing.warnings)
         self.words: dict[StreamName, Words] = {}
         self.lanes: dict[StreamName, Lane] = {}
-        self.done = self.failed = self.partial = self.workers = 0
+        self.done = self.failed = self.partial = self.workers = self.gone = 0
         self.wall = 0.0
         self.clock, self.log = Clock(), FailureLog(folder)
         self._solved: set[Key] = set()
         self._known_damage: dict[str, str] = {}
         self._flushed = time.monotonic()
 
-    def run(self, device: str, *, new_split: bool) -> ExtractReport:
-        """Bring the cache up to date. new_split: the listing's class split replaces the one in the cache.
+    @property
+    def listing(self) -> Listing:
+        """The listing, with the ids that its clips have in the data set."""
+        return self.membership.listing
+
+    def run(self, device: str) -> ExtractReport:
+        """Bring the cache up to date.
 
         Raises CacheError if the cache cannot be written or a stream is of another origin, FsmmError if the workers or
         an encoder fail as a whole, and Interrupted. Rows that were written before stay, and the next run continues
         after them.
         """
         with StopOnSignal() as stop:
-            catalog = self._write_catalog(new_split)
+            streams = [StreamName(encoder.modality, encoder.name) for encoder in self.clip_encoders]
+            catalog = self._join(streams)
             for encoder in self.word_encoders:
                 self._embed(catalog, encoder)
-            streams = [StreamName(encoder.modality, encoder.name) for encoder in self.clip_encoders]
             plan = make_plan(
                 self.folder, self.listing, streams, self.log, retry_failed=self.request.retry_failed
             )
-            interrupted = self._run_clips(plan, stop)
+            interrupted = self._run_clips(plan, stop, known_digests(catalog))
             with self.clock("catalog"):
-                held = [s for s in list_streams(self.folder) if s.modality != "word"]
-                self._write(with_facts(self.folder, catalog, held))
+                self.gone = int(self.membership.unite_with_facts().sources.gone.sum())
         if interrupted:
             raise Interrupted(
                 f"Interrupted: {plan.complete + self.done} of {len(self.listing.sources)} clips are in the cache; run "
@@ -82,17 +90,17 @@ class Extraction:
             )
         return self._report(device, plan)
 
-    def _write_catalog(self, new_split: bool) -> Catalog:
-        catalog = self.listing.catalog
-        if (self.folder / "catalog.h5").is_file():
-            catalog, notes = united(Catalog.read(self.folder), catalog, new_split)
-            self.warnings += notes
-        self._write(catalog)
+    def _join(self, streams: Sequence[StreamName]) -> Catalog:
+        """Make the listing a part of the data set, and bring what the cache holds in line with it."""
+        with self.clock("compare"):
+            self.membership.compare(streams)
+            changes = self.membership.changes
+            catalog = self.membership.unite()
+            self.log.rename({old: (new, self.listing.sources[new]) for old, new in changes.moved.items()})
+        self.warnings += self.membership.notes
+        if changes.gone:
+            self.warnings.append(gone_sentence(changes.gone))
         return catalog
-
-    def _write(self, catalog: Catalog) -> None:
-        with writable(self.folder):
-            catalog.write(self.folder)
 
     def _embed(self, catalog: Catalog, encoder: Encoder) -> None:
         stream = StreamName(encoder.modality, encoder.name)
@@ -102,17 +110,23 @@ class Extraction:
         if sentence := unknown_words(stream, self.words[stream]):
             self.warnings.append(sentence)
 
-    def _run_clips(self, plan: Plan, stop: StopOnSignal) -> bool:
-        """Carry out a plan made for the clip encoders' streams, in this order; return whether it was interrupted."""
+    def _run_clips(self, plan: Plan, stop: StopOnSignal, digest: Mapping[str, str]) -> bool:
+        """Carry out a plan made for the clip encoders' streams, in this order; return whether it was interrupted.
+
+        digest: the SHA-256 of clips' files, by clip, where it is known.
+        """
         if self.listing.missing:
             self.warnings.append(_missing_sentence(self.listing))
-        with make_progress(len(plan.jobs), self.quiet) as progress, ExitStack() as stack:
+        with ExitStack() as stack:
+            lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
+            copied = reuse(self.folder, plan, lanes, digest)
+            progress = stack.enter_context(make_progress(len(plan.jobs), self.quiet))
             if not self.quiet:
                 for warning in self.warnings:
                     progress.say(f"warning: {warning}")
-            lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
             self._known_damage = plan.partial
             self.log.forget(plan.stale)
+            self.log.append(copied)
             self.log.tell_missing(self.listing.missing)
             began = time.perf_counter()
             if plan.jobs:
@@ -206,6 +220,9 @@ class Extraction:
             partial=self.partial,
             left_alone=plan.left_alone,
             missing=len(self.listing.missing),
+            changed=len(self.membership.changes.changed),
+            moved=len(self.membership.changes.moved),
+            gone=self.gone,
             clips_per_second=round((self.done + self.failed) / self.wall, 3) if plan.jobs else 0.0,
             encoder_busy=round(busy, 4) if plan.jobs else 0.0,
             seconds={stage: round(value, 3) for stage, value in self.clock.seconds.items()},
@@ -235,6 +252,7 @@ class Extraction:
                 absent=lane.absent,
                 failed=lane.failures,
                 held=held,
+                copied=lane.copied,
             )
             for (stream, lane), held in zip(self.lanes.items(), plan.held)
         ]
@@ -245,5 +263,17 @@ def _failure(job: Job, stage: str, reason: str, stream: str = "") -> Failure:
 
 
 def _missing_sentence(listing: Listing) -> str:
-    named = ", ".join(listing.missing[:3]) + (", ..." if len(listing.missing) > 3 else "")
-    return f"{len(listing.missing)} listed clips have no file ({named}); {MISSING_LIST} names them."
+    return f"{len(listing.missing)} listed clips have no file ({_some(listing.missing)}); {MISSING_LIST} names them."
+
+
+def gone_sentence(gone: Collection[str]) -> str:
+    """A sentence about clips that the listing has no more."""
+    count = "1 clip is" if len(gone) == 1 else f"{len(gone):,} clips are"
+    return (
+        f"{count} listed no more, and left out of evaluations ({_some(sorted(gone))}); `fsmm cache prune` removes what "
+        "is listed no more."
+    )
+
+
+def _some(clips: Sequence[str]) -> str:
+    return ", ".join(clips[:3]) + (", ..." if len(clips) > 3 else "")

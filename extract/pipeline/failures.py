@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...cache.locking import FAILURES, locked
 from ...errors import CacheError
 from ...machine.files import parsed_json, refuse_special, whole_or_absent
 from ..datasets.base import Source
@@ -96,6 +97,10 @@ class FailureLog:
         text = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
         if not text:
             return
+        with self._lock():
+            self._append(text)
+
+    def _append(self, text: str) -> None:
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -108,10 +113,37 @@ class FailureLog:
     def forget(self, keys: set[Key]) -> None:
         """Drop the lines about these keys, and all but the last about any other key.
 
-        The file is replaced as a whole or not at all.
+        The file is replaced as a whole or not at all, under its lock, so that no other process loses a line.
         """
-        kept = {key: failure for key, failure in self.read().items() if key not in keys}
-        if len(kept) == len(self._lines()):
+        if not self._lines():
+            return
+        with self._lock():
+            self._replace({key: failure for key, failure in self.read().items() if key not in keys})
+
+    def rename(self, moved: Mapping[str, tuple[str, Source]]) -> None:
+        """Give the lines about clips that moved their new ids and files, (id, files) by old id."""
+        known = self.read() if moved else {}
+        if not any(clip in moved for clip, _ in known):
+            return
+        with self._lock():
+            kept: dict[Key, Failure] = {}
+            for (clip, stream), line in self.read().items():
+                if clip in moved:
+                    name, source = moved[clip]
+                    line = Failure.of(name, source, line.stage, line.reason, stream=stream)
+                kept[line.id, stream] = line
+            self._replace(kept)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            with locked(self.path.parent, FAILURES):
+                yield
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _replace(self, kept: Mapping[Key, Failure]) -> None:
+        if len(kept) == len(self._lines()) and kept == self.read():
             return
         text = "".join(json.dumps(asdict(failure)) + "\n" for failure in kept.values())
         try:

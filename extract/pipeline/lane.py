@@ -47,7 +47,7 @@ class Lane:
     """A stream's encoder and writer; rows are written in the order in which they are added, whatever the batches.
 
     failed: called with (clip, stage, reason) for a row that could not be made. written: rows with features;
-    absent: rows recorded as absent; failures: rows that could not be made.
+    absent: rows recorded as absent; failures: rows that could not be made; copied: rows that the cache held elsewhere.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Lane:
         failed: Callable[[str, str, str], None],
     ) -> None:
         self.encoder, self.writer, self.clock, self.failed = encoder, writer, clock, failed
-        self.written, self.absent, self.failures = 0, 0, 0
+        self.written, self.absent, self.failures, self.copied = 0, 0, 0, 0
         self.seconds = 0.0
         self._waiting: list[_Waiting] = []
         self._ready = self._in_a_row = 0
@@ -69,6 +69,12 @@ class Lane:
         self._ready += part.state == READY
         if self._ready >= self.encoder.batch_clips or (not self._ready and len(self._waiting) >= 64):
             self.drain()
+
+    def copy(self, key: str, features: np.ndarray | None, facts: Mapping[str, object]) -> None:
+        """Add a row that another clip of the same file has. Raises CacheError if the cache cannot be written."""
+        with self.clock("write"):
+            self.writer.add(key, features, facts)
+        self.copied += 1
 
     def drain(self) -> None:
         """Encode and write the clips that wait."""

@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class StreamReport:
-    """One stream after a run. written, absent, failed: rows of this run; held: rows that earlier runs wrote."""
+    """One stream after a run.
+
+    written, absent, failed: rows of this run; copied: rows that equal clips had; held: rows that earlier runs wrote.
+    """
 
     name: str
     dim: int
@@ -16,6 +19,7 @@ class StreamReport:
     absent: int = 0
     failed: int = 0
     held: int = 0
+    copied: int = 0
 
 
 @dataclass
@@ -24,7 +28,9 @@ class ExtractReport:
 
     folder: the dataset's folder in the cache. clips: the number of clips that the dataset lists. done, failed:
     clips of this run (a clip that fails in a single stream is done; that stream counts its failure). skipped:
-    clips that lacked nothing. partial: clips that are done although their files are damaged. left_alone: clips
+    clips that lacked nothing, or nothing but rows that could be copied. changed: clips whose files changed, and which
+    are made again. moved: clips that were recognised under a new name. gone: clips that the data set lists no more, and
+    which take no part in evaluations. partial: clips that are done although their files are damaged. left_alone: clips
     that failed in an earlier run and were not tried again. missing: clips that are listed without a file. seconds:
     by stage; decode and prepare are summed over the workers, the other stages passed in the main process.
     encoder_busy: share of the time in which an encoder ran.
@@ -41,6 +47,9 @@ class ExtractReport:
     partial: int = 0
     left_alone: int = 0
     missing: int = 0
+    changed: int = 0
+    moved: int = 0
+    gone: int = 0
     clips_per_second: float = 0.0
     encoder_busy: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -57,6 +66,7 @@ class ExtractReport:
         counts = [(self.done, "done"), (self.partial, "of them in part"), (self.skipped, "already there")]
         counts.append((self.failed, "failed"))
         counts += [(self.left_alone, "failed before"), (self.missing, "without a file")]
+        counts += [(self.changed, "changed"), (self.moved, "moved"), (self.gone, "listed no more")]
         listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "done")
         lines = [f"{self.dataset}: {self.clips} clips: {listed}  ({self.folder})"]
         lines += [f"  {_stream(stream)}" for stream in self.streams]
@@ -76,6 +86,7 @@ def _stream(stream: StreamReport) -> str:
         (stream.written, "written"),
         (stream.absent, "absent"),
         (stream.failed, "failed"),
+        (stream.copied, "copied"),
         (stream.held, "held"),
     ]
     listed = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...cache.catalog import FACTS, UNLABELLED, Catalog, LabelSet
+from ...cache.origin import UNSEEN, ClipSources
 from ...cache.schema import StreamName, shard_paths
 from ...cache.shard import read_shard
 
 
 @dataclass
 class _Rows:
-    """The rows of either catalog's clips in the joined one of ``n``; covers: the new one lists all of the old clips."""
+    """The rows of either catalog's clips in the joined one of ``n``.
+
+    covers: the new one lists all of the old clips that are still listed. gone: bool [n], the clips that are not.
+    """
 
     n: int
     old: np.ndarray
     new: np.ndarray
     covers: bool
+    gone: np.ndarray
 
 
-def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog, list[str]]:
+def united(
+    old: Catalog, new: Catalog, new_split: bool = False, *, gone: Collection[str] = ()
+) -> tuple[Catalog, list[str]]:
     """The joined catalog, and a sentence for each change of clips that were in the cache before.
 
     A listing of all those clips replaces the label sets. A listing of fewer clips (``--limit``) relabels these
     alone: classes that it does not list stay, and so do class splits, unless ``new_split`` says that the user
-    chose them.
+    chose them. The clips ``gone`` are listed by the new one's origin no more; a clip that no origin lists is
+    unlabelled.
     """
     row_of = old.rows()
     fresh = [clip for clip in new.clip_id if clip not in row_of]
     clip_id = [*old.clip_id, *fresh]
     row_of.update((clip, len(old) + i) for i, clip in enumerate(fresh))
     target = np.array([row_of[clip] for clip in new.clip_id], np.int64)
+    sources = _joined_sources(old, new, target, [row_of[clip] for clip in gone if clip in row_of])
+    is_listed = np.zeros(len(clip_id), bool)
+    is_listed[target] = True
     rows = _Rows(
-        len(clip_id), np.arange(len(old)), target, len(np.unique(target[target < len(old)])) == len(old)
+        n=len(clip_id),
+        old=np.arange(len(old)),
+        new=target,
+        covers=bool((is_listed | sources.gone)[: len(old)].all()),
+        gone=sources.gone,
     )
     notes: list[str] = []
     label_sets = {
@@ -68,7 +83,29 @@ def united(old: Catalog, new: Catalog, new_split: bool = False) -> tuple[Catalog
         attrs=attrs,
         facts=facts,
         group=group,
+        sources=sources,
     ), notes
+
+
+def _joined_sources(old: Catalog, new: Catalog, target: np.ndarray, gone: Sequence[int]) -> ClipSources:
+    """The sources of the joined clips: those of ``new``, which is of one origin, lie at the rows ``target``."""
+    (mine,) = new.sources.origins
+    number = next((i for i, origin in enumerate(old.sources.origins) if origin.is_same(mine)), None)
+    origins = [*old.sources.origins, mine] if number is None else old.sources.origins
+    number = len(origins) - 1 if number is None else number
+    n, k = int(max(len(old), target.max(initial=-1) + 1)), len(origins)
+    before = np.arange(len(old))
+    origin = _spread(old.sources.origin, before, n, number)
+    listed = np.zeros((n, k), bool)
+    listed[: len(old), : old.sources.listed.shape[1]] = old.sources.listed
+    listed[target, number] = True
+    listed[gone, number] = False
+    size, mtime_ns = (
+        _spread(values, before, n, UNSEEN) for values in (old.sources.size, old.sources.mtime_ns)
+    )
+    seen = new.sources.size != UNSEEN
+    size[target[seen]], mtime_ns[target[seen]] = new.sources.size[seen], new.sources.mtime_ns[seen]
+    return ClipSources(origins, origin, listed, size, mtime_ns)
 
 
 def _join(
@@ -78,7 +115,9 @@ def _join(
         return replace(new, label=_spread(new.label, rows.new, rows.n, _nothing(new)))
     if new is None:
         assert old is not None
-        return replace(old, label=_spread(old.label, rows.old, rows.n, _nothing(old)))
+        label = _spread(old.label, rows.old, rows.n, _nothing(old))
+        label[rows.gone] = _nothing(old)
+        return replace(old, label=label)
     assert old is not None
     if rows.covers:
         if set(old.class_names) != set(new.class_names):
@@ -101,6 +140,7 @@ def _relabelled(
     label = _spread(
         _labels(old, np.arange(len(old.class_names)), len(names), multi), rows.old, rows.n, _fill(multi)
     )
+    label[rows.gone] = _fill(multi)
     label[rows.new] = _labels(new, to, len(names), multi)
     words = dict(zip(old.class_names, old.words)) | dict(zip(new.class_names, new.words))
     splits = {

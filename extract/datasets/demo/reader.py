@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ....cache.origin import Origin
 from ..base import DatasetOptions, Listing, Source
 from ..common import finish
 from .design import VERSION
@@ -34,7 +35,9 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     clips = plan_clips(options.small, options.seed)
     catalog = catalog_of(clips, options.small, options.seed)
     sources = {clip.clip_id: Source(video=root / clip.path) for clip in clips}
-    done = _finish(Listing(catalog, sources, root), options)
+    about = {"form": form, "seed": str(options.seed), "version": str(VERSION)}
+    made = Listing(catalog, sources, root, origin=Origin("demo", folder=str(root), options=about))
+    done = _finish(made, options)
     wanted = done.catalog.rows()
     _make([clip for clip in clips if clip.clip_id in wanted], root)
     return done

@@ -50,7 +50,7 @@ def test_forgetting_drops_those_lines_and_repetitions_only(tmp_path: Path) -> No
         ("a", "flow/x"): Failure("a", "encode", "4", stream="flow/x"),
     }
     assert len(log.path.read_text().splitlines()) == 2
-    assert os.listdir(tmp_path) == ["failures.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == [".failures.lock", "failures.jsonl"]
 
 
 def test_a_file_has_changed_when_its_size_or_time_has(tmp_path: Path) -> None:
@@ -89,4 +89,4 @@ def test_clips_without_a_file_are_one_line_and_a_list(tmp_path: Path) -> None:
     assert "3 listed clips" in log.read()["", ""].reason
     log.tell_missing([])
     assert log.read().keys() == {("a", "")}
-    assert os.listdir(tmp_path) == ["failures.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == [".failures.lock", "failures.jsonl"]
