@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from .trees import tree_size
 def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path to write, which becomes ``path`` when the block ends and is removed when it raises.
 
-    The block makes a file or a folder at the temporary path. Its name holds the process and the thread, so that two
-    writers of one file never share it: the later one wins as a whole. durable: the contents reach the disk before the
-    name does, so that a power cut leaves the old file or the new one. Raises the errors of the block, and OSError where
-    the file cannot be renamed.
+    The block makes a file or a folder at the temporary path. Its name holds the process and a random number, so that
+    two writers of one file never share it, on whichever machines they run: the later one wins as a whole. durable: the
+    contents reach the disk before the name does, so that a power cut leaves the old file or the new one. Raises the
+    errors of the block, and OSError where the file cannot be renamed.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "result.txt"
@@ -33,7 +33,7 @@ def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
     >>> place.read_text()
     '42'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         if durable:
@@ -42,7 +42,8 @@ def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             _flush(path.parent)
     except BaseException:
-        _remove(temporary)
+        with suppress(OSError):  # The first error is the one to tell.
+            _remove(temporary)
         raise
 
 
