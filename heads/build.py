@@ -57,13 +57,6 @@ def build_head(
     return EarlyFusion(inputs, outer, make, reads_time=method.reads_time, attention=how == "ea")
 
 
-def innermost(head: Head[Any]) -> Head[Any]:
-    """The method itself, inside a fusion wrapper or not; of late fusion, that of the first modality."""
-    if isinstance(head, EarlyFusion):
-        return head.inner
-    return next(iter(head.heads.values())) if isinstance(head, LateFusion) else head
-
-
 def _check_inputs(name: str, method: Method, inputs: Inputs) -> None:
     if method.words == "needed" and inputs.word_dim is None:
         raise UsageError(

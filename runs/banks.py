@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from ..cache.bank import FeatureBank
+from typing import Any
+
+from ..cache.bank import FeatureBank, word_key
+from ..cache.catalog import Catalog
 from ..cache.schema import dataset_folder, default_cache
+from ..cache.stream import stream_checks
 from ..errors import CacheError
 from ..machine.device import pick_device, pick_dtype
+from .digest import digest
 from .job import Place
 from .spec import RunSpec
 from .zero_shot import held_out
@@ -50,6 +55,33 @@ class Banks:
     def unlabelled(self) -> FeatureBank | None:
         """The clips without labels, or None where the protocol gives none to heads."""
         return self._bank("unlabelled") if self.spec.protocol.unlabelled else None
+
+    def training_data(self) -> dict[str, Any]:
+        """The streams of the base and val clips, and digests of these clips, their features and their class words.
+
+        The features' digest is made of the checksums that the shards have of them, so that it is the same on any
+        machine and costs no reading of features.
+        """
+        ids = Catalog.read(self.folder).clip_id
+        banks = [bank for bank in (self.base, self.val) if bank is not None]
+        clips = [
+            [bank.class_names, [ids[row] for row in bank.clip_row], bank.label.tolist()] for bank in banks
+        ]
+        features = {
+            str(stream): [[checks.get(clip) for clip in named] for _, named, _ in clips]
+            for stream in self.base.streams.values()
+            for checks in [stream_checks(self.folder, stream)]
+        }
+        words = self.base.word_stream
+        checks = {} if words is None else stream_checks(self.folder, words)
+        keys = [[word_key(bank.label_set, name) for name in bank.class_names] for bank in banks]
+        return {
+            "streams": {key: str(stream) for key, stream in self.base.streams.items()},
+            "words": None if words is None else str(words),
+            "clips": digest({"clips": clips}),
+            "features": digest(features),
+            "class words": digest({"checks": [[checks.get(key) for key in part] for part in keys]}),
+        }
 
     def _seen(self, which: int) -> FeatureBank:
         if "seen 0" not in self._ready:

@@ -28,7 +28,7 @@ def metrics_of(
         "class_split": bank.class_split,
         "streams": {key: str(name) for key, name in bank.streams.items()},
         "words": None if bank.word_stream is None else str(bank.word_stream),
-        "notes": list(bank.notes),
+        "notes": [*bank.notes, *(training.notes if training else ())],
         "normalise": spec.normalise,
         "protocol": spec.protocol.to_dict(),
         "protocol_text": spec.protocol.describe(),

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..episodes.protocol import bounds
 from ..errors import UsageError
-from ..heads.build import build_head, innermost, inputs_of
+from ..heads.build import build_head, inputs_of
 from ..heads.head import Head
 from ..heads.settings import Recipe, update_settings
-from ..machine.tensors import load_tensors, save_tensors
 from .banks import Banks
-from .digest import digest
+from .checkpoint import CHECKPOINT, Checkpoint
 from .spec import Progress, RunSpec
-from .train import Training, train
+from .train import LATEST, Training, train
 
-CHECKPOINT = "head.safetensors"
+TRAINING = "training"  # The folder, in a run's folder, of the training's state.
 _RECIPE = "train."  # The prefix of the settings that belong to the recipe.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyHead:
+    """A head that is ready to be measured."""
+
+    head: Head
+    """The head, built, fitted to base statistics, and loaded or trained."""
+    training: Training | None = None
+    """The training, or None where nothing was trained."""
+    checkpoint: Checkpoint | None = None
+    """The place of the head's weights, or None where the head has nothing to train."""
+
+    def keep(self) -> None:
+        """Write the weights to their place, if they have one and are not there."""
+        if self.checkpoint is not None:
+            self.checkpoint.save(self.head)
 
 
 def ready_head(
     spec: RunSpec, banks: Banks, folder: Path, *, retrain: bool = False, progress: Progress | None = None
-) -> tuple[Head, Training | None]:
-    """The head of a run, built, fitted to base statistics and loaded or trained, and its training.
+) -> ReadyHead:
+    """The head of a run, built, fitted to base statistics and loaded or trained.
 
     folder: the run's folder, which holds the checkpoint. retrain: train even where a checkpoint fits.
-    The training is None where nothing was trained. Raises UsageError for settings that the head does not have.
+    Where a checkpoint is there and cannot be used, the training notes why. Raises UsageError for settings that the head
+    does not have.
     """
     torch.manual_seed(spec.train_seed)
     head = _built(spec, banks)
@@ -37,11 +55,15 @@ def ready_head(
     if not learns(head):
         if given:
             raise UsageError(f"Method {spec.method!r} has nothing to train here; leave out --set train.*.")
-        return head, None
+        return ReadyHead(head=head)
     recipe: Recipe = update_settings(head.recipe, given, f"the training of {spec.method}")
-    identity, path = _identity(spec, banks, head, recipe), folder / CHECKPOINT
-    if not retrain and _load(head, path, identity):
-        return head, None
+    identity = _identity(spec, banks, head, recipe)
+    checkpoint = Checkpoint(path=folder / CHECKPOINT, identity=identity)
+    loaded, why_not = (False, "") if retrain else checkpoint.load(head)
+    if loaded:
+        return ReadyHead(head=head, checkpoint=checkpoint)
+    if retrain:
+        (folder / TRAINING / LATEST).unlink(missing_ok=True)
     training = train(
         head,
         banks.base,
@@ -49,13 +71,17 @@ def ready_head(
         spec.protocol,
         recipe=recipe,
         seed=spec.train_seed,
-        folder=folder / "training",
+        folder=folder / TRAINING,
         modalities=spec.train_modalities,
         missing=spec.train_missing,
+        identity=identity,
         progress=_training_progress(progress),
     )
-    save_tensors(path, head.state_dict(), {"identity": identity, "method": spec.method})
-    return head, training
+    if why_not:
+        training.notes.insert(0, f"{why_not} It was made anew.")
+    made = ReadyHead(head=head, training=training, checkpoint=checkpoint)
+    made.keep()
+    return made
 
 
 def learns(head: Head) -> bool:
@@ -76,29 +102,15 @@ def _built(spec: RunSpec, banks: Banks) -> Head:
     return head
 
 
-def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> str:
-    """A digest of everything that the trained weights depend on."""
-    return digest(
-        {
-            **spec.training_identity(),
-            "recipe": asdict(recipe),
-            # Defaults are among the settings, so that a new default makes a new head.
-            "head": asdict(innermost(head).settings),
-            "base": banks.base.fingerprint(),
-            "streams": {k: str(v) for k, v in banks.base.streams.items()},
-        }
-    )
-
-
-def _load(head: Head, path: Path, identity: str) -> bool:
-    """Load the weights of the checkpoint if it exists and has this identity, and return whether they were loaded."""
-    if not path.is_file():
-        return False
-    tensors, about = load_tensors(path)
-    if about.get("identity") != identity:
-        return False
-    head.load_state_dict(tensors)
-    return True
+def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> dict[str, Any]:
+    """All that the trained weights depend on, in plain JSON values by a word for each."""
+    return {
+        **spec.training_identity(),
+        **banks.training_data(),
+        "recipe": asdict(recipe),
+        # Defaults are among the settings, so that a new default makes a new head.
+        "head settings": [asdict(m.settings) for m in head.modules() if isinstance(m, Head)],
+    }
 
 
 def _training_progress(progress: Progress | None) -> Callable[[int, int, Mapping[str, float]], None] | None:

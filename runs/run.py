@@ -18,7 +18,7 @@ from .extent import Extent, planned
 from .job import Job, Place
 from .measure import measure
 from .metrics import metrics_of
-from .ready import ready_head
+from .ready import ReadyHead, ready_head
 from .reliability import reliability
 from .result import Result
 from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
@@ -133,24 +133,27 @@ class Ready:
     """The job, with its label set and its folder filled in."""
     banks: Banks
     """The banks of the job."""
-    head: Head
-    """The head, built, fitted, and loaded or trained."""
-    training: Training | None
-    """The training, or None where nothing was trained."""
+    made: ReadyHead
+    """The head, built, fitted, and loaded or trained, with its training and the place of its weights."""
+
+    @property
+    def head(self) -> Head:
+        """The head itself."""
+        return self.made.head
 
 
 def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
     """The loaded job with its head, which is built, fitted, and loaded or trained."""
-    head, training = ready_head(job.spec, banks, folder_of(job), retrain=job.retrain, progress=progress)
-    return Ready(job=job, banks=banks, head=head, training=training)
+    made = ready_head(job.spec, banks, folder_of(job), retrain=job.retrain, progress=progress)
+    return Ready(job=job, banks=banks, made=made)
 
 
 def finish(ready: Ready, progress: Progress | None = None) -> Run:
     """Measure a ready head and store the run."""
-    job, banks, head, folder = ready.job, ready.banks, ready.head, folder_of(ready.job)
+    job, banks, made, folder = ready.job, ready.banks, ready.made, folder_of(ready.job)
     generalised = job.spec.protocol.generalised
     result = measure(
-        head,
+        made.head,
         banks.test,
         job.spec.protocol,
         job.episodes,
@@ -161,20 +164,22 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         transductive=job.spec.resolved.transductive,
     )
     metrics = metrics_of(
-        spec=job.spec, banks=banks, head=head, training=ready.training, result=result, folder=folder
+        spec=job.spec, banks=banks, head=made.head, training=made.training, result=result, folder=folder
     )
     if job.reliability:
         episodes = min(planned(job.episodes), RELIABILITY_EPISODES)
-        metrics["reliability"] = reliability(head, banks.test, job.spec.protocol, episodes)
+        metrics["reliability"] = reliability(made.head, banks.test, job.spec.protocol, episodes)
     config = {
         **job.to_dict(),
         "dataset": banks.test.dataset,
         "episodes": metrics["episodes"],
         "fingerprint": metrics["fingerprint"],
     }
-    save_run(folder, config, metrics, result.arrays())
+    # Where another run into this folder has replaced the head meanwhile, this run's head comes back.
+    kept = made.checkpoint is not None and made.checkpoint.path.parent == folder
+    save_run(folder, config, metrics, result.arrays(), keep=made.keep if kept else None)
     return Run(
-        metrics=metrics, accuracy=result.per_episode(), result=result, training=ready.training, out=folder
+        metrics=metrics, accuracy=result.per_episode(), result=result, training=made.training, out=folder
     )
 
 

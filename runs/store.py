@@ -1,41 +1,130 @@
-"""A run on disk is a folder with config.json, metrics.json and episodes.npz."""
+"""A run on disk is a folder with config.json, metrics.json and episodes.npz, and a list of their digests.
+
+The list, SHA256SUMS, is written last. It shows damage, and that all files are of one run.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import FsmmError
-from ..machine.files import whole_or_absent, write_json
+from ..machine.digests import SUMS, changed_files, write_sums
+from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
+from ..machine.locks import turn_at
+from .checkpoint import CHECKPOINT
 
 CONFIG, METRICS, EPISODES = "config.json", "metrics.json", "episodes.npz"
+FILES = (CONFIG, METRICS, EPISODES)
 
 
 def save_run(
-    folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    folder: Path,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    keep: Callable[[], None] | None = None,
 ) -> None:
-    """Write a run's folder; metrics.json is written last, so a folder that has it is complete."""
+    """Write a run's folder; of several processes that write the same one, the last wins as a whole.
+
+    keep: writes the head of the run into the folder, where the folder is that of a trained head.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS).unlink(missing_ok=True)
-    write_json(folder / CONFIG, config)
-    values: dict[str, Any] = dict(arrays)
-    with whole_or_absent(folder / EPISODES) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **values)
-    write_json(folder / METRICS, metrics)
+    with turn_at(folder):
+        for name in (SUMS, METRICS):  # A folder with metrics.json is complete.
+            (folder / name).unlink(missing_ok=True)
+        if keep is not None:
+            keep()
+        write_json(folder / CONFIG, config)
+        values: dict[str, Any] = dict(arrays)
+        with whole_or_absent(folder / EPISODES) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **values)
+        write_json(folder / METRICS, metrics)
+        write_sums(folder, [*FILES, *([CHECKPOINT] if keep is not None else [])])
 
 
 def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
-    """The configuration, metrics and arrays of a run. Raises FsmmError where the folder is not a complete run."""
+    """The configuration, metrics and arrays of a run.
+
+    Raises FsmmError where the folder is not a complete run, or its files are not as they were written. The files of a
+    run without SHA256SUMS, which older releases made, are read as they are.
+    """
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        metrics = json.loads((folder / METRICS).read_text())
-        with np.load(folder / EPISODES, allow_pickle=False) as file:
-            return config, metrics, {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
+        with turn_at(folder, shared=True):
+            config, metrics = _texts(folder)
+            arrays = _arrays(folder / EPISODES)
+    except _UNREADABLE as error:
+        raise _incomplete(folder, error) from None
+    return config, metrics, arrays
+
+
+def load_texts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration and metrics of a run, after the digests of all its files. Raises FsmmError as load_run does."""
+    try:
+        with turn_at(folder, shared=True):
+            return _texts(folder)
+    except _UNREADABLE as error:
+        raise _incomplete(folder, error) from None
+
+
+# What a file may raise that is damaged, torn, or none of ours.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _texts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration and metrics of a run. Raises FsmmError, OSError or ValueError where they are not as written."""
+    for name in FILES:
+        refuse_special(folder / name, "file of a run", error=FsmmError)
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+    if changed := changed_files(folder, FILES):
         raise FsmmError(
-            f"{str(folder)!r} is not a complete run ({error}); run `fsmm episode-eval --out` again."
-        ) from None
+            f"The run {str(folder)!r} is not as it was written: {' and '.join(changed)} changed after it ended; "
+            "run it again."
+        )
+    config, metrics = (parsed_json((folder / name).read_text("utf-8")) for name in (CONFIG, METRICS))
+    if not _is_config(config):
+        raise ValueError(f"{CONFIG} holds no configuration")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("accuracy"), (int, float)):
+        raise ValueError(f"{METRICS} holds no accuracy")
+    return config, metrics
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file with the figure of each episode. Raises one of _UNREADABLE where it is none."""
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path.name} is no npz file")
+    with found as file:
+        arrays = {name: np.asarray(file[name]) for name in file.files}
+    accuracy = arrays.get("accuracy")
+    if accuracy is None or accuracy.ndim != 1 or accuracy.dtype.kind not in "fiu":
+        raise ValueError(f"{path.name} holds no figures of episodes")
+    return arrays
+
+
+def _is_config(values: Any) -> bool:
+    """Whether a value is a table with a method, a data set and a protocol."""
+    if not isinstance(values, dict) or not isinstance(values.get("protocol"), dict):
+        return False
+    return all(isinstance(values.get(key), str) for key in ("method", "dataset"))
+
+
+def _incomplete(folder: Path, why: object) -> FsmmError:
+    return FsmmError(f"{str(folder)!r} is not a complete run ({why}); run `fsmm episode-eval --out` again.")

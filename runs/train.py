@@ -28,8 +28,10 @@ from ..errors import FsmmError
 from ..heads.head import ClipTrainedHead, Head, Losses
 from ..heads.settings import Recipe
 from ..machine.cores import half_of_the_cores
+from ..machine.files import parsed_json
 from ..machine.memory import keep_freed_memory
 from ..machine.tensors import load_tensors, save_tensors
+from .checkpoint import unfitting
 from .measure import measure
 from .tasks import training_protocol, validation_protocol
 
@@ -50,6 +52,8 @@ class Training:
     """The number of steps taken."""
     seconds: float = 0.0
     """The time of the training in seconds."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the training that a reader of its figures should see."""
 
 
 def train(
@@ -63,6 +67,7 @@ def train(
     folder: Path | None = None,
     modalities: tuple[str, ...] | None = None,
     missing: tuple[Missing, ...] = (),
+    identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> Training:
     """Train ``head`` in place and leave it in its best state on val classes (the last one where there are none).
@@ -71,6 +76,8 @@ def train(
     folder: the folder of the checkpoints, from which an interrupted run continues with the very same steps.
     modalities, missing: the modalities that training clips carry (None: all) and lose; those of the protocol are for
         evaluation.
+    identity: what else the weights depend on, such as digests of the clips; a checkpoint with another one is not
+        continued.
     progress: called with (step, steps, latest losses).
     Raises FsmmError where the base split cannot serve the episodes, or the loss is no longer finite.
     """
@@ -79,7 +86,15 @@ def train(
     keep_freed_memory()
     check = None if val is None else validation_protocol(protocol, val)
     trainer = _Trainer(
-        head=head, base=base, val=val, task=task, check=check, recipe=recipe, seed=seed, folder=folder
+        head=head,
+        base=base,
+        val=val,
+        task=task,
+        check=check,
+        recipe=recipe,
+        seed=seed,
+        folder=folder,
+        identity=identity or {},
     )
     with half_of_the_cores(unless=base.device.type != "cpu" or recipe.every_core):
         trainer.resume()
@@ -106,6 +121,8 @@ class _Trainer:
     """The seed of the training."""
     folder: Path | None
     """The folder of the checkpoints, or None where none are written."""
+    identity: Mapping[str, Any]
+    """What else the weights depend on."""
 
     def __post_init__(self) -> None:
         self.objective = self._objective_of(self.head)
@@ -148,10 +165,7 @@ class _Trainer:
         losses = self.objective(step)
         total = losses.total
         if not torch.isfinite(total):
-            raise FsmmError(
-                f"Training diverged at step {step} (loss {total.item():g}); lower the rate with --set train.rate=..., "
-                "or clip gradients with --set train.clip_norm=1."
-            )
+            raise _diverged(step, f"loss {total.item():g}")
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self._clip()
@@ -204,6 +218,8 @@ class _Trainer:
             found = measure(self.head, self.val, self.check, self.recipe.evaluate_episodes)
             entry["val"] = float(found.summary()["accuracy"])
         if self.val is None or entry["val"] > done.best_val:
+            if not all(bool(weight.isfinite().all()) for weight in self.head.parameters()):
+                raise _diverged(step, "weights that are not finite")
             done.best_val, done.best_step = entry.get("val", math.nan), step
             self.best = _state(self.head)
         done.curve.append(entry)
@@ -227,19 +243,34 @@ class _Trainer:
 
     def _identity(self) -> str:
         heads = [f"{type(m).__name__} {m.settings}" for m in self.head.modules() if isinstance(m, Head)]
-        return json.dumps({**asdict(self.recipe), "seed": self.seed, "heads": heads, "task": str(self.task)})
+        own = {"seed": self.seed, "heads": heads, "task": str(self.task), "check": str(self.check)}
+        return json.dumps({**asdict(self.recipe), **own, "more": self.identity}, sort_keys=True, default=str)
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint if it has the same head, recipe, task and seed."""
-        if self.folder is None or not (self.folder / LATEST).is_file():
+        """Continue from the folder's checkpoint if it is undamaged and has the same head, data, recipe, task and seed.
+
+        Where it cannot be used although it should be, the training begins anew and notes why.
+        """
+        if self.folder is None or not (path := self.folder / LATEST).is_file():
             return
-        tensors, about = load_tensors(self.folder / LATEST)
-        if about.get("recipe") != self._identity():
-            return
-        self.head.load_state_dict(_with_prefix(tensors, "head."))
-        self.best = _with_prefix(tensors, "best.")
-        self.done = Training(**json.loads(about["training"]))
+        try:
+            tensors, about = load_tensors(path)
+            if about.get("recipe") != self._identity():
+                return
+            self._continue_from(tensors, about)
+        except (FsmmError, ValueError) as error:
+            self.done = Training(notes=[f"{str(error).rstrip('.')}; the training began anew."])
+
+    def _continue_from(self, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+        """Take over a checkpoint's whole state. Raises ValueError, and changes nothing, where it does not fit."""
+        head, best = _with_prefix(tensors, "head."), _with_prefix(tensors, "best.")
+        for state in (head, best):
+            if fault := unfitting(self.head.state_dict(), state):
+                raise ValueError(f"The state of the interrupted training does not fit: {fault}")
+        done = _parsed(about.get("training", ""))
         self._resume_optimiser(_with_prefix(tensors, "optimiser."))
+        self.head.load_state_dict(head)
+        self.best, self.done = best, done
 
     def _resume_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         whole = self.optimiser.state_dict()
@@ -248,6 +279,28 @@ class _Trainer:
             number, name = key.split(".", 1)
             state.setdefault(int(number), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def _parsed(text: str) -> Training:
+    """The record of a training that a checkpoint holds. Raises ValueError where it is none."""
+    try:
+        found = Training(**parsed_json(text))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The record of the interrupted training cannot be read ({error})") from None
+    for name, usual in asdict(Training()).items():
+        value = getattr(found, name)
+        if not isinstance(value, (int, float) if isinstance(usual, float) else type(usual)):
+            raise ValueError(f"The record of the interrupted training has a strange {name!r}")
+    if not all(isinstance(entry, dict) for entry in found.curve):
+        raise ValueError("The record of the interrupted training has a strange 'curve'")
+    return found
+
+
+def _diverged(step: int, how: str) -> FsmmError:
+    return FsmmError(
+        f"Training diverged at step {step} ({how}); lower the rate with --set train.rate=..., or clip gradients with "
+        "--set train.clip_norm=1."
+    )
 
 
 def make_optimiser(head: Head, recipe: Recipe) -> torch.optim.Optimizer:

@@ -96,7 +96,7 @@ def cells(
         )
         banks = Banks(spec, Place(cache=given.cache, dataset=given.dataset, device="cpu"))
         code = "-".join(f"{k}={v}" for k, v in settings.items()) or "complete"
-        head, _ = ready_head(spec, banks, given.out / given.dataset / f"{code}-{shots}-{split}")
+        head = ready_head(spec, banks, given.out / given.dataset / f"{code}-{shots}-{split}").head
         right = outcomes(head.eval(), banks, protocol, changes, episodes=given.episodes)
         draws = Source.of(banks.test, protocol).draws(0, given.episodes)
         for name, values in right.items():

@@ -9,19 +9,22 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..machine.digests import write_sums
 from ..machine.files import write_json
 from ..runs.job import Job
 from ..runs.ready import learns
 from ..runs.run import Run, finish, folder_of, load, ready
 from ..runs.spec import Progress
 
+SPREAD = "seeds.json"
+
 
 def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[Run]:
     """The runs of one head trained with ``seeds`` consecutive seeds from the job's on, measured on the same episodes.
 
     Where the number of episodes is not given, the first seed's run decides it for all. Each seed's run is written to a
-    folder of its own below the job's folder, and ``spread_of`` the runs to ``seeds.json`` in the job's folder. Raises
-    UsageError for fewer than two seeds, and for a method that has nothing to train.
+    folder of its own below the job's folder, and ``spread_of`` the runs to ``seeds.json`` in the job's folder, with its
+    digest beside it. Raises UsageError for fewer than two seeds, and for a method that has nothing to train.
     """
     if seeds < 2:
         raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")
@@ -35,7 +38,8 @@ def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[
             raise UsageError(f"Method {job.spec.method!r} has nothing to train, so seeds have no spread.")
         runs.append(finish(trained, progress))
         job = replace(job, episodes=runs[0].metrics["episodes"])
-    write_json(folder / "seeds.json", spread_of(runs))
+    write_json(folder / SPREAD, spread_of(runs))
+    write_sums(folder, [SPREAD], into=f"{SPREAD}.sha256")
     return runs
 
 
