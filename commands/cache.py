@@ -43,7 +43,7 @@ def info_command(cache: Cache = None, dataset: Dataset = None, json: Json = Fals
     """Show datasets, label sets, streams, failures and disk use."""
     from ..cache.upkeep.info import info
 
-    found = info(_root(cache), dataset)
+    found = info(cache_root(cache), dataset)
     if json:
         console.print_json(found.to_json())
         return
@@ -67,7 +67,7 @@ def verify_command(
     With --repair only what can be trusted stays; the next extract builds the rest again."""
     from ..cache.upkeep.verify import verify
 
-    report = verify(_root(cache), dataset, repair, console.detail)
+    report = verify(cache_root(cache), dataset, repair, console.detail)
     if json:
         console.print_json(report.to_json())
     else:
@@ -94,7 +94,12 @@ def import_command(
 
     paths = pairs_reader(Path)("--source", source or [])
     report = import_features(
-        mapping, _root(cache), dataset, sources=paths, progress=console.detail, any_origin=any_origin
+        mapping,
+        cache_root(cache),
+        dataset,
+        sources=paths,
+        progress=console.detail,
+        any_origin=any_origin,
     )
     for warning in report.warnings:
         console.note(warning)
@@ -128,7 +133,7 @@ def export_command(
 
     chosen = None if streams is None else read_names("--streams", streams)
     report = export_features(
-        _root(cache),
+        cache_root(cache),
         out,
         dataset,
         chosen,
@@ -159,7 +164,7 @@ def prune_command(
     They take no part in evaluations already."""
     from ..cache.upkeep.prune import prune
 
-    report = prune(_root(cache), dataset, console.detail, dry_run=dry_run)
+    report = prune(cache_root(cache), dataset, console.detail, dry_run=dry_run)
     if json:
         console.print_json(report.to_json())
         return
@@ -177,7 +182,7 @@ def upgrade_command(cache: Cache = None, dataset: Dataset = None, json: Json = F
     Nothing is decoded, and no feature changes."""
     from ..cache.upkeep.upgrade import upgrade
 
-    report = upgrade(_root(cache), dataset, console.detail)
+    report = upgrade(cache_root(cache), dataset, console.detail)
     if json:
         console.print_json(report.to_json())
         return
@@ -200,7 +205,7 @@ def merge_command(
     Caches that contradict each other are refused, with the name of the clip."""
     from ..cache.upkeep.merge import merge
 
-    report = merge(sources, _root(cache), dataset, console.detail, any_origin=any_origin)
+    report = merge(sources, cache_root(cache), dataset, console.detail, any_origin=any_origin)
     if json:
         console.print_json(report.to_json())
         return
@@ -208,7 +213,8 @@ def merge_command(
     console.print_table(f"Merged into {report.cache}", ["stream", "copied", "there already"], rows)
 
 
-def _root(cache: Path | None) -> Path:
+def cache_root(cache: Path | None) -> Path:
+    """The cache folder of the option --cache, or the default one."""
     from ..cache.schema import default_cache
 
     return default_cache() if cache is None else cache.expanduser()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import console
+from .cache import Cache, Dataset, Json, cache_root
+from .runs import show_listed
 from .tables import show_comparison
 
 
@@ -16,23 +17,33 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs (printed by episode-eval).")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of runs or studies, or names of `fsmm runs` (a beginning or end is enough)."
+        ),
+    ],
+    cache: Cache = None,
+    dataset: Dataset = None,
     draws: Annotated[
         bool, typer.Option("--draws", help="Compare over episode draws of this test set as well.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Compare runs in pairs on the episodes that they share: differences, intervals and p-values (Holm-corrected).
 
-    The intervals say how far the difference would vary with other clips of these classes, and with other classes.
+    The intervals say how far the difference would vary with other clips of these classes, and with other classes. Runs
+    on different episodes are compared in groups; a run on episodes of its own is named with the reason.
     """
-    from ..studies.compare import compare as run_compare
+    from ..runs.listing import chosen_runs
+    from ..studies.groups import compare_groups
 
-    found = run_compare(runs, draws=draws)
+    found = compare_groups(chosen_runs(runs, cache_root(cache), dataset), draws=draws)
     if json:
         console.print_json(found.to_dict())
         return
-    console.print_table(
-        "", ("run", "accuracy"), [(r["name"], f"{100 * r['accuracy']:.2f} %") for r in found.runs]
-    )
-    show_comparison(found)
+    for comparison in found.comparisons:
+        show_listed(comparison.runs)
+        show_comparison(comparison)
+    for run in found.left_out:
+        console.note(run.reason)

@@ -15,7 +15,6 @@ from ..heads.head import Head
 from ..machine.files import parsed_json
 from ..machine.tensors import load_tensors, save_tensors, tensors_digest
 
-CHECKPOINT = "head.safetensors"
 _IDENTITY, _WEIGHTS = "identity", "weights"  # The texts of the file.
 
 

@@ -15,11 +15,11 @@ from ..heads.build import build_head, inputs_of
 from ..heads.head import Head
 from ..heads.settings import Recipe, update_settings
 from .banks import Banks
-from .checkpoint import CHECKPOINT, Checkpoint
+from .checkpoint import Checkpoint
+from .layout import CHECKPOINT, TRAINING
 from .spec import Progress, RunSpec
 from .train import LATEST, Training, train
 
-TRAINING = "training"  # The folder, in a run's folder, of the training's state.
 _RECIPE = "train."  # The prefix of the settings that belong to the recipe.
 
 

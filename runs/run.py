@@ -16,6 +16,7 @@ from ..heads.head import Head
 from .banks import Banks
 from .extent import Extent, planned
 from .job import Job, Place
+from .layout import RUNS
 from .measure import measure
 from .metrics import metrics_of
 from .ready import ReadyHead, ready_head
@@ -121,7 +122,7 @@ def load(job: Job) -> tuple[Job, Banks]:
     banks = Banks(job.spec, job.place)
     spec = with_protocol(job.spec, label_set=banks.test.label_set)
     check_modalities(spec, banks.test)
-    out = job.place.out or banks.folder / "runs" / f"{spec.method}-{spec.digest()}"
+    out = job.place.out or banks.folder / RUNS / f"{spec.method}-{spec.digest()}"
     return replace(job, spec=spec, place=replace(job.place, out=out)), banks
 
 

@@ -17,10 +17,7 @@ from ..errors import FsmmError
 from ..machine.digests import SUMS, changed_files, write_sums
 from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
 from ..machine.locks import turn_at
-from .checkpoint import CHECKPOINT
-
-CONFIG, METRICS, EPISODES = "config.json", "metrics.json", "episodes.npz"
-FILES = (CONFIG, METRICS, EPISODES)
+from .layout import CHECKPOINT, CONFIG, EPISODES, FILES, METRICS
 
 
 def save_run(

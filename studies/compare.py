@@ -12,6 +12,7 @@ import numpy as np
 
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
+from ..runs.listing import short_name
 from ..runs.redraw import UNBALANCED, DrawnOtherwise, Source, can_redraw, is_balanced, outcomes
 from ..runs.statistics import Draws
 from ..runs.store import load_run
@@ -82,7 +83,7 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
     runs = []
     for folder in folders:
         config, _, arrays = load_run(folder)
-        runs.append(_Stored(_name(folder, folders), config, arrays))
+        runs.append(_Stored(short_name(folder, folders), config, arrays))
     for one, other in itertools.combinations(runs, 2):
         if differ := differences(one.config, other.config):
             raise UsageError(f"Runs {one.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
@@ -141,10 +142,6 @@ def _drawn(runs: Sequence[_Stored], episodes: int) -> tuple[Draws | None, list[s
     except DrawnOtherwise as error:
         return None, [f"{alone}. {error}"]
     return sources[0].draws(0, episodes), []
-
-
-def _name(folder: Path, folders: Sequence[Path]) -> str:
-    return folder.name if [f.name for f in folders].count(folder.name) == 1 else str(folder)
 
 
 def _at(config: dict[str, Any], path: str) -> Any:

@@ -127,13 +127,13 @@ def test_methods_are_listed_as_json() -> None:
         (["episode-eval", "--method", "protonet", "--n-query", "99"], 1, "lower --n-query to 23"),
         (["episode-eval", "--method", "protonet", "--dataset", "nowhere"], 1, "is not in the cache"),
         (["episode-eval", "--method", "protonet", "--modalities", "smell"], 2, "Unknown modality"),
-        (["compare", "nowhere", "elsewhere"], 1, "not a complete run"),
+        (["compare", "nowhere", "elsewhere"], 2, "Unknown folder or run 'nowhere'"),
     ],
 )
 def test_wrong_use_gets_one_sentence_and_a_code(
     cache: Path, words: list[str], code: int, sentence: str
 ) -> None:
-    more = ["--cache", str(cache)] if words[0] == "episode-eval" else []
+    more = ["--cache", str(cache)] if words[0] in ("episode-eval", "compare") else []
     done = fsmm(*words, *more)
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr

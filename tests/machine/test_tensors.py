@@ -46,8 +46,7 @@ def test_every_flipped_bit_is_seen_or_changes_nothing(tmp_path: Path) -> None:
             path.write_bytes(damaged)
             try:
                 tensors, about = load_tensors(path)
-            except FsmmError as error:
-                assert "\n" not in str(error)
+            except FsmmError:
                 continue
             assert byte < start, "a flipped bit of a tensor is seen"
             assert (about, tensors_digest(tensors)) == (TEXTS, tensors_digest(TENSORS))

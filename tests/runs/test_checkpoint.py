@@ -244,6 +244,6 @@ def test_a_training_that_ends_in_weights_without_a_value_is_refused(
     monkeypatch.setattr(torch.optim.Adam, "step", to_infinity)
     settings = {**SHORT, "train.steps": "1", "train.optimiser": "adam", "train.evaluate_every": "1"}
     monkeypatch.setattr("fsmm.runs.banks.Banks.val", None)
-    with pytest.raises(FsmmError, match="diverged at step 1 .*not finite"):
+    with pytest.raises(FsmmError, match=r"diverged at step 1 .*not finite"):
         run(job_of(cache, tmp_path / "run", settings=settings))
     assert not (tmp_path / "run" / HEAD).exists()

@@ -16,7 +16,8 @@ import pytest
 from fsmm.errors import FsmmError
 from fsmm.machine.digests import SUMS
 from fsmm.machine.locks import turn_at
-from fsmm.runs.store import FILES, load_run, load_texts, save_run
+from fsmm.runs.layout import FILES
+from fsmm.runs.store import load_run, load_texts, save_run
 
 CONFIG = {"method": "protonet", "dataset": "toy", "protocol": {"n_way": 5, "k_shot": 1}}
 ACCURACY = np.linspace(0, 1, 200).astype(np.float32)

@@ -17,6 +17,7 @@ from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
 from fsmm.runs.spec import RunSpec
 from fsmm.studies.compare import compare
+from fsmm.studies.groups import compare_groups
 from fsmm.studies.pairs import holm, paired
 
 
@@ -51,6 +52,49 @@ def test_runs_on_the_same_episodes_are_paired_and_others_refused(cache: Path, tm
         compare([a.out, d.out])
     with pytest.raises(FsmmError, match="not a complete run"):
         compare([a.out, tmp_path])
+
+
+def test_what_can_be_compared_is_and_the_rest_is_named(cache: Path, tmp_path: Path) -> None:
+    made = {
+        "frame": run(job_of(cache, tmp_path / "frame", modalities=("frame",))),
+        "audio": run(job_of(cache, tmp_path / "audio", modalities=("audio",))),
+        "both": run(job_of(cache, tmp_path / "both")),
+        "few": run(job_of(cache, tmp_path / "few", protocol=Protocol(n_query=2))),
+        "few-audio": run(
+            job_of(cache, tmp_path / "few-audio", protocol=Protocol(n_query=2), modalities=("audio",))
+        ),
+        "alone": run(job_of(cache, tmp_path / "alone", protocol=Protocol(n_query=4, seed=9))),
+    }
+    (tmp_path / "damaged").mkdir()
+    folders = [tmp_path / "damaged", *(found.out for found in made.values())]
+    found = compare_groups(folders)
+    names = [[entry["name"] for entry in comparison.runs] for comparison in found.comparisons]
+    assert names == [["frame", "audio", "both"], ["few", "few-audio"]]
+    reasons = {entry.name: entry.reason for entry in found.left_out}
+    assert set(reasons) == {"damaged", "alone"}
+    assert "not a complete run" in reasons["damaged"]
+    assert reasons["alone"] == "Run alone is on other episodes than frame: protocol.seed is 9 and 0."
+    for comparison in found.comparisons:
+        same = compare([made[entry["name"]].out for entry in comparison.runs])
+        assert comparison.pairs == same.pairs
+        for entry in comparison.runs:
+            assert entry["accuracy"] == pytest.approx(made[entry["name"]].mean)
+            assert entry["task"] == "5-way 1-shot"
+    assert [len(other["pairs"]) for other in found.to_dict()["others"]] == [1]
+    assert len(found.to_dict()["pairs"]) == 3
+
+
+def test_runs_of_which_no_two_can_be_compared_are_refused(cache: Path, tmp_path: Path) -> None:
+    outs = [
+        run(job_of(cache, tmp_path / str(seed), protocol=Protocol(n_query=4, seed=seed))).out
+        for seed in (0, 1, 2)
+    ]
+    with pytest.raises(UsageError, match=r"0 and 1 cannot be paired: .*seed is 0 and 1, and no other two"):
+        compare_groups(outs)
+    with pytest.raises(UsageError, match="at least two runs"):
+        compare_groups(outs[:1])
+    with pytest.raises(FsmmError, match="not a complete run"):
+        compare_groups([outs[0], tmp_path / "nowhere"])
 
 
 def test_results_are_paired_without_folders_as_their_runs_are(cache: Path, tmp_path: Path) -> None:
