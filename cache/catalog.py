@@ -62,6 +62,8 @@ class LabelSet:
     """The C texts for word encoders: the class names made readable, unless the data set has better texts."""
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     """The class splits by name, each int8 [C] of 0 none, 1 base, 2 val, 3 novel; "default" is used if none is named."""
+    split_origin: dict[str, str] = field(default_factory=dict)
+    """Where each class split comes from, in words and by name, as far as it is known."""
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -109,7 +111,7 @@ class LabelSet:
 
     def take(self, clips: np.ndarray) -> LabelSet:
         """The same label set over the clips at ``clips`` (int [m]), in that order."""
-        return LabelSet(self.class_names, self.label[clips], self.words, self.splits)
+        return LabelSet(self.class_names, self.label[clips], self.words, self.splits, self.split_origin)
 
 
 @dataclass
@@ -239,7 +241,9 @@ class Catalog:
             group.create_dataset("label", data=labels.label)
             splits = group.create_group("splits")
             for split, codes in labels.splits.items():
-                splits.create_dataset(split, data=codes)
+                stored = splits.create_dataset(split, data=codes)
+                if split in labels.split_origin:
+                    stored.attrs["origin"] = labels.split_origin[split]
 
     @classmethod
     def read(cls, folder: Path) -> Catalog:
@@ -304,6 +308,7 @@ def _read_labels(group: h5py.Group) -> LabelSet:
         label,
         _texts(group, "words"),
         {split: stored_values(splits, split) for split in splits},
+        {split: str(data.attrs["origin"]) for split, data in splits.items() if "origin" in data.attrs},
     )
 
 
@@ -397,6 +402,16 @@ def draw_split(classes: int, base: int, val: int, novel: int, seed: int) -> np.n
     for code, chosen in zip((1, 2, 3), np.split(order, np.cumsum([base, val, novel]))[:3]):
         codes[chosen] = code
     return codes
+
+
+def drawn_split(classes: int, sizes: Sequence[int], seed: int) -> str:
+    """The origin of a class split drawn by ``draw_split``, in words.
+
+    >>> drawn_split(10, (5, 2, 3), seed=0)
+    'drawn by seed 0 from 10 classes: 5 base, 2 val, 3 novel'
+    """
+    base, val, novel = sizes
+    return f"drawn by seed {seed} from {classes} classes: {base} base, {val} val, {novel} novel"
 
 
 def default_split_sizes(classes: int) -> tuple[int, int, int]:

@@ -243,7 +243,7 @@ def _print_report(report: Report) -> None:
 
 
 def _print_dataset(entry: DatasetInfo) -> None:
-    title = f"{entry.dataset}: {entry.clips:,} clips, {_size(entry.bytes)}"
+    title = f"{entry.dataset}: {entry.clips:,} clips, {size_text(entry.bytes)}"
     about = "; ".join(f"{key}: {value}" for key, value in entry.attrs.items())
     about = "; ".join(filter(None, [f"from {listed(entry.origins)}" if entry.origins else "", about]))
     if entry.gone:
@@ -280,7 +280,7 @@ def _print_dataset(entry: DatasetInfo) -> None:
             f"{s.dim}",
             "-".join(map(str, dict.fromkeys(s.steps))) or "-",
             s.dtype,
-            _size(s.bytes),
+            size_text(s.bytes),
             " ".join(filter(None, (s.weights, s.weights_sha256[:12]))) or "-",
         ]
         for s in entry.streams
@@ -299,7 +299,8 @@ def _name(name: str, default: str) -> str:
     return f"{name} (default)" if name == default else name
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes in the unit that suits it."""
     size = float(count)
     for unit in ("B", "kB", "MB"):
         if size < 1000:

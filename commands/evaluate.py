@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from ..errors import UsageError
+from ..errors import FsmmError, UsageError
 from ..runs.job import Job
 from . import console
 from .options import derived
@@ -19,7 +20,20 @@ def register(app: typer.Typer) -> None:
     app.command("episode-eval")(episode_eval)
 
 
-@derived(Job, flags={"settings": "--set"}, follows={"train_seed": "seed"})
+def note_if_changed(config: Path) -> None:
+    """Print a note where a configuration lies in a run's folder and is not the one that made the run."""
+    from ..machine.digests import changed_files
+    from ..runs.layout import CONFIG
+
+    try:
+        changed = config.name == CONFIG and changed_files(config.expanduser().parent, [CONFIG])
+    except FsmmError:  # Whoever reads the run is told; here the configuration alone counts.
+        return
+    if changed:
+        console.note(f"The configuration {str(config)!r} is not the one that made the run beside it.")
+
+
+@derived(Job, flags={"settings": "--set"}, follows={"train_seed": "seed"}, on_file=note_if_changed)
 def episode_eval(
     job: Job,
     missing_sweep: Annotated[
@@ -45,6 +59,8 @@ def episode_eval(
         show, found = partial(show_sweep, missing_sweep), _sweep(job, missing_sweep)
     else:
         found = _run(job, fingerprint)
+        if json:  # The table has a row for each note.
+            _tell(found)
     (console.print_json if json else show)(found)
 
 
@@ -64,7 +80,9 @@ def _sweep(job: Job, what: str) -> list[dict[str, Any]]:
     from ..studies.missing_sweep import missing_sweep
 
     with console.phases() as progress:
-        return [run.metrics for run in missing_sweep(job, what, progress)]
+        runs = missing_sweep(job, what, progress)
+    _tell(runs[0].metrics)  # All rates share one training.
+    return [run.metrics for run in runs]
 
 
 def _spread(job: Job, seeds: int) -> dict[str, Any]:
@@ -72,4 +90,13 @@ def _spread(job: Job, seeds: int) -> dict[str, Any]:
     from ..studies.seed_spread import seed_spread, spread_of
 
     with console.phases() as progress:
-        return spread_of(seed_spread(job, seeds, progress))
+        runs = seed_spread(job, seeds, progress)
+    for run in runs:
+        _tell(run.metrics)
+    return spread_of(runs)
+
+
+def _tell(metrics: Mapping[str, Any]) -> None:
+    """Print what the training of a run noted on standard error."""
+    for sentence in (metrics["training"] or {}).get("notes", ()):
+        console.note(sentence)

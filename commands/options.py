@@ -57,12 +57,14 @@ def derived(
     flags: Mapping[str, str] | None = None,
     follows: Mapping[str, str] | None = None,
     without: Collection[str] = (),
+    on_file: Callable[[Path], None] | None = None,
 ) -> Callable[[Body], Body]:
     """A decorator for a command whose first argument is an instance of ``cls``, made from options.
 
     flags: the flags of fields whose flag is not the field's name.
     follows: the fields whose default is the value of another field, with that field's name.
     without: the fields that are no options of this command and keep their default.
+    on_file: called with the file of --config before it is read.
 
     The further parameters of the command are options as they are written; a file can give those whose default is None.
     """
@@ -78,6 +80,8 @@ def derived(
 
         @functools.wraps(body)
         def run(config: Path | None, **values: Any) -> None:
+            if config is not None and on_file is not None:
+                on_file(config)
             given = {} if config is None else from_file(config, cls, {**options, **further})
             given = merged(given, from_line(values, options))
             for key, other in (follows or {}).items():

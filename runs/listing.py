@@ -174,7 +174,7 @@ def chosen_runs(texts: Sequence[str], cache: Path, dataset: str | None = None) -
         folder = Path(text).expanduser()
         if not text or not _is_folder(folder):
             known = runs_of_cache(cache, dataset) if known is None else known
-            folder = _named(text, known)
+            folder = run_named(text, known)
         found.update(dict.fromkeys(find_runs(folder) or [folder]))
     return list(found)
 
@@ -198,8 +198,11 @@ def short_name(folder: Path, folders: Sequence[Path]) -> str:
     return str(folder)
 
 
-def _named(text: str, runs: Mapping[str, Path]) -> Path:
-    """The only run or study whose name is, begins with or ends with ``text``."""
+def run_named(text: str, runs: Mapping[str, Path]) -> Path:
+    """The only run or study of ``runs`` (see runs_of_cache) whose name is, begins with or ends with ``text``.
+
+    Raises UsageError where there is none, or several.
+    """
     names = dict(runs)
     for (
         name,

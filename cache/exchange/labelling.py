@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CacheError, UsageError, brief, unknown
-from ..catalog import CLIP_SPLITS, FACTS, UNLABELLED, Catalog, LabelSet, draw_split, split_codes
+from ..catalog import CLIP_SPLITS, FACTS, UNLABELLED, Catalog, LabelSet, draw_split, drawn_split, split_codes
 from ..groups import groups_by_name
 from .mapping import ImportMapping, LabelSpec, Sources
 
@@ -144,7 +144,7 @@ def _label_set(name: str, spec: LabelSpec, files: Sources, ids: Sequence[str]) -
     words = _names(spec.words, files) or []
     if words and len(words) != len(names):
         raise CacheError(f"Label set {name!r} has {len(words)} words for {len(names)} classes.")
-    return LabelSet(names, label, words, _splits(spec.splits, names, name))
+    return LabelSet(names, label, words, *_splits(spec.splits, names, name))
 
 
 def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple[np.ndarray, list[str]]:
@@ -231,30 +231,36 @@ def _names(given: str | Sequence[str] | None, files: Sources) -> list[str] | Non
     return _texts(files.values(given), given) if isinstance(given, str) else [str(name) for name in given]
 
 
-def _splits(given: Mapping[str, Any], names: list[str], label_set: str) -> dict[str, np.ndarray]:
-    """The codes of every class split. An entry may name another split; without a "default", the first one serves as it.
+def _splits(
+    given: Mapping[str, Any], names: list[str], label_set: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The codes of every class split, and where it comes from.
 
-    Raises UsageError for the name of an unknown split.
+    An entry may name another split; without a "default", the first one serves as it. Raises UsageError for the name of
+    an unknown split.
     """
     codes: dict[str, np.ndarray] = {}
+    origin: dict[str, str] = {}
     for split, entry in given.items():
         if not isinstance(entry, str):
-            codes[split] = _split(split, entry, names)
+            codes[split], origin[split] = _split(split, entry, names)
     for split, entry in given.items():
         if isinstance(entry, str):
             if entry not in codes:
                 raise unknown(f"class split of label set {label_set!r}", entry, codes)
-            codes[split] = codes[entry]
+            codes[split], origin[split] = codes[entry], origin[entry]
     if codes and "default" not in codes:
-        codes["default"] = next(iter(codes.values()))
-    return codes
+        first = next(iter(codes))
+        codes["default"], origin["default"] = codes[first], origin[first]
+    return codes, origin
 
 
-def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> np.ndarray:
+def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> tuple[np.ndarray, str]:
+    """The codes of one class split, and where it comes from."""
     parts = [entry.get(part) for part in ("base", "val", "novel")]
     if all(part is None or isinstance(part, list) for part in parts) and "seed" not in entry:
         base, val, novel = ([_spelt_as(str(c), names) for c in part or []] for part in parts)
-        return split_codes(names, base, val, novel)
+        return split_codes(names, base, val, novel), "the lists of the mapping file"
     sizes = [0 if part is None else part for part in parts]
     seed = entry.get("seed", 0)
     if (
@@ -266,7 +272,8 @@ def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> np.ndarray:
             "seed, all whole numbers."
         )
     base_size, val_size, novel_size = sizes
-    return draw_split(classes=len(names), base=base_size, val=val_size, novel=novel_size, seed=seed)
+    codes = draw_split(classes=len(names), base=base_size, val=val_size, novel=novel_size, seed=seed)
+    return codes, drawn_split(len(names), sizes, seed)
 
 
 def read_flags(values: np.ndarray, name: str) -> np.ndarray:

@@ -241,7 +241,8 @@ def _united_labels(name: str, ids: list[str], parts: Sequence[tuple[str, Catalog
                 )
     missing = np.zeros(len(first.class_names), np.uint8) if first.multi else np.array(UNLABELLED, np.int32)
     label = _filled(ids, [(w, s.label, at) for w, s, at in held], missing, f"label of {name!r}")
-    return LabelSet(first.class_names, label, first.words, splits)
+    origin = {split: text for _, labels, _ in reversed(held) for split, text in labels.split_origin.items()}
+    return LabelSet(first.class_names, label, first.words, splits, origin)
 
 
 def _filled(

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ...cache.catalog import UNLABELLED, Catalog, LabelSet, default_split_sizes, draw_split, split_codes
+from ...cache.catalog import (
+    UNLABELLED,
+    Catalog,
+    LabelSet,
+    default_split_sizes,
+    draw_split,
+    drawn_split,
+    split_codes,
+)
 from ...cache.groups import groups_by_name
 from ...errors import UsageError
 from ...machine.files import parsed_json, refuse_special
@@ -78,11 +86,13 @@ def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
         chosen = name == catalog.default_label_set
         if chosen and options.split_file is not None:
             codes = read_split_file(options.split_file, labels.class_names)
+            origin = f"the split file {options.split_file.name}"
         else:
             classes = len(labels.class_names)
             sizes = (options.split_sizes if chosen else None) or default_split_sizes(classes)
             codes = draw_split(classes, *sizes, options.split_seed)
-        labels.splits["default"] = codes
+            origin = drawn_split(classes, sizes, options.split_seed)
+        labels.splits["default"], labels.split_origin["default"] = codes, origin
 
 
 def read_split_file(path: Path, class_names: list[str]) -> np.ndarray:
@@ -208,4 +218,4 @@ def add_unlabelled(listing: Listing, folder: Path) -> Listing:
 
 def _lengthened(labels: LabelSet, count: int) -> LabelSet:
     none = np.full((count, *labels.label.shape[1:]), 0 if labels.multi else UNLABELLED, labels.label.dtype)
-    return LabelSet(labels.class_names, np.concatenate([labels.label, none]), labels.words, labels.splits)
+    return replace(labels, label=np.concatenate([labels.label, none]))

@@ -156,7 +156,8 @@ def _relabelled(
         )
         for split in {**old.splits, **new.splits}
     }
-    return LabelSet(names, label, [words[c] for c in names], splits)
+    origin = old.split_origin | new.split_origin if new_split else new.split_origin | old.split_origin
+    return LabelSet(names, label, [words[c] for c in names], splits, origin)
 
 
 def _join_split(

@@ -61,7 +61,7 @@ def _finish(made: Listing, options: DatasetOptions) -> Listing:
     done = finish(made, replace(options, small=False))
     for name, labels in done.catalog.label_sets.items():
         if name != chosen or not (drawn or options.split_file):
-            labels.splits["default"] = designed[name]
+            labels.splits["default"], labels.split_origin["default"] = designed[name], "the demo's design"
     return done
 
 
