@@ -1,16 +1,32 @@
-"""Text from elsewhere: CSV tables as people have them, and names that are not UTF-8."""
+"""Text from elsewhere: CSV tables as people have them, names that are not UTF-8, and labels that mean none."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from ..errors import FsmmError, UsageError, listed
 from .files import refuse_special
 
 _DIVIDERS = ",;\t"
+_EXCEL_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_SAMPLE_BYTES = 4096
+_NO_LABEL = frozenset(("", "-1", "None", "<NA>"))
+_LIKE_NO_LABEL = frozenset(("none", "null", "n/a", "na", "#n/a", "<na>", "nil", "unlabelled", "unlabeled"))
+_NAMED = 3  # The number of names that a warning gives.
 
 
 @dataclass
@@ -21,15 +37,17 @@ class CsvTable:
     """The names of the columns, which are different and not empty."""
     rows: list[tuple[int, list[str]]]
     """The number of the line and the cells, one a column, of each row that is not blank."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences about what was read in a way that may be wrong."""
 
 
 def read_csv(path: Path, *, error: type[FsmmError] = UsageError) -> CsvTable:
-    """The table in a CSV file, whose first line names the columns.
+    """The table in a CSV file, whose first line that is not blank names the columns.
 
-    The file is UTF-8, with or without a mark, or UTF-16; cells are divided by commas, semicolons or tabs, whichever the
-    first line has most of. Blank lines, spaces and tabs around cells, surplus empty cells at the end of a line and
-    columns without a name (pandas writes its row numbers so) are passed over. Raises ``error``, with the line, for
-    anything else.
+    The file is UTF-8 or UTF-16, with or without a mark; cells are divided by commas, semicolons or tabs, whichever the
+    first line has most of, or by what Excel's line ``sep=;`` says. A quoted cell may hold line breaks. Blank lines,
+    spaces and tabs around cells, surplus empty cells at the end of a line and columns without a name (pandas writes its
+    row numbers so) are passed over. Raises ``error``, with the line on which a row begins, for anything else.
     """
     refuse_special(path, "CSV file", error=error)
     try:
@@ -38,16 +56,7 @@ def read_csv(path: Path, *, error: type[FsmmError] = UsageError) -> CsvTable:
         raise error(f"The CSV file {str(path)!r} cannot be read: {found.strerror}.") from None
     except UnicodeDecodeError:
         raise error(f"The CSV file {str(path)!r} is cut short or is no text; save it as UTF-8.") from None
-    lines = io.StringIO(text, newline="")  # Lines end at LF and CR alone, as in CSV.
-    head = lines.readline()
-    lines.seek(0)
-    reader = csv.reader(lines, delimiter=max(_DIVIDERS, key=head.count), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        rows = [(reader.line_num, [cell.strip(" \t") for cell in cells]) for cells in reader]
-    except csv.Error as found:
-        raise error(f"Line {reader.line_num} of {str(path)!r} is not CSV: {found}.") from None
-    rows = [(line, cells) for line, cells in rows if any(cells)]
+    header, rows = _parsed(path, text, error)
     for line, cells in rows:
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
@@ -62,12 +71,57 @@ def read_csv(path: Path, *, error: type[FsmmError] = UsageError) -> CsvTable:
         raise error(
             f"The first line of {str(path)!r} must name its columns by different names; it has {held}."
         )
-    return CsvTable(columns, [(line, [cells[i] for i in named]) for line, cells in rows])
+    strange = [line for line, cells in rows if any("\udc80" <= c <= "\udcff" for cell in cells for c in cell)]
+    warnings = []
+    if strange:
+        warnings.append(
+            f"Line {strange[0]} of {str(path)!r} holds bytes that are not UTF-8, kept as they are; if names come out "
+            "wrong, save the file as UTF-8."
+        )
+    return CsvTable(columns, [(line, [cells[i] for i in named]) for line, cells in rows], warnings)
+
+
+def _parsed(path: Path, text: str, error: type[FsmmError]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The stripped cells of the header, and the line and stripped cells of each later row that is not blank."""
+    lines = io.StringIO(text, newline="")  # Lines end at LF and CR alone, as in CSV.
+    before, head = 0, lines.readline()
+    while head and not head.strip(" \t\r\n"):
+        before, head = before + 1, lines.readline()
+    if said := _EXCEL_LINE.fullmatch(head):
+        before, divider = before + 1, said[1]
+    else:
+        divider = _divider(head)
+    lines.seek(0)
+    for _ in range(before):
+        lines.readline()
+    reader = csv.reader(lines, delimiter=divider, strict=True, skipinitialspace=True)
+    found: list[tuple[int, list[str]]] = []
+    first = before + 1
+    try:
+        for cells in reader:
+            found.append((first, [cell.strip(" \t") for cell in cells]))
+            first = before + reader.line_num + 1
+    except csv.Error as problem:
+        cause = "a quotation mark is not closed" if "unexpected end" in str(problem) else str(problem)
+        raise error(f"The row that begins on line {first} of {str(path)!r} is not CSV: {cause}.") from None
+    header = [name.strip() for name in found[0][1]] if found else []
+    return header, [(line, cells) for line, cells in found[1:] if any(cells)]
+
+
+def _divider(head: str) -> str:
+    """The divider that a header has most of outside quotation marks."""
+    bare = "".join(head.split('"')[::2])
+    return max(_DIVIDERS, key=bare.count)
 
 
 def _decoded(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return data.decode(encoding)
+    # Every second byte of Latin text in UTF-16, its dividers and line ends included, is 0; UTF-8 has no such byte.
+    first, second = data[:_SAMPLE_BYTES:2].count(0), data[1:_SAMPLE_BYTES:2].count(0)
+    if first + second > len(data[:_SAMPLE_BYTES]) // 50 and max(first, second) > 4 * min(first, second):
+        return data.decode("utf-16-be" if first > second else "utf-16-le")
     return data.decode("utf-8-sig", "surrogateescape")
 
 
@@ -78,3 +132,73 @@ def plain_text(name: str) -> str:
     """
     raw = name.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "backslashreplace")
+
+
+def composed(name: str) -> str:
+    r"""A name in the composed form of Unicode (NFC), so that the two spellings of an accent are one name.
+
+    >>> composed("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def is_unlabelled(text: str) -> bool:
+    """Whether a label means that there is none: empty, blank, -1, nan in any case, None, or <NA>.
+
+    >>> [is_unlabelled(text) for text in (" ", "NaN", "<NA>", "none")]
+    [True, True, True, False]
+    """
+    text = text.strip()
+    return text in _NO_LABEL or text.lower() == "nan"
+
+
+def class_warnings(label_set: str, names: Sequence[str]) -> list[str]:
+    """Sentences about class names that may be one name or none: other cases of a name, and words such as "null"."""
+    found = []
+    if same := _alike(names):
+        pairs = "; ".join(", ".join(map(repr, group)) for group in same[:_NAMED])
+        found.append(
+            f"Label set {label_set!r} has classes whose names differ in upper and lower case alone ({pairs}); spell "
+            "them alike if they are one class."
+        )
+    if odd := [name for name in names if name.lower() in _LIKE_NO_LABEL]:
+        found.append(
+            f"Label set {label_set!r} has a class named {odd[0]!r}; if it means that there is no label, leave such "
+            "cells empty."
+        )
+    return found
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.casefold()].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+_NUMBER = re.compile(r"(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d\d?)?")
+
+
+def seconds_of(text: str) -> float | None:
+    """A time in seconds, as 12.5 or 12,5, as 1:02.5 (minutes) or as 01:02:03.5 (hours); None where there is none.
+
+    Raises ValueError, with the rest of a sentence, for a text of another form.
+
+    >>> seconds_of("90"), seconds_of("1:30.5"), seconds_of("01:00:00,250"), seconds_of("NaN")
+    (90.0, 90.5, 3600.25, None)
+    """
+    if text.strip() != "-1" and is_unlabelled(text):
+        return None
+    *front, last = text.strip().removesuffix("s").strip().split(":")
+    if last.startswith("-") or (front and front[0].startswith("-")):
+        raise ValueError("is negative")
+    whole = all(part.isascii() and part.isdecimal() for part in front)
+    if len(front) > 2 or not whole or not last.isascii() or not _NUMBER.fullmatch(last):
+        raise ValueError("is no time; write seconds (12.5) or hours, minutes and seconds (0:01:12.5)")
+    if not front and re.fullmatch(r"\d{1,3},\d{3}", last):
+        raise ValueError("may be thousands or thousandths; write seconds with a point")
+    parts = [*map(float, front), float(last.replace(",", "."))]
+    if any(part >= 60 for _, part in pairwise(parts)):
+        raise ValueError("has 60 or more minutes or seconds after a colon")
+    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
