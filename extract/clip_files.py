@@ -56,12 +56,17 @@ def sha256_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def digest_of(source: Source) -> str:
+    """Hex digest of a clip: of its files' bytes, and of the part that it is of them; "" if one cannot be read."""
+    return source.digest(sha256_of(files_of(source)))
+
+
 def digests(sources: Mapping[str, Source]) -> dict[str, str]:
-    """The digest of each clip's files, by clip; "" where they cannot be read. Several files are read at once."""
+    """The digest of each clip, by clip; "" where its files cannot be read. Several files are read at once."""
     if len(sources) < 2:
-        return {clip: sha256_of(files_of(source)) for clip, source in sources.items()}
+        return {clip: digest_of(source) for clip, source in sources.items()}
     with ThreadPoolExecutor(default_workers()) as pool:
-        return dict(zip(sources, pool.map(lambda source: sha256_of(files_of(source)), sources.values())))
+        return dict(zip(sources, pool.map(digest_of, sources.values())))
 
 
 def is_deleted(path: Path) -> bool:

@@ -78,7 +78,7 @@ class ClipFacts:
     height: int = 0
     has_video: bool = False
     has_audio: bool = False
-    sha256: str = ""  # of the source file's bytes
+    sha256: str = ""  # of the source file's bytes, and of the part of it that the clip is, if it is a part
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +15,48 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a file, from ``start`` up to ``end``, in seconds from the file's beginning.
+
+    A frame belongs to it if it appears at ``start`` or later and before ``end``; a sample of sound likewise. told: the
+    place where the part was asked for, such as "line 7 of 'clips.csv'".
+
+    >>> Span(12.5, 20).fragment, Span(90).fragment
+    ('#t=12.5,20', '#t=90')
+    """
+
+    start: float = 0.0
+    end: float = math.inf
+    told: str = ""
+
+    @property
+    def fragment(self) -> str:
+        """The part as a media fragment of a URI (W3C, 2012), which follows a path."""
+        return f"#t={_plain(self.start)}" + (f",{_plain(self.end)}" if self.end < math.inf else "")
+
+
+def _plain(seconds: float) -> str:
+    """Seconds without an exponent or needless digits, to a microsecond."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True)
 class Source:
-    """The absolute paths of one clip's files: a video, or still images in order, and separate sound if it has any."""
+    """The absolute paths of one clip's files: a video, or still images in order, and separate sound if it has any.
+
+    span: the part of the video, or of the sound where there is no video, that the clip is; None for all of it.
+    """
 
     video: Path | None = None
     images: tuple[Path, ...] = ()
     audio: Path | None = None
+    span: Span | None = None
+
+    def digest(self, sha256: str) -> str:
+        """The hex digest of the clip, given that of its files: parts of one file differ; "" if that is ""."""
+        if self.span is None or not sha256:
+            return sha256
+        return hashlib.sha256((sha256 + self.span.fragment).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -45,6 +83,10 @@ class DatasetOptions:
     """A folder of further clips without labels."""
     limit: int | None = None
     """Only this many clips are taken, the first ones."""
+    root: Path | None = None
+    """The folder that the paths in a CSV file are relative to, and may not leave (else the file's own folder)."""
+    follow_links: bool = False
+    """Whether links to folders, and links that lead out of the data's folder, are followed."""
 
 
 def asks_for_split(options: DatasetOptions) -> bool:

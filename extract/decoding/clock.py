@@ -85,3 +85,28 @@ def _spread(times: np.ndarray, usual: int, last: int) -> tuple[np.ndarray, int]:
         last = step[-1] = max(step[-2], 1)
     spread = times + (np.arange(len(times)) - np.repeat(first, count)) * np.repeat(step, count)
     return spread, int(spread[-1] + last)
+
+
+class StreamClock:
+    """The shift, in seconds, that makes a stream's times after a jump follow those before it.
+
+    longest: the seconds above which a gap is a jump.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._before: float | None = None
+        self._step = 0.0
+        self.shift = 0.0
+
+    def offset(self, time: float) -> float:
+        """The shift of a packet that is decoded at ``time``."""
+        before, self._before = self._before, time
+        if before is None:
+            return self.shift
+        step = time - before
+        if step > self._longest or step < -SLACK:
+            self.shift += self._step - step
+        else:
+            self._step = max(step, 0.0)
+        return self.shift

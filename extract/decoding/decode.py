@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from av import AudioStream
+from av.container import InputContainer
 
 from ...errors import DecodeError
-from ..clip_files import files_of, sha256_of
+from ..clip_files import digest_of, files_of
 from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling
 from ..datasets.base import Source
+from .clock import longest_gap
+from .excerpt import Excerpt
 from .film import Film, Stills, Unforeseen, counted, foretold
 from .media import (
     FAILURES,
     Reel,
     audio_stream,
+    clock_may_jump,
     open_media,
+    origin_of,
     read_once,
     shown,
     video_stream,
 )
 from .pictures import Painter, shown_size
 from .sampling import pick_frames
-from .sound import SoundReader
+from .sound import SoundReader, Window
 
+_BEYOND = (
+    0.5  # seconds that the end of a part may lie after the end of its file, since ends are often rounded
+)
 _FEW_LOST = 0.05  # share of the declared frames whose absence is normal in old files
 
 
@@ -40,10 +49,10 @@ def decode(
 
     The result holds, per FrameNeed, uint8 [T, L, S, S, 3] RGB, upright and in display shape; per AudioNeed, mono
     float32 [samples] in [-1, 1]; and the facts, whose sha256 covers the files' bytes (video, or images in order,
-    then separate sound). The result lacks what the clip lacks; damage that leaves something usable is reported in
-    ``notes``.
+    then separate sound) and a span. The result lacks what the clip lacks; damage that leaves
+    something usable is reported in ``notes``. Of a source with a span, only this part is read, as if it were the file.
 
-    Raises DecodeError if the clip's files give neither a picture nor sound.
+    Raises DecodeError if the clip's files give neither a picture nor sound, or a span lies outside of them.
     """
     return _Job(source=source, clip_id=clip_id, needs=needs, sampling=sampling, threads=threads).run()
 
@@ -55,6 +64,7 @@ class _Job:
         self, source: Source, clip_id: str, needs: Collection[Need], sampling: Sampling, threads: int
     ) -> None:
         self.source, self.clip_id, self.sampling, self.threads = source, clip_id, sampling, threads
+        self.span = source.span
         self.frame_needs = list(dict.fromkeys(need for need in needs if isinstance(need, FrameNeed)))
         self.audio_needs = list(dict.fromkeys(need for need in needs if isinstance(need, AudioNeed)))
         self.notes: list[str] = []
@@ -92,12 +102,19 @@ class _Job:
             audio = audio_stream(container) if self.source.audio is None else None
             if video is None and audio is None:
                 raise DecodeError(f"{shown(path)} holds neither video nor sound that can be decoded.")
-            sound = self._sound_reader(audio)
+            sound = self._sound_reader(audio, container)
             reel = read_once(
-                path=path, container=container, video=video, audio=audio, sound=sound, notes=self.notes
+                path=path,
+                container=container,
+                video=video,
+                audio=audio,
+                sound=sound,
+                notes=self.notes,
+                until=self.span.end if self.span else math.inf,
             )
+            self._check_span(reel)
             self._finish_sound(sound)
-            self.seconds = reel.seconds
+            self.seconds = self._seconds_of(reel)
             if video is not None and len(reel):
                 self._show_reel(reel, float(video.sample_aspect_ratio or 1))
 
@@ -106,17 +123,48 @@ class _Job:
             audio = audio_stream(container)
             if audio is None:
                 raise DecodeError(f"{shown(path)} holds no sound that can be decoded.")
-            sound = self._sound_reader(audio)
+            sound = self._sound_reader(audio, container)
             reel = read_once(
-                path=path, container=container, video=None, audio=audio, sound=sound, notes=self.notes
+                path=path,
+                container=container,
+                video=None,
+                audio=audio,
+                sound=sound,
+                notes=self.notes,
+                until=self.span.end if self.span else math.inf,
             )
+            self._check_span(reel)
             self._finish_sound(sound)
-        self.seconds = float(np.fmax(self.seconds, reel.seconds))
+        self.seconds = float(np.fmax(self.seconds, self._seconds_of(reel)))
 
-    def _sound_reader(self, stream: AudioStream | None) -> SoundReader | None:
+    def _sound_reader(self, stream: AudioStream | None, container: InputContainer) -> SoundReader | None:
         if stream is None:
             return None
-        return SoundReader(stream, [need.rate for need in self.audio_needs], self.sampling.max_seconds)
+        window, origin = None, origin_of(container)
+        if self.span is not None:
+            gap = longest_gap(may_jump=clock_may_jump(container))
+            window = Window(origin + self.span.start, origin + self.span.end, gap)
+        rates = [need.rate for need in self.audio_needs]
+        return SoundReader(stream, rates, self.sampling.max_seconds, window)
+
+    def _check_span(self, reel: Reel) -> None:
+        """Note a span that ends well after its file. Raises DecodeError for one that begins after it."""
+        span = self.span
+        if span is None:
+            return
+        told = f" ({span.told})" if span.told else ""
+        if reel.end <= span.start:
+            raise DecodeError(
+                f"The clip starts at {span.start:g} s, and {shown(reel.path)} ends at {reel.end:.2f} s{told}."
+            )
+        if reel.end + _BEYOND < span.end < math.inf:
+            self.notes.append(
+                f"the clip is to end at {span.end:g} s, and {shown(reel.path)} ends at {reel.end:.2f} s{told}"
+            )
+
+    def _seconds_of(self, reel: Reel) -> float:
+        """The length of what is wanted of a reel."""
+        return reel.seconds if self.span is None else min(self.span.end, reel.end) - self.span.start
 
     def _finish_sound(self, sound: SoundReader | None) -> None:
         if sound is not None:
@@ -125,17 +173,31 @@ class _Job:
 
     def _show_reel(self, reel: Reel, pixel_shape: float) -> None:
         try:
-            self._show(foretold(reel), pixel_shape)
+            self._show(self._wanted(foretold(reel), reel), pixel_shape)
         except Unforeseen:
-            self._show(counted(reel, self.notes), pixel_shape)
-        declared = reel.stream.frames if reel.stream is not None else 0
+            self._show(self._wanted(counted(reel, self.notes), reel), pixel_shape)
+        declared = reel.stream.frames if reel.stream is not None and not reel.stopped else 0
         if reel.covered < (1 - _FEW_LOST) * declared:
             self.notes.append(f"video holds {len(reel)} of the {declared} frames it declares")
+
+    def _wanted(self, film: Film, reel: Reel) -> Film:
+        """The film, or the part of it that the clip is. Raises DecodeError for a part of a film without times."""
+        if self.span is None:
+            return film
+        if len(film.times) and not film.tells_time:
+            raise DecodeError(
+                f"{shown(reel.path)} gives its frames no times, so no part of it can be cut out; convert it to MP4."
+            )
+        return Excerpt(film, self.span, reel.lead)
 
     def _show(self, film: Film, pixel_shape: float) -> None:
         """Take the wanted frames of a film; nothing is kept if the film proves Unforeseen."""
         if not len(film.times):
-            self.notes.append("no frame of the video decodes")
+            self.notes.append(
+                "no frame of the video decodes"
+                if self.span is None
+                else "no picture lies in the part that the clip is"
+            )
             return
         chosen = {
             need: pick_frames(
@@ -173,7 +235,7 @@ class _Job:
             height=self.size[1],
             has_video=has_video,
             has_audio=self.heard,
-            sha256=sha256_of(files_of(self.source)),
+            sha256=digest_of(self.source),
         )
 
     def _nothing_usable(self) -> str:

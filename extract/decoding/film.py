@@ -49,12 +49,14 @@ class Film(Protocol):
     """A clip as numbered frames.
 
     times: int64 [n], increasing (equal only where the clock is too coarse to tell frames apart), in units of ``unit``
-    seconds (NaN: no clock). end: the time at which the last frame leaves the screen, in the same units.
+    seconds (NaN: no clock). end: the time at which the last frame leaves the screen, in the same units. tells_time:
+    whether the times are those of the file, and not merely the order of the frames.
     """
 
     times: np.ndarray
     end: int
     unit: float
+    tells_time: bool
 
     def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
         """The frames of the given numbers (increasing, unique) that can be decoded, with their numbers and turns."""
@@ -69,7 +71,7 @@ class _Foretold:
 
     def __init__(self, reel: Reel) -> None:
         self._reel = reel
-        self.unit = reel.unit
+        self.unit, self.tells_time = reel.unit, reel.tells_time
         # The decoder hands each packet's stamp on to its frame. These are the packets' stamps, and those of the frames
         # in order of display.
         self._stamps: Sequence[int | None] = reel.shown_at
@@ -172,12 +174,12 @@ class _Counted:
             duration = frame.duration or duration
         if run.damaged:
             notes.append(f"video is damaged: {run.damaged} of {len(reel)} packets gave faulty or no pictures")
-        self.unit = reel.unit
+        self.unit, self.tells_time = reel.unit, reel.tells_time
         laid = _times_of(stamps, stored, duration, reel)
         if laid is None:
             # Only the order is certain, so the frames' numbers serve as times.
             laid = np.arange(len(stamps), dtype=np.int64), len(stamps)
-            self.unit = _frame_seconds(reel)
+            self.unit, self.tells_time = _frame_seconds(reel), False
             if any(stamp is not None for stamp in stamps):
                 notes.append(
                     "the video's time stamps are of no use, and its frames are taken to last equally long"
@@ -251,6 +253,7 @@ class Stills:
     def __init__(self, paths: Sequence[Path], threads: int, notes: list[str]) -> None:
         self._paths, self._threads, self._notes = paths, threads, notes
         self.times, self.end, self.unit = np.arange(len(paths)), len(paths), float("nan")
+        self.tells_time = False
 
     def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
         for number in wanted:

@@ -23,7 +23,7 @@ import av.stream
 import numpy as np
 
 from ...errors import DecodeError
-from .clock import SLACK, find_jumps, longest_gap
+from .clock import StreamClock, find_jumps, longest_gap
 from .sound import SoundReader
 
 av.logging.set_level(None)  # FFmpeg's own messages are dropped; the notes report what matters.
@@ -32,6 +32,11 @@ FAILURES = (av.FFmpegError, ValueError, OSError, MemoryError)
 _HELD_BYTES = 64 << 20  # bytes of compressed video kept in memory; larger files are read again when needed
 _LARGEST_PICTURE = 1 << 27  # pixels; guards against a damaged header that asks for all memory
 _CLOCK_MAY_JUMP = 0x200  # FFmpeg's flag AVFMT_TS_DISCONT of a format
+_MARGIN, _FAR = (
+    1.0,
+    60.0,
+)  # seconds read after the end of what is wanted, and those read for a stream that lags behind
+_RATE_GUESSED = {"mjpeg", "h264", "hevc"}  # formats without times, for which FFmpeg assumes a frame rate
 _FEW_SECONDS = 1.0  # seconds that a whole file may be shorter than it declares
 _FEW = 0.05  # share of its length that a whole file may be shorter than it declares
 # These formats declare their length in their header, where others let FFmpeg guess it.
@@ -135,7 +140,9 @@ class Reel:
     hidden: whether the packet is decoded but not shown (cut off by an edit list). last_duration: duration of the
     packet shown last. reordered: whether stored and shown order differ. seconds: span of all streams read.
     may_jump: whether the format's clock may be set anew in the middle of a file. has_gaps: whether the file declares
-    places of frames, some of which may be empty, instead of frames (AVI).
+    places of frames, some of which may be empty, instead of frames (AVI). origin: the stamp, in seconds, at which the
+    file begins. end: the seconds from there to the end of what was read; NaN if unknown. tells_time: whether the file
+    itself gives its frames times. stopped: whether reading ended before the file did, since no more was wanted.
     """
 
     path: Path
@@ -150,6 +157,10 @@ class Reel:
     seconds: float = float("nan")
     may_jump: bool = False
     has_gaps: bool = False
+    origin: float = 0.0
+    end: float = float("nan")
+    tells_time: bool = True
+    stopped: bool = False
     _held: list[av.Packet] | None = field(default_factory=list)
     _held_bytes: int = 0
     _latest: int = -(1 << 63)
@@ -162,6 +173,14 @@ class Reel:
         """The number of declared frames that were read, empty places between them included."""
         stored = [stamp for stamp in self.stored_at if stamp is not None]
         return max(len(self), max(stored, default=-1) + 1) if self.has_gaps else len(self)
+
+    @property
+    def lead(self) -> float:
+        """The seconds from the file's beginning to its first picture."""
+        part = ~np.logical_or.accumulate(self.jumps)
+        shown = [t for t, hidden, first in zip(self.shown_at, self.hidden, part) if first and not hidden]
+        known = [stamp for stamp in shown if stamp is not None]
+        return max(min(known) * self.unit - self.origin, 0.0) if known else 0.0
 
     @property
     def held(self) -> bool:
@@ -238,32 +257,53 @@ def read_once(
     audio: av.AudioStream | None,
     sound: SoundReader | None,
     notes: list[str],
+    until: float = float("inf"),
 ) -> Reel:
-    """Read all packets once: video packets are noted (and held while they are few), sound packets are decoded."""
-    may_jump = bool(container.format.flags & _CLOCK_MAY_JUMP)
+    """Read all packets once: video packets are noted (and held while they are few), sound packets are decoded.
+
+    until: the seconds from the file's beginning after which nothing is wanted.
+    """
+    may_jump = clock_may_jump(container)
     reel = Reel(
         path,
         video,
         float(video.time_base or 1) if video else 1.0,
         may_jump=may_jump,
         has_gaps=container.format.name == "avi",
+        origin=origin_of(container),
+        tells_time=container.format.name not in _RATE_GUESSED,
     )
     span = _Span(may_jump=may_jump)
     wanted = [stream for stream in (video, audio) if stream is not None]
     try:
         for packet in _whole_packets(container, wanted):
             span.add(packet)
+            if span.has_passed(reel.origin + until, len(wanted)):
+                reel.stopped = True
+                break
             if video is not None and packet.stream_index == video.index:
                 reel.take(packet)
             elif sound is not None:
                 sound.feed(packet)
     except FAILURES as error:
         notes.append(f"reading {shown(path)} stopped after {span.seconds:.1f} s: {_plain(error)}")
-    reel.seconds = span.seconds
+    reel.seconds, reel.end = span.seconds, span.end - reel.origin
+    if reel.stopped:
+        return reel
     declared = _declared_seconds(container, wanted)
     if declared - span.reach > max(_FEW_SECONDS, _FEW * declared):
         notes.append(f"{shown(path)} ends after {span.reach:.1f} of the {declared:.1f} s that it declares")
     return reel
+
+
+def clock_may_jump(container: av.container.InputContainer) -> bool:
+    """Whether the clock of a file's format may be set anew in its middle."""
+    return bool(container.format.flags & _CLOCK_MAY_JUMP)
+
+
+def origin_of(container: av.container.InputContainer) -> float:
+    """The stamp, in seconds, at which a file begins, as players count; what is stamped before 0 is not played."""
+    return max(container.start_time or 0, 0) / av.time_base
 
 
 def _declared_seconds(container: av.container.InputContainer, streams: Sequence[av.stream.Stream]) -> float:
@@ -299,19 +339,34 @@ class _Span:
         self._first = np.inf
         self._last = self._end = -np.inf
         self._longest = longest_gap(may_jump=may_jump)
-        self._clocks: dict[int, _StreamClock] = {}
+        self._clocks: dict[int, StreamClock] = {}
+        self._reached: dict[int, float] = {}
 
     def add(self, packet: av.Packet) -> None:
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None or packet.time_base is None or packet.is_discard:
             return
         unit = float(packet.time_base)
-        clock = self._clocks.setdefault(packet.stream_index, _StreamClock(self._longest))
+        clock = self._clocks.setdefault(packet.stream_index, StreamClock(self._longest))
         offset = clock.offset(packet.dts * unit) if packet.dts is not None else clock.shift
+        if packet.dts is not None:
+            self._reached[packet.stream_index] = packet.dts * unit + offset
         self._first = min(self._first, time * unit + offset)
         self._end = max(self._end, (time + (packet.duration or 0)) * unit + offset)
         lasts = (packet.duration or 0) if packet.stream.type == "audio" else 0  # a video packet's may mislead
         self._last = max(self._last, (time + lasts) * unit + offset)
+
+    def has_passed(self, time: float, streams: int) -> bool:
+        """Whether all of so many streams are well past a time, or one is so far past it that the others have ended."""
+        reached = self._reached.values()
+        if not reached or max(reached) < time + _MARGIN:
+            return False
+        return (len(reached) == streams and min(reached) >= time + _MARGIN) or max(reached) > time + _FAR
+
+    @property
+    def end(self) -> float:
+        """The end of the last packet; NaN if no packet tells it."""
+        return float(self._end) if self._end > -np.inf else float("nan")
 
     @property
     def seconds(self) -> float:
@@ -321,28 +376,6 @@ class _Span:
     def reach(self) -> float:
         """The seconds to the end of the last packet, from the first instant or from 0, whichever is longer."""
         return max(float(self._end - min(self._first, 0.0)), 0.0) if self._end > -np.inf else 0.0
-
-
-class _StreamClock:
-    """The shift, in seconds, that makes a stream's times after a jump follow those before it."""
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._before: float | None = None
-        self._step = 0.0
-        self.shift = 0.0
-
-    def offset(self, time: float) -> float:
-        """The shift of a packet that is decoded at ``time``."""
-        before, self._before = self._before, time
-        if before is None:
-            return self.shift
-        step = time - before
-        if step > self._longest or step < -SLACK:
-            self.shift += self._step - step
-        else:
-            self._step = max(step, 0.0)
-        return self.shift
 
 
 def _plain(error: BaseException) -> str:

@@ -2,25 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from contextlib import suppress
 
 import numpy as np
 from av import AudioFrame, AudioResampler, AudioStream, FFmpegError, Packet
 
+from .clock import StreamClock
+
 # FFmpeg and PyAV's checks raise these errors for a damaged stream or an impossible format.
 _FAILURES = (FFmpegError, ValueError, OSError)
+
+
+_PREROLL = 2.0  # seconds decoded before a window, in which decoders that remember find their state
+_AFTER = 0.25  # seconds decoded after a window, so that resampling has what follows it
+_SAME = 0.1  # samples; a time this little after a sample is that of the sample, since times are rounded
+_PAUSE = 0.05  # seconds; sound whose stamps leave a longer gap does not follow what came before
+
+
+class Window:
+    """A part of a stream's sound, from one time to another in seconds of its stamps.
+
+    longest_gap: the seconds above which the stream's clock was set anew.
+    """
+
+    def __init__(self, start: float, end: float, longest_gap: float) -> None:
+        self.start, self.end = start, end
+        self.over = False
+        self._clock = StreamClock(longest_gap)
+        self._next: float | None = None
+
+    def wants(self, packet: Packet) -> bool:
+        """Whether a packet may hold sound that is in the window, or that must be decoded before it."""
+        if packet.time_base is None:
+            return True
+        unit = float(packet.time_base)
+        if packet.dts is not None:
+            self._clock.offset(packet.dts * unit)
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:
+            return True
+        begins = time * unit + self._clock.shift
+        self.over = self.over or begins > self.end + _AFTER
+        return begins + (packet.duration or 0) * unit > self.start - _PREROLL
+
+    def place(self, frame: AudioFrame) -> tuple[float, bool]:
+        """The time of a frame's first sample, and whether it follows the frame before without a pause."""
+        expected = self._next
+        time = expected
+        if frame.pts is not None and frame.time_base is not None:
+            time = frame.pts * float(frame.time_base) + self._clock.shift
+        if expected is not None and time is not None and abs(time - expected) < _PAUSE:
+            time = expected
+        time = 0.0 if time is None else time
+        self._next = time + frame.samples / frame.sample_rate
+        return time, time == expected
+
+    def holds(self, frame: AudioFrame, time: float) -> bool:
+        """Whether any sample of a frame that begins at ``time`` lies in the window."""
+        return time < self.end and time + frame.samples / frame.sample_rate > self.start
 
 
 class SoundReader:
     """A reader that takes the packets of one audio stream in their order.
 
     rates: the wanted rates in Hz; without any, the reader only finds out whether anything decodes. max_seconds: the
-    length after which sound is not read.
+    length after which sound is not read. window: the part of the sound that is wanted; None for all of it.
     """
 
-    def __init__(self, stream: AudioStream, rates: Collection[int], max_seconds: float) -> None:
+    def __init__(
+        self, stream: AudioStream, rates: Collection[int], max_seconds: float, window: Window | None = None
+    ) -> None:
         self._decoder = stream.codec_context
+        self._window = window
+        if window is not None:
+            window.end = min(window.end, window.start + max_seconds)
+            max_seconds = math.inf
         self._tracks = [_Track(rate, max_seconds) for rate in sorted(set(rates))]
         self._read = 0
         self._damaged = 0
@@ -30,11 +88,13 @@ class SoundReader:
     @property
     def full(self) -> bool:
         """Whether the reader needs no more packets."""
+        if self._window is not None:
+            return self._window.over
         return self.heard and all(track.full for track in self._tracks)
 
     def feed(self, packet: Packet | None) -> None:
         """Decode one packet (None: the end of the stream). Damage is counted and raises no error."""
-        if self.full:
+        if self.full or (self._window is not None and packet is not None and not self._window.wants(packet)):
             return
         self._read += packet is not None
         try:
@@ -47,9 +107,12 @@ class SoundReader:
                 self._hear(frame)
 
     def _hear(self, frame: AudioFrame) -> None:
-        self.heard = True
+        time, follows = (0.0, True) if self._window is None else self._window.place(frame)
+        self.heard = self.heard or self._window is None or self._window.holds(frame, time)
         try:
             for track in self._tracks:
+                if not follows:
+                    track.begin_at(time)
                 track.add(frame)
         except _FAILURES:
             self._note_damage()
@@ -68,8 +131,9 @@ class SoundReader:
                 f"{min(self._damaged, self._read)} of {self._read} audio packets could not be used"
             )
         elif not self.heard:
-            notes.append("the audio stream holds no sound")
-        sounds = {track.rate: track.finish() for track in self._tracks}
+            where = "" if self._window is None else " in the part that the clip is"
+            notes.append(f"the audio stream holds no sound{where}")
+        sounds = {track.rate: track.finish(self._window) for track in self._tracks}
         sounds = {rate: samples for rate, samples in sounds.items() if len(samples)}
         self.heard = self.heard and (bool(sounds) or not self._tracks)
         return sounds
@@ -80,10 +144,11 @@ class _Track:
 
     def __init__(self, rate: int, max_seconds: float) -> None:
         self.rate = rate
-        self._most = int(max_seconds * rate)
+        self._most = max_seconds * rate
         self._count = 0
         self._begun = False
         self._pieces: list[np.ndarray] = []
+        self._begins: list[tuple[float, int]] = []  # the time and number of each sample that follows a pause
         self._resampler = self._new_resampler()
 
     def _new_resampler(self) -> AudioResampler:
@@ -111,6 +176,14 @@ class _Track:
             self._resampler = self._new_resampler()
             self._keep(self._resampler.resample(frame))
 
+    def begin_at(self, time: float) -> None:
+        """The next sample is that of a time in seconds, and does not follow those before it."""
+        if self._begun:
+            with suppress(*_FAILURES):
+                self._keep(self._resampler.resample(None))
+            self._resampler = self._new_resampler()
+        self._begins.append((time, self._count))
+
     def _keep(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
             # Channels are mixed by the plain mean: FFmpeg's own mix of float sound is louder and may clip. They come
@@ -119,12 +192,27 @@ class _Track:
             self._pieces.append(piece)
             self._count += len(piece)
 
-    def finish(self) -> np.ndarray:
+    def finish(self, window: Window | None) -> np.ndarray:
         if self._begun and not self.full:
             with suppress(*_FAILURES):  # A form that cannot be converted has no samples left.
                 self._keep(self._resampler.resample(None))
         if not self._pieces:
             return np.zeros(0, np.float32)
-        samples = np.concatenate(self._pieces)[: self._most].astype(np.float32, copy=False)
+        samples = np.concatenate(self._pieces).astype(np.float32, copy=False)
+        if window is not None:
+            samples = self._inside(samples, window)
+        samples = samples[: int(self._most)] if self._most < math.inf else samples
         # Damaged float codecs give NaN or huge values, and lossy ones overshoot a little.
         return np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
+
+    def _inside(self, samples: np.ndarray, window: Window) -> np.ndarray:
+        """The samples whose times lie in a window."""
+        ends = [*(first for _, first in self._begins[1:]), len(samples)]
+        parts = []
+        for (time, first), last in zip(self._begins, ends, strict=True):
+            start, end = (
+                first + max(math.ceil((edge - time) * self.rate - _SAME), 0)
+                for edge in (window.start, min(window.end, time + (last - first) / self.rate))
+            )
+            parts.append(samples[min(start, last) : min(end, last)])
+        return np.concatenate(parts)

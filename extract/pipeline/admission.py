@@ -15,7 +15,7 @@ import numpy as np
 from ...cache.catalog import Catalog
 from ...cache.origin import UNKNOWN_KIND, Origin
 from ...errors import CacheError
-from ..clip_files import files_of, sha256_of
+from ..clip_files import digest_of
 from ..datasets.base import Listing
 
 _SAMPLE = 16  # clips whose files are compared before one place is taken for another
@@ -82,9 +82,7 @@ def _is_same_data(held: Catalog, listing: Listing, number: int, *, unless_known:
         return unless_known and bool(shared)
     step = max(len(known) // _SAMPLE, 1)
     sample = known[::step][:_SAMPLE]
-    same = sum(
-        sha256_of(files_of(listing.sources[held.clip_id[row]])).encode() == digest[row] for row in sample
-    )
+    same = sum(digest_of(listing.sources[held.clip_id[row]]).encode() == digest[row] for row in sample)
     return 2 * same > len(sample)
 
 

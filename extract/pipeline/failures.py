@@ -54,15 +54,21 @@ class Failure:
             id=clip_id,
             stage=stage,
             reason=reason,
-            path=str(path or ""),
+            path=str(path or "") + _part(source),
             stream=stream,
             size=size,
             mtime_ns=mtime_ns,
         )
 
     def changed(self, source: Source) -> bool:
-        """Whether the clip's file has changed since it failed."""
-        return (self.size, self.mtime_ns) != _state(main_file(source))
+        """Whether the clip's file, or the part of it that the clip is, has changed since it failed."""
+        same_part = self.path.endswith(_part(source)) and ("#t=" in self.path) == bool(_part(source))
+        return not same_part or (self.size, self.mtime_ns) != _state(main_file(source))
+
+
+def _part(source: Source | None) -> str:
+    """The part of its file that a clip is, as it follows the path; "" for the whole file."""
+    return source.span.fragment if source is not None and source.span is not None else ""
 
 
 def main_file(source: Source) -> Path | None:
