@@ -11,6 +11,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import CacheError, UsageError, unknown
+from ..machine.texts import composed
 from .hdf5 import own_object, stored_array, stored_values
 from .header import (
     CATALOG_KIND,
@@ -372,16 +373,21 @@ def readable(class_name: str) -> str:
 def split_codes(
     class_names: Sequence[str], base: Sequence[str], val: Sequence[str], novel: Sequence[str]
 ) -> np.ndarray:
-    """The codes [C] of a class split given by lists of names. Raises UsageError for unknown or repeated names."""
+    """The codes [C] of a class split given by lists of names, in either spelling of an accent.
+
+    Raises UsageError for unknown or repeated names.
+    """
     codes = np.zeros(len(class_names), np.int8)
-    index = {name: i for i, name in enumerate(class_names)}
+    index = {composed(name): i for i, name in enumerate(class_names)}
+    index.update((name, i) for i, name in enumerate(class_names))
     for split, names in (("base", base), ("val", val), ("novel", novel)):
         for name in names:
-            if name not in index:
+            row = index.get(name, index.get(composed(name)))
+            if row is None:
                 raise unknown("class", name, class_names)
-            if codes[index[name]]:
+            if codes[row]:
                 raise UsageError(f"Class {name!r} is in two splits; base, val and novel must be disjoint.")
-            codes[index[name]] = _SPLIT_CODE[split]
+            codes[row] = _SPLIT_CODE[split]
     return codes
 
 

@@ -29,6 +29,8 @@ class DatasetEntry:
     """What --data holds, in one line."""
     needs_data: bool = True
     """Whether --data may not be left out."""
+    takes_root: bool = False
+    """Whether the data set's paths may be relative to a folder that --root names."""
 
     def listing(self, data: Path | None, options: DatasetOptions) -> Listing:
         """The clips of the data set."""
@@ -46,7 +48,10 @@ _ENTRIES = (
     ),
     DatasetEntry("folder", "folder", "a folder with one subfolder a class, videos anywhere below it"),
     DatasetEntry(
-        "csv", "csv_file", "a CSV file with a column 'path' and label columns (optional: id, split, group)"
+        "csv",
+        "csv_file",
+        "a CSV file with a column 'path' and label columns (optional: id, split, group, start, end)",
+        takes_root=True,
     ),
     DatasetEntry(
         "3massiv", "massiv", "the official 3massiv_*.csv files, and videos named by post id anywhere below"
@@ -70,6 +75,8 @@ def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
     if name not in datasets():
         raise unknown("dataset", name, datasets())
     entry = datasets()[name]
+    if options.root is not None and not entry.takes_root:
+        raise UsageError(f"Dataset {name!r} has no use for --root; its paths are relative to --data.")
     if data is None and entry.needs_data:
         raise UsageError(f"Dataset {name!r} needs --data: {entry.expects}.")
     if data is not None and entry.needs_data and not data.exists():

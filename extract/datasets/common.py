@@ -73,7 +73,11 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
     catalog = catalog.take(rows)
     sources = {clip: listing.sources[clip] for clip in catalog.clip_id}
     done = replace(listing, catalog=catalog, sources=sources, partial=partial)
-    return done if options.unlabelled is None else add_unlabelled(done, options.unlabelled)
+    return (
+        done
+        if options.unlabelled is None
+        else add_unlabelled(done, options.unlabelled, follow_links=options.follow_links)
+    )
 
 
 def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
@@ -98,8 +102,8 @@ def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
 def read_split_file(path: Path, class_names: list[str]) -> np.ndarray:
     """Codes int8 [C] from JSON ``{"base": [...], "val": [...], "novel": [...]}`` of class names.
 
-    A class that is in none of these lists is left out of the split. Raises UsageError for another form or for
-    unknown names.
+    A class that is in none of these lists is left out of the split. Either spelling of an accent will do. Raises
+    UsageError for another form or for unknown names.
     """
     refuse_special(path, "split file")
     try:
@@ -188,9 +192,9 @@ def _at_least(option: str, value: int, least: int) -> None:
         raise UsageError(f"--{option} is {value}; it must be at least {least}.")
 
 
-def add_unlabelled(listing: Listing, folder: Path) -> Listing:
+def add_unlabelled(listing: Listing, folder: Path, *, follow_links: bool = False) -> Listing:
     """The listing with every video below ``folder`` as a further clip ``unlabelled/<path>`` without any label."""
-    found = walk(folder)
+    found = walk(folder, follow_links=follow_links)
     if not found.videos:
         raise UsageError(f"The folder of unlabelled videos {str(folder)!r} holds no video.")
     old = listing.catalog

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,21 +12,24 @@ import numpy as np
 from ...cache.catalog import CLIP_SPLITS, UNLABELLED, Catalog, LabelSet
 from ...cache.origin import Origin
 from ...errors import UsageError, listed
-from ...machine.texts import plain_text, read_csv
+from ...machine.texts import class_warnings, composed, is_unlabelled, plain_text, read_csv
 from .base import DatasetOptions, Listing, Source
 from .common import dataset_name, finish, safe_name
-from .walk import is_inside, some
+from .excerpts import END, START, span_of, time_column, without_other_units
+from .listed_paths import ListedPaths
+from .walk import some
 
-_NOT_LABELS = ("path", "id", "split", "group")
+_NOT_LABELS = ("path", "id", "split", "group", START, END)
 
 
 def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """The clips of a CSV file with a header row.
 
-    The columns are ``path`` (relative to the file's folder, and inside it), optionally ``id`` (else the path is
-    the id), ``split`` (train, val, test) and ``group`` (the clip's source: a long video, a person); every other
-    column is a label set. A cell may name several classes divided by ``|``, which makes the whole column multi-label;
-    an empty cell is unlabelled. ``label`` is the default label set, else the first label column is.
+    The columns are ``path`` (relative to the file's folder, or to ``options.root``, and inside it), optionally ``id``
+    (else the path is the id, with ``#t=START,END`` for a part of a file), ``split`` (train, val, test), ``group`` (the
+    clip's source: a long video, a person), and ``start`` and ``end`` in seconds; every other column is a label set. A
+    cell may name several classes divided by ``|``, which makes the whole column multi-label; an empty cell is
+    unlabelled. ``label`` is the default label set, else the first label column is. docs/csv.md states the rules.
 
     data: the file, or a folder that holds one CSV file only. Raises UsageError, with the line, for a file of
     another form.
@@ -34,14 +38,12 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         raise UsageError("Dataset 'csv' needs --data: a CSV file with a column 'path' and label columns.")
     file = _only_csv(data)
     table = _read(file)
-    root = Path(os.path.realpath(file)).parent
-    clips = _Clips(root)
+    root = Path(os.path.realpath(file)).parent if options.root is None else _folder(options.root)
+    clips = _Clips(ListedPaths(root, follow_links=options.follow_links), file.name)
     for line, row in table.rows:
         clips.add(line, row)
     if not clips.sources:
-        raise UsageError(
-            f"None of the {len(table.rows)} files named in {str(file)!r} exists; check its column 'path'."
-        )
+        raise UsageError(clips.why_none(file))
     label_sets = _label_sets(table, clips)
     default = "label" if "label" in label_sets else next(iter(label_sets))
     catalog = Catalog(
@@ -49,7 +51,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         clip_id=list(clips.sources),
         label_sets=label_sets,
         default_label_set=default,
-        path=clips.paths,
+        path=clips.path,
         clip_split=clips.splits,
         group=[plain_text(row.get("group", "").strip()) for row in clips.kept],
     )
@@ -57,10 +59,10 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         Listing(
             catalog=catalog,
             sources=clips.sources,
-            root=root,
+            root=clips.paths.root,
             missing=clips.missing,
-            warnings=clips.warnings(),
-            origin=Origin("csv", os.path.realpath(file), str(root)),
+            warnings=[*table.warnings, *clips.warnings(), *_about_classes(label_sets)],
+            origin=Origin("csv", os.path.realpath(file), str(clips.paths.root)),
             is_table=True,
         ),
         options,
@@ -77,24 +79,33 @@ def _only_csv(data: Path) -> Path:
     return files[0]
 
 
+def _folder(root: Path) -> Path:
+    root = root.expanduser()
+    if not root.is_dir():
+        raise UsageError(f"The folder {str(root)!r} of --root does not exist.")
+    return root
+
+
 @dataclass
 class _Table:
     """The file's content. labels: the label columns, as written. rows: (line number, cells by column name)."""
 
     labels: list[str]
     rows: list[tuple[int, dict[str, str]]]
+    warnings: list[str]
 
 
 def _read(file: Path) -> _Table:
     table = read_csv(file)
     header = [_column(name) for name in table.columns]
     _check_header(file, header)
-    labels = [name for name in header if name not in _NOT_LABELS]
-    return _Table(labels, [(line, dict(zip(header, cells))) for line, cells in table.rows])
+    labels = [name for name in without_other_units(header) if name not in _NOT_LABELS]
+    return _Table(labels, [(line, dict(zip(header, cells))) for line, cells in table.rows], table.warnings)
 
 
 def _column(name: str) -> str:
-    return name.lower() if name.lower() in (*_NOT_LABELS, "label") else name
+    known = name.lower() in (*_NOT_LABELS, "label")
+    return time_column(name) or (name.lower() if known else name)
 
 
 def _check_header(file: Path, header: list[str]) -> None:
@@ -111,20 +122,26 @@ def _check_header(file: Path, header: list[str]) -> None:
 
 @dataclass
 class _Clips:
-    """The rows whose file exists, in the order of the file."""
+    """The rows whose file exists, in the order of the file.
 
-    root: Path
+    paths: where files lie. file: the table's name. missing, lost: ids and paths of the rows without a file.
+    """
+
+    paths: ListedPaths
+    file: str
     sources: dict[str, Source] = field(default_factory=dict)
-    paths: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     kept: list[dict[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
 
     def add(self, line: int, row: dict[str, str]) -> None:
-        path = self._relative(line, row["path"])
-        clip = plain_text(row.get("id", "").strip() or path)
+        path = self.paths.named(row["path"], line)
+        span = span_of(row, line, self.file)
+        clip = plain_text(row.get("id", "").strip() or path + (span.fragment if span else ""))
         if clip in self.seen:
             raise UsageError(
                 f"Lines {self.seen[clip]} and {line} of the CSV file are the same clip {clip!r}; "
@@ -132,39 +149,50 @@ class _Clips:
             )
         self.seen[clip] = line
         split = row.get("split", "").strip().lower()
+        split = "" if is_unlabelled(split) else split
         if split not in CLIP_SPLITS:
             raise UsageError(
                 f"Line {line} of the CSV file has split {split!r}; use train, val, test or leave it empty."
             )
-        full = self.root / path
-        real = os.path.realpath(full)
-        if not os.path.isfile(real):
+        found = self.paths.found(path)
+        if found is None:
             self.missing.append(clip)
-        elif not is_inside(str(self.root), real):
-            self.outside.append(path)
+            self.lost.append(path)
+        elif self.paths.leads_out(found):
+            self.outside.append(found)
         else:
-            self.sources[clip] = Source(video=full)
-            self.paths.append(plain_text(path))
+            self.sources[clip] = Source(video=self.paths.root / found, span=span)
+            self.path.append(plain_text(found))
             self.splits.append(CLIP_SPLITS[split])
             self.kept.append(row)
 
-    def _relative(self, line: int, cell: str) -> str:
-        """The normalised path inside the root. Raises UsageError if it is empty or leaves the root."""
-        cell = cell.strip(" \t")
-        path = os.path.normpath(os.path.join(self.root, cell))
-        if not cell or "\0" in cell or path == str(self.root) or not is_inside(str(self.root), path):
-            raise UsageError(
-                f"Line {line} of the CSV file: path {cell!r} is not a file inside {str(self.root)!r}."
-            )
-        return Path(os.path.relpath(path, self.root)).as_posix()
-
     def warnings(self) -> list[str]:
+        causes = self.paths.causes(self.lost)
         if not self.outside:
-            return []
+            return causes
         return [
             f"{len(self.outside)} links that lead out of the CSV file's folder are refused: "
-            f"{some(self.outside)}."
+            f"{some(self.outside)}; give --follow-links if you trust where they lead.",
+            *causes,
         ]
+
+    def why_none(self, file: Path) -> str:
+        """The sentence of the error where no row has a file that is used."""
+        if self.outside:
+            return f"No clip of {str(file)!r} can be used: {' '.join(self.warnings())}"
+        told = (
+            f"None of the {len(self.lost)} files named in {str(file)!r} exists below {str(self.paths.root)!r}"
+        )
+        if not self.lost:
+            return f"{told}; it has no row below its header."
+        first = self.lost[0]
+        cause = self.paths.why_missing(first)
+        remedy = (
+            "; mend the column 'path'"
+            if cause
+            else ("; check the column 'path', or name the folder that paths are relative to by --root")
+        )
+        return f"{told}; the first is {first!r}{f', which {cause}' if cause else ''}{remedy}."
 
 
 def _label_sets(table: _Table, clips: _Clips) -> dict[str, LabelSet]:
@@ -191,4 +219,13 @@ def _label_set(all_cells: list[str], cells: list[str]) -> LabelSet:
 
 
 def _classes(cell: str) -> list[str]:
-    return [plain_text(name.strip()) for name in cell.split("|") if name.strip()]
+    """The classes that a cell names, in Unicode's composed spelling."""
+    return [composed(plain_text(name.strip())) for name in cell.split("|") if not is_unlabelled(name)]
+
+
+def _about_classes(label_sets: Mapping[str, LabelSet]) -> list[str]:
+    return [
+        sentence
+        for name, labels in label_sets.items()
+        for sentence in class_warnings(name, labels.class_names)
+    ]

@@ -7,13 +7,14 @@ video with a sound file of the same stem takes its sound from that file.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ...cache.catalog import Catalog, LabelSet
+from ...cache.catalog import UNLABELLED, Catalog, LabelSet
 from ...errors import UsageError
-from ...machine.texts import plain_text
+from ...machine.texts import class_warnings, composed, is_unlabelled, plain_text
 from .base import DatasetOptions, Listing, Source
 from .common import dataset_name, finish
 from .walk import Walk, counted, some, walk
@@ -29,22 +30,44 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """
     if data is None:
         raise UsageError("Dataset 'folder' needs --data: a folder with one subfolder a class.")
-    found = walk(data)
+    found = walk(data, follow_links=options.follow_links)
     sources, lone = _clips(found)
     classless = [path for path in sources if "/" not in path]
     sources = {path: source for path, source in sources.items() if "/" in path}
     if not sources:
-        raise UsageError(
-            f"No clip was found in {str(data)!r}; put each class's videos into a subfolder of its own, "
-            "such as <data>/dancing/1.mp4."
-        )
-    classes = [path.partition("/")[0] for path in sources]
-    names, label = np.unique(np.array([plain_text(name) for name in classes], object), return_inverse=True)
+        raise UsageError(_why_none(data, found))
     ids = [plain_text(path) for path in sources]
-    labels = LabelSet([str(name) for name in names], label.reshape(-1))
+    labels, nameless = _labels(ids)
     catalog = Catalog(dataset_name(data), ids, {LABEL_SET: labels}, LABEL_SET, path=list(ids))
     warnings = [*found.warnings(), *_left_aside(classless, lone, found.others)]
+    if nameless:
+        warnings.append(
+            f"{counted('clip', nameless)} of folders such as {nameless[0]!r} are without a label."
+        )
+    warnings += class_warnings(LABEL_SET, labels.class_names)
     return finish(Listing(catalog, dict(zip(ids, sources.values())), found.root, warnings=warnings), options)
+
+
+def _why_none(data: Path, found: Walk) -> str:
+    """The sentence of the error where a folder holds no clip."""
+    if found.outside or found.dangling or found.linked_folders:
+        return f"No clip was found in {str(data)!r}: {' '.join(found.warnings())}"
+    return (
+        f"No clip was found in {str(data)!r}; put each class's videos into a subfolder of its own, such as "
+        "<data>/dancing/1.mp4."
+    )
+
+
+def _labels(ids: Sequence[str]) -> tuple[LabelSet, list[str]]:
+    """The labels of clips by the first part of their ids, and for each clip without a label the name of its folder.
+
+    Folders whose names Unicode spells in two ways are one class; a folder named nan, None or the like is no class.
+    """
+    folders = [composed(clip.partition("/")[0]) for clip in ids]
+    names = sorted({folder for folder in folders if not is_unlabelled(folder)})
+    index = {name: i for i, name in enumerate(names)}
+    label = np.array([index.get(folder, UNLABELLED) for folder in folders])
+    return LabelSet(names, label), [folder for folder in folders if folder not in index]
 
 
 def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:

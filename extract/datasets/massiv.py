@@ -26,7 +26,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """
     if data is None:
         raise UsageError("Dataset '3massiv' needs --data: the folder with 3massiv_train.csv and the videos.")
-    found = walk(data)
+    found = walk(data, follow_links=options.follow_links)
     tables = read_tables(annotation_files([found.root / path for path in found.others]))
     video_of, repeated = _videos_by_post(found)
     posts = [post for post in tables.split if post in video_of]

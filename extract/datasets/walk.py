@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,37 +36,54 @@ class Walk:
 
     videos, images, sounds, others: relative paths by extension, whatever its case. Links to files are
     followed if they stay inside the root; links to folders are not, since the files inside are found at their real
-    place.
+    place. follow_links: whether all links are followed, but for those to a folder that holds the link.
     """
 
     root: Path
+    follow_links: bool = False
     videos: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     sounds: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
     linked_folders: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
         """One sentence for each kind of file that was left aside, except ``others``."""
         kinds = (
-            ("that lead out of the data folder or nowhere are refused", "link", self.outside),
+            ("link", self.outside, "that lead out of the data folder are refused", _FOLLOW),
+            ("link", self.dangling, "that lead nowhere are passed over", ""),
             (
-                "are not followed: their content is read where it really lies",
                 "link to a folder",
                 self.linked_folders,
+                "that holds the link are not followed"
+                if self.follow_links
+                else "are not followed: their content is read where it really lies",
+                "",
             ),
-            ("cannot be read", "folder", self.unreadable),
+            ("folder", self.unreadable, "cannot be read", ""),
         )
-        return [f"{counted(kind, names)} {what}: {some(names)}." for what, kind, names in kinds if names]
+        return [
+            f"{counted(kind, names)} {what}: {some(names)}{remedy}."
+            for kind, names, what, remedy in kinds
+            if names
+        ]
 
 
-def walk(root: Path) -> Walk:
-    """Walk the folder once. Raises UsageError if it is not a folder."""
+_FOLLOW = "; give --follow-links if you trust where they lead"
+_USUAL_NESTING, _MOST_NESTED = (
+    2,
+    300,
+)  # links to folders that lie one within another, and those that lie deeper
+
+
+def walk(root: Path, *, follow_links: bool = False) -> Walk:
+    """Walk the folder once. Raises UsageError if it is not a folder, or its links lead round without end."""
     if not root.is_dir():
         raise UsageError(f"{str(root)!r} is not a folder; point --data to the folder that holds the videos.")
-    found = Walk(Path(os.path.realpath(root)))
+    found = Walk(Path(os.path.realpath(root)), follow_links)
     for path in _files(found):
         extension = path.rpartition(".")[2].lower()
         kinds = ((found.videos, VIDEO), (found.images, IMAGE), (found.sounds, SOUND))
@@ -79,9 +96,11 @@ def walk(root: Path) -> Walk:
 def _files(found: Walk) -> Iterator[str]:
     """The relative paths of all regular files; the files passed over are noted in ``found``."""
     top = str(found.root)
-    waiting = [""]
+    # Each is a folder, and the real places of the folders that lead to it by links.
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (top,))]
+    nested = 0
     while waiting:
-        folder = waiting.pop()
+        folder, above = waiting.pop()
         try:
             with os.scandir(os.path.join(top, folder)) as entries:
                 listed = [entry for entry in entries if not entry.name.startswith(".")]
@@ -91,24 +110,36 @@ def _files(found: Walk) -> Iterator[str]:
         for entry in listed:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
-                if _link_to_file(top, path, found):
+                target = _followed(top, path, above, found)
+                if os.path.isfile(target):
                     yield path
+                elif target:
+                    waiting.append((path, (*above, target)))
+                    nested += len(above) > _USUAL_NESTING
+                    if nested > _MOST_NESTED:
+                        raise UsageError(f"The links below {top!r} lead round; leave out --follow-links.")
             elif entry.is_dir(follow_symlinks=False):
-                waiting.append(path)
+                waiting.append((path, above))
             elif entry.is_file(follow_symlinks=False):
                 yield path
 
 
-def _link_to_file(top: str, path: str, found: Walk) -> bool:
-    """Whether a link leads to a regular file inside the root; if not, the reason is noted in ``found``."""
-    target = os.path.realpath(os.path.join(top, path))
-    if not is_inside(top, target) or not os.path.exists(target):  # A loop of links does not exist either.
+def _followed(top: str, path: str, above: Sequence[str], found: Walk) -> str:
+    """The real file or folder that a link leads to; "" if it is not followed, which is noted in ``found``."""
+    here = os.path.join(top, path)
+    target = os.path.realpath(here)
+    if not os.path.exists(target):  # A loop of links does not exist either.
+        found.dangling.append(path)
+    elif not is_inside(top, target) and not found.follow_links:
         found.outside.append(path)
     elif os.path.isdir(target):
+        holders = [*above, os.path.realpath(os.path.dirname(here))]
+        if found.follow_links and not any(is_inside(target, holder) for holder in holders):
+            return target
         found.linked_folders.append(path)
-    else:
-        return os.path.isfile(target)
-    return False
+    elif os.path.isfile(target):
+        return target
+    return ""
 
 
 def is_inside(root: str, path: str) -> bool:

@@ -158,11 +158,81 @@ def test_links_stay_inside_and_loops_end(tmp_path: Path) -> None:
     listing = load("folder", root, PLAIN)
     assert listing.catalog.clip_id == ["a/000.mp4", "a/001.mp4", "a/same.mp4", "b/000.mp4"]
     (refused,) = [warning for warning in listing.warnings if "refused" in warning]
-    assert all(name in refused for name in ("a/out.mp4", "a/gone.mp4", "a/self.mp4", "'c'"))
+    assert all(name in refused for name in ("a/out.mp4", "'c'", "--follow-links"))
+    (lost,) = [warning for warning in listing.warnings if "nowhere" in warning]
+    assert all(name in lost for name in ("a/gone.mp4", "a/self.mp4"))
     assert any("a/up" in warning and "not followed" in warning for warning in listing.warnings)
     linked = tmp_path / "by-link"
     linked.symlink_to(root)
     assert load("folder", linked, PLAIN).catalog.clip_id == listing.catalog.clip_id
+
+
+def test_links_are_followed_where_asked_and_loops_end_all_the_same(tmp_path: Path) -> None:
+    outside = classes(tmp_path / "outside", {"secret": 2})
+    (outside / "secret" / "back").symlink_to(outside)
+    root = classes(tmp_path / "data", {"a": 1, "b": 1})
+    (root / "a" / "out.mp4").symlink_to(outside / "secret" / "000.mp4")
+    (root / "a" / "gone.mp4").symlink_to(root / "nowhere.mp4")
+    (root / "a" / "up").symlink_to(root)
+    (root / "b" / "a").symlink_to(root / "a")
+    (root / "c").symlink_to(outside / "secret")
+    listing = load("folder", root, replace(PLAIN, follow_links=True))
+    assert listing.catalog.clip_id == [
+        "a/000.mp4", "a/out.mp4", "b/000.mp4", "b/a/000.mp4", "b/a/out.mp4", "c/000.mp4", "c/001.mp4",
+    ]  # fmt: skip
+    assert listing.catalog.labels().class_names == ["a", "b", "c"]
+    (looping,) = [warning for warning in listing.warnings if "not followed" in warning]
+    assert all(name in looping for name in ("a/up", "b/a/up", "c/back"))
+    assert any("gone.mp4" in warning and "nowhere" in warning for warning in listing.warnings)
+
+
+def test_many_links_that_lead_round_end_in_a_sentence(tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(9)]
+    root = touch(tmp_path / "data", *(f"{name}/a.mp4" for name in names))
+    for name in names:
+        for other in names:
+            (root / name / other).symlink_to(root / other)
+    assert len(load("folder", root, PLAIN).catalog) == 9
+    with pytest.raises(UsageError, match=r"lead round; leave out --follow-links"):
+        load("folder", root, replace(PLAIN, follow_links=True))
+
+
+def test_a_folder_of_links_that_lead_out_says_what_to_do(tmp_path: Path) -> None:
+    """A hub's download cache holds its snapshots so."""
+    touch(tmp_path / "blobs", "0a1b")
+    (tmp_path / "snapshot" / "dance").mkdir(parents=True)
+    (tmp_path / "snapshot" / "dance" / "1.mp4").symlink_to("../../blobs/0a1b")
+    with pytest.raises(UsageError, match=r"1 link that lead out .*dance/1\.mp4.*--follow-links"):
+        load("folder", tmp_path / "snapshot", PLAIN)
+    followed = load("folder", tmp_path / "snapshot", replace(PLAIN, follow_links=True))
+    assert followed.catalog.clip_id == ["dance/1.mp4"]
+
+
+def test_folders_of_two_spellings_are_one_class_and_folders_named_nan_none(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "caf\u00e9/1.mp4",
+        "cafe\u0301/2.mp4",
+        "nan/3.mp4",
+        "None/4.mp4",
+        "none/5.mp4",
+        "Bar/6.mp4",
+        "bar/7.mp4",
+    )
+    listing = load("folder", tmp_path, PLAIN)
+    labels = dict(zip(listing.catalog.path, listing.catalog.labels().label.tolist()))
+    assert listing.catalog.labels().class_names == ["Bar", "bar", "caf\u00e9", "none"]
+    assert labels["caf\u00e9/1.mp4"] == labels["cafe\u0301/2.mp4"] == 2
+    assert labels["nan/3.mp4"] == labels["None/4.mp4"] == -1
+    assert labels["none/5.mp4"] == 3
+    for told in ("2 clips of folders such as", "'Bar', 'bar'", "named 'none'"):
+        assert sum(told in warning for warning in listing.warnings) == 1
+
+
+@pytest.mark.parametrize("name", ["folder", "3massiv", "demo"])
+def test_data_sets_without_listed_paths_refuse_a_root(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no use for --root"):
+        load(name, tmp_path, replace(PLAIN, root=tmp_path))
 
 
 def csv(root: Path, text: str, *files: str, name: str = "clips.csv", encoding: str = "utf-8") -> Path:
