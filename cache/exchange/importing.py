@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CacheError, UsageError
+from ...machine.texts import class_warnings, composed
 from ..catalog import Catalog, readable
 from ..locking import refuse_older, update_catalog
 from ..origin import ClipSources, Origin
@@ -90,6 +91,9 @@ def import_features(
             folder, lambda now: unite([*([(str(cache), now)] if now else []), (plan.name, catalog)])
         )
         report = ImportReport(str(cache), plan.dataset, len(catalog), int((~chosen).sum()))
+        report.warnings = [warning for source in files.open.values() for warning in source.warnings]
+        for name in plan.label_sets:
+            report.warnings += class_warnings(name, catalog.labels(name).class_names)
         for array in arrays:
             report.warnings += _about_modality(array.spec.stream.modality)
             progress(str(array.spec.stream))
@@ -361,7 +365,9 @@ def _words(
             if spec.length is None
             else _whole_numbers(files.values(spec.length, len(vectors)), spec.length)
         )
-        rows = [(str(key), vectors[i].reshape(-1, vectors.shape[-1])) for i, key in enumerate(names)]
+        rows = [
+            (composed(str(key)), vectors[i].reshape(-1, vectors.shape[-1])) for i, key in enumerate(names)
+        ]
         rows = rows if length is None else [(key, x[: length[i]]) for i, (key, x) in enumerate(rows)]
         how = "imported"
     else:
@@ -390,13 +396,13 @@ def _averaged(
     Words without a vector, and classes without any, are left out with a warning. Raises CacheError where no class has a
     vector.
     """
-    row = {name: i for i, name in reversed(list(enumerate(names.tolist())))}
+    row = {composed(name): i for i, name in reversed(list(enumerate(names.tolist())))}
     rows: list[tuple[str, np.ndarray]] = []
     partly: list[tuple[str, list[str]]] = []
     without: list[str] = []
     for label_set, labels in catalog.label_sets.items():
         for class_name, text in zip(labels.class_names, labels.words):
-            words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", readable(text))
+            words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", composed(readable(text)))
             found = [row[word] for word in words if word in row]
             if not found:
                 without.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CacheError, UsageError, brief, unknown
+from ...machine.texts import composed, is_unlabelled
 from ..catalog import CLIP_SPLITS, FACTS, UNLABELLED, Catalog, LabelSet, draw_split, drawn_split, split_codes
 from ..groups import groups_by_name
 from .mapping import ImportMapping, LabelSpec, Sources
@@ -119,15 +119,18 @@ def _suffixed(ids: Sequence[str]) -> list[str]:
 def _clip_splits(array: str, files: Sources, ids: Sequence[str]) -> list[str]:
     """The data set's own split of each clip; a CSV file may write it in other usual ways."""
     texts = _texts(files.clip_values(array, ids), array)
-    return [CLIP_SPLITS.get(text.lower(), text) for text in texts] if files.is_csv(array) else texts
+    if not files.is_csv(array):
+        return texts
+    return ["" if is_unlabelled(text) else CLIP_SPLITS.get(text.lower(), text) for text in texts]
 
 
 def _label_set(name: str, spec: LabelSpec, files: Sources, ids: Sequence[str]) -> LabelSet:
     values = files.clip_values(spec.label, ids)
-    named = _names(spec.class_names, files)
+    given = _names(spec.class_names, files)
+    named = None if given is None else [composed(class_name) for class_name in given]
     if values.dtype.kind in "US":
         texts = _texts(values, spec.label)
-        spelt = {text: _spelt_as(text.strip(), named) for text in set(texts)}
+        spelt = {text: composed(text.strip()) for text in set(texts)}
         cells = [spelt[text] for text in texts]
         if files.is_csv(spec.label) and any("|" in cell for cell in cells):
             label, names = _from_lists([_divided(cell) for cell in cells], named, spec.label)
@@ -150,13 +153,13 @@ def _label_set(name: str, spec: LabelSpec, files: Sources, ids: Sequence[str]) -
 def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple[np.ndarray, list[str]]:
     """The class indices int32 [n] of labels given as class names, and the class names.
 
-    An empty text, -1 and nan are unlabelled, unless ``named`` has a class of this name. Raises CacheError for a label
-    that is not among the class names ``named``.
+    A text that means no label (see ``is_unlabelled``) is a class all the same if ``named`` has one of this name. Raises
+    CacheError for a label that is not among the class names ``named``.
     """
-    names = sorted({label for label in labels if not _is_unlabelled(label)}) if named is None else named
+    names = sorted({label for label in labels if not is_unlabelled(label)}) if named is None else named
     index = {name: i for i, name in enumerate(names)}
     for label in labels:
-        if label not in index and not _is_unlabelled(label):
+        if label not in index and not is_unlabelled(label):
             raise CacheError(f"Label {brief(label)} in {array!r} is not among the class names.")
     return np.array([index.get(label, UNLABELLED) for label in labels], np.int32), names
 
@@ -175,32 +178,16 @@ def _from_lists(
     return hot, names
 
 
-def _is_unlabelled(label: str) -> bool:
-    return label in ("", "-1") or label.lower() == "nan"
-
-
 def _divided(cell: str) -> list[str]:
     return [part.strip() for part in cell.split("|") if part.strip()]
 
 
-def _spelt_as(text: str, names: Sequence[str] | None) -> str:
-    """A text as one of ``names`` spells it; the composed form where none does, or ``names`` is None.
-
-    So the two ways in which Unicode spells an accent are one class.
-    """
-    if names is not None and text in names:
-        return text
-    composed = unicodedata.normalize("NFC", text)
-    same = [] if names is None else [name for name in names if unicodedata.normalize("NFC", name) == composed]
-    return same[0] if same else composed
-
-
 def _numbers(cells: Sequence[str], named: Sequence[str]) -> np.ndarray | None:
     """The class numbers int64 [n] that texts such as 3 and 3.0 stand for; None where they are names of classes."""
-    if all(cell in named or _is_unlabelled(cell) for cell in set(cells)):
+    if all(cell in named or is_unlabelled(cell) for cell in set(cells)):
         return None
     try:
-        values = np.array([UNLABELLED if _is_unlabelled(cell) else float(cell) for cell in cells])
+        values = np.array([UNLABELLED if is_unlabelled(cell) else float(cell) for cell in cells])
         whole = values.astype(np.int64)
     except (ValueError, OverflowError):
         return None
@@ -212,6 +199,7 @@ def _from_numbers(values: np.ndarray, names: list[str], array: str) -> np.ndarra
         if values.shape[1] != len(names) or not np.isin(values, (0, 1)).all():
             raise CacheError(f"Array {array!r} must be multi-hot: 0 or 1, [clips, {len(names)}].")
         return values.astype(np.uint8)
+    values = _whole(values)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise CacheError(
             f"Array {array!r} holds {values.dtype} of shape {list(values.shape)}; labels must be whole numbers or "
@@ -223,6 +211,17 @@ def _from_numbers(values: np.ndarray, names: list[str], array: str) -> np.ndarra
             "(0 is the first, where MATLAB has 1; -1 is unlabelled)."
         )
     return values.astype(np.int32)
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Numbers such as 3.0 as whole ones, NaN as unlabelled; other arrays as they are."""
+    if values.dtype.kind != "f":
+        return values
+    filled = np.where(np.isnan(values), UNLABELLED, values.astype(np.float64))
+    fits = (
+        np.isfinite(filled).all() and (np.abs(filled) < 1 << 31).all() and (filled == np.rint(filled)).all()
+    )
+    return filled.astype(np.int64) if fits else values
 
 
 def _names(given: str | Sequence[str] | None, files: Sources) -> list[str] | None:
@@ -259,7 +258,7 @@ def _split(name: str, entry: Mapping[str, Any], names: list[str]) -> tuple[np.nd
     """The codes of one class split, and where it comes from."""
     parts = [entry.get(part) for part in ("base", "val", "novel")]
     if all(part is None or isinstance(part, list) for part in parts) and "seed" not in entry:
-        base, val, novel = ([_spelt_as(str(c), names) for c in part or []] for part in parts)
+        base, val, novel = ([str(c) for c in part or []] for part in parts)
         return split_codes(names, base, val, novel), "the lists of the mapping file"
     sizes = [0 if part is None else part for part in parts]
     seed = entry.get("seed", 0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import CacheError, unknown
 from ...machine.files import refuse_special
-from ...machine.texts import plain_text, read_csv
+from ...machine.texts import CsvTable, plain_text, read_csv
 from .columns import ArrayColumn, Column, CsvColumn, FolderColumn, ListColumn, NpzColumn
 from .hdf5_source import Hdf5Arrays
 from .pickles import load_untrusted
@@ -50,6 +50,7 @@ class Source:
             raise CacheError(
                 f"Source {str(path)!r} is {'a' if path.is_dir() else 'no'} folder; mend its format."
             )
+        self.warnings: list[str] = []
         self._open: dict[str, Any] = {}
         self._file: h5py.File | None = None
         self._arrays: Hdf5Arrays | None = None
@@ -76,7 +77,8 @@ class Source:
             self._open = _named(load_untrusted(self.path), self.path)
             return list(self._open)
         if self.kind == "csv":
-            self._open = dict(_csv_columns(self.path))
+            table = read_csv(self.path, error=CacheError)
+            self._open, self.warnings = dict(_csv_columns(table)), table.warnings
             return list(self._open)
         return [""]
 
@@ -130,7 +132,6 @@ def _in_other_case(name: str, names: Sequence[str]) -> str:
     return same[0] if len(same) == 1 else name
 
 
-def _csv_columns(path: Path) -> Iterator[tuple[str, CsvColumn]]:
-    table = read_csv(path, error=CacheError)
+def _csv_columns(table: CsvTable) -> Iterator[tuple[str, CsvColumn]]:
     for i, name in enumerate(table.columns):
         yield name, CsvColumn(name, [plain_text(cells[i]) for _, cells in table.rows])

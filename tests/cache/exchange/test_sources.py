@@ -55,10 +55,14 @@ ROWS = "v0,cat\nv1,dog\nv2,cat\nv3,\n"
         "id,label\n" + ROWS.replace("\n", ",\n"),
         "id,label\n" + ROWS.replace("v3,", "v3,-1"),
         "id,label\n" + ROWS.replace("v3,", "v3,NaN"),
+        "id,label\n" + ROWS.replace("v3,", "v3,None"),
+        "id,label\n" + ROWS.replace("v3,", "v3,<NA>"),
+        ("id,label\n" + ROWS).encode("utf-16-le"),
+        "sep=;\nid;label\n" + ROWS.replace(",", ";"),
     ],
     ids=[
         "plain", "mark", "blank lines", "case", "blanks", "semicolons", "tabs", "utf-16", "pandas", "trailing comma",
-        "surplus cells", "-1", "nan",
+        "surplus cells", "-1", "nan", "None", "NA", "utf-16 without a mark", "sep",
     ],
 )  # fmt: skip
 def test_csv_files_as_people_have_them_give_the_same_labels(tmp_path: Path, text: str | bytes) -> None:
@@ -94,6 +98,44 @@ def test_two_spellings_of_one_accent_are_one_class(tmp_path: Path) -> None:
     assert labels.class_names == ["bar", "caf\u00e9"]
     assert labels.label.tolist() == [1, 1, 0, 0]
     assert labels.splits["default"].tolist() == [3, 1]
+
+
+def test_spellings_are_one_class_where_class_names_and_word_keys_are_given(tmp_path: Path) -> None:
+    """Names, splits and the keys of word vectors may spell an accent in either way."""
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    np.savez(
+        tmp_path / "f.npz",
+        x=x,
+        y=np.array([0.0, np.nan, 1.0, 0.0]),
+        keys=np.array(["c/cafe\u0301", "c/bar"]),
+        vectors=x[:2],
+    )
+    catalog = import_with(
+        tmp_path,
+        source="f.npz",
+        arrays={"x": "frame/net"},
+        label_sets={
+            "c": {
+                "label": "y",
+                "class_names": ["cafe\u0301", "bar"],
+                "splits": {"default": {"base": ["caf\u00e9"], "novel": ["bar"]}},
+            }
+        },
+        words={"word/net": {"keys": "keys", "vectors": "vectors"}},
+    )
+    assert catalog.labels().class_names == ["caf\u00e9", "bar"]
+    assert catalog.labels().label.tolist() == [0, -1, 1, 0]
+    assert catalog.labels().splits["default"].tolist() == [1, 3]
+    assert set(rows(tmp_path / "cache", "word/net")) == {"c/caf\u00e9", "c/bar"}
+
+
+def test_names_that_may_be_one_or_none_are_warned_about(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", x=np.eye(4, dtype=np.float32), y=np.array(["Cat", "cat", "null", ""]))
+    mapping = {"dataset": "made", "source": "f.npz", "arrays": {"x": "frame/net"}, "label_sets": {"c": "y"}}
+    (tmp_path / "m.json").write_text(json.dumps(mapping))
+    warnings = import_features(tmp_path / "m.json", tmp_path / "cache").warnings
+    assert any("'Cat', 'cat'" in warning for warning in warnings)
+    assert any("'null'" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(
