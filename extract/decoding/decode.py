@@ -31,7 +31,8 @@ from .media import (
 )
 from .pictures import Painter, shown_size
 from .sampling import pick_frames
-from .sound import SoundReader, Window
+from .sound import SoundReader
+from .window import Window
 
 _BEYOND = (
     0.5  # seconds that the end of a part may lie after the end of its file, since ends are often rounded

@@ -23,8 +23,11 @@ import av.stream
 import numpy as np
 
 from ...errors import DecodeError
-from .clock import StreamClock, find_jumps, longest_gap
+from .clock import find_jumps
+from .endings import ending_of
+from .extent import Extent
 from .sound import SoundReader
+from .tiff import why_black
 
 av.logging.set_level(None)  # FFmpeg's own messages are dropped; the notes report what matters.
 
@@ -32,15 +35,19 @@ FAILURES = (av.FFmpegError, ValueError, OSError, MemoryError)
 _HELD_BYTES = 64 << 20  # bytes of compressed video kept in memory; larger files are read again when needed
 _LARGEST_PICTURE = 1 << 27  # pixels; guards against a damaged header that asks for all memory
 _CLOCK_MAY_JUMP = 0x200  # FFmpeg's flag AVFMT_TS_DISCONT of a format
-_MARGIN, _FAR = (
-    1.0,
-    60.0,
-)  # seconds read after the end of what is wanted, and those read for a stream that lags behind
 _RATE_GUESSED = {"mjpeg", "h264", "hevc"}  # formats without times, for which FFmpeg assumes a frame rate
 _FEW_SECONDS = 1.0  # seconds that a whole file may be shorter than it declares
 _FEW = 0.05  # share of its length that a whole file may be shorter than it declares
 # These formats declare their length in their header, where others let FFmpeg guess it.
-_LENGTH_DECLARED = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "flac"}
+_LENGTH_DECLARED = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "au", "mxf", "rm", "asf"}
+_EXACT = {"flac", "aiff", "au", "mxf"}  # formats that declare their length to a sample
+_SHORT_PACKETS_TELL = {
+    "mpeg",
+    "mxf",
+    "rm",
+    "ivf",
+}  # formats in which an incomplete packet is no usual last one
+_FEW_EXACT = 0.1  # seconds that a whole file of these may be shorter than it declares
 _WEBP_HEAD = 21  # bytes of a WebP file up to the flags of its content
 _NOT_THE_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -101,7 +108,14 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
                 raise DecodeError(
                     f"{shown(path)} is an animated WebP, which this FFmpeg cannot read; convert it to GIF, WebM or MP4."
                 )
+            if container.format.name == "tiff_pipe" and (form := _tiff_form(path)):
+                raise DecodeError(f"{shown(path)} {form}, which this FFmpeg cannot read; convert it to PNG.")
             yield container
+
+
+def _tiff_form(path: Path) -> str:
+    with _open_file(path) as file:
+        return why_black(file)
 
 
 def _is_animated(head: bytes) -> bool:
@@ -273,12 +287,14 @@ def read_once(
         origin=origin_of(container),
         tells_time=container.format.name not in _RATE_GUESSED,
     )
-    span = _Span(may_jump=may_jump)
+    extent = Extent(may_jump=may_jump)
     wanted = [stream for stream in (video, audio) if stream is not None]
+    corrupt = 0
     try:
         for packet in _whole_packets(container, wanted):
-            span.add(packet)
-            if span.has_passed(reel.origin + until, len(wanted)):
+            extent.add(packet)
+            corrupt += packet.is_corrupt and container.format.name in _SHORT_PACKETS_TELL
+            if extent.has_passed(reel.origin + until, len(wanted)):
                 reel.stopped = True
                 break
             if video is not None and packet.stream_index == video.index:
@@ -286,13 +302,18 @@ def read_once(
             elif sound is not None:
                 sound.feed(packet)
     except FAILURES as error:
-        notes.append(f"reading {shown(path)} stopped after {span.seconds:.1f} s: {_plain(error)}")
-    reel.seconds, reel.end = span.seconds, span.end - reel.origin
+        notes.append(f"reading {shown(path)} stopped after {extent.seconds:.1f} s: {_plain(error)}")
+    reel.seconds, reel.end = extent.seconds, extent.end - reel.origin
     if reel.stopped:
         return reel
     declared = _declared_seconds(container, wanted)
-    if declared - span.reach > max(_FEW_SECONDS, _FEW * declared):
-        notes.append(f"{shown(path)} ends after {span.reach:.1f} of the {declared:.1f} s that it declares")
+    few = _FEW_EXACT if container.format.name in _EXACT else max(_FEW_SECONDS, _FEW * declared)
+    if declared - extent.reach > few:
+        notes.append(f"{shown(path)} ends after {extent.reach:.1f} of the {declared:.1f} s that it declares")
+    elif ending := ending_of(path):
+        notes.append(f"{shown(path)} {ending}")
+    elif corrupt:
+        notes.append(f"{shown(path)} is damaged or cut off: {corrupt} of its packets are incomplete")
     return reel
 
 
@@ -327,55 +348,6 @@ def _whole_packets(
         except IndexError:
             # The packet is of a stream that appeared after opening, which PyAV does not know, and is skipped.
             continue
-
-
-class _Span:
-    """The span from the earliest to the latest instant of the added packets, in seconds.
-
-    may_jump: whether the format's clock may be set anew; then packets after a jump follow those before it.
-    """
-
-    def __init__(self, *, may_jump: bool) -> None:
-        self._first = np.inf
-        self._last = self._end = -np.inf
-        self._longest = longest_gap(may_jump=may_jump)
-        self._clocks: dict[int, StreamClock] = {}
-        self._reached: dict[int, float] = {}
-
-    def add(self, packet: av.Packet) -> None:
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is None or packet.time_base is None or packet.is_discard:
-            return
-        unit = float(packet.time_base)
-        clock = self._clocks.setdefault(packet.stream_index, StreamClock(self._longest))
-        offset = clock.offset(packet.dts * unit) if packet.dts is not None else clock.shift
-        if packet.dts is not None:
-            self._reached[packet.stream_index] = packet.dts * unit + offset
-        self._first = min(self._first, time * unit + offset)
-        self._end = max(self._end, (time + (packet.duration or 0)) * unit + offset)
-        lasts = (packet.duration or 0) if packet.stream.type == "audio" else 0  # a video packet's may mislead
-        self._last = max(self._last, (time + lasts) * unit + offset)
-
-    def has_passed(self, time: float, streams: int) -> bool:
-        """Whether all of so many streams are well past a time, or one is so far past it that the others have ended."""
-        reached = self._reached.values()
-        if not reached or max(reached) < time + _MARGIN:
-            return False
-        return (len(reached) == streams and min(reached) >= time + _MARGIN) or max(reached) > time + _FAR
-
-    @property
-    def end(self) -> float:
-        """The end of the last packet; NaN if no packet tells it."""
-        return float(self._end) if self._end > -np.inf else float("nan")
-
-    @property
-    def seconds(self) -> float:
-        return float(self._last - self._first) if self._last > self._first else float("nan")
-
-    @property
-    def reach(self) -> float:
-        """The seconds to the end of the last packet, from the first instant or from 0, whichever is longer."""
-        return max(float(self._end - min(self._first, 0.0)), 0.0) if self._end > -np.inf else 0.0
 
 
 def _plain(error: BaseException) -> str:
