@@ -245,12 +245,17 @@ class FeatureBank:
         at = np.asarray(rows, np.int64)
         return replace(chosen, label=self.label[index], clip_row=self.clip_row[at], groups=self.groups[at])
 
-    def fingerprint(self) -> str:
-        """A digest of the clips, labels and classes that episodes are drawn from; features do not enter it."""
+    def fingerprint(self, *, groups: bool = False) -> str:
+        """A digest of the clips, labels and classes that episodes are drawn from; features do not enter it.
+
+        groups: whether the clips' groups enter, for episodes that depend on them.
+        """
         digest = hashlib.sha256()
         digest.update(json.dumps([self.dataset, self.split, self.label_set, self.class_names]).encode())
         digest.update(np.ascontiguousarray(self.clip_row, np.int64).data)
         digest.update(np.ascontiguousarray(self.label.cpu().numpy()).data)
+        if groups:
+            digest.update(json.dumps(self.groups.tolist()).encode())
         return digest.hexdigest()[:16]
 
     def _with_tables(self, tables: Mapping[str, Table]) -> FeatureBank:

@@ -15,8 +15,9 @@ import torch
 from ..cache.bank import FeatureBank
 from ..errors import UsageError
 from . import counter
-from .protocol import Protocol, bounds
-from .sampler import EpisodeIndex, TooFew
+from .groups import sides
+from .protocol import Protocol, TooFew, bounds
+from .sampler import EpisodeIndex
 
 
 class BinarySampler:
@@ -38,18 +39,20 @@ class BinarySampler:
             raise UsageError("Multi-label episodes need at least one shot; use --k-shot 1 or more.")
         if protocol.dirichlet is not None or protocol.unlabelled:
             raise UsageError("Multi-label episodes have neither Dirichlet queries nor unlabelled clips.")
+        if not (protocol.shared_group or protocol.cross_group):
+            raise UsageError(
+                "Multi-label episodes share their queries among labels, and --no-shared-group has no such form; let "
+                "supports and queries come from different groups by --support-groups or --support-group-share."
+            )
         self.bank, self.protocol = bank, protocol
         self.label = bank.label.cpu().numpy().astype(bool)
-        have = self.label.sum(0)
-        need = protocol.k_shot + protocol.n_query
-        enough = (have >= need) & (len(bank) - have >= protocol.k_shot)
+        everywhere = np.ones(len(bank), bool)
+        self._may_support, self._may_query = (
+            sides(bank, protocol) if protocol.cross_group else (everywhere, everywhere)
+        )
+        enough = self._enough(protocol.k_shot)
         if protocol.small_classes == "refuse" and not enough.all():
-            worst = int(np.flatnonzero(~enough)[0])
-            raise TooFew(
-                f"Label {bank.class_names[worst]!r} is on {have[worst]} of {len(bank)} clips; {protocol.k_shot}-shot "
-                f"with {protocol.n_query} queries needs {need} with it and {protocol.k_shot} without: lower --n-query, "
-                "or use --small-classes exclude."
-            )
+            raise TooFew(self._refusal(int(np.flatnonzero(~enough)[0]), protocol.k_shot))
         self._labels = np.flatnonzero(enough)
         self.excluded = [bank.class_names[i] for i in np.flatnonzero(~enough)]
         self.ways = bounds(protocol.n_way)[0] or len(self._labels)
@@ -60,6 +63,29 @@ class BinarySampler:
             )
         names = ("labels", "label-order", "clips", "query-order")
         self._keys = {name: counter.key(protocol.seed, f"multi/{name}") for name in names}
+
+    def _enough(self, shots: int) -> np.ndarray:
+        """Whether each label can serve the protocol, bool [C]."""
+        support, query = (self.label[side].sum(0) for side in (self._may_support, self._may_query))
+        without = self._may_support.sum() - support
+        if not self.protocol.cross_group:
+            return np.asarray((support >= shots + self.protocol.n_query) & (without >= shots))
+        return np.asarray((support >= shots) & (query >= self.protocol.n_query) & (without >= shots))
+
+    def _refusal(self, label: int, shots: int) -> str:
+        name, n_query = self.bank.class_names[label], self.protocol.n_query
+        if not self.protocol.cross_group:
+            return (
+                f"Label {name!r} is on {self.label[:, label].sum()} of {len(self.bank)} clips; {shots}-shot with "
+                f"{n_query} queries needs {shots + n_query} with it and {shots} without: lower --n-query, or use "
+                "--small-classes exclude."
+            )
+        support, query = (self.label[side, label].sum() for side in (self._may_support, self._may_query))
+        return (
+            f"Label {name!r} is on {support} of {self._may_support.sum()} clips in the groups of the supports and on "
+            f"{query} in those of the queries; {shots}-shot with {n_query} queries needs {shots} with it and {shots} "
+            f"without, and {n_query}: lower --n-query, or use --small-classes exclude."
+        )
 
     def shapes(self, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The way (2) and the shot of each task, int [B] each."""
@@ -112,16 +138,16 @@ class BinarySampler:
         shots, queries = self.bank_shots, self.protocol.n_query
         state = counter.states(self._keys["clips"], episode)
         keys = counter.uniform(counter.bits(state[:, None], np.arange(len(self.bank))[None]) >> np.uint64(32))
-        taken = np.zeros(keys.shape, bool)
+        taken, support, query_side = np.zeros(keys.shape, bool), self._may_support, self._may_query
         having, query = [], []
         for i in range(labels.shape[1]):  # The loop runs over labels; its body is vectorised over episodes.
             has = self.label[:, labels[:, i]].T
-            having.append(_smallest(keys, has & ~taken, shots))
+            having.append(_smallest(keys, has & ~taken & support, shots))
             np.put_along_axis(taken, having[-1], True, 1)
-            query.append(_smallest(keys, has & ~taken, queries))
+            query.append(_smallest(keys, has & ~taken & query_side, queries))
             np.put_along_axis(taken, query[-1], True, 1)
         without = [
-            _smallest(1.0 - keys, ~self.label[:, labels[:, i]].T & ~taken, shots)
+            _smallest(1.0 - keys, ~self.label[:, labels[:, i]].T & ~taken & support, shots)
             for i in range(labels.shape[1])
         ]
         return np.stack(without, 1), np.stack(having, 1), np.concatenate(query, 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..cache.bank import FeatureBank
 from .binary import BinarySampler
+from .groups import sides
 from .protocol import Protocol
-from .sampler import Sampler
+from .sampler import Sampler, supply_of
 
 AnySampler = Sampler | BinarySampler
 
@@ -17,3 +20,15 @@ def sampler_for(bank: FeatureBank, protocol: Protocol, unlabelled: int = 0) -> A
     for a protocol without a multi-label form.
     """
     return BinarySampler(bank, protocol) if bank.multi else Sampler(bank, protocol, unlabelled)
+
+
+def query_room(bank: FeatureBank, protocol: Protocol, shots: int) -> np.ndarray:
+    """The most queries that each class has beside ``shots`` supports under the protocol's rules, int64 [C].
+
+    It is below 0 for a class with too few clips for its supports.
+    """
+    if not bank.multi:
+        return supply_of(bank, protocol).room(shots)
+    if protocol.cross_group:
+        return np.asarray(bank.label.cpu().numpy()[sides(bank, protocol)[1]].sum(0, dtype=np.int64))
+    return bank.counts() - shots

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from ..errors import UsageError
+from ..errors import FsmmError, UsageError
 
 Side = Literal["support", "query", "both"]
 SmallClasses = Literal["refuse", "exclude", "short"]
 # A Range is a number, or an inclusive range that is drawn from anew for every episode.
 Range = int | tuple[int, int]
 _MISSING = re.compile(r"(?P<modality>[^=@]+)=(?P<rate>[^=@]+)(@(?P<side>support|query|both))?")
+
+
+class TooFew(FsmmError):
+    """The split has too few classes, clips or groups for the protocol."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,14 @@ class Protocol:
     """The number of further clips without labels that each episode gives to heads that use them."""
     generalised: bool = False
     """Whether the base classes compete with the split's own (zero-shot over whole splits: --n-way 0 --k-shot 0)."""
+    shared_group: bool = True
+    """Whether supports and queries of an episode may share a group: a person, a source video (else none is shared)."""
+    support_groups: tuple[str, ...] | None = None
+    """The groups (persons, source videos) that supports come from; queries come from the others unless named, too."""
+    query_groups: tuple[str, ...] | None = None
+    """The groups that queries come from; supports come from the others unless named, too."""
+    support_group_share: float | None = None
+    """The share of the groups, drawn by the seed, that supports come from; queries come from the other groups."""
 
     def __post_init__(self) -> None:
         _check_range("n_way", self.n_way, 0)
@@ -111,6 +123,7 @@ class Protocol:
             raise UsageError(f"The Dirichlet parameter is {self.dirichlet}; it must be positive.")
         if self.small_classes not in ("refuse", "exclude", "short"):
             raise UsageError(f"small_classes is {self.small_classes!r}; use refuse, exclude or short.")
+        self._check_groups()
         twice = [
             m
             for m in self.missing
@@ -121,9 +134,37 @@ class Protocol:
                 f"--missing names {twice[0].modality!r} at {twice[0].side} twice; give one rate."
             )
 
+    def _check_groups(self) -> None:
+        named = self.support_groups is not None or self.query_groups is not None
+        share = self.support_group_share
+        if share is not None and not 0 < share < 1:
+            raise UsageError(f"support_group_share is {share}; it must lie between 0 and 1.")
+        if share is not None and named:
+            raise UsageError(
+                "Groups are drawn by --support-group-share or named by --support-groups, not both."
+            )
+        if both := sorted(set(self.support_groups or ()) & set(self.query_groups or ())):
+            raise UsageError(
+                f"Group {both[0]!r} is named for supports and for queries; it can serve one of them."
+            )
+        if (named or share is not None or not self.shared_group) and self.k_shot == 0:
+            raise UsageError(
+                "Zero-shot episodes have no supports, so rules about groups do not apply to them."
+            )
+
     @property
     def cross_modal(self) -> bool:
         return self.support_modalities != self.query_modalities
+
+    @property
+    def cross_group(self) -> bool:
+        """Whether supports come from some groups and queries from others, the same in every episode."""
+        return (self.support_groups, self.query_groups, self.support_group_share) != (None, None, None)
+
+    @property
+    def rules_groups(self) -> bool:
+        """Whether groups decide which clips an episode may hold."""
+        return self.cross_group or not self.shared_group
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -158,7 +199,22 @@ class Protocol:
             parts.append(f"{self.unlabelled} unlabelled clips")
         if self.generalised:
             parts.append("generalised")
+        if self.rules_groups:
+            parts.append(self._describe_groups())
         return "; ".join(parts)
+
+    def _describe_groups(self) -> str:
+        if self.support_group_share is not None:
+            return (
+                f"supports from {100 * self.support_group_share:g} % of the groups, queries from the others"
+            )
+        if not self.cross_group:
+            return "supports and queries share no group"
+        support, query = (
+            "the other groups" if names is None else f"group {'+'.join(names)}"
+            for names in (self.support_groups, self.query_groups)
+        )
+        return f"supports from {support}, queries from {query}"
 
 
 def parse_range(what: str, text: str) -> Range:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ..cache.bank import FeatureBank
-from ..errors import FsmmError, UsageError
+from ..errors import UsageError
 from . import counter
-from .protocol import Protocol, bounds
+from .apart import ApartSupply
+from .protocol import Protocol, TooFew, bounds
+from .supply import ClipSupply, Supply
 
-
-class TooFew(FsmmError):
-    """The split has too few classes or clips for the protocol."""
+__all__ = ["EpisodeIndex", "Sampler", "TooFew"]
 
 
 @dataclass
@@ -70,23 +70,15 @@ class Sampler:
                 "single-label set with --label-set."
             )
         self.bank, self.protocol, self.pool = bank, protocol, unlabelled
-        label = bank.label.cpu().numpy()
-        by_class = np.argsort(label, kind="stable")
-        counts = bank.counts()
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        need = bounds(protocol.k_shot)[1] + protocol.n_query
-        enough = counts >= (bounds(protocol.k_shot)[1] + 1 if protocol.small_classes == "short" else need)
+        self._supply = supply_of(bank, protocol)
+        enough = self._supply.enough
         self.excluded = [] if protocol.small_classes == "refuse" else _names(bank, ~enough)
         if protocol.small_classes == "refuse" and not enough.all():
-            raise TooFew(_too_small(bank, protocol, counts, need))
-        usable = np.flatnonzero(enough)
-        self._class, self._count, self._first = usable, counts[usable], first[usable]
-        self._rows = by_class
+            raise TooFew(self._supply.refusal())
+        self._class = np.flatnonzero(enough)
         ways = bounds(protocol.n_way)[1]
-        if len(usable) < max(ways, 1):
-            raise TooFew(
-                _too_few_classes(bank=bank, ways=ways, usable=len(usable), excluded=self.excluded, need=need)
-            )
+        if len(self._class) < max(ways, 1):
+            raise TooFew(_too_few_classes(bank, protocol, usable=len(self._class), excluded=self.excluded))
         if protocol.unlabelled > unlabelled:
             raise TooFew(
                 f"The protocol asks for {protocol.unlabelled} unlabelled clips an episode; dataset {bank.dataset!r} "
@@ -94,7 +86,7 @@ class Sampler:
             )
         self._keys = {
             purpose: counter.key(protocol.seed, purpose)
-            for purpose in ("shape", "classes", "support", "query", "order", "dirichlet", "unlabelled")
+            for purpose in ("shape", "classes", "order", "unlabelled")
         }
 
     def shapes(self, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,15 +110,13 @@ class Sampler:
 
     def draw(self, episode: np.ndarray, ways: int, shots: int) -> EpisodeIndex:
         """The episodes of the given numbers, all of the same way and shot."""
-        classes = self._draw_classes(episode, ways)
-        support = self._draw_support(episode, classes, shots)
-        query, padded = self._draw_query(episode, classes, support)
-        first = self._first[classes]
+        classes = self._class[self._draw_classes(episode, ways)]
+        drawn = self._supply.draw(episode, classes, shots)
         return EpisodeIndex(
             torch.from_numpy(np.asarray(episode, np.int64)),
-            torch.from_numpy(self._class[classes]),
-            torch.from_numpy(self._rows[first[..., None] + support]),
-            *self._shuffled(episode, first, query, padded),
+            torch.from_numpy(classes),
+            torch.from_numpy(drawn.support),
+            *self._shuffled(episode, drawn.query, padded=drawn.padded),
             torch.from_numpy(self._draw_unlabelled(episode)),
         )
 
@@ -137,52 +127,17 @@ class Sampler:
         drawn = counter.subset(words[:, :ways], np.full(len(episode), classes))
         return np.take_along_axis(drawn, counter.order(words[:, ways:]), 1)
 
-    def _draw_support(self, episode: np.ndarray, classes: np.ndarray, shots: int) -> np.ndarray:
-        """The positions [B, N, K] of the supports within their class."""
-        words = counter.words(self._keys["support"], episode, classes.shape[1] * shots)
-        return counter.subset(words.reshape(*classes.shape, shots), self._count[classes])
-
-    def _draw_query(
-        self, episode: np.ndarray, classes: np.ndarray, support: np.ndarray
-    ) -> tuple[np.ndarray, bool]:
-        """The positions [B, N, slots] of the queries within their class, and whether some may be padding (-1)."""
-        ways, shots = support.shape[1:]
-        left = self._count[classes] - shots
-        slots, share = self._shares(episode, left)
-        words = counter.words(self._keys["query"], episode, ways * slots).reshape(len(episode), ways, slots)
-        drawn = counter.subset(words, left, share)
-        drawn = counter.outside(drawn, support)
-        return drawn, share is not None
-
-    def _shares(self, episode: np.ndarray, left: np.ndarray) -> tuple[int, np.ndarray | None]:
-        """The query slots of a class, and the number that each class fills, int [B, N], or None where it fills all."""
-        if self.protocol.dirichlet is not None:
-            total = self.protocol.n_query * left.shape[1]
-            return total, dirichlet_counts(
-                key=self._keys["dirichlet"],
-                episode=episode,
-                left=left,
-                total=total,
-                alpha=self.protocol.dirichlet,
-            )
-        if self.protocol.small_classes == "short":
-            return self.protocol.n_query, np.minimum(left, self.protocol.n_query)
-        return self.protocol.n_query, None
-
-    def _shuffled(
-        self, episode: np.ndarray, first: np.ndarray, query: np.ndarray, padded: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The bank rows and labels [B, Q] of the queries in random order.
+    def _shuffled(self, episode: np.ndarray, query: np.ndarray, *, padded: bool) -> tuple[Tensor, Tensor]:
+        """The rows [B, N, slots] of the queries as rows and labels [B, Q] in random order.
 
         Padding comes last and is cut where no episode needs it.
         """
         batch, ways, slots = query.shape
-        real = query.reshape(batch, -1) >= 0 if padded else None
+        rows = query.reshape(batch, -1)
+        real = rows >= 0 if padded else None
         words = counter.words(self._keys["order"], episode, ways * slots)
         order = counter.order(words, None if real is None else ~real)
-        place = (query + first[..., None]).reshape(batch, -1)
-        row = self._rows[np.take_along_axis(place, order, 1)]
-        label = order // slots
+        row, label = np.take_along_axis(rows, order, 1), order // slots
         if real is not None:
             real = np.take_along_axis(real, order, 1)
             longest = int(real.sum(1).max(initial=0))
@@ -194,56 +149,24 @@ class Sampler:
         return counter.subset(words, np.full(len(episode), self.pool)).astype(np.int64)
 
 
-def dirichlet_counts(
-    key: np.uint64, episode: np.ndarray, left: np.ndarray, total: int, alpha: float
-) -> np.ndarray:
-    """The numbers of queries of each class, int64 [B, N], in Dirichlet(alpha) proportions.
+def supply_of(bank: FeatureBank, protocol: Protocol) -> Supply:
+    """What the sampler draws supports and queries from, under the protocol's rules about groups.
 
-    They sum to ``total``, or to the sum of ``left`` where that is smaller. left: the clips [B, N] that each class can
-    give; a class's deficit is shared among the others in proportion. Fractions are rounded by largest remainders, so
-    alpha -> infinity gives total / N to each class. Gamma variates come from inverting their distribution function.
+    Raises UsageError where a rule cannot be kept, TooFew where there are too few groups for it.
     """
-    from scipy.special import gammaincinv
-
-    gamma = np.maximum(
-        gammaincinv(alpha, counter.uniform(counter.words(key, episode, left.shape[1]))), 1e-300
-    )
-    counts = np.zeros(left.shape, np.int64)
-    for _ in range(left.shape[1]):
-        room = left - counts
-        missing = total - counts.sum(1, keepdims=True)
-        weight = np.where(room > 0, gamma, 0.0)
-        share = missing * weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
-        counts += np.minimum(_largest_remainders(share, missing), room)
-    return counts
-
-
-def _largest_remainders(share: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """The whole numbers [B, N] nearest to ``share`` that sum to ``total`` [B, 1]."""
-    floor = np.floor(share).astype(np.int64)
-    rank = np.argsort(np.argsort(floor - share, axis=1, kind="stable"), axis=1, kind="stable")
-    return floor + (rank < total - floor.sum(1, keepdims=True))
+    if protocol.shared_group or protocol.cross_group:
+        return ClipSupply(bank, protocol)
+    return ApartSupply(bank, protocol)
 
 
 def _names(bank: FeatureBank, which: np.ndarray) -> list[str]:
     return [bank.class_names[i] for i in np.flatnonzero(which)]
 
 
-def _too_small(bank: FeatureBank, protocol: Protocol, counts: np.ndarray, need: int) -> str:
-    worst = int(np.argmin(counts))
-    small = int((counts < need).sum())
-    shots = bounds(protocol.k_shot)[1]
-    fits = int(counts[worst]) - shots
-    lower = f"lower --n-query to {fits}" if fits >= 1 else "lower --k-shot and --n-query"
-    more = f" ({small} classes are too small)" if small > 1 else ""
-    return (
-        f"Class {bank.class_names[worst]!r} has {counts[worst]} clips; {shots}-shot with {need - shots} queries needs "
-        f"{need}{more}: {lower}, or use --small-classes exclude (or short)."
-    )
-
-
-def _too_few_classes(bank: FeatureBank, ways: int, usable: int, excluded: list[str], need: int) -> str:
-    left_out = f" ({len(excluded)} more have fewer than {need} clips)" if excluded else ""
+def _too_few_classes(bank: FeatureBank, protocol: Protocol, usable: int, excluded: list[str]) -> str:
+    ways, need = bounds(protocol.n_way)[1], bounds(protocol.k_shot)[1] + protocol.n_query
+    small = "cannot keep its rules about groups" if protocol.rules_groups else f"have fewer than {need} clips"
+    left_out = f" ({len(excluded)} more {small})" if excluded else ""
     return (
         f"Split {bank.split!r} of label set {bank.label_set!r} has {usable} usable classes{left_out}; {ways}-way "
         f"episodes need {max(ways, 1)}: lower --n-way{' or --n-query' if excluded else ''}, or choose another --split."

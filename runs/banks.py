@@ -56,6 +56,10 @@ class Banks:
         """The clips without labels, or None where the protocol gives none to heads."""
         return self._bank("unlabelled") if self.spec.protocol.unlabelled else None
 
+    def training_groups(self) -> list[str]:
+        """Digests of the base and val clips with their groups, on which training depends where episodes rule groups."""
+        return [bank.fingerprint(groups=True) for bank in (self.base, self.val) if bank is not None]
+
     def training_data(self) -> dict[str, Any]:
         """The streams of the base and val clips, and digests of these clips, their features and their class words.
 

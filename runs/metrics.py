@@ -42,7 +42,7 @@ def metrics_of(
         "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),
         "peak_memory_mb": peak_memory_mb(banks.device),
         "device": str(banks.device),
-        "fingerprint": bank.fingerprint(),
+        "fingerprint": bank.fingerprint(groups=spec.protocol.rules_groups),
         "clips": len(bank),
         "clips_without": {m: int((~t.present).sum()) for m, t in bank.tables.items() if not t.all_present},
         "classes": len(bank.class_names),

@@ -107,6 +107,7 @@ def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> dict[s
     return {
         **spec.training_identity(),
         **banks.training_data(),
+        **({"groups": banks.training_groups()} if spec.protocol.rules_groups else {}),
         "recipe": asdict(recipe),
         # Defaults are among the settings, so that a new default makes a new head.
         "head settings": [asdict(m.settings) for m in head.modules() if isinstance(m, Head)],

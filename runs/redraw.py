@@ -33,10 +33,11 @@ class DrawnOtherwise(FsmmError):
 
 
 def is_balanced(protocol: Protocol) -> bool:
-    """Whether every episode draws the same number of clips of the same number of classes."""
+    """Whether every episode draws the same number of clips of the same number of classes, any clip as often as any."""
     (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
     fixed = way_low == way_high and shot_low == shot_high
-    return fixed and protocol.dirichlet is None and protocol.small_classes != "short"
+    even = protocol.dirichlet is None and protocol.small_classes != "short" and not protocol.rules_groups
+    return fixed and even
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..cache.bank import FeatureBank
+from ..episodes.draw import query_room
 from ..episodes.protocol import Missing, Protocol, bounds
 from ..heads.settings import Recipe
 
@@ -30,7 +31,7 @@ def training_protocol(
     """
     way = recipe.way or bounds(protocol.n_way)[1] or len(base.class_names)
     shot = bounds(protocol.k_shot)[1] if recipe.shot is None else recipe.shot
-    spare = int(np.quantile(base.counts(), 0.25)) - shot
+    spare = int(np.quantile(query_room(base, protocol, shot), 0.25))
     return replace(
         protocol,
         split="base",
@@ -50,16 +51,24 @@ def training_protocol(
 
 
 def validation_protocol(protocol: Protocol, val: FeatureBank) -> Protocol:
-    """The protocol of validation: the evaluated task on val classes, with another seed and at most as many ways."""
+    """The protocol of validation: the evaluated task on val classes, with another seed and at most as many ways.
+
+    Where supports and queries share no group, classes cannot be drawn short, so that all have as few queries as the
+    smallest gives.
+    """
     ways = bounds(protocol.n_way)[1]
     if bounds(protocol.n_way)[0] != ways or ways > len(val.class_names):
         ways = min(ways, len(val.class_names))
+    n_query = protocol.n_query
+    if not (protocol.shared_group or protocol.cross_group or val.multi):
+        n_query = int(np.clip(query_room(val, protocol, bounds(protocol.k_shot)[1]).min(), 1, n_query))
     return replace(
         protocol,
         split="val",
         n_way=ways,
+        n_query=n_query,
         seed=protocol.seed + VALIDATION_SEED,
-        small_classes="exclude" if val.multi else "short",
+        small_classes="exclude" if val.multi or not protocol.shared_group else "short",
         unlabelled=0,
         generalised=False,
     )

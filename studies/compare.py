@@ -29,7 +29,13 @@ _SAME = (
     "protocol.dirichlet",
     "protocol.small_classes",
     "protocol.unlabelled",
+    "protocol.shared_group",
+    "protocol.support_groups",
+    "protocol.query_groups",
+    "protocol.support_group_share",
 )
+# What runs that were made before an option meant by saying nothing of it.
+_UNSAID = {"protocol.shared_group": True}
 
 
 @dataclass(kw_only=True)
@@ -110,7 +116,7 @@ def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """One phrase for each value that makes the episodes of two runs differ; empty where they are the same."""
     found = []
     for path in _SAME:
-        mine, theirs = _at(config, path), _at(other, path)
+        mine, theirs = (_at(each, path, _UNSAID.get(path)) for each in (config, other))
         if mine != theirs:
             found.append(f"{path} is {mine!r} and {theirs!r}")
     return found
@@ -144,8 +150,8 @@ def _drawn(runs: Sequence[_Stored], episodes: int) -> tuple[Draws | None, list[s
     return sources[0].draws(0, episodes), []
 
 
-def _at(config: dict[str, Any], path: str) -> Any:
+def _at(config: dict[str, Any], path: str, unsaid: Any = None) -> Any:
     value: Any = config
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return unsaid if value is None else value

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fsmm.cache.bank import FeatureBank
+from fsmm.episodes.dirichlet import dirichlet_counts
 from fsmm.episodes.protocol import Protocol
-from fsmm.episodes.sampler import EpisodeIndex, Sampler, TooFew, dirichlet_counts
+from fsmm.episodes.sampler import EpisodeIndex, Sampler, TooFew
 
 
 @pytest.fixture(scope="module")
