@@ -280,11 +280,10 @@ def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, Str
 
 
 def _one_each(held: Sequence[StreamName]) -> list[str]:
-    modalities = sorted(
-        {s.modality for s in held},
-        key=lambda m: ("frame", "flow", "audio").index(m) if m in ("frame", "flow", "audio") else 9,
-    )
-    return modalities
+    """The modalities: frame, flow and audio first, then the others by name."""
+    first = ("frame", "flow", "audio")
+    others = {s.modality for s in held}.difference(first)
+    return [m for m in first if any(s.modality == m for s in held)] + sorted(others)
 
 
 def _resolve(held: Sequence[StreamName], name: str, dataset: str) -> StreamName:
