@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ...cache.bank import FeatureBank
 from ...cache.table import Table, TensorTable
 from ...episodes.batch import Episodes, Stream
+from ...episodes.protocol import Protocol
 from ...errors import UsageError, unknown
 from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
@@ -28,6 +29,7 @@ from ..scoring.once_per_clip import in_parts
 from ..scoring.shortcut import Shortcut
 from ..scoring.wrapped import JoinedBranches
 from ..settings import CountOrNone, NonNegative, Positive, Rate, Recipe, Settings
+from .weights import ModalityWeights, fitted_weights
 
 METHOD_OF_DISTANCE = {"proto": "protonet", "otam": "otam", "trx": "trx"}
 CLIPS_A_CLASS = 4  # The unit of a modality's distances is measured on this many queries of each base class.
@@ -46,6 +48,9 @@ class AMFARSettings(Settings):
     """Let branches teach one another in training (active mutual distillation)."""
     ami: bool = True
     """Weigh branches by their certainty (adaptive multimodal inference); false: every modality weighs the same."""
+    weights: Literal["equal", "base"] = "equal"
+    """Fixed weights of the modalities beside the certainties: the same, or what base episodes choose where that is
+    better beyond doubt (not in the paper)."""
     teacher: str = "none"
     """The modality that always teaches all others (the paper's T-RGB and T-Flow baselines); "none": the surest one
     does."""
@@ -105,6 +110,7 @@ class AMFAR(Head[AMFARSettings]):
             {module_name(m): torch.tensor(math.log(settings.scale)) for m in inputs.streams}
         )
         self.register_buffer("unit", torch.ones(len(inputs.streams)))
+        self.weights = ModalityWeights.equal(list(inputs.streams))
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]: the weighted sum over modalities of minus the distances."""
@@ -169,6 +175,23 @@ class AMFAR(Head[AMFARSettings]):
                 self.unit[i] = distance.std()
         self.train(training)
 
+    @property
+    def fits_weights(self) -> bool:
+        return self.settings.weights == "base"
+
+    def fit_weights(self, base: FeatureBank, task: Protocol) -> None:
+        """The untrained branches are weighed, with their certainties if they are used."""
+
+        def join(logits: Tensor, factors: Tensor) -> Tensor:
+            share = absolute_certainty(logits) if self.settings.ami else torch.ones_like(logits[..., 0])
+            share = share * factors[:, None, None]
+            return (share[..., None] * logits).sum(0) / share.sum(0)[..., None]
+
+        names = list(self.inputs.streams)
+        self.weights = fitted_weights(
+            base, task, names, views=lambda episodes: self.views(episodes).logits, join=join
+        )
+
     def views(self, episodes: Episodes) -> Views:
         """The views of every modality that both support and query carry, -psi(q_i^m, t_k^m) in the paper.
 
@@ -190,6 +213,8 @@ class AMFAR(Head[AMFARSettings]):
         """w [M, B, Q]: each modality's share of the certainty (AMI), or equal shares; 0 where the query lacks it."""
         present = views.present.to(views.logits.dtype)
         share = absolute_certainty(views.logits) * present if self.settings.ami else present
+        if not self.weights.are_equal:
+            share = share * self.weights.of(views.names, share)[:, None, None]
         return share / share.sum(0).clamp(min=torch.finfo(share.dtype).tiny)
 
     def distillation(self, views: Views) -> Tensor:

@@ -4,6 +4,8 @@ EC  early concatenation: the modalities' features side by side, one head over th
 EA  early co-attention: each modality first attends to the others, then concatenation. Learned; its output starts at
     zero, so that the untrained head equals EC.
 LF  late fusion: one head a modality, the mean of their posteriors.
+Each modality may have a fixed weight, fitted on base episodes: EC and EA multiply its features by the square root, so
+that squared distances are weighted, and LF its posteriors.
 So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in AMFAR's comparison, CVPR 2023).
 """
 
@@ -21,6 +23,7 @@ from ...cache.bank import FeatureBank
 from ...cache.schema import StreamName
 from ...cache.table import Table, TensorTable
 from ...episodes.batch import Episodes, Stream
+from ...episodes.protocol import Protocol
 from ...errors import UsageError
 from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
@@ -30,6 +33,7 @@ from ..scoring.once_per_clip import KEPT_AT_ONCE
 from ..scoring.shortcut import Shortcut
 from ..scoring.wrapped import JoinedBranches, OverMappedBank
 from ..settings import Count, Positive, Recipe, Settings
+from .weights import ModalityWeights, class_mean_views, fitted_weights
 
 FUSED = "fused"
 
@@ -44,9 +48,34 @@ class FusionSettings(Settings):
     """How posteriors are joined (LF; Kittler et al. 1998)."""
     temperature: Positive = 1.0
     """What a modality's logits are divided by before its posterior (LF)."""
+    weights: Literal["equal", "base"] = "equal"
+    """What modalities weigh: all the same, or what base episodes choose where that is better beyond doubt."""
 
 
-class EarlyFusion(Head[FusionSettings]):
+class Fusion(Head[FusionSettings]):
+    """What the wrappers share: the weights of the modalities."""
+
+    Settings = FusionSettings
+    weights: ModalityWeights
+
+    def __init__(self, inputs: Inputs, settings: FusionSettings) -> None:
+        super().__init__(inputs, settings)
+        self.weights = ModalityWeights.equal(list(inputs.streams))
+
+    @property
+    def fits_weights(self) -> bool:
+        return self.settings.weights == "base"
+
+    def fit_weights(self, base: FeatureBank, task: Protocol) -> None:
+        names, views = list(self.inputs.streams), class_mean_views(self.inputs)
+        self.weights = fitted_weights(base.pooled(), task, names, views=views, join=self.joined_class_means)
+
+    def joined_class_means(self, logits: Tensor, factors: Tensor) -> Tensor:
+        """Logits [B, Q, N] of class means as the fusion joins them; logits [M, B, Q, N], factors [M]."""
+        raise TypeError(f"{type(self).__name__} does not define joined_class_means")
+
+
+class EarlyFusion(Fusion):
     """EC and EA: one inner head reads concatenated features.
 
     An absent modality of a support takes the mean of its class (else of the episode's supports); of a query, zeros,
@@ -55,7 +84,6 @@ class EarlyFusion(Head[FusionSettings]):
     classes alone: at ten times the rate it fits a dozen base classes within fifty steps and is worse on others.
     """
 
-    Settings = FusionSettings
     recipe = Recipe(steps=600, rate=1e-4, mix=1.0, evaluate_every=25)
 
     inner: Head[Any]
@@ -82,6 +110,9 @@ class EarlyFusion(Head[FusionSettings]):
     def forward(self, episodes: Episodes) -> Tensor:
         logits: Tensor = self.inner(self.fuse(episodes))
         return logits
+
+    def joined_class_means(self, logits: Tensor, factors: Tensor) -> Tensor:
+        return torch.einsum("mbqn,m->bqn", logits, factors)
 
     def loss(self, episodes: Episodes) -> Losses:
         return self.inner.loss(self.fuse(episodes))
@@ -124,18 +155,23 @@ class EarlyFusion(Head[FusionSettings]):
         }
         if self.attention is not None:
             ordered = self.attention(ordered)
-        streams_of_one_length = [stretched(s, self.steps) for s in ordered.values()]
+        streams_of_one_length = [stretched(s, self.steps) for s in self._weighted(ordered).values()]
         source = list((original or ordered).values())
         present = torch.stack([s.present for s in source]).any(0)
         x = torch.cat([s.x for s in streams_of_one_length], -1)
         length = torch.stack([s.length for s in streams_of_one_length]).amax(0) * present
         return Stream(x, present, length)
 
+    def _weighted(self, streams: dict[str, Stream]) -> dict[str, Stream]:
+        """The streams times the square roots of their weights."""
+        if self.weights.are_equal:
+            return streams
+        factors = zip(streams.items(), self.weights.factors(list(streams)))
+        return {m: Stream(s.x * factor**0.5, s.present, s.length) for (m, s), factor in factors}
 
-class LateFusion(Head[FusionSettings]):
+
+class LateFusion(Fusion):
     """LF: every modality has an inner head, and the posteriors of the modalities that a query has are averaged."""
-
-    Settings = FusionSettings
 
     def __init__(self, inputs: Inputs, settings: FusionSettings, make: Callable[[Inputs], Head[Any]]) -> None:
         """``make`` builds the head of one modality for given inputs."""
@@ -151,13 +187,21 @@ class LateFusion(Head[FusionSettings]):
         logits = torch.stack([self.heads[m](episodes.only([m])) for m in shared])
         query_present = torch.stack([episodes.query[m].present for m in shared])
         class_present = torch.stack([episodes.support[m].present.any(2) for m in shared]).any(0)
-        return neutral(self.joint(logits, query_present), query_present.any(0), class_present)
+        joint = self.joint(logits, query_present, self.weights.of(shared, logits))
+        return neutral(joint, query_present.any(0), class_present)
 
-    def joint(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Logits [B, Q, N] of all modalities from those of each [M, B, Q, N]; present: bool [M, B, Q]."""
+    def joined_class_means(self, logits: Tensor, factors: Tensor) -> Tensor:
+        return self.joint(logits, torch.ones_like(logits[..., 0], dtype=torch.bool), factors)
+
+    def joint(self, logits: Tensor, present: Tensor, factors: Tensor) -> Tensor:
+        """Logits [B, Q, N] of all modalities from those of each [M, B, Q, N].
+
+        present: bool [M, B, Q]; factors: what the modalities weigh, relative to equal weights, [M].
+        """
         log_p = F.log_softmax(logits / self.settings.temperature, -1)
-        weight = present[..., None].to(log_p.dtype)
-        total = weight.sum(0).clamp(min=1)
+        weight = present[..., None].to(log_p.dtype) * factors[:, None, None, None]
+        total = weight.sum(0)
+        total = torch.where(total > 0, total, 1.0)
         if self.settings.rule == "product":
             return (weight * log_p).sum(0) / total
         return ((weight * log_p.exp()).sum(0) / total).clamp(min=1e-12).log()
@@ -170,7 +214,7 @@ class LateFusion(Head[FusionSettings]):
 
         def join(logits: Mapping[str, Tensor]) -> Tensor:
             each = torch.stack(list(logits.values()))
-            return self.joint(each, torch.ones_like(each[..., 0], dtype=torch.bool))
+            return self.joined_class_means(each, self.weights.of(list(logits), each))
 
         return (JoinedBranches(heads=self.heads, tables=alone, join=join),)
 
