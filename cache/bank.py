@@ -28,7 +28,7 @@ from .stream import stream_keys
 from .table import MappedTable, Table, TensorTable, load_table
 
 DEFAULT_MEMORY = 4 << 30
-NORMALISATIONS = ("none", "l2", "centre-l2")
+NORMALISATIONS = ("none", "l2", "centre-l2", "per-step")
 
 
 @dataclass(kw_only=True)
@@ -213,6 +213,8 @@ class FeatureBank:
     def normalised(self, how: str, means: Mapping[str, Tensor] | None = None) -> FeatureBank:
         """The same clips with features as they are ("none"), of length one ("l2"), or centred first ("centre-l2").
 
+        Every step is scaled by itself. For a bank of pooled features the only step is the mean of the clip's steps as
+        they were; with "per-step" the same is computed as with "l2", for a bank that is pooled afterwards.
         means: the vector [D] to subtract for each stream key (the base classes' mean: ``means()`` of the base bank).
         Raises UsageError for any other normalisation.
         """

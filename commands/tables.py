@@ -40,6 +40,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
         *([("auto", metrics["why_so_many"])] if metrics.get("why_so_many") else []),
         ("streams", " + ".join(metrics["streams"].values())),
+        *_choices(metrics),
         ("class words", metrics["words"] or "none"),
         ("training", f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
@@ -53,6 +54,29 @@ def show_run(metrics: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "value"), rows)
     if "reliability" in metrics:
         show_reliability(metrics["reliability"])
+
+
+def _choices(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rows of what base classes chose: the normalisation, and the weights of the modalities."""
+    rows = []
+    if choice := metrics.get("normalise_choice"):
+        scores = ", ".join(f"{how} {100 * score:.1f} %" for how, score in choice["scores"].items())
+        of = f"{choice['base_classes']} base and {choice['val_classes']} val classes"
+        rows.append(("normalisation", f"{choice['pick']}, by class means of {of}: {scores}"))
+    weights = metrics.get("modality_weights")
+    if weights and (weights["note"] or weights["gain"] is not None):
+        rows.append(("weights of modalities", _weights(weights)))
+    return rows
+
+
+def _weights(weights: Mapping[str, Any]) -> str:
+    if weights["gain"] is None:
+        return f"equal; {weights['note']}"
+    chosen, best = (
+        ", ".join(f"{m} {share:.2g}" for m, share in weights[key].items()) for key in ("share", "best")
+    )
+    gain = f"{100 * weights['gain']:+.1f} ± {100 * weights['gain_interval']:.1f} points on base classes"
+    return f"{chosen} (the best, {best}, minus equal ones: {gain})"
 
 
 def _clips(metrics: Mapping[str, Any]) -> str:

@@ -8,10 +8,12 @@ from ..cache.bank import FeatureBank, word_key
 from ..cache.catalog import Catalog
 from ..cache.schema import dataset_folder, default_cache
 from ..cache.stream import stream_checks
-from ..errors import CacheError
+from ..errors import CacheError, UsageError
+from ..heads.registry import find
 from ..machine.device import pick_device, pick_dtype
 from .digest import digest
 from .job import Place
+from .normalisation import NormalisationChoice, choose_normalisation, prepared
 from .spec import RunSpec
 from .zero_shot import held_out
 
@@ -20,6 +22,7 @@ class Banks:
     """The test, base, val and unlabelled clips of ``spec``, read from the cache of ``place``, on its device.
 
     method: the row of the table of methods; its name is looked up once a run, by this class.
+    normalise: how features are normalised; choice: why, where base and val classes chose it.
     For generalised zero-shot, the base clips are split into those of training and those on which S is measured.
     Raises UsageError and CacheError where the method, the device or the test clips cannot be had.
     """
@@ -31,6 +34,8 @@ class Banks:
         self.method = spec.resolved
         self._raw: dict[str, FeatureBank] = {}
         self._ready: dict[str, FeatureBank] = {}
+        self.choice = self._chosen() if spec.normalise == "auto" else None
+        self.normalise = spec.normalise if self.choice is None else self.choice.pick
         self.test = self._bank(spec.protocol.split)
 
     @property
@@ -96,9 +101,27 @@ class Banks:
 
     def _bank(self, split: str) -> FeatureBank:
         if split not in self._ready:
-            means = self._load("base").means() if self.spec.normalise == "centre-l2" else None
-            self._ready[split] = self._load(split).normalised(self.spec.normalise, means)
+            means = self._load("base").means() if self.normalise == "centre-l2" else None
+            self._ready[split] = prepared(self._load(split), self.normalise, pools=self._pools, means=means)
         return self._ready[split]
+
+    @property
+    def _pools(self) -> bool:
+        return not self.method.reads_time
+
+    def _chosen(self) -> NormalisationChoice:
+        """The normalisation that the base and val classes choose; one of the two may be missing."""
+
+        def held(split: str) -> FeatureBank | None:
+            try:
+                return self._load(split)
+            except (CacheError, UsageError):
+                return None
+
+        late = "lf" in (self.spec.fusion, find(self.spec.method)[1])
+        return choose_normalisation(
+            held("base"), held("val"), self.spec.protocol, pools=self._pools, late=late
+        )
 
     def _load(self, split: str) -> FeatureBank:
         if split in self._raw:
@@ -121,5 +144,6 @@ class Banks:
             raise CacheError(f"Method {spec.method!r} needs class words. {bank.no_words}")
         if spec.modalities:
             bank = bank.select(spec.modalities)
-        self._raw[split] = bank if self.method.reads_time else bank.pooled()
+        needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto")
+        self._raw[split] = bank if needs_steps else bank.pooled()
         return self._raw[split]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..heads.head import Head
+from ..heads.multimodal.weights import HasWeights
 from ..machine.memory import peak_memory_mb
 from .banks import Banks
 from .result import Result
@@ -29,7 +30,9 @@ def metrics_of(
         "streams": {key: str(name) for key, name in bank.streams.items()},
         "words": None if bank.word_stream is None else str(bank.word_stream),
         "notes": [*bank.notes, *(training.notes if training else ())],
-        "normalise": spec.normalise,
+        "normalise": banks.normalise,
+        "normalise_choice": None if banks.choice is None else asdict(banks.choice),
+        "modality_weights": asdict(head.weights) if isinstance(head, HasWeights) else None,
         "protocol": spec.protocol.to_dict(),
         "protocol_text": spec.protocol.describe(),
         "train_modalities": spec.train_modalities,

@@ -13,12 +13,14 @@ from ..episodes.protocol import bounds
 from ..errors import UsageError
 from ..heads.build import build_head, inputs_of
 from ..heads.head import Head
+from ..heads.multimodal.weights import HasWeights
 from ..heads.settings import Recipe, update_settings
 from .banks import Banks
 from .checkpoint import Checkpoint
 from .layout import CHECKPOINT, TRAINING
 from .spec import Progress, RunSpec
 from .train import LATEST, Training, train
+from .weights import fit_weights
 
 _RECIPE = "train."  # The prefix of the settings that belong to the recipe.
 
@@ -99,15 +101,19 @@ def _built(spec: RunSpec, banks: Banks) -> Head:
     head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
     if banks.method.fits_base:
         head.fit_base(banks.base)
+    fit_weights(head, spec, banks)
     return head
 
 
 def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> dict[str, Any]:
     """All that the trained weights depend on, in plain JSON values by a word for each."""
+    weights = head.weights.share if isinstance(head, HasWeights) and not head.weights.are_equal else None
     return {
         **spec.training_identity(),
         **banks.training_data(),
         **({"groups": banks.training_groups()} if spec.protocol.rules_groups else {}),
+        "normalise": banks.normalise,
+        **({} if weights is None else {"modality weights": weights}),
         "recipe": asdict(recipe),
         # Defaults are among the settings, so that a new default makes a new head.
         "head settings": [asdict(m.settings) for m in head.modules() if isinstance(m, Head)],

@@ -81,7 +81,7 @@ def episode_eval(
     train_modalities, train_missing: the modalities that training clips carry and lose (default: all, none).
     fusion: ec, ea or lf, for methods of a single modality.
     settings: the ``key=value`` of the head; keys ``train.*`` belong to the recipe, ``fusion.*`` to the wrapper.
-    normalise: none, l2 or centre-l2 (by the base classes' mean).
+    normalise: none, l2, centre-l2 (by the base classes' mean), per-step, or auto (as base and val classes choose).
     train_seed: the seed of weights and training episodes (default: the protocol's seed).
     out: the run's folder; a trained head is stored in it and used again when everything it depends on is the same.
     with_reliability: add each modality's certainty and the complementarity table.

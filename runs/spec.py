@@ -15,7 +15,7 @@ from .digest import digest
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 Fusion = Literal["ec", "ea", "lf"]
-Normalisation = Literal["l2", "centre-l2", "none"]
+Normalisation = Literal["l2", "centre-l2", "per-step", "none", "auto"]
 TableType = Literal["float32", "bfloat16"]
 
 
@@ -42,7 +42,8 @@ class RunSpec:
     words: str | None = "auto"
     """The word stream that names the classes, auto for the only one, or none."""
     normalise: Normalisation = "l2"
-    """How features are normalised: l2, centre-l2 (by the base classes' mean first) or none."""
+    """How features are normalised: to length one after (l2) or before (per-step) the average over time, centred by the
+    base classes' mean first (centre-l2), not at all (none), or as base and val classes choose (auto)."""
     dtype: TableType = "float32"
     """The type of the feature tables in memory: float32 or bfloat16."""
     train_seed: int = 0

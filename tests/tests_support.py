@@ -30,11 +30,14 @@ def synthetic_cache(
     noise: float = 1.0,
     absent: float = 0.0,
     unlabelled: int = 0,
+    groups: int = 0,
+    common: float = 0.0,
     seed: int = 0,
 ) -> Path:
     """Write a synthetic dataset (base, val, novel thirds) and return the cache folder.
 
-    streams: per stream name (T, D). absent: share of clips that lack each stream (never all of them).
+    streams: per stream name (T, D). absent: share of clips that lack each stream (never all of them). groups: the
+    number of persons, who take turns. common: the size of what is common to all features.
     """
     streams = streams or {"frame/net": (4, 16), "audio/net": (3, 12)}
     rng = np.random.default_rng(seed)
@@ -50,6 +53,7 @@ def synthetic_cache(
         {"event": LabelSet(names, label, splits={"default": codes})},
         "event",
         attrs={"synthetic": "true"},
+        group=[f"p{i % groups}" if groups else "" for i in range(n)],
     ).write(folder)
     gone = rng.random((n, len(streams))) < absent
     gone[gone.all(1), 0] = False
@@ -60,7 +64,7 @@ def synthetic_cache(
             folder, Provenance(encoder, modality, dim, dtype="float32"), max_clips=100
         ) as writer:
             for i in range(n):
-                x = means[label[i]] + noise * rng.normal(size=(steps, dim))
+                x = common + means[label[i]] + noise * rng.normal(size=(steps, dim))
                 writer.add(ids[i], None if gone[i, column] else x.astype(np.float32), {"duration": 1.0})
     with StreamWriter(folder, Provenance("toy", "word", 8, axis="class", dtype="float32")) as writer:
         for name in names:

@@ -1,0 +1,158 @@
+"""How features are brought to one scale, and the choice among the ways by base and val classes.
+
+What is computed depends on whether the method reads steps. ``none`` leaves features as they are. Where steps are read,
+``l2`` and ``per-step`` scale every step to length one. Where they are not, ``l2`` averages the steps as they are and
+scales the mean to length one, and ``per-step`` scales every step to length one and then averages, so that a clip whose
+steps differ stays short. ``centre-l2`` is ``l2`` of features from which the mean of the base classes is subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.bank import FeatureBank
+from ..episodes.protocol import Protocol, TooFew
+from ..errors import UsageError
+from ..heads.build import inputs_of
+from ..heads.multimodal.weights import Join, class_mean_views, correct_by_class, difference
+from ..heads.settings import Recipe
+from .tasks import training_protocol
+
+FEWEST_CLASSES = 4  # Fewer base classes are not halved.
+SEED = 0  # The choice depends on the clips and the task alone, not on a run's seeds.
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalisationChoice:
+    """The normalisation that base and val classes chose, and their accuracies, in 0..1."""
+
+    pick: str
+    """The normalisation that was chosen."""
+    scores: Mapping[str, float]
+    """The accuracy of class means with each normalisation, as the mean over classes."""
+    gain: float
+    """The accuracy of the best normalisation minus that of l2."""
+    gain_interval: float
+    """The 95 % half width of ``gain`` over classes; l2 is kept unless the gain is above it."""
+    base_classes: int
+    """The number of base classes that were classified; each half is centred by the mean of the other half."""
+    val_classes: int
+    """The number of val classes that were classified."""
+
+
+def prepared(
+    bank: FeatureBank, how: str, *, pools: bool, means: Mapping[str, Tensor] | None = None
+) -> FeatureBank:
+    """The bank as a head reads it. pools: whether the head reads features averaged over time.
+
+    means: the vector [D] that ``centre-l2`` subtracts, for each stream key.
+    """
+    if not pools:
+        return bank.normalised(how, means)
+    if how == "per-step":
+        return bank.normalised(how).pooled()
+    return bank.pooled().normalised(how, means)
+
+
+def choose_normalisation(
+    base: FeatureBank | None, val: FeatureBank | None, protocol: Protocol, *, pools: bool, late: bool
+) -> NormalisationChoice:
+    """The normalisation with which class means classify base and val classes best, or l2 unless another gains.
+
+    base, val: the clips as they are, with their steps. pools: whether the head reads features averaged over time.
+    late: whether modalities are joined by their posteriors instead of their distances.
+    Raises UsageError where there are neither base nor val classes to choose by.
+    """
+    ways = ["l2", "none", "centre-l2", *(["per-step"] if pools else [])]
+    parts = _parts(base, val)
+    by_way = {how: _accuracies(parts, how, protocol, pools=pools, late=late) for how in ways}
+    counts = [sum(len(a) for n, a in by_way["l2"] if n == name) for name in ("base", "val")]
+    if not sum(counts):
+        raise UsageError(
+            "--normalise auto chooses by base and val classes, and there are none with enough clips for the task; "
+            "choose none, l2 or per-step."
+        )
+    accuracy = {how: np.concatenate([a for _, a in found]) for how, found in by_way.items()}
+    scores = {how: float(values.mean()) for how, values in accuracy.items()}
+    best = max(scores, key=lambda how: scores[how])
+    gain, interval = difference(accuracy[best] - accuracy["l2"])
+    return NormalisationChoice(
+        pick=best if gain > interval else "l2",
+        scores=scores,
+        gain=gain,
+        gain_interval=interval,
+        base_classes=counts[0],
+        val_classes=counts[1],
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Clips of classes on which normalisations are tried, with the other classes whose mean centres them."""
+
+    name: str
+    bank: FeatureBank
+    centre: FeatureBank
+
+
+def _parts(base: FeatureBank | None, val: FeatureBank | None) -> list[_Part]:
+    """Each half of the base classes, centred by the other half, and the val classes, centred by the base classes."""
+    found = []
+    if base is not None and not base.multi and len(base.class_names) >= FEWEST_CLASSES:
+        order = np.random.Generator(np.random.Philox(SEED)).permutation(len(base.class_names))
+        halves = [of_classes(base, np.sort(order[start::2])) for start in (0, 1)]
+        found += [_Part("base", halves[0], halves[1]), _Part("base", halves[1], halves[0])]
+    if val is not None and not val.multi and len(val.class_names) > 1:
+        found.append(_Part("val", val, val if base is None else base))
+    return found
+
+
+def of_classes(bank: FeatureBank, classes: np.ndarray) -> FeatureBank:
+    """The clips of some classes of a bank with one label a clip, int [C'] in ascending order."""
+    part = bank.rows(np.flatnonzero(np.isin(bank.label.cpu().numpy(), classes)))
+    index = torch.from_numpy(classes).to(bank.device)
+    return replace(
+        part,
+        label=torch.searchsorted(index, part.label),
+        class_names=[bank.class_names[c] for c in classes],
+        class_id=bank.class_id[index],
+        words=None if bank.words is None else bank.words[index],
+    )
+
+
+def _accuracies(
+    parts: list[_Part], how: str, protocol: Protocol, *, pools: bool, late: bool
+) -> list[tuple[str, np.ndarray]]:
+    """The accuracy of each class of each part that can serve the task, with the part's name."""
+    found = []
+    for part in parts:
+        centre = prepared(part.centre, "none", pools=pools)
+        means = centre.means() if how == "centre-l2" else None
+        bank = prepared(part.bank, how, pools=pools, means=means).pooled()
+        task = training_protocol(protocol, Recipe(), bank, seed=SEED)
+        factors = torch.ones(1, len(bank.tables), device=bank.device)
+        try:
+            right, asked = correct_by_class(
+                bank, task, factors, views=class_mean_views(inputs_of(bank)), join=_LATE if late else _EARLY
+            )
+        except TooFew:
+            continue
+        found.append((part.name, right[0, asked > 0] / asked[asked > 0]))
+    return found
+
+
+def _mean_posterior(logits: Tensor, factors: Tensor) -> Tensor:
+    return (torch.softmax(logits, -1) * factors[:, None, None, None]).sum(0)
+
+
+def _summed(logits: Tensor, factors: Tensor) -> Tensor:
+    return torch.einsum("mbqn,m->bqn", logits, factors)
+
+
+_EARLY: Join = _summed
+_LATE: Join = _mean_posterior
