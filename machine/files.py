@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsmmError, UsageError
+from .json_text import json_text
 from .trees import tree_size
 
 
@@ -48,10 +49,10 @@ def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or absent; its folder is made where it does not exist."""
+    """Write a JSON file, whole or absent, as ``json_text`` states the value; its folder is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_or_absent(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str))
+        temporary.write_text(json_text(value, indent=1, sort_keys=True))
 
 
 def refuse_special(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> None:

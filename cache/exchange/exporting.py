@@ -19,6 +19,7 @@ import numpy as np
 
 from ...errors import CacheError, UsageError, unknown
 from ...machine.files import whole_or_absent
+from ...machine.json_text import json_text
 from ..catalog import FACTS, Catalog, LabelSet
 from ..schema import CLASS_SPLITS, Provenance, StreamName, dataset_folder, list_streams, shard_paths
 from ..shard import clip_check, damaged_clips, feature_map, read_shard
@@ -85,7 +86,7 @@ def export_features(
                 )
                 place = out.with_suffix(".json") if out.suffix == ".npz" else beside / "mapping.json"
                 place.write_text(
-                    json.dumps(mapping, indent=2, ensure_ascii=False) + "\n", "utf-8", "surrogateescape"
+                    json_text(mapping, indent=2, ascii_only=False) + "\n", "utf-8", "surrogateescape"
                 )
                 report.files.append(str(place if out.suffix == ".npz" else out / "mapping.json"))
     except OSError as error:

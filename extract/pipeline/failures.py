@@ -8,7 +8,6 @@ missing.json beside the log names them.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from ...cache.locking import FAILURES, locked
 from ...errors import CacheError
 from ...machine.files import parsed_json, refuse_special, whole_or_absent
+from ...machine.json_text import json_text
 from ..datasets.base import Source
 
 FILE = "failures.jsonl"
@@ -100,7 +100,7 @@ class FailureLog:
 
     def append(self, failures: Iterable[Failure]) -> None:
         """Add whole lines in one write. Raises CacheError if the write fails."""
-        text = "".join(json.dumps(asdict(failure)) + "\n" for failure in failures)
+        text = "".join(json_text(asdict(failure)) + "\n" for failure in failures)
         if not text:
             return
         with self._lock():
@@ -151,7 +151,7 @@ class FailureLog:
     def _replace(self, kept: Mapping[Key, Failure]) -> None:
         if len(kept) == len(self._lines()) and kept == self.read():
             return
-        text = "".join(json.dumps(asdict(failure)) + "\n" for failure in kept.values())
+        text = "".join(json_text(asdict(failure)) + "\n" for failure in kept.values())
         try:
             with whole_or_absent(self.path) as temporary:
                 temporary.write_text(text, "utf-8")
@@ -172,7 +172,7 @@ class FailureLog:
             return
         try:
             with whole_or_absent(beside) as temporary:
-                temporary.write_text(json.dumps(list(clips), indent=0) + "\n", "utf-8")
+                temporary.write_text(json_text(list(clips), indent=0) + "\n", "utf-8")
         except OSError as error:
             raise _unwritable(beside, error) from error
         reason = f"{len(clips)} listed clips have no file; {MISSING_LIST} names them"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
+
+from ...machine.json_text import json_text
 
 
 @dataclass
@@ -59,7 +60,7 @@ class ExtractReport:
 
     def to_json(self) -> str:
         """The report as one JSON document."""
-        return json.dumps(asdict(self), indent=2)
+        return json_text(asdict(self), indent=2)
 
     def summary(self) -> str:
         """The report as a few lines for people."""
