@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-import json
+import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any
+
+from ..machine.json_text import json_text
+from ..machine.progress import Reporter, reporter
 
 
 class Verbosity(enum.IntEnum):
@@ -42,8 +44,8 @@ def detail(sentence: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on standard output."""
-    print(json.dumps(value, indent=2, default=str, allow_nan=False))
+    """Print one JSON document on standard output; a figure that is not finite is null in it."""
+    print(json_text(value, indent=2))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -69,10 +71,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 
 
-class Bar(Protocol):
-    def __call__(self, done: int, total: int, text: str = "") -> None: ...
-
-
 def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     """Whether a column holds figures, which are aligned at the right."""
     cells = [str(row[column]) for row in rows if column < len(row) and str(row[column])]
@@ -80,88 +78,32 @@ def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Bar]:
+def progress(label: str) -> Iterator[Reporter]:
     """A callback that shows the progress of one long job on standard error: the share done, the rate, the time left.
 
     It shows a bar on a terminal, a line at most every ten seconds elsewhere, and nothing with --quiet.
     """
-    if _verbosity == Verbosity.QUIET:
-        yield lambda done, total, text="": None
-    elif sys.stderr.isatty():
-        with _rich_bar(label) as bar:
-            yield bar
-    else:
-        yield _Lines(label)
+    with reporter(label, silent=_verbosity == Verbosity.QUIET) as shown:
+        yield shown
 
 
 @contextmanager
 def phases() -> Iterator[Callable[[str, int, int, Mapping[str, float]], None]]:
     """A callback of runs that shows a bar for each phase (training, evaluation), with the phase's figures."""
     with ExitStack() as stack:
-        bars: dict[str, Bar] = {}
+        shown: dict[str, Reporter] = {}
 
         def update(phase: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if phase not in bars:
+            if phase not in shown:
                 stack.close()
-                bars.clear()
-                bars[phase] = stack.enter_context(progress(phase))
-            bars[phase](done, total, figures_text(figures))
+                shown.clear()
+                shown[phase] = stack.enter_context(progress(phase))
+            shown[phase](done, total, figures_text(figures))
 
         yield update
-
-
-@contextmanager
-def _rich_bar(label: str) -> Iterator[Bar]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    started = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=None, rate="", text="")
-
-        def update(done: int, total: int, text: str = "") -> None:
-            rate = done / max(time.perf_counter() - started, 1e-9)
-            bars.update(
-                task,
-                completed=done,
-                total=total,
-                rate=f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s",
-                text=text,
-            )
-
-        yield update
-
-
-class _Lines:
-    """A callback that prints progress without a terminal: a line at most every ten seconds."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.started = self.last = time.perf_counter()
-
-    def __call__(self, done: int, total: int, text: str = "") -> None:
-        now = time.perf_counter()
-        if now - self.last < 10:
-            return
-        self.last = now
-        rate = done / (now - self.started)
-        left = (total - done) / max(rate, 1e-9)
-        print(
-            f"{self.label}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left {text}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def figures_text(figures: Mapping[str, float]) -> str:
-    """The loss and the accuracy on val classes as a text, such as ``loss 1.234  val 0.567``."""
-    printed = {k: v for k, v in figures.items() if k in ("loss", "val")}
+    """The loss and the accuracy on val classes, where there are any, as a text such as ``loss 1.234  val 0.567``."""
+    printed = {k: v for k, v in figures.items() if k in ("loss", "val") and math.isfinite(v)}
     return "  ".join(f"{k} {v:.3f}" for k, v in printed.items())

@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..machine.cores import default_workers, half_of_the_cores
 from ..machine.device import pick_device
 from ..machine.memory import keep_freed_memory
+from ..machine.progress import silence
 from .choose import Chosen, build_encoders, choose_streams, need_extra
 from .contract import Position, Sampling
 from .datasets.base import DatasetOptions, Listing
@@ -84,6 +85,11 @@ def carry_out(request: Request, *, quiet: bool = False) -> ExtractReport:
     """Run the extraction that a request describes. quiet: neither progress nor warnings are shown."""
     need_extra()
     _check(request)
+    with silence(wanted=quiet):
+        return _carried_out(request, quiet=quiet)
+
+
+def _carried_out(request: Request, *, quiet: bool) -> ExtractReport:
     chosen = choose_streams(request.streams, request.encoders)
     device = str(pick_device(request.device))
     encoders = build_encoders(chosen, request.weights, device)

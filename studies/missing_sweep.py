@@ -8,6 +8,7 @@ from ..episodes.protocol import Missing
 from ..runs.job import Job
 from ..runs.run import Run, check_modalities, finish, folder_of, load, ready, with_protocol
 from ..runs.spec import Progress, RunSpec
+from .numbered import numbered
 
 RATES = tuple(i / 10 for i in range(11))
 
@@ -25,10 +26,10 @@ def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list
         check_modalities(spec, banks.test)
     trained = ready(job, banks, progress)
     runs = []
-    for rate, spec in specs.items():
+    for number, (rate, spec) in enumerate(specs.items(), 1):
         place = replace(job.place, out=folder_of(job) / f"missing-{rate:g}")
         step = replace(job, spec=spec, place=place, reliability=False)
-        runs.append(finish(replace(trained, job=step), progress))
+        runs.append(finish(replace(trained, job=step), numbered(progress, number, len(specs))))
     return runs
 
 

@@ -15,6 +15,7 @@ from ..runs.job import Job
 from ..runs.ready import learns
 from ..runs.run import Run, finish, folder_of, load, ready
 from ..runs.spec import Progress
+from .numbered import numbered
 
 SPREAD = "seeds.json"
 
@@ -30,13 +31,14 @@ def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[
         raise UsageError(f"--train-seeds is {seeds}; a spread needs at least 2.")
     job, banks = load(job)
     first, folder, runs = job.spec.train_seed, folder_of(job), []
-    for seed in range(first, first + seeds):
+    for number, seed in enumerate(range(first, first + seeds), 1):
+        tell = numbered(progress, number, seeds)
         place = replace(job.place, out=folder / f"seed-{seed}")
         step = replace(job, spec=replace(job.spec, train_seed=seed), place=place, reliability=False)
-        trained = ready(step, banks, progress)
+        trained = ready(step, banks, tell)
         if not learns(trained.head):
             raise UsageError(f"Method {job.spec.method!r} has nothing to train, so seeds have no spread.")
-        runs.append(finish(trained, progress))
+        runs.append(finish(trained, tell))
         job = replace(job, episodes=runs[0].metrics["episodes"])
     write_json(folder / SPREAD, spread_of(runs))
     write_sums(folder, [SPREAD], into=f"{SPREAD}.sha256")

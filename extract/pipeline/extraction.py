@@ -24,7 +24,7 @@ from .lane import Clock, Lane, provenance_of
 from .membership import Membership
 from .plan import Plan, make_plan
 from .pool import Pool
-from .progress import Progress, make_progress
+from .progress import Progress, clip_progress
 from .report import ExtractReport, StreamReport
 from .reuse import known_digests, reuse
 from .stopping import Interrupted, StopOnSignal
@@ -120,7 +120,7 @@ class Extraction:
         with ExitStack() as stack:
             lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
             copied = reuse(self.folder, plan, lanes, digest)
-            progress = stack.enter_context(make_progress(len(plan.jobs), self.quiet))
+            progress = stack.enter_context(clip_progress(len(plan.jobs)))
             if not self.quiet:
                 for warning in self.warnings:
                     progress.say(f"warning: {warning}")

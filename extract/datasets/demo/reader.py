@@ -6,14 +6,14 @@ design.py defines the classes; docs/demo.md reports the measurements on them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ....cache.origin import Origin
+from ....machine.progress import reporter
 from ..base import DatasetOptions, Listing, Source
 from ..common import finish
 from .design import VERSION
@@ -66,16 +66,13 @@ def _finish(made: Listing, options: DatasetOptions) -> Listing:
 
 
 def _make(clips: Sequence[Clip], root: Path) -> None:
-    with _progress(len(clips)) as advance:
+    """Make the clips that do not exist yet, with their progress on standard error."""
+    ready = 0
+    with reporter("making demo clips") as shown:
+
+        def advance(more: int) -> None:
+            nonlocal ready
+            ready += more
+            shown(ready, len(clips))
+
         make_clips(clips, root, progress=advance)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error while clips are made."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Making demo clips", total=total)
-        yield lambda done: bar.advance(task, done)
