@@ -23,7 +23,7 @@ from .ready import ReadyHead, ready_head
 from .reliability import reliability
 from .result import Result
 from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
-from .store import save_run
+from .store import check_writable, save_run
 from .train import Training
 
 RELIABILITY_EPISODES = 1000  # The certainty of each modality is measured on at most this many episodes.
@@ -117,12 +117,14 @@ def run(job: Job, progress: Progress | None = None) -> Run:
 def load(job: Job) -> tuple[Job, Banks]:
     """The job with its label set and its folder filled in, and its banks.
 
-    Raises CacheError where the cache does not hold the job's clips, UsageError where the job cannot be run.
+    Raises CacheError where the cache does not hold the job's clips or the run's folder cannot be written, UsageError
+    where the job cannot be run.
     """
     banks = Banks(job.spec, job.place)
     spec = with_protocol(job.spec, label_set=banks.test.label_set)
     check_modalities(spec, banks.test)
     out = job.place.out or banks.folder / RUNS / f"{spec.method}-{spec.digest()}"
+    check_writable(out)
     return replace(job, spec=spec, place=replace(job.place, out=out)), banks
 
 

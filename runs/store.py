@@ -5,6 +5,7 @@ The list, SHA256SUMS, is written last. It shows damage, and that all files are o
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FsmmError
+from ..errors import CacheError, FsmmError
 from ..machine.digests import SUMS, changed_files, write_sums
 from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
 from ..machine.locks import turn_at
@@ -44,6 +45,22 @@ def save_run(
             np.savez(file, **values)
         write_json(folder / METRICS, metrics)
         write_sums(folder, [*FILES, *([CHECKPOINT] if keep is not None else [])])
+
+
+def check_writable(folder: Path) -> None:
+    """Raise CacheError, which names --out, where a run's folder cannot be made or written.
+
+    Nothing is left behind by the check, so that it can come before a long training.
+    """
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise CacheError(
+            f"The run's folder {str(folder)!r} cannot be written ({error.strerror or error}); name a folder of yours "
+            "with --out."
+        ) from None
 
 
 def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
