@@ -42,6 +42,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"Unknown {kind} {brief(name)}.{hint} Known: {listed(names)}.")
 
 
+def install_hint(*extras: str) -> str:
+    """The clause that says how packages of optional features are installed; fsmm is installed from its sources.
+
+    >>> install_hint("extract")
+    'run `pip install -c constraints.txt -e ".[extract]"` in the folder of fsmm\'s sources'
+    """
+    return f'run `pip install -c constraints.txt -e ".[{",".join(extras)}]"` in the folder of fsmm\'s sources'
+
+
 def listed(names: Sequence[str]) -> str:
     """Names divided by commas; of very many or very long ones the first, and how many more there are.
 

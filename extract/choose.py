@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.schema import MODALITIES, StreamName
-from ..errors import UsageError, unknown
+from ..errors import UsageError, install_hint, unknown
 
 if TYPE_CHECKING:
     from .contract import Encoder
@@ -21,8 +21,7 @@ def need_extra() -> None:
     """Raise UsageError if the packages that read videos are not installed."""
     if missing := [package for package in ("av", "cv2") if find_spec(package) is None]:
         raise UsageError(
-            f"Extraction needs packages that are not installed ({', '.join(missing)}): "
-            'run `pip install "fsmm[extract]"`.'
+            f"Extraction needs packages that are not installed ({', '.join(missing)}): {install_hint('extract')}."
         )
 
 

@@ -7,13 +7,14 @@ if it has weights. Other packages add rows of their own by entry points of the g
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...errors import UsageError, WeightsError, unknown
+from ...errors import UsageError, WeightsError, install_hint, unknown
 from ...machine.plugins import rows_of
 from ..weights import store
 from ..weights.table import WEIGHTS
@@ -55,6 +56,7 @@ _TFLITE, _CLIP, _VIDEO = (
     ("open_clip", "torchvision"),
     ("pytorchvideo", "torchvision"),
 )
+_FURTHER = {"open_clip", "torchvision", "pytorchvideo", "pyarrow"}  # what the extra "encoders" brings
 
 ENCODERS: dict[str, EncoderEntry] = {
     "efficientnet-lite0": EncoderEntry(
@@ -242,7 +244,7 @@ def build(name: str, *, weights: Path | None = None, device: str = "cpu") -> Enc
 
     row = entry(name)
     if missing := _missing(row):
-        raise UsageError(f'Encoder {name!r} needs {", ".join(missing)}: run `pip install "fsmm[extract]"`.')
+        raise UsageError(f"Encoder {name!r} needs {', '.join(missing)}: {install_hint(*extras_of(missing))}.")
     spec = Spec(
         name=name, modality=row.modality, dim=row.dim, weights=_located(name, row, weights), device=device
     )
@@ -306,6 +308,15 @@ def _located(name: str, row: EncoderEntry, given: Path | None) -> store.Located 
 
 def _needs_file(name: str) -> WeightsError:
     return WeightsError(f"Encoder {name!r} reads vectors of your own: give it the .npz file as its weights.")
+
+
+def extras_of(modules: Iterable[str]) -> list[str]:
+    """The extras of fsmm that bring these modules.
+
+    >>> extras_of(["av", "pyarrow"])
+    ['encoders', 'extract']
+    """
+    return sorted({"encoders" if module in _FURTHER else "extract" for module in modules})
 
 
 def _missing(row: EncoderEntry) -> list[str]:

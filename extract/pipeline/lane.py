@@ -13,7 +13,7 @@ import numpy as np
 
 from ...cache.schema import Provenance
 from ...cache.stream import StreamWriter
-from ...errors import CacheError, DecodeError, FsmmError, UsageError
+from ...errors import CacheError, DecodeError, FsmmError, UsageError, install_hint
 from ..contract import AudioNeed, Encoder, FrameNeed, Sampling
 from .worker import READY, Part
 
@@ -114,7 +114,7 @@ class Lane:
             raise error
         if isinstance(error, ImportError):
             raise UsageError(
-                f'Encoder {self.encoder.name!r} cannot run here ({error}): run `pip install "fsmm[extract]"`.'
+                f"Encoder {self.encoder.name!r} cannot run here ({error}): {install_hint('extract', 'encoders')}."
             ) from error
 
     def _fail(self, key: str, error: Exception) -> None:

@@ -86,7 +86,7 @@ def test_without_the_video_half_it_says_how_to_get_it(data: Path, tmp_path: Path
     words = ["extract", "--dataset", "folder", "--data", str(data), "--cache", str(tmp_path / "c"), *FLOW]
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert 'pip install "fsmm[extract]"' in done.stderr
+    assert 'pip install -c constraints.txt -e ".[extract]"' in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
