@@ -1,25 +1,39 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# `make demo` and `make test` are all that a fresh machine needs. pip is asked as your environment has it set up:
+# PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and its configuration files count here too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Where the demo's clips, cache and runs lie, each form apart; DEMO=small makes the short form.
-DEMO ?= full
-DEMO_HOME ?= $(if $(filter small,$(DEMO)),fsmm-demo-small,fsmm-demo)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Where a form of the demo has its clips, cache and runs; each form has a folder of its own.
+demo: DEMO_HOME ?= fsmm-demo
+demo-full: DEMO_HOME ?= fsmm-demo-full
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-fast bench lint types docs format install clean
+.PHONY: demo demo-full test test-fast bench lint types docs format install install-demo clean
 
+# what the demo and your own videos need
+install-demo: $(VENV)/.installed-demo
+# everything: also the encoders of model hubs, and what tests, checks and the documentation need
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed-demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fsmm needs Python 3.10 or newer; set PYTHON=python3.11, say.")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing; install it first (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[extract,report,dev,docs]"
+	@echo "Installing fsmm and its libraries into $(VENV): some minutes, and DISK of disk."
+	$(PIP_INSTALL) -e ".[extract]"
 	@touch $@
 
-demo: install
-	@$(BIN)/python scripts/demo.py --form $(DEMO) --home $(DEMO_HOME)
+$(VENV)/.installed: $(VENV)/.installed-demo
+	@echo "Installing the further encoders and the tools of tests and documentation into $(VENV)."
+	$(PIP_INSTALL) -e ".[extract,encoders,examples,dev,docs]"
+	@touch $@
+
+demo: install-demo
+	@$(BIN)/python scripts/demo.py --form small --home $(DEMO_HOME)
+
+demo-full: install-demo
+	@$(BIN)/python scripts/demo.py --form full --home $(DEMO_HOME)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests
@@ -51,4 +65,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO_HOME) fsmm-demo fsmm-demo-small
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fsmm-demo fsmm-demo-full

@@ -1,7 +1,7 @@
-"""``make demo`` turns real videos into an accuracy table, with the command for every row.
+"""``make demo`` turns real videos into an accuracy table; ``make demo-full`` does so with the whole demo set.
 
 The script makes and extracts the synthetic demo set, then evaluates ProtoNet on each modality and fused, and ECKPN
-with and without class words; at the end it prints the places of all files.
+with and without class words; at the end it prints the places of all files and what to type next.
 """
 
 from __future__ import annotations
@@ -11,136 +11,168 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fsmm.cache.catalog import Catalog
 from fsmm.commands import console
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError
-from fsmm.runs.run import episode_eval
+from fsmm.runs.job import Job, Place
+from fsmm.runs.run import run
+from fsmm.runs.spec import Fusion, RunSpec
 
-HOMES = {"full": "fsmm-demo", "small": "fsmm-demo-small"}
 LABEL_SETS = ("event", "content", "motion", "sound")
-ROWS: tuple[tuple[str, str, list[str], dict[str, str], str | None], ...] = (
-    ("ProtoNet, frame", "protonet", ["frame"], {}, None),
-    ("ProtoNet, flow", "protonet", ["flow"], {}, None),
-    ("ProtoNet, audio", "protonet", ["audio"], {}, None),
-    ("ProtoNet-EC, all", "protonet", ["frame", "flow", "audio"], {}, "ec"),
-    ("ProtoNet-LF, all", "protonet", ["frame", "flow", "audio"], {}, "lf"),
-)
-LEARNED: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("ECKPN, all", "eckpn", {}),
-    ("ECKPN, no words", "eckpn", {"words": "false"}),
-    ("ECKPN, no squeeze, no calibration", "eckpn", {"squeeze": "false", "calibration": "false"}),
+ALL = ("frame", "flow", "audio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A form of the demo set, and how its table is made."""
+
+    home: Path
+    """The default folder of the clips, the cache and the runs."""
+    episodes: int
+    """The number of episodes of every run."""
+    n_query: int
+    """The queries of a class in an episode."""
+    training: dict[str, str] = field(default_factory=dict)
+    """The settings by which trainings are shortened."""
+    option: tuple[str, ...] = ()
+    """The option of ``fsmm extract`` that asks for this form."""
+
+
+FORMS = {
+    "small": Form(
+        home=Path("fsmm-demo"), episodes=300, n_query=4, training={"train.steps": "50"}, option=("--small",)
+    ),
+    "full": Form(home=Path("fsmm-demo-full"), episodes=2000, n_query=15),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table: one method with its streams and settings, on some label sets."""
+
+    title: str
+    """The text of the row's first column."""
+    method: str
+    """The method."""
+    folder: str
+    """The beginning of the names of the runs' folders."""
+    modalities: tuple[str, ...] = ALL
+    """The modalities of the runs."""
+    fusion: Fusion | None = None
+    """How a method of one modality takes several."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """The settings of the method."""
+    label_sets: tuple[str, ...] = LABEL_SETS
+    """The label sets that have a cell."""
+
+
+ROWS = (
+    *(Row(title=f"ProtoNet, {m}", method="protonet", folder=f"protonet-{m}", modalities=(m,)) for m in ALL),
+    Row(title="ProtoNet-EC, all", method="protonet", folder="protonet-ec", fusion="ec"),
+    Row(title="ProtoNet-LF, all", method="protonet", folder="protonet-lf", fusion="lf"),
+    Row(title="ECKPN, all", method="eckpn", folder="eckpn", label_sets=("event",)),
+    Row(
+        title="ECKPN, no words",
+        method="eckpn",
+        folder="eckpn-words",
+        settings={"words": "false"},
+        label_sets=("event",),
+    ),
+    Row(
+        title="ECKPN, no squeeze, no calibration",
+        method="eckpn",
+        folder="eckpn-squeeze-calibration",
+        settings={"squeeze": "false", "calibration": "false"},
+        label_sets=("event",),
+    ),
 )
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--form", choices=("full", "small"), default="full")
-    options.add_argument("--home", type=Path, help="a folder of its own for each form")
-    options.add_argument("--episodes", type=int, default=None)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--form", choices=FORMS, default="small")
+    options.add_argument("--home", type=Path, help="the folder of clips, cache and runs")
+    options.add_argument("--episodes", type=int, help="the number of episodes of a run")
     given = options.parse_args()
     started = time.perf_counter()
-    home = given.home or Path(HOMES[given.form])
-    cache = home / "cache"
+    form = FORMS[given.form]
+    form = replace(form, home=given.home or form.home, episodes=given.episodes or form.episodes)
     try:
-        extract(given.form, home, cache)
-        table(given.form, cache, home / "runs", given.episodes or (2000 if given.form == "full" else 300))
+        extract(form)
+        show_table(given.form, form)
     except FsmmError as error:
         sys.exit(f"demo: {error}")
-    print(f"Clips: {home / 'clips'}    features: {cache}    runs: {home / 'runs'}")
-    print(f"Done in {time.perf_counter() - started:.0f} s. Next: README.md, 'Your own videos'.")
+    print_places(form)
+    print(f"Done in {time.perf_counter() - started:.0f} s. Next: README.md, 'First steps'.")
 
 
-def extract(form: str, home: Path, cache: Path) -> None:
+def extract(form: Form) -> None:
     """Run the extraction by the same command that a user types first."""
-    command = ["fsmm", "extract", "--dataset", "demo", "--data", str(home / "clips"), "--cache", str(cache)]
-    command += ["--small"] if form == "small" else []
+    command = ["fsmm", "extract", "--dataset", "demo", "--data", str(form.home / "clips"), *form.option]
+    command += ["--cache", str(form.home / "cache")]
     print("$", shlex.join(command), flush=True)
     done = subprocess.run([sys.executable, "-m", *command], check=False)
     if done.returncode:
         sys.exit(done.returncode)
 
 
-def table(form: str, cache: Path, runs: Path, episodes: int) -> None:
+def show_table(name: str, form: Form) -> None:
     """Print the table of methods by label sets; every cell is a run with its folder."""
-    protocol = Protocol(n_query=15 if form == "full" else 4)
-    catalog = Catalog.read(cache / "demo")
-    ways = {name: min(5, len(catalog.labels(name).class_split("novel"))) for name in LABEL_SETS}
-    rows = []
-    for title, method, modalities, settings, fusion in ROWS:
-        cells = []
-        for labels in LABEL_SETS:
-            out = runs / f"{method}-{fusion or modalities[0]}-{labels}"
-            cells.append(
-                accuracy(
-                    method,
-                    cache,
-                    protocol=replace(protocol, n_way=ways[labels], label_set=labels),
-                    episodes=episodes,
-                    modalities=modalities,
-                    settings=settings,
-                    fusion=fusion,
-                    out=out,
-                )
+    catalog = Catalog.read(form.home / "cache" / "demo")
+    ways = {labels: min(5, len(catalog.labels(labels).class_split("novel"))) for labels in LABEL_SETS}
+    jobs = list(jobs_of(form, ways))
+    cells: dict[tuple[str, str], str] = {}
+    for number, (row, labels, job) in enumerate(jobs, 1):
+        cells[row.title, labels] = accuracy(job, f"run {number} of {len(jobs)}, {row.title}, {labels}")
+    columns = [f"{labels}, chance {100 / ways[labels]:.0f} %" for labels in LABEL_SETS]
+    rows = [(row.title, *(cells.get((row.title, labels), "") for labels in LABEL_SETS)) for row in ROWS]
+    title = f"1-shot on novel classes of the synthetic demo set ({name} form)"
+    caption = f"± is the 95 % interval over draws of {form.episodes:,} episodes."
+    console.print_table(title, ("method, streams", *columns), rows, caption)
+
+
+def jobs_of(form: Form, ways: dict[str, int]) -> Iterator[tuple[Row, str, Job]]:
+    """The run of each cell of the table, with its row and its label set."""
+    for row in ROWS:
+        training = form.training if row.method == "eckpn" else {}
+        for labels in row.label_sets:
+            spec = RunSpec(
+                method=row.method,
+                protocol=Protocol(n_way=ways[labels], n_query=form.n_query, label_set=labels),
+                modalities=row.modalities,
+                fusion=row.fusion,
+                settings={**row.settings, **training},
             )
-        rows.append((title, *cells))
-    short = {} if form == "full" else {"train.steps": "50"}
-    for title, method, settings in LEARNED:
-        name = "-".join([method, *settings])
-        cell = accuracy(
-            method,
-            cache,
-            protocol=replace(protocol, label_set="event"),
-            episodes=episodes,
-            modalities=["frame", "flow", "audio"],
-            settings={**settings, **short},
-            fusion=None,
-            out=runs / name,
-        )
-        rows.append((title, cell, "", "", ""))
-    named = [f"{name}, chance {100 / ways[name]:.0f} %" for name in LABEL_SETS]
-    chance = f"± is the 95 % interval over draws of {episodes:,} episodes."
-    console.print_table(
-        f"1-shot on novel classes of the synthetic demo set ({form} form)",
-        ("method, streams", *named),
-        rows,
-        chance,
-    )
-    print(
-        "A row again: fsmm episode-eval --method protonet --modalities frame --label-set event --n-query "
-        f"{protocol.n_query} --episodes {episodes} --cache {cache}"
-    )
+            name = row.folder if row.label_sets == ("event",) else f"{row.folder}-{labels}"
+            place = Place(cache=form.home / "cache", dataset="demo", out=form.home / "runs" / name)
+            yield row, labels, Job(spec=spec, place=place, episodes=form.episodes)
 
 
-def accuracy(
-    method: str,
-    cache: Path,
-    *,
-    protocol: Protocol,
-    episodes: int,
-    modalities: list[str],
-    settings: dict[str, str],
-    fusion: str | None,
-    out: Path,
-) -> str:
-    with console.progress(f"{method} {'+'.join(modalities)} {protocol.label_set}") as bar:
-        run = episode_eval(
-            method,
-            "demo",
-            cache,
-            protocol=protocol,
-            episodes=episodes,
-            modalities=modalities,
-            settings=settings,
-            fusion=fusion,
-            out=out,
-            progress=lambda phase, done, total, figures: bar(done, total, phase),
-        )
-    width = run.metrics["ci95"]
-    return f"{100 * run.mean:.1f}" + ("" if width is None else f" ± {100 * width:.1f}")
+def accuracy(job: Job, label: str) -> str:
+    """The accuracy of a run with its interval over draws, in per cent."""
+    with console.progress(label) as shown:
+        metrics = run(job, lambda phase, done, total, figures: shown(done, total, phase)).metrics
+    width = metrics["ci95"]
+    return f"{100 * metrics['accuracy']:.1f}" + ("" if width is None else f" ± {100 * width:.1f}")
+
+
+def print_places(form: Form) -> None:
+    """Print where the files lie, how the program is called, and the command of one cell."""
+    program = Path(sys.executable).with_name("fsmm")
+    home = form.home
+    print(f"Clips: {home / 'clips'}    features: {home / 'cache'}    runs: {home / 'runs'}")
+    print(f"The program is {program}; `. {program.with_name('activate')}` lets you call it fsmm.")
+    command = ["fsmm", "episode-eval", "--method", "protonet", "--modalities", "frame"]
+    command += ["--n-query", str(form.n_query), "--episodes", str(form.episodes)]
+    command += ["--cache", str(home / "cache")]
+    print("The first cell again:", shlex.join(command))
 
 
 if __name__ == "__main__":

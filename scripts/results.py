@@ -3,7 +3,7 @@
     python scripts/results.py                 write every page
     python scripts/results.py --check         exit 1 and name the first page that is not up to date
     python scripts/results.py add RUN --page demo --table demo-events --row "ProtoNet, frame" --column event
-    python scripts/results.py demo --home fsmm-demo-small    compare the runs of `make demo DEMO=small` with the data
+    python scripts/results.py demo --home fsmm-demo      compare the runs of `make demo` with the data
 
 Every figure is one row of a JSON file: its value, its interval, the command that gives it and the commit that gave
 it. A row without a commit comes from a run whose commit was not recorded. A placeholder of the prose is one of
@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     adding.add_argument("--name", help="of the kept run (default: the table and the run's folder)")
     adding.add_argument("--checkout", type=Path, help="the checkout that made the run (default: this one)")
     adding.add_argument("--dirty", action="store_true", help="allow uncommitted changes; stores no commit")
-    comparing = steps.add_parser("demo", help="compare the runs of `make demo DEMO=small` with the data")
+    comparing = steps.add_parser("demo", help="compare the runs of `make demo` with the data")
     comparing.add_argument("--home", type=Path, required=True, help="the demo's folder, with runs/ in it")
     return options
 
@@ -155,8 +155,10 @@ def read_file(path: Path) -> Data:
 
 def write_file(path: Path, data: Data) -> None:
     """One line a table and one a figure, so that a changed figure is one changed line."""
-    tables = [json.dumps(asdict(table), ensure_ascii=False) for table in data.tables.values()]
-    rows = [json.dumps(asdict(figure), ensure_ascii=False) for figure in data.figures]
+    tables = [
+        json.dumps(asdict(table), ensure_ascii=False, allow_nan=False) for table in data.tables.values()
+    ]
+    rows = [json.dumps(asdict(figure), ensure_ascii=False, allow_nan=False) for figure in data.figures]
     first, second = (",\n".join(lines) for lines in (tables, rows))
     text = f'{{\n"tables": [\n{first}\n],\n"rows": [\n{second}\n]\n}}\n'
     path.write_text(text, encoding="utf-8")
@@ -454,7 +456,7 @@ def keep_run(root: Path, name: str, row: Mapping[str, Any]) -> None:
     """Write a small row to docs/results/runs/NAME.json."""
     folder = root / "docs" / "results" / "runs"
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(row, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(row, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
