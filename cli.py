@@ -55,7 +55,7 @@ def main() -> None:
     """Run the command line; a stated failure gives one sentence on standard error and an exit code, no traceback."""
     try:
         # The standalone mode is off, so that interruption and usage errors get the exit codes and sentences of fsmm.
-        code = app(standalone_mode=False)
+        code = app(prog_name="fsmm", standalone_mode=False)
     except FsmmError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -81,6 +81,9 @@ def _other(error: Exception) -> int:
         _say("Interrupted; run the same command again to continue.")
         return INTERRUPTED
     sentence = getattr(error, "format_message", None)  # Usage errors of any version of the parser have it.
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(sentence and sentence(), err=True)
+        return 2
     if sentence is not None:
         _say(f"{sentence().rstrip('.')}. See the command's --help.")
         return 2

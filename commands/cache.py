@@ -10,7 +10,7 @@ import typer
 
 from ..cache.schema import OLDER_SCHEMAS
 from ..errors import listed
-from . import console
+from . import completion, console
 from .kinds import pairs_reader, read_names
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ app = typer.Typer(
 )
 
 Cache = Annotated[Optional[Path], typer.Option(help="Cache folder (else FSMM_CACHE, else the user's).")]
-Dataset = Annotated[Optional[str], typer.Option(help="A dataset of the cache.")]
+Dataset = Annotated[
+    Optional[str], typer.Option(help="A dataset of the cache.", autocompletion=completion.held_datasets)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AnyOrigin = Annotated[
     bool, typer.Option("--any-origin", help="Unite data sets of one name that were made from other data.")

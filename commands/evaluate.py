@@ -9,15 +9,50 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from ..episodes.protocol import Protocol
 from ..errors import FsmmError, UsageError
-from ..runs.job import Job
-from . import console
+from ..runs.job import Job, Place
+from ..runs.spec import RunSpec
+from . import completion, console
+from .completion import Completer
+from .grouped import GroupedCommand, examples
 from .options import derived
 from .tables import show_run, show_seeds, show_sweep
 
 
 def register(app: typer.Typer) -> None:
-    app.command("episode-eval")(episode_eval)
+    app.command("episode-eval", cls=GroupedCommand, epilog=EXAMPLES)(episode_eval)
+
+
+EXAMPLES = examples(
+    "fsmm episode-eval --method protonet --modalities frame,audio --k-shot 5",
+    "fsmm episode-eval --method eckpn --set train.steps=200 --out runs/eckpn",
+    "fsmm episode-eval --method protonet-lf --missing-sweep audio@query",
+    "fsmm episode-eval --method relation --train-seeds 5",
+    "fsmm episode-eval --method ridge-words --n-way 0 --k-shot 0 --generalised",
+    "fsmm episode-eval --config runs/eckpn/config.json --episodes 1000",
+)
+_SEVERAL = "Several runs"
+_GROUPS: dict[type[Any] | str, str] = {
+    RunSpec: "Method and features",
+    Protocol: "Task",
+    Place: "Place",
+    Job: "Evaluation",
+    **dict.fromkeys(("support_modalities", "query_modalities", "missing", "may_lose_all"), "What clips lack"),
+    **dict.fromkeys(("train_modalities", "train_missing", "train_seed", "retrain"), "Training"),
+}
+_COMPLETE: dict[str, Completer] = {
+    "method": completion.methods,
+    "dataset": completion.held_datasets,
+    "streams": completion.held_streams,
+    **dict.fromkeys(
+        ("modalities", "train_modalities", "support_modalities", "query_modalities"),
+        completion.held_modalities,
+    ),
+    "split": completion.one_of(("base", "val", "novel", "all")),
+    "device": completion.one_of(("auto", "cpu", "cuda")),
+    "words": completion.one_of(("auto", "none")),
+}
 
 
 def note_if_changed(config: Path) -> None:
@@ -33,17 +68,36 @@ def note_if_changed(config: Path) -> None:
         console.note(f"The configuration {str(config)!r} is not the one that made the run beside it.")
 
 
-@derived(Job, flags={"settings": "--set"}, follows={"train_seed": "seed"}, on_file=note_if_changed)
+@derived(
+    Job,
+    flags={"settings": "--set"},
+    follows={"train_seed": "seed"},
+    groups=_GROUPS,
+    complete=_COMPLETE,
+    on_file=note_if_changed,
+)
 def episode_eval(
     job: Job,
     missing_sweep: Annotated[
-        Optional[str], typer.Option(help="audio@query: rates 0, 0.1 ... 1 of one modality, one run each.")
+        Optional[str],
+        typer.Option(
+            help="audio@query: rates 0, 0.1 ... 1 of one modality, one run each.",
+            rich_help_panel=_SEVERAL,
+            autocompletion=completion.missing_modality,
+        ),
     ] = None,
     train_seeds: Annotated[
-        Optional[int], typer.Option(help="Train this many times, seed by seed, and print the spread.")
+        Optional[int],
+        typer.Option(
+            help="Train this many times, seed by seed, and print the spread.", rich_help_panel=_SEVERAL
+        ),
     ] = None,
     fingerprint: Annotated[
-        Optional[str], typer.Option(help="What the clips are expected to be; a note says where they differ.")
+        Optional[str],
+        typer.Option(
+            help="What the clips are expected to be; a note says where they differ.",
+            rich_help_panel="Evaluation",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

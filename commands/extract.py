@@ -9,26 +9,55 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import FsmmError
+from ..extract.contract import Sampling
 from ..extract.datasets.base import DatasetOptions
 from ..extract.request import Request
-from . import console
+from . import completion, console
+from .grouped import GroupedCommand, examples
 from .kinds import read_whole
 from .options import derived
 
 
 def register(app: typer.Typer) -> None:
-    app.command("extract")(extract)
+    app.command("extract", cls=GroupedCommand, epilog=EXAMPLES)(extract)
     app.command("encoders")(encoders)
     app.command("datasets")(datasets)
 
 
+EXAMPLES = examples(
+    "fsmm extract --dataset demo --small --streams frame,flow,audio,word",
+    "fsmm extract --dataset folder --data my-videos",
+    "fsmm extract --dataset csv --data clips.csv --class-split seed=1",
+    "fsmm extract --dataset folder --data my-videos --encoder frame=i3d-rgb",
+)
+_GROUPS: dict[type[Any] | str, str] = {
+    Request: "Data and streams",
+    DatasetOptions: "Clips and classes",
+    Sampling: "Sampling",
+    **dict.fromkeys(("workers", "timeout", "flush_seconds", "retry_failed", "device"), "Work"),
+}
+
+
 @derived(
-    Request, flags={"encoders": "--encoder", "position": "--sampling"}, without=("split_file", "split_seed")
+    Request,
+    flags={"encoders": "--encoder", "position": "--sampling"},
+    without=("split_file", "split_seed"),
+    groups=_GROUPS,
+    complete={
+        "dataset": completion.sources,
+        "streams": completion.made_streams,
+        "encoders": completion.encoders_by_modality,
+        "device": completion.one_of(("auto", "cpu", "cuda")),
+    },
 )
 def extract(
     request: Request,
     class_split: Annotated[
-        Optional[str], typer.Option(help="Base, val and novel classes: a JSON file, or seed=N to draw them.")
+        Optional[str],
+        typer.Option(
+            help="Base, val and novel classes: a JSON file, or seed=N to draw them.",
+            rich_help_panel="Clips and classes",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")] = False,
@@ -46,7 +75,12 @@ def extract(
 
 def encoders(
     fetch: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="Get this encoder's weights ahead of time.")
+        Optional[str],
+        typer.Option(
+            metavar="NAME",
+            help="Get this encoder's weights ahead of time.",
+            autocompletion=completion.encoders,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -30,6 +30,8 @@ class Kind(NamedTuple):
     """The reader of the parser's value, or of a file's value."""
     metavar: str | None = None
     """The word that the help shows for a value; None takes the parser's own word."""
+    choices: tuple[str, ...] = ()
+    """The only values that there are, where they are few."""
 
 
 def kind_of(annotation: Any, default: Any = None) -> Kind:
@@ -51,7 +53,7 @@ def kind_of(annotation: Any, default: Any = None) -> Kind:
         return Kind(annotation, _PLAIN[annotation])
     if get_origin(annotation) is Literal:
         choices = [str(choice) for choice in get_args(annotation)]
-        return Kind(str, _choice(choices), f"[{'|'.join(choices)}]")
+        return Kind(str, _choice(choices), f"[{'|'.join(choices)}]", tuple(choices))
     if get_origin(annotation) is list and get_args(annotation) == (str,):
         return Kind(list[str], lambda label, value: list(read_names(label, value)))
     if get_origin(annotation) is tuple:

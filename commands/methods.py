@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import console
+from . import completion, console
 
 _MODALITIES = {
     "one": "one; several are joined by fusion: NAME-ec, NAME-ea, NAME-lf (or --fusion)",
@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def methods(
-    name: Annotated[Optional[str], typer.Argument(help="A method, for a page about it.")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(help="A method, for a page about it.", autocompletion=completion.methods),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the methods, or show the paper, idea, settings, recipe and needs of one of them."""

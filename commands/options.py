@@ -19,6 +19,7 @@ import typer
 from ..errors import UsageError, unknown
 from ..machine.field_docs import field_docs
 from ..machine.files import read_table
+from .completion import Completer, one_of
 from .kinds import Kind, kind_of
 
 Body = Callable[..., None]
@@ -40,11 +41,23 @@ class Option:
     """The default of the field, which the help shows."""
     required: bool = False
     """Whether a value must be given."""
+    group: str | None = None
+    """The section of the command's help that the option stands in."""
+    complete: Completer | None = None
+    """What the shell completes values by."""
 
     def parameter(self) -> inspect.Parameter:
         """The parameter from which the parser makes the flag; its value is None where the flag was not given."""
         flags = f"{self.flag}/--no-{self.flag[2:]}" if self.kind.parsed is bool else self.flag
-        declared = typer.Option(flags, help=self.help, metavar=self.kind.metavar, show_default=False)
+        choices = one_of(self.kind.choices) if self.kind.choices else None
+        declared = typer.Option(
+            flags,
+            help=self.help,
+            metavar=self.kind.metavar,
+            show_default=False,
+            rich_help_panel=self.group,
+            autocompletion=self.complete or choices,
+        )
         annotation = cast("Any", Annotated)[self.kind.parsed | None, declared]
         return inspect.Parameter(
             self.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
@@ -58,6 +71,8 @@ def derived(
     follows: Mapping[str, str] | None = None,
     without: Collection[str] = (),
     on_file: Callable[[Path], None] | None = None,
+    groups: Mapping[type[Any] | str, str] | None = None,
+    complete: Mapping[str, Completer] | None = None,
 ) -> Callable[[Body], Body]:
     """A decorator for a command whose first argument is an instance of ``cls``, made from options.
 
@@ -65,10 +80,16 @@ def derived(
     follows: the fields whose default is the value of another field, with that field's name.
     without: the fields that are no options of this command and keep their default.
     on_file: called with the file of --config before it is read.
+    groups: the section of the help for the fields of a dataclass, or for a field by its name, which counts more.
+    complete: what the shell completes the values of a field by.
 
     The further parameters of the command are options as they are written; a file can give those whose default is None.
     """
-    options = options_of(cls, flags=flags or {}, follows=follows or {}, without=without)
+    owners, groups, complete = owners_of(cls), groups or {}, complete or {}
+    options = {
+        key: replace(option, group=groups.get(key) or groups.get(owners[key]), complete=complete.get(key))
+        for key, option in options_of(cls, flags=flags, follows=follows, without=without).items()
+    }
 
     def decorate(body: Body) -> Body:
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
@@ -155,6 +176,17 @@ def leaves(cls: type[Any]) -> Iterator[tuple[Field[Any], Any, str]]:
             yield from leaves(hints[field.name])
         else:
             yield field, hints[field.name], docs.get(field.name, "")
+
+
+def owners_of(cls: type[Any]) -> dict[str, type[Any]]:
+    """From each option's key to the dataclass that has the field, which is ``cls`` or one nested in it."""
+    hints: dict[str, Any] = get_type_hints(cls)
+    found: dict[str, type[Any]] = {}
+    for field in fields(cls):
+        nested = is_dataclass(hints[field.name])
+        inner = owners_of(cast("type[Any]", hints[field.name])) if nested else {field.name: cls}
+        found = {**inner, **found}
+    return found
 
 
 def build(cls: type[Any], options: Mapping[str, Option], given: Mapping[str, Any]) -> Any:
