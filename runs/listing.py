@@ -91,7 +91,9 @@ def described(folder: Path, name: str | None = None) -> Described:
         settings=changed_settings(config),
         episodes=metrics["episodes"] if isinstance(metrics.get("episodes"), int) else 0,
         accuracy=metrics["accuracy"],
-        **{key: _number(metrics.get(key)) for key in ("ci95", "ci95_clips", "ci95_classes")},
+        ci95=_number(metrics.get("ci95")),
+        ci95_clips=_number(metrics.get("ci95_clips")),
+        ci95_classes=_number(metrics.get("ci95_classes")),
         ended=ended.isoformat(timespec="seconds"),
         digests=(folder / SUMS).exists(),
     )

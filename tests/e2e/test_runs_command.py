@@ -1,4 +1,4 @@
-"""Runs on disk as a person meets them: listed, compared by short names, damaged, foreign, and written by two at once."""
+"""Runs on disk as a person meets them: listed, compared by name, damaged, foreign, and written by two at once."""
 
 from __future__ import annotations
 
