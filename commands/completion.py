@@ -79,6 +79,13 @@ def held_streams(ctx: typer.Context, incomplete: str) -> list[str]:
     return _last_of_list(incomplete, [*_held(ctx, streams=False), *_held(ctx, streams=True)])
 
 
+def held_runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of runs of the data set that the line names, or of all data sets of its cache, with the data set's name."""
+    from ..runs.listing import runs_of_cache
+
+    return _beginning_with(incomplete, runs_of_cache(_cache(ctx), ctx.params.get("dataset")))
+
+
 def missing_modality(ctx: typer.Context, incomplete: str) -> list[str]:
     """A modality of the data set with a side of the episode, such as ``audio@query``."""
     sides = ("query", "support", "both")

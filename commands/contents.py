@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..errors import UsageError, listed
-from . import console
+from . import completion, console
 from .cache import Cache, Dataset, Json, app, cache_root, size_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def rm_command(
     ] = None,
     runs: Annotated[bool, typer.Option("--runs", help="Remove all runs of the dataset.")] = False,
     run: Annotated[
-        Optional[list[str]], typer.Option(help="Remove this run of `fsmm runs`; repeatable.")
+        Optional[list[str]],
+        typer.Option(help="Remove this run of `fsmm runs`; repeatable.", autocompletion=completion.held_runs),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
@@ -151,7 +152,8 @@ def _print_classes(found: Contents) -> None:
     ]
     others = [name for name in found.label_sets if name != found.label_set]
     title = f"{found.dataset}: {len(found.clips):,} clips, label set {found.label_set}"
-    about = f"Further label sets: {listed(others)}." if others else ""
+    about = f"From {listed(found.origins)}. " if found.origins else ""
+    about += f"Further label sets: {listed(others)}." if others else ""
     console.print_table(
         title, ["class", "split", "clips", *modalities, *(["words"] if words else [])], rows, about
     )
@@ -172,12 +174,13 @@ def _print_clips(found: Contents, most: int) -> None:
             ", ".join(clip.labels) or "no label",
             ", ".join(clip.splits) or "-",
             clip.clip_split or "-",
-            "+".join(clip.modalities) or "none",
+            clip.group or "-",
+            f"{'+'.join(clip.modalities) or 'none'}{' (gone)' if clip.gone else ''}",
         ]
         for clip in found.clips[:most]
     ]
     with_what = ", ".join(f"{count:,} {name or 'none'}" for name, count in found.combinations.items())
     rest = len(found.clips) - len(rows)
     more = f"{rest:,} more clips: --clips shows them, --json gives all. " if rest else ""
-    columns = ["clip", "labels", "split", "clip split", "modalities"]
+    columns = ["clip", "labels", "split", "clip split", "group", "modalities"]
     console.print_table("Clips", columns, rows, f"{more}Modalities of the clips: {with_what or 'none'}.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import console
+from . import completion, console
 from .cache import Cache, Dataset, Json, cache_root
 from .runs import show_listed
 from .tables import show_comparison
@@ -20,7 +20,8 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of runs or studies, or names of `fsmm runs` (a beginning or end is enough)."
+            help="Folders of runs or studies, or names of `fsmm runs` (a beginning or end is enough).",
+            autocompletion=completion.held_runs,
         ),
     ],
     cache: Cache = None,

@@ -77,6 +77,7 @@ def described(folder: Path, name: str | None = None) -> Described:
         fault = f"The run {str(folder)!r} has not ended; run the same command again." if unfinished else error
         return Described(name=name, folder=str(folder), fault=str(fault))
     protocol, streams = config["protocol"], metrics.get("streams")
+    ci95, clips, classes = (_number(metrics.get(key)) for key in ("ci95", "ci95_clips", "ci95_classes"))
     ended = datetime.fromtimestamp((folder / METRICS).stat().st_mtime, timezone.utc)
     fusion = f" ({str(config['fusion']).upper()})" if config.get("fusion") else ""
     return Described(
@@ -91,9 +92,9 @@ def described(folder: Path, name: str | None = None) -> Described:
         settings=changed_settings(config),
         episodes=metrics["episodes"] if isinstance(metrics.get("episodes"), int) else 0,
         accuracy=metrics["accuracy"],
-        ci95=_number(metrics.get("ci95")),
-        ci95_clips=_number(metrics.get("ci95_clips")),
-        ci95_classes=_number(metrics.get("ci95_classes")),
+        ci95=ci95,
+        ci95_clips=clips,
+        ci95_classes=classes,
         ended=ended.isoformat(timespec="seconds"),
         digests=(folder / SUMS).exists(),
     )

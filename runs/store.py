@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..episodes.protocol import Protocol
 from ..errors import CacheError, FsmmError
 from ..machine.digests import SUMS, changed_files, write_sums
 from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
@@ -136,6 +137,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def _is_config(values: Any) -> bool:
     """Whether a value is a table with a method, a data set and a protocol."""
     if not isinstance(values, dict) or not isinstance(values.get("protocol"), dict):
+        return False
+    try:
+        Protocol.from_dict(values["protocol"])
+    except (FsmmError, TypeError, ValueError, AttributeError):
         return False
     return all(isinstance(values.get(key), str) for key in ("method", "dataset"))
 

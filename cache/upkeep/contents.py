@@ -25,7 +25,7 @@ class ClassContents:
     split: str
     """Its part of the class split: base, val, novel, or "" for none."""
     clips: int
-    """The number of its clips."""
+    """The number of its clips, without those that are gone."""
     with_modality: dict[str, int]
     """The number of its clips that have features of each modality."""
     word_streams: list[str]
@@ -46,6 +46,10 @@ class ClipContents:
     """The data set's own split of the clip, "" for none."""
     modalities: list[str]
     """The modalities of which the clip has features."""
+    group: str
+    """The group that the clip shares with others (a source video, a person), "" where none is known."""
+    gone: bool
+    """Whether the clip is listed no more, and so takes part in no evaluation."""
 
 
 @dataclass
@@ -62,10 +66,12 @@ class Contents:
     """The class split, "" where the label set has none."""
     split_origin: str
     """Where the class split comes from, in words; "" where it is not known."""
+    origins: list[str]
+    """The data that the clips were listed from, as far as it is known."""
     classes: list[ClassContents]
     """The classes: base, val, novel and those in no split, each in the order of the label set."""
     combinations: dict[str, int]
-    """The number of clips with each combination of modalities, such as "frame+audio"; "" for none."""
+    """The number of clips, without those gone, with each combination of modalities, such as "frame+audio"."""
     clips: list[ClipContents]
     """The clips, in the order of the catalog."""
 
@@ -91,7 +97,8 @@ def contents(
     present = _present(folder, catalog, [stream for stream in streams if stream.modality != "word"])
     words = {stream: stream_keys(folder, stream) for stream in streams if stream.modality == "word"}
     part_of = _parts(labels, chosen)
-    held = _members(labels)
+    members, gone = _members(labels), catalog.sources.gone
+    held = members & ~gone[:, None]
     order = sorted(range(len(labels.class_names)), key=lambda c: (*CLASS_SPLITS, "").index(part_of[c]))
     classes = [
         ClassContents(
@@ -106,7 +113,7 @@ def contents(
         for c in order
     ]
     clips = [
-        _clip(catalog, row, np.flatnonzero(held[row]), labels=labels, part_of=part_of, present=present)
+        _clip(catalog, row, np.flatnonzero(members[row]), labels=labels, part_of=part_of, present=present)
         for row in range(len(catalog))
     ]
     return Contents(
@@ -115,8 +122,11 @@ def contents(
         label_sets=list(catalog.label_sets),
         class_split=chosen,
         split_origin=labels.split_origin.get(chosen, ""),
+        origins=[origin.text() for origin in catalog.sources.origins if origin.is_known],
         classes=classes,
-        combinations=dict(Counter("+".join(clip.modalities) for clip in clips).most_common()),
+        combinations=dict(
+            Counter("+".join(clip.modalities) for clip in clips if not clip.gone).most_common()
+        ),
         clips=clips,
     )
 
@@ -137,6 +147,8 @@ def _clip(
         splits=list(dict.fromkeys(part_of[c] for c in held if part_of[c])),
         clip_split=catalog.clip_split[row],
         modalities=[modality for modality, mask in present.items() if mask[row]],
+        group=catalog.group[row],
+        gone=bool(catalog.sources.gone[row]),
     )
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CacheError
-from ...machine.files import parsed_json, whole_or_absent
 from ..catalog import Catalog
-from ..locking import FAILURES, locked, refuse_older, update_catalog
+from ..locking import refuse_older, update_catalog
 from ..rewrite import rewrite_stream
 from ..schema import dataset_folder, list_datasets, list_streams
+from .forget import forget_failures
 
 
 @dataclass
@@ -73,23 +73,4 @@ def _remove(
         return held.take(np.array(stays, np.int64))
 
     update_catalog(folder, without)
-    _forget_failures(folder / "failures.jsonl", gone)
-
-
-def _forget_failures(path: Path, gone: Collection[str]) -> None:
-    """Drop the lines about these clips from a list of failures."""
-    if not path.is_file():
-        return
-    with locked(path.parent, FAILURES):
-        lines = path.read_text("utf-8", "replace").splitlines()
-        kept = [line for line in lines if _clip_of(line) not in gone]
-        if len(kept) < len(lines):
-            with whole_or_absent(path) as beside:
-                beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-
-
-def _clip_of(line: str) -> str:
-    try:
-        return str(parsed_json(line)["id"])
-    except (ValueError, TypeError, KeyError):
-        return ""
+    forget_failures(folder, lambda entry: entry.get("id") in gone)

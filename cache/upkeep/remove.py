@@ -6,7 +6,6 @@ removed. Clips leave the catalog first: a row that a shard still has of them cou
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -19,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CacheError, UsageError, listed, unknown
-from ...machine.files import parsed_json, whole_or_absent
 from ..catalog import Catalog
+from ..locking import CATALOG, locked, refuse_older, update_catalog
+from ..rewrite import rewrite_stream
 from ..schema import StreamName, check_name, dataset_folder, list_streams, shard_paths, stream_folder
 from ..shard import read_shard
 from ..stream import lock_stream
-from . import repair
+from .forget import forget_failures
 
 _LEFT_ALONE = 600.0  # seconds, after which what another removal left behind is deleted.
 
@@ -60,7 +60,7 @@ def plan_dataset(cache: Path, dataset: str) -> Removal:
     _refuse_link(folder)
 
     def act() -> None:
-        with _alone(folder, list_streams(folder)):
+        with locked(folder, CATALOG), _alone(folder, list_streams(folder)):
             _discard(cache, [folder])
 
     runs = _count_runs(folder)
@@ -69,8 +69,12 @@ def plan_dataset(cache: Path, dataset: str) -> Removal:
 
 
 def plan_streams(cache: Path, dataset: str | None, names: Sequence[str]) -> Removal:
-    """The removal of streams. Raises UsageError for a stream that the data set does not have."""
+    """The removal of streams.
+
+    Raises UsageError for a stream that the data set does not have, CacheError for a data set of an older schema.
+    """
     folder = dataset_folder(cache, dataset)
+    refuse_older(folder, Catalog.read(folder))
     held = {str(stream): stream for stream in list_streams(folder)}
     for name in names:
         if name not in held:
@@ -86,7 +90,7 @@ def plan_streams(cache: Path, dataset: str | None, names: Sequence[str]) -> Remo
         for place in places:
             with suppress(OSError):  # The modality has other streams.
                 place.parent.rmdir()
-        _forget(folder, lambda entry: entry.get("stream") in held and entry["stream"] in names)
+        forget_failures(folder, lambda entry: entry.get("stream") in names)
 
     what = f"stream{'s' if len(chosen) > 1 else ''} {listed([str(stream) for stream in chosen])}"
     return Removal(folder=folder, what=what, bytes=sum(map(_size, places)), act=act)
@@ -95,37 +99,34 @@ def plan_streams(cache: Path, dataset: str | None, names: Sequence[str]) -> Remo
 def plan_clips(cache: Path, dataset: str | None, ids: Sequence[str]) -> Removal:
     """The removal of clips from the catalog and from every stream.
 
-    Raises UsageError where neither the catalog nor a stream has a clip, and where no clip would be left.
+    Raises UsageError where neither the catalog nor a stream has a clip, and where no clip would be left; CacheError for
+    a data set of an older schema.
     """
     folder = dataset_folder(cache, dataset)
-    catalog, streams = Catalog.read(folder), list_streams(folder)
-    gone = set(ids)
-    where = [
-        (path, rows, shard_bytes)
-        for stream in streams
-        if stream.modality != "word"
-        for path in shard_paths(folder, stream)
-        for rows, shard_bytes in [_rows_of(path, gone)]
-        if rows
-    ]
-    known = gone & (set(catalog.clip_id) | {key for path, _, _ in where for key in _keys(path)})
-    if strange := sorted(gone - known):
+    catalog, gone = Catalog.read(folder), set(ids)
+    refuse_older(folder, catalog)
+    streams = [stream for stream in list_streams(folder) if stream.modality != "word"]
+    held, size = _rows_of(folder, streams, gone)
+    if strange := sorted(gone - held - set(catalog.clip_id)):
         raise unknown("clip", strange[0], catalog.clip_id)
-    rest = [row for row, clip in enumerate(catalog.clip_id) if clip not in gone]
-    if not rest:
+    if gone.issuperset(catalog.clip_id):
         raise UsageError("No clip would be left; remove the whole data set instead.")
+
+    def without(now: Catalog | None) -> Catalog:
+        now = catalog if now is None else now
+        return now.take(np.array([row for row, clip in enumerate(now.clip_id) if clip not in gone], np.int64))
 
     def act() -> None:
         with _alone(folder, streams):
-            if len(rest) < len(catalog):
-                catalog.take(np.array(rest)).write(folder)
-            for path, rows, _ in where:
-                repair.without_rows(path, rows)()
-        _forget(folder, lambda entry: entry.get("id") in gone)
+            pass  # Another writer is met before anything is changed.
+        update_catalog(folder, without)
+        for stream in streams:
+            rewrite_stream(folder, stream, lambda key, digest: None if key in gone else key)
+        forget_failures(folder, lambda entry: entry.get("id") in gone)
 
     what = f"{len(gone):,} clip{'s' if len(gone) > 1 else ''} of {len(catalog):,} ({listed(sorted(gone)[:5])}"
     what += f" and {len(gone) - 5:,} more)" if len(gone) > 5 else ")"
-    return Removal(folder=folder, what=what, bytes=sum(size for _, _, size in where), act=act)
+    return Removal(folder=folder, what=what, bytes=size, act=act)
 
 
 def plan_runs(cache: Path, dataset: str | None, runs: Sequence[Path] | None = None) -> Removal:
@@ -190,37 +191,18 @@ def _refuse_link(path: Path) -> None:
         raise CacheError(f"{str(path)!r} is a link to a place outside; remove what it leads to there.")
 
 
-def _rows_of(path: Path, keys: set[str]) -> tuple[list[int], int]:
-    """The rows of a shard that have one of these keys, and the bytes of their features."""
-    shard = read_shard(path, features=False, facts=False)
-    rows = [row for row, key in enumerate(shard.key) if key in keys]
-    steps = int(np.diff(shard.offset)[rows].sum()) if rows else 0
-    return rows, steps * shard.provenance.dim * np.dtype(shard.provenance.dtype).itemsize
-
-
-def _keys(path: Path) -> list[str]:
-    return read_shard(path, features=False, facts=False).key
-
-
-def _forget(folder: Path, drop: Callable[[dict[str, object]], bool]) -> None:
-    """Take out the lines of failures.jsonl whose entry ``drop`` chooses; other lines stay as they are."""
-    path = folder / "failures.jsonl"
-    if not path.is_file():
-        return
-    lines = path.read_text("utf-8", "replace").splitlines(keepends=True)
-    kept = [line for line in lines if not drop(_entry(line))]
-    if len(kept) < len(lines):
-        with whole_or_absent(path) as temporary:
-            temporary.write_text("".join(kept), "utf-8")
-
-
-def _entry(line: str) -> dict[str, object]:
-    """The entry of a line of failures.jsonl; an empty one where the line cannot be read."""
-    try:
-        entry = parsed_json(line)
-    except (ValueError, json.JSONDecodeError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
+def _rows_of(folder: Path, streams: Sequence[StreamName], keys: set[str]) -> tuple[set[str], int]:
+    """Those of ``keys`` that a stream has a row of, and the bytes of the features of these rows."""
+    held: set[str] = set()
+    size = 0
+    for stream in streams:
+        for path in shard_paths(folder, stream):
+            shard = read_shard(path, features=False, facts=False)
+            rows = [row for row, key in enumerate(shard.key) if key in keys]
+            held.update(shard.key[row] for row in rows)
+            steps = int(np.diff(shard.offset)[rows].sum())
+            size += steps * shard.provenance.dim * np.dtype(shard.provenance.dtype).itemsize
+    return held, size
 
 
 def _count_runs(folder: Path) -> int:

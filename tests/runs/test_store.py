@@ -66,6 +66,8 @@ CONTENTS = {
         b"{}",
         b"\xff",
         b'{"method": 1, "dataset": "a", "protocol": {}}',
+        b'{"method": "protonet", "dataset": "a", "protocol": {"n_way": "five"}}',
+        b'{"method": "protonet", "dataset": "a", "protocol": {"colour": 1}}',
     ],
     "metrics.json": [b"", b"[]", b"{}", b"\xff\xfe", b'{"accuracy": "high"}', b"NaN"],
     "episodes.npz": [b"", b"PK\3\4x", b"\x93NUMPY", b"\x80\x04K\x01.", b"text"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_several_labels_and_classes_in_no_split_are_shown(cache: Path) -> None:
     assert contents(cache, "toy", "tags", "other").split_origin == ""
     assert [c.name for c in contents(cache, "toy", "tags", "other").classes] == ["slow", "never", "loud"]
     assert json.dumps(found.to_json())
+
+
+def test_clips_that_are_gone_are_shown_and_count_for_nothing(cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(cache, tmp_path / "cache")
+    catalog = Catalog.read(tmp_path / "cache" / "toy")
+    catalog.sources.listed[:3] = False
+    catalog.group[4] = "film 7"
+    catalog.write(tmp_path / "cache" / "toy")
+    found = contents(tmp_path / "cache")
+    assert [clip.id for clip in found.clips if clip.gone] == ["clip0", "clip1", "clip2"]
+    assert found.classes[0].clips == 1
+    assert found.clips[0].labels == ["class 0"]
+    assert sum(found.combinations.values()) == 24
+    assert [clip.group for clip in found.clips[3:6]] == ["", "film 7", ""]
 
 
 def test_unknown_names_are_one_sentence(cache: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,14 @@ from tests_support import synthetic_cache
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
-from fsmm.cache.schema import StreamName, list_datasets, list_streams, shard_paths, stream_folder
+from fsmm.cache.schema import (
+    SCHEMA_VERSION,
+    StreamName,
+    list_datasets,
+    list_streams,
+    shard_paths,
+    stream_folder,
+)
 from fsmm.cache.stream import lock_stream, stream_keys
 from fsmm.cache.upkeep import remove
 from fsmm.cache.upkeep.remove import plan_clips, plan_dataset, plan_runs, plan_streams
@@ -45,7 +51,9 @@ def size(path: Path) -> int:
 
 
 def files(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    """The contents of all files but locks, by path."""
+    found = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".lock")
+    return {str(file.relative_to(path)): file.read_bytes() for file in found if file.name != ".lock"}
 
 
 def is_tidy(cache: Path) -> bool:
@@ -130,11 +138,11 @@ def test_clips_go_from_the_catalog_and_every_stream(cache: Path) -> None:
 def test_a_removal_of_clips_that_was_cut_short_is_finished_by_the_next(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_short(*_: object) -> Callable[[], str]:
+    def cut_short(*_: object) -> int:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(remove.repair, "without_rows", cut_short)
+        patch.setattr(remove, "rewrite_stream", cut_short)
         with pytest.raises(KeyboardInterrupt):
             plan_clips(cache, "toy", ["clip7"]).carry_out()
     assert "clip7" not in Catalog.read(cache / "toy").clip_id, "it takes part in nothing any more"
@@ -143,6 +151,20 @@ def test_a_removal_of_clips_that_was_cut_short_is_finished_by_the_next(
     assert "clip7" not in stream_keys(cache / "toy", FRAME)
     with pytest.raises(UsageError, match="Unknown clip 'clip7'"):
         plan_clips(cache, "toy", ["clip7"])
+
+
+def test_a_data_set_of_an_older_schema_is_changed_in_nothing_but_may_go_as_a_whole(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsmm.cache.locking.OLDER_SCHEMAS", (SCHEMA_VERSION,))
+    for plan in (
+        lambda: plan_clips(cache, "toy", ["clip3"]),
+        lambda: plan_streams(cache, "toy", ["frame/net"]),
+    ):
+        with pytest.raises(CacheError, match="fsmm cache upgrade"):
+            plan()
+    plan_dataset(cache, "toy").carry_out()
+    assert list_datasets(cache) == ["other"]
 
 
 def test_no_clip_left_and_unknown_clips_are_refused(cache: Path) -> None:
