@@ -23,6 +23,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("catalog.h5", *(f"streams/{stream}/00000.h5" for stream in streams)):
             (root / dataset / name).parent.mkdir(parents=True, exist_ok=True)
             (root / dataset / name).touch()
+    (root / "toy/runs/protonet-0a1b").mkdir(parents=True)
+    (root / "toy/runs/protonet-0a1b/metrics.json").touch()
     return root
 
 
@@ -64,6 +66,8 @@ EVAL = ("fsmm", "episode-eval")
         (("fsmm", "extract", "--encoder", "frame=i3"), ["frame=i3d-rgb"]),
         (("fsmm", "encoders", "--fetch", "yam"), ["yamnet"]),
         (("fsmm", "cache", "info", "--dataset", "tow"), ["town"]),
+        (("fsmm", "compare", "toy/"), ["toy/protonet-0a1b"]),
+        (("fsmm", "cache", "rm", "--dataset", "toy", "--run", "t"), ["toy/protonet-0a1b"]),
     ],
     ids=" ".join,
 )
