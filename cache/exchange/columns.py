@@ -107,7 +107,7 @@ class ArrayColumn(Column):
         return ArrayColumn(self.name, self.data, transposed=not self.is_transposed)
 
     def _clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
-        step = _block_rows(self.shape, self.data.dtype)
+        step = block_rows(self.shape, self.data.dtype)
         for start in range(0, self.shape[0], step):
             if self.is_transposed:
                 yield from np.asarray(self.data[..., start : start + step]).T
@@ -149,14 +149,14 @@ class CsvColumn(ListColumn):
 
 
 class NpzColumn(Column):
-    """A member of an npz archive, decompressed a block of clips at a time."""
+    """A member of an open npz archive, decompressed a block of clips at a time."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(name)
-        self.path = path
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        self.archive = archive
+        with self._open() as member:
             self.shape, self.fortran, self.dtype = _npy_header(member)
-            about = archive.getinfo(f"{name}.npy")
+        about = archive.getinfo(f"{name}.npy")
         self.rows = self.shape[0] if self.shape else 0
         self.bytes = math.prod(self.shape) * self.dtype.itemsize
         if self.bytes > about.file_size:
@@ -164,7 +164,7 @@ class NpzColumn(Column):
         _refuse_bomb(name, self.shape, self.bytes, about.compress_size)
 
     def _values(self) -> np.ndarray:
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
+        with self._open() as member:
             _npy_header(member)
             values = np.frombuffer(self._read(member, self.bytes), self.dtype)
         return values.reshape(self.shape, order="F" if self.fortran else "C")
@@ -173,19 +173,24 @@ class NpzColumn(Column):
         if self.fortran:  # The rows are then not contiguous in the file.
             yield from self._values()
             return
-        step = _block_rows(self.shape, self.dtype)
+        step = block_rows(self.shape, self.dtype)
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
+        with self._open() as member:
             _npy_header(member)
             for start in range(0, self.shape[0], step):
                 rows = min(step, self.shape[0] - start)
                 data = self._read(member, rows * row_bytes)
                 yield from np.frombuffer(data, self.dtype).reshape(rows, *self.shape[1:])
 
+    def _open(self) -> IO[bytes]:
+        return self.archive.open(f"{self.name}.npy")
+
     def _read(self, member: IO[bytes], size: int) -> bytes:
         data = member.read(size)
         if len(data) != size:
-            raise CacheError(f"Array {self.name!r} of {self.path.name!r} is cut short.")
+            raise CacheError(
+                f"Array {self.name!r} of {Path(str(self.archive.filename)).name!r} is cut short."
+            )
         return data
 
 
@@ -239,7 +244,8 @@ def _load_npy(path: Path) -> np.ndarray:
         raise CacheError(f"{str(path)!r} cannot be read ({error}).") from None
 
 
-def _block_rows(shape: Sequence[int], dtype: np.dtype) -> int:
+def block_rows(shape: Sequence[int], dtype: np.dtype) -> int:
+    """The number of rows that are read at once. Raises ValueError where one row is too large."""
     row = math.prod(shape[1:]) * dtype.itemsize
     if row > CLIP_BYTES:
         raise ValueError(f"one clip of it takes {row:,} bytes")

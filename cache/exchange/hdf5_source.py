@@ -1,16 +1,16 @@
-"""Arrays of an HDF5 file: with a row a clip, with a group or dataset a clip, and as MATLAB writes them."""
+"""Arrays of an HDF5 file: with a row or a record a clip, with a group or dataset a clip, and as MATLAB writes them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
 
-from ...errors import CacheError, FsmmError, UsageError, unknown
-from ..hdf5 import dataset_names, declared_bytes, own_dataset
-from .columns import CLIP_BYTES, ArrayColumn, Column
+from ...errors import CacheError, FsmmError, UsageError, listed
+from ..hdf5 import dataset_names, declared_bytes, own_dataset, own_object
+from .columns import CLIP_BYTES, ArrayColumn, Column, block_rows
+from .per_clip import ClipColumn, members_of, unknown_array
 
 _MATLAB = (
     "MATLAB_class"  # The attribute that MATLAB gives to each array, whose axes it writes in reverse order.
@@ -22,7 +22,8 @@ class Hdf5Arrays:
     """The arrays of an open HDF5 file.
 
     A name may hold one ``*``, which stands for the clip: ``features/*`` is one dataset a clip, ``*/c3d`` one group a
-    clip.
+    clip. ``NAME@ATTRIBUTE`` is an attribute of a dataset or group, so that ``*@label`` is one a clip; ``TABLE/FIELD``
+    is a field of a dataset of records.
     """
 
     def __init__(self, file: h5py.File, title: str) -> None:
@@ -39,65 +40,31 @@ class Hdf5Arrays:
             pass
         except Exception as error:  # Damaged HDF5 makes h5py raise nearly anything.
             raise CacheError(f"Array {name!r} of {self.title!r} cannot be read: {error}.") from None
-        for pattern in (name, f"*/{name}", f"{name}/*"):
-            if members := self._members(pattern):
-                return ClipColumn(name, self.file, members)
-        raise self._unknown(name)
+        place, at, attribute = name.rpartition("@")
+        if at and (found := self._attributes(place, attribute)):
+            return ClipColumn(name, found, lambda path: _attribute(own_object(self.file, path), attribute))
+        if members := members_of(name, self.names):
+            return ClipColumn(name, members, self._read)
+        raise unknown_array(self.title, name, self.names, self._first_attributes())
 
     def _whole(self, name: str) -> Column:
+        """The array of a dataset, an attribute or a field. Raises KeyError where there is none of this name."""
+        place, at, attribute = name.rpartition("@")
+        if at and "*" not in place:
+            item = own_object(self.file, place)
+            if attribute in item.attrs:
+                return ArrayColumn(name, _attribute(item, attribute))
+        table, _, field = name.rpartition("/")
+        holder = own_object(self.file, table)
+        if isinstance(holder, h5py.Dataset) and field in (holder.dtype.names or ()):
+            return FieldColumn(name, own_dataset(self.file, table), field)
         dataset = own_dataset(self.file, name)
+        if dataset.dtype.names:
+            raise UsageError(
+                f"Array {name!r} of {self.title!r} is a table of records; name a field of it: "
+                f"{listed([f'{name}/{field}' for field in dataset.dtype.names])}."
+            )
         return MatlabColumn(name, dataset) if _MATLAB in dataset.attrs else ArrayColumn(name, dataset)
-
-    def _members(self, pattern: str) -> dict[str, str]:
-        """The path of the dataset of each clip, by the part of the path that ``*`` stands for."""
-        before, star, after = pattern.partition("*")
-        if not star or "*" in after:
-            return {}
-        found = {
-            name[len(before) : len(name) - len(after)]: name
-            for name in self.names
-            if name.startswith(before) and name.endswith(after)
-        }
-        return {
-            clip: name for clip, name in found.items() if "/" not in clip and name == f"{before}{clip}{after}"
-        }
-
-    def _unknown(self, name: str) -> UsageError:
-        inner = Counter(path.partition("/")[2] for path in self.names if path.count("/") == 1)
-        repeated = {array for array, count in inner.items() if count > 1}
-        if not repeated:
-            return unknown(f"array of source {self.title!r}", name, self.names)
-        single = [
-            path for path in self.names if path.count("/") != 1 or path.partition("/")[2] not in repeated
-        ]
-        known = [*(f"*/{array}" for array in repeated), *single]
-        return UsageError(
-            f"{unknown(f'array of source {self.title!r}', name, known)} The file has one group a clip: name what each "
-            "group holds as an array; ids and labels come from another source, such as a CSV file."
-        )
-
-
-class ClipColumn(Column):
-    """One dataset for each clip.
-
-    members: the path of each clip's dataset, by clip id.
-    """
-
-    rows = None
-
-    def __init__(self, name: str, file: h5py.File, members: dict[str, str]) -> None:
-        super().__init__(name)
-        self.file, self.members = file, members
-
-    def ids(self) -> list[str]:
-        return list(self.members)
-
-    def _values(self) -> np.ndarray:
-        raise ValueError("it has one dataset a clip where one array is needed")
-
-    def _clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
-        for clip in ids:
-            yield self._read(self.members[clip]) if clip in self.members else None
 
     def _read(self, path: str) -> np.ndarray:
         dataset = own_dataset(self.file, path)
@@ -107,6 +74,63 @@ class ClipColumn(Column):
             return np.asarray(dataset.asstr()[()], dtype=str)
         values = np.asarray(dataset[()])
         return values.T if _MATLAB in dataset.attrs else values
+
+    def _attributes(self, pattern: str, attribute: str) -> dict[str, str]:
+        """The places that have an attribute, by the part of their path that ``*`` stands for."""
+        places: list[str] = []
+
+        def visit(place: str, item: h5py.Group | h5py.Dataset) -> None:
+            if attribute in item.attrs:
+                places.append(place)
+
+        self.file.visititems(visit)
+        return members_of(pattern, places) if "*" in pattern else {}
+
+    def _first_attributes(self) -> list[str]:
+        """The attributes of the first clip, where the file has one group or dataset a clip."""
+        if len(self.names) < 2:
+            return []
+        first = self.names[0].partition("/")[0]
+        return [f"*@{attribute}" for attribute in own_object(self.file, first).attrs if attribute != _MATLAB]
+
+
+def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> np.ndarray:
+    """The value of an attribute. Raises ValueError where it has none, or one that is too large."""
+    if item.attrs.get_id(name).get_storage_size() > CLIP_BYTES:
+        raise ValueError(f"attribute {name!r} is too large")
+    value = item.attrs[name]
+    if isinstance(value, h5py.Empty):
+        raise ValueError(f"attribute {name!r} holds no value")
+    values = np.asarray(value)
+    if values.dtype.kind == "O":
+        values = np.array([_text(text) for text in values.reshape(-1)]).reshape(values.shape)
+    return np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
+
+
+class FieldColumn(ArrayColumn):
+    """One field of a dataset of records, as PyTables and pandas write tables."""
+
+    def __init__(self, name: str, data: h5py.Dataset, field: str) -> None:
+        super().__init__(name, data)
+        self.records, self.field = data, field
+        self.shape = (*data.shape, *data.dtype[field].shape)
+        self.dtype = data.dtype[field].base
+
+    def transposed(self) -> Column:
+        raise CacheError(f"Array {self.name!r} is a field of records and cannot be transposed.")
+
+    def _values(self) -> np.ndarray:
+        return self._plain(self.records.fields(self.field)[()])
+
+    def _clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
+        step = block_rows(self.shape, self.dtype)
+        for start in range(0, self.shape[0], step):
+            yield from self._plain(self.records.fields(self.field)[start : start + step])
+
+    def _plain(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind != "O":
+            return np.asarray(values)
+        return np.array([_text(text) for text in values.reshape(-1)], dtype=str).reshape(values.shape)
 
 
 class MatlabColumn(ArrayColumn):
@@ -159,4 +183,4 @@ def _matlab_text(cell: h5py.Dataset) -> str:
 
 
 def _text(value: object) -> str:
-    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

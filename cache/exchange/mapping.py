@@ -16,7 +16,7 @@ from ...errors import CacheError, FsmmError, UsageError, brief, unknown
 from ...machine.files import read_table
 from ..schema import StreamName, check_name
 from .columns import Column, CsvColumn
-from .hdf5_source import ClipColumn
+from .per_clip import ClipColumn
 from .sources import Source
 
 STORED = ("float16", "float32", "float64")
@@ -224,13 +224,13 @@ class Sources:
             return np.array([value.reshape(-1)[0] for value in found if value is not None])
         if self._clips_are_groups() and column.rows is not None:
             raise CacheError(
-                f"The rows of array {reference!r} have no ids, and the clips are groups of an HDF5 file in an order of "
-                "their own; give the ids of these rows by 'ids'."
+                f"The rows of array {reference!r} have no ids, and the clips are named parts of a source in an order "
+                "of their own; give the ids of these rows by 'ids'."
             )
         return self.values(reference, len(ids))
 
     def _clips_are_groups(self) -> bool:
-        """Whether the ids of the clips are the names of an HDF5 file's groups or datasets."""
+        """Whether the ids of the clips are the names of groups, datasets, members or keys of a source."""
         arrays = self.mapping.arrays
         return (
             self.mapping.ids is None and bool(arrays) and isinstance(self.column(arrays[0].array), ClipColumn)

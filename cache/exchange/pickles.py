@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -48,11 +48,19 @@ class _Array:
 
     def __init__(self, *ignored: object) -> None:
         self.value: np.ndarray | None = None
+        self.objects: object = (
+            None  # what an array of objects holds: a list, or the one object of an array without axes
+        )
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise pickle.UnpicklingError("it describes an array in an unknown way")
         _, shape, kind, fortran, data = state
+        if isinstance(kind, _Type) and kind.code in ("O", "O8") and isinstance(data, list):
+            if shape not in ((), (len(data),)) or (not shape and len(data) != 1):
+                raise pickle.UnpicklingError("it holds an array of objects with several axes")
+            self.objects = data if shape else data[0]
+            return
         self.value = _build(data, kind, shape, "F" if fortran else "C")
 
 
@@ -167,11 +175,37 @@ def load_plain(path: Path) -> Any:
 
 def _load(path: Path) -> Any:
     with path.open("rb") as file:
+        if holds_objects(path):
+            _pass_over_header(file)
         content = _Unpickler(file).load()
     size = tree_size(content, _plain_parts)
     if size > _VALUES + _VALUES_A_BYTE * path.stat().st_size:
         raise pickle.UnpicklingError("its shared parts stand for far more values than it has bytes")
     return _Plain()(content)
+
+
+def holds_objects(path: Path) -> bool:
+    """Whether a file is a npy file of Python objects, such as a dict that numpy.save was given: a pickle in effect."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_NPY)) == _NPY and _pass_over_header(file)
+    except (OSError, ValueError):
+        return False
+
+
+_NPY = b"\x93NUMPY"
+
+
+def _pass_over_header(file: IO[bytes]) -> bool:
+    """Read the header of a npy file, and return whether it holds objects. Raises ValueError where there is none."""
+    file.seek(0)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(np.lib.format.read_magic(file))
+    if read is None:
+        raise ValueError("it has an unknown version")
+    return bool(read(file)[2].hasobject)
 
 
 def _reason(error: Exception) -> str:
@@ -188,6 +222,8 @@ def _refused(path: Path, reason: str) -> CacheError:
 
 
 def _plain_parts(item: Any) -> Iterable[Any] | int:
+    if isinstance(item, _Array) and item.objects is not None:
+        return [item.objects]
     if isinstance(item, _Array):
         return 1 if item.value is None else item.value.size + 1
     return container_parts(item)
@@ -200,6 +236,8 @@ class _Plain:
         self._made: dict[int, Any] = {}
 
     def __call__(self, value: Any) -> Any:
+        if isinstance(value, _Array) and value.objects is not None:
+            return self(value.objects)
         if isinstance(value, _Array):
             if value.value is None:
                 raise pickle.UnpicklingError("an array without data")

@@ -13,12 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ...errors import CacheError, unknown
+from ...errors import CacheError, listed, unknown
 from ...machine.files import refuse_special
 from ...machine.texts import CsvTable, plain_text, read_csv
 from .columns import ArrayColumn, Column, CsvColumn, FolderColumn, ListColumn, NpzColumn
 from .hdf5_source import Hdf5Arrays
-from .pickles import load_untrusted
+from .per_clip import ClipColumn, members_of, unknown_array
+from .pickles import holds_objects, load_untrusted
 
 _BY_SUFFIX = {
     ".npz": "npz",
@@ -52,6 +53,7 @@ class Source:
             )
         self.warnings: list[str] = []
         self._open: dict[str, Any] = {}
+        self._archive: zipfile.ZipFile | None = None
         self._file: h5py.File | None = None
         self._arrays: Hdf5Arrays | None = None
         try:
@@ -63,17 +65,20 @@ class Source:
 
     def _list(self) -> list[str]:
         if self.kind == "npz":
-            with zipfile.ZipFile(self.path) as archive:
-                return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
+            self._archive = zipfile.ZipFile(self.path)
+            return [name[: -len(".npy")] for name in self._archive.namelist() if name.endswith(".npy")]
         if self.kind == "hdf5":
             if self.path.suffix.lower() == ".mat" and not h5py.is_hdf5(self.path):
                 raise CacheError(f"{str(self.path)!r} is of an older MATLAB format; save it with '-v7.3'.")
             self._file = h5py.File(self.path, "r")
             self._arrays = Hdf5Arrays(self._file, self.path.name)
             return self._arrays.names
+        if self.kind == "folder":
+            _refuse_other_files(self.path)
         if self.kind == "arrays":
             return FolderColumn(self.path).values().tolist()
-        if self.kind == "pickle":
+        if self.kind == "pickle" or (self.kind == "npy" and holds_objects(self.path)):
+            self.kind = "pickle"
             self._open = _named(load_untrusted(self.path), self.path)
             return list(self._open)
         if self.kind == "csv":
@@ -89,10 +94,12 @@ class Source:
         if self.kind == "csv":
             name = _in_other_case(name, self.names)
         if name not in self.names:
-            raise unknown(f"array of source {self.path.name!r}", name, self.names)
+            if self.kind in ("npz", "pickle") and (members := members_of(name, self.names)):
+                return ClipColumn(name, members, lambda member: self.column(member).values())
+            raise unknown_array(self.path.name, name, self.names)
         try:
-            if self.kind == "npz":
-                return NpzColumn(self.path, name)
+            if self._archive is not None:
+                return NpzColumn(self._archive, name)
             if self.kind == "folder":
                 return FolderColumn(self.path)
             if self.kind in ("npy", "arrays"):
@@ -106,24 +113,56 @@ class Source:
         found = self._open[name]
         if isinstance(found, CsvColumn):
             return found
-        return ArrayColumn(name, found) if isinstance(found, np.ndarray) else ListColumn(name, list(found))
+        if isinstance(found, (list, tuple)):
+            return ListColumn(name, list(found))
+        return ArrayColumn(name, np.asarray(found))
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        for opened in (self._archive, self._file):
+            if opened is not None:
+                opened.close()
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Raise CacheError for a folder without any npy file, with the endings of the files that it has."""
+    if next(folder.rglob("*.npy"), None) is None:
+        endings = sorted({path.suffix or "none" for path in folder.rglob("*") if path.is_file()})
+        raise CacheError(
+            f"Source {str(folder)!r} holds no .npy file (endings there: {listed(endings)}); save one .npy a clip, "
+            "named for its id, or all clips in one .npz or HDF5 file."
+        )
 
 
 def _named(content: object, path: Path) -> dict[str, Any]:
-    if isinstance(content, dict) and all(
-        isinstance(name, (str, int)) and isinstance(value, (np.ndarray, list, tuple))
-        for name, value in content.items()
-    ):
-        return {str(name): value for name, value in content.items()}
+    """The arrays in a pickle by name: those of nested dicts by path, those of a list of equal records by key."""
+    if isinstance(content, dict) and content:
+        return dict(_flat(content, path))
+    if isinstance(content, (list, tuple)) and content and all(isinstance(item, dict) for item in content):
+        records = [dict(_flat(item, path)) for item in content]
+        if any(record.keys() != records[0].keys() for record in records):
+            raise CacheError(
+                f"Pickle {path.name!r} is a list of dicts with different keys; give all the same keys."
+            )
+        return {name: [record[name] for record in records] for name in records[0]}
     if isinstance(content, (np.ndarray, list, tuple)):
         return {"": content}
     raise CacheError(
-        f"Pickle {path.name!r} must hold an array, or a dict from names to arrays or lists of arrays."
+        f"Pickle {path.name!r} must hold an array, a dict from names to arrays or lists of arrays, or a list of dicts."
     )
+
+
+def _flat(table: dict[Any, Any], path: Path, above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested dicts with their paths, such as ``v1/rgb``."""
+    for key, value in table.items():
+        if not isinstance(key, (str, int)) or isinstance(value, (set, frozenset)):
+            raise CacheError(
+                f"Pickle {path.name!r} has a key or a value that is no name, number, text or array."
+            )
+        name = f"{above}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, path, f"{name}/")
+        else:
+            yield name, value
 
 
 def _in_other_case(name: str, names: Sequence[str]) -> str:
