@@ -17,7 +17,7 @@ from .base import DatasetOptions, Listing, Source
 from .common import dataset_name, finish, safe_name
 from .excerpts import END, START, span_of, time_column, without_other_units
 from .listed_paths import ListedPaths
-from .walk import some
+from .walk import FOLLOW, counted, some
 
 _NOT_LABELS = ("path", "id", "split", "group", START, END)
 
@@ -171,8 +171,8 @@ class _Clips:
         if not self.outside:
             return causes
         return [
-            f"{len(self.outside)} links that lead out of the CSV file's folder are refused: "
-            f"{some(self.outside)}; give --follow-links if you trust where they lead.",
+            f"{counted('link', self.outside)} refused for leading out of {str(self.paths.root)!r}: "
+            f"{some(self.outside)}{FOLLOW}.",
             *causes,
         ]
 

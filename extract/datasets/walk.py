@@ -52,18 +52,14 @@ class Walk:
 
     def warnings(self) -> list[str]:
         """One sentence for each kind of file that was left aside, except ``others``."""
+        inner = (
+            "the folder holds the link" if self.follow_links else "the content is read where it really lies"
+        )
         kinds = (
-            ("link", self.outside, "that lead out of the data folder are refused", _FOLLOW),
-            ("link", self.dangling, "that lead nowhere are passed over", ""),
-            (
-                "link to a folder",
-                self.linked_folders,
-                "that holds the link are not followed"
-                if self.follow_links
-                else "are not followed: their content is read where it really lies",
-                "",
-            ),
-            ("folder", self.unreadable, "cannot be read", ""),
+            ("link", self.outside, "refused for leading out of the data folder", FOLLOW),
+            ("link", self.dangling, "passed over for leading nowhere", ""),
+            ("link to a folder", self.linked_folders, f"not followed, since {inner}", ""),
+            ("folder", self.unreadable, "left out, since it cannot be read", ""),
         )
         return [
             f"{counted(kind, names)} {what}: {some(names)}{remedy}."
@@ -72,7 +68,7 @@ class Walk:
         ]
 
 
-_FOLLOW = "; give --follow-links if you trust where they lead"
+FOLLOW = "; give --follow-links if you trust where they lead"
 _USUAL_NESTING, _MOST_NESTED = (
     2,
     300,
