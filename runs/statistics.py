@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-LEAST_FREEDOM = 8.0
+LEAST_FREEDOM = 5.0
 """Fewer degrees of freedom than this are not taken for noise: the floors of a variance bound it from below."""
 SAME = "every episode has the same value"
 FEW = "there are fewer than two episodes"

@@ -1,7 +1,10 @@
 """Simulates test sets and counts how often the intervals hold the truth, and how often a true null is rejected.
 
-    python scripts/coverage.py --worlds 100 --out docs/coverage.md      simulate, and write the page
-    python scripts/coverage.py --over clips --classes 12 --shots 1 --episodes 300
+    python scripts/coverage.py --worlds 100 --episodes 300,1000        simulate, record the cells, write the page
+    python scripts/coverage.py --over clips --classes 12 --shots 1 --episodes 300 --no-record      print a row
+    python scripts/coverage.py page                                    write the page from the recorded cells
+
+The cells are kept in docs/coverage.json, and docs/coverage.md is made from them.
 
 A world is one test set. Its classes are unequal: they have 22 clips and up to some 200, and noise of their own size,
 which is skewed and heavy-tailed (a centred gamma distribution of shape 0.5). Every clip has eight views with
@@ -10,7 +13,7 @@ difference is 0. A world therefore gives eight intervals of one head, and four o
 means (the same for all views) and the class sizes, and differ in their clips; worlds of classes differ in everything,
 and each view has class means of its own.
 
-The table has a row for each number of classes and shots, and a column for each number of episodes. A cell gives three
+A table has a row for each number of classes and shots, and a column for each number of episodes. A cell gives three
 percentages: the coverage of the 95 % interval of one head, that of the interval of a pair, and the share of pairs whose
 p-value is below .05.
 """
@@ -19,8 +22,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +52,8 @@ SMALLEST, LARGEST = 22, 200
 """The least and the largest number of clips of a class."""
 QUERIES = 15
 TRUTH_EPISODES = 20_000
-_CHUNK = 50
+DATA = Path(__file__).resolve().parents[1] / "docs" / "coverage.json"
+_CHUNK = 200
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,18 @@ class Classes:
     clips: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of the table: the shape of its worlds, and the shares over all worlds."""
+    """One cell of a table: what was simulated, and the shares over all worlds, in percent."""
 
+    over: str
+    """clips or classes."""
+    classes: int
+    shots: int
+    episodes: int
+    method: str
+    worlds: int
+    seed: int
     single: float
     """The coverage of the interval of one head."""
     paired: float
@@ -73,11 +86,51 @@ class Cell:
     without: float
     """The share of intervals that have no value."""
 
+    @property
+    def row(self) -> str:
+        """The label of the cell's row."""
+        return f"{self.over}, {self.classes}, {self.shots}"
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What tells this cell from every other."""
+        return self.method, self.over, self.classes, self.shots, self.episodes
+
+    @property
+    def text(self) -> str:
+        """Coverage of one head, coverage of a pair, and the share of true nulls rejected."""
+        shares = f"{self.single:.1f} / {self.paired:.1f} / {self.rejected:.1f}"
+        return shares if self.without == 0 else f"{shares} ({self.without:.3g} without a value)"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    given = parser().parse_args(arguments)
+    if given.step == "page":
+        write_page()
+        return
+    overs = ("clips", "classes") if given.over == "both" else (given.over,)
+    for over, classes, shots in itertools.product(overs, given.classes, given.shots):
+        cells = simulate(
+            over,
+            classes=classes,
+            shots=shots,
+            episodes=given.episodes,
+            worlds=given.worlds,
+            method=given.method,
+            seed=given.seed,
+        )
+        print(f"| {cells[0].row} | {' | '.join(cell.text for cell in cells)} |", flush=True)
+        if given.record:
+            record(cells)
+            write_page()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of this script."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    options.add_argument("step", nargs="?", choices=("simulate", "page"), default="simulate")
     options.add_argument("--worlds", type=int, default=100)
     options.add_argument("--classes", type=numbers, default=[8, 12, 24, 64])
     options.add_argument("--shots", type=numbers, default=[1, 5])
@@ -85,65 +138,84 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--over", choices=("clips", "classes", "both"), default="both")
     options.add_argument("--method", default="protonet", help="a head that needs no training")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, help="the page to write; else the table is printed")
-    given = options.parse_args(arguments)
-    lines = []
-    for line in table(given):
-        print(line, flush=True)
-        lines.append(line)
-    if given.out:
-        given.out.write_text(page(given, lines), encoding="utf-8")
+    options.add_argument("--record", action=argparse.BooleanOptionalAction, default=True)
+    return options
 
 
-def table(given: argparse.Namespace) -> Iterator[str]:
-    """The lines of the table, each as soon as it is known."""
-    yield f"| over, classes, shots | {' | '.join(f'{count:,} episodes' for count in given.episodes)} |"
-    yield f"| --- |{' --- |' * len(given.episodes)}"
-    for over in ("clips", "classes") if given.over == "both" else (given.over,):
-        for classes, shots in itertools.product(given.classes, given.shots):
-            cells = simulate(
-                over,
-                classes=classes,
-                shots=shots,
-                episodes=given.episodes,
-                worlds=given.worlds,
-                method=given.method,
-                seed=given.seed,
-            )
-            yield f"| {over}, {classes}, {shots} | {' | '.join(map(text, cells))} |"
+def recorded() -> list[Cell]:
+    """The recorded cells."""
+    return [Cell(**row) for row in json.loads(DATA.read_text(encoding="utf-8"))] if DATA.is_file() else []
 
 
-def page(given: argparse.Namespace, lines: Sequence[str]) -> str:
-    """The page of the documentation with this table."""
-    heads, pairs = given.worlds * len(VIEWS), given.worlds * len(VIEWS) // 2
-    errors = [f"{100 * (0.95 * 0.05 / count) ** 0.5:.1f}" for count in (heads, pairs)]
-    rows = "\n".join(lines)
-    return f"""<!-- Made by scripts/coverage.py: edit that. -->
+def record(cells: Sequence[Cell]) -> None:
+    """Record cells, in place of older ones of the same place, sorted by place with one line each."""
+    kept = {cell.place: cell for cell in (*recorded(), *cells)}
+    lines = [json.dumps(asdict(cell)) for _, cell in sorted(kept.items(), key=lambda entry: str(entry[0]))]
+    DATA.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def write_page() -> None:
+    """Write the page of the recorded cells."""
+    DATA.with_suffix(".md").write_text(page(recorded()), encoding="utf-8")
+
+
+def page(cells: Sequence[Cell]) -> str:
+    """The page of the documentation: a table for each method and number of worlds."""
+    groups = sorted({(cell.method, cell.worlds) for cell in cells}, key=lambda g: (g[0] != "protonet", -g[1]))
+    tables = [
+        section([cell for cell in cells if (cell.method, cell.worlds) == group], *group) for group in groups
+    ]
+    high = sum(cell.rejected > 7 for cell in cells)
+    low = [min(getattr(cell, name) for cell in cells) for name in ("single", "paired")]
+    mean = np.mean([cell.rejected for cell in cells])
+    return f"""<!-- Made by scripts/coverage.py from docs/coverage.json. -->
 # Do the intervals hold?
 
-Simulated test sets (5-way, {QUERIES} queries, {WIDTH} numbers a clip, {given.method}) have unequal, skewed and
-heavy-tailed classes of {SMALLEST} to {LARGEST} clips. A cell gives, in percent, how often the 95 % interval of one head
-holds the truth / how often that of a pair of heads that are equal in distribution holds 0 / how often such a pair's
-p-value is below .05. [What the intervals mean](statistics.md) is a page of its own.
+Simulated test sets (5-way, {QUERIES} queries, {WIDTH} numbers a clip) have unequal, skewed and heavy-tailed classes
+of {SMALLEST} to {LARGEST} clips. A row names what is drawn anew in each test set, the number of classes and the shots.
+A cell gives, in percent, how often the 95 % interval of one head holds the truth / how often that of a pair of heads
+that are equal in distribution holds 0 / how often such a pair's p-value is below .05. `scripts/coverage.py` has the
+details, and [statistics.md](statistics.md) the formulas.
 
-    python scripts/coverage.py --worlds {given.worlds} --out docs/coverage.md
+Of the {len(cells)} cells, {high} have more than 7 % of true nulls rejected (the mean of all is {mean:.1f} %). The
+lowest coverage is {low[0]:.1f} % for one head and {low[1]:.1f} % for a pair. Standard errors are below each table.
 
-{rows}
+{chr(10).join(tables)}"""
 
-Each cell stands for {given.worlds} test sets with {heads} heads and {pairs} pairs. Were these independent, the
-standard error of 95 % would be {errors[0]} and {errors[1]} points. The columns of a row share their test sets.
+
+def section(cells: Sequence[Cell], method: str, worlds: int) -> str:
+    """A table of cells of one method and number of worlds, with its command and its standard errors."""
+    columns = sorted({cell.episodes for cell in cells})
+    rows: dict[tuple[str, int, int], dict[int, str]] = {}
+    for cell in sorted(cells, key=lambda c: (c.over != "clips", c.classes, c.shots)):
+        rows.setdefault((cell.over, cell.classes, cell.shots), {})[cell.episodes] = cell.text
+    lines = [
+        f"| over, classes, shots | {' | '.join(f'{count:,} episodes' for count in columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+    ]
+    for (over, classes, shots), texts in rows.items():
+        lines.append(
+            f"| {over}, {classes}, {shots} | {' | '.join(texts.get(column, '–') for column in columns)} |"
+        )
+    command = f"--worlds {worlds} --episodes {','.join(map(str, columns))}"
+    if method != "protonet":
+        command += f" --method {method}"
+    heads, pairs = worlds * len(VIEWS), worlds * len(VIEWS) // 2
+    errors = [f"{100 * (0.95 * 0.05 / count) ** 0.5:.1f}" for count in (heads, pairs)]
+    return f"""## {method}, {worlds} test sets a row
+
+    python scripts/coverage.py {command}
+
+{chr(10).join(lines)}
+
+A cell stands for {heads} intervals of one head and {pairs} of a pair. Were these independent, the standard error of
+95 % would be {errors[0]} and {errors[1]} points. The columns of a row share their test sets.
 """
 
 
 def numbers(text: str) -> list[int]:
     """The whole numbers of a text such as ``1,5``."""
     return [int(part) for part in text.split(",")]
-
-
-def text(cell: Cell) -> str:
-    """Coverage of one head, coverage of a pair, and the share of true nulls rejected, in percent."""
-    shares = " / ".join(f"{100 * x:.1f}" for x in (cell.single, cell.paired, cell.rejected))
-    return shares if cell.without == 0 else f"{shares} ({100 * cell.without:.3g} without a value)"
 
 
 def simulate(
@@ -185,12 +257,19 @@ def simulate(
                 pairs[row, world, number] = holds(sure, mean), p
     return [
         Cell(
-            single=float(np.nanmean(held[row])),
-            paired=float(np.nanmean(pairs[row, ..., 0])),
-            rejected=float(np.nanmean(pairs[row, ..., 1])),
-            without=float(np.isnan(held[row]).mean()),
+            over=over,
+            classes=classes,
+            shots=shots,
+            episodes=count,
+            method=method,
+            worlds=worlds,
+            seed=seed,
+            single=percent(held[row]),
+            paired=percent(pairs[row, ..., 0]),
+            rejected=percent(pairs[row, ..., 1]),
+            without=percent(np.isnan(held[row])),
         )
-        for row in range(len(episodes))
+        for row, count in enumerate(episodes)
     ]
 
 
@@ -207,6 +286,12 @@ def outcomes_of(bank: FeatureBank, protocol: Protocol, episodes: int, method: st
             for of_view, found in zip(score, right):
                 found.append((of_view(index).argmax(-1) == index.query_label).numpy().astype(np.int8))
     return [np.concatenate(found) for found in right]
+
+
+def percent(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN, in percent, with one digit; 0 where there is none."""
+    known = values[~np.isnan(values.astype(float))]
+    return round(100 * float(known.mean()), 1) if known.size else 0.0
 
 
 def holds(sure: Uncertainty, error: float) -> float:
