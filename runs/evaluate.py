@@ -22,7 +22,7 @@ from ..machine.local_engine import share
 from ..machine.memory import keep_freed_memory
 from .evaluation import Evaluation
 from .extent import Auto, Extent, planned
-from .redraw import Source, is_balanced
+from .redraw import Source, imbalance
 
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
 _BLOCK = 512
@@ -128,7 +128,7 @@ class Scoring:
     @torch.no_grad()
     def _work(self, part: Sequence[Block], tick: Callable[[int], None]) -> Tally:
         """The tally of some blocks; tick is called with the number of episodes just scored."""
-        tally = Tally.empty(len(self.sampler.bank.class_names), keep=is_balanced(self.sampler.protocol))
+        tally = Tally.empty(len(self.sampler.bank.class_names), keep=not imbalance(self.sampler.protocol))
         for block in part:
             index = block.draw(self.sampler)
             # one tensor for the block: small results that outlive large temporaries would scatter over the memory
@@ -144,7 +144,7 @@ class Scoring:
         """The evaluation of the episodes of a tally, which begin at ``first``; it began at the time ``started``."""
         order = np.argsort(np.concatenate(total.episode), kind="stable")
         bank, protocol = self.sampler.bank, self.sampler.protocol
-        balanced = is_balanced(protocol)
+        uneven = imbalance(protocol)
         return Evaluation(
             accuracy=np.concatenate(total.accuracy)[order],
             confusion=total.confusion,
@@ -153,8 +153,9 @@ class Scoring:
             chunk=self.chunk,
             excluded=self.sampler.excluded,
             first=first,
-            right_bits=np.concatenate(total.right_bits)[order] if balanced else None,
-            source=Source.of(bank, protocol) if balanced else None,
+            right_bits=None if uneven else np.concatenate(total.right_bits)[order],
+            source=None if uneven else Source.of(bank, protocol),
+            imbalance=uneven,
             transductive=transductive,
         )
 

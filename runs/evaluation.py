@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .over_clips import clip_uncertainty
-from .redraw import UNBALANCED, Source, outcomes
+from .redraw import Source, outcomes
 from .result import Result
 from .statistics import Draws, Uncertainty, class_uncertainty, draw_uncertainty, interval_summary
 
@@ -40,6 +40,8 @@ class Evaluation(Result):
     """
     source: Source | None = None
     """What the episodes are drawn from; None where ``right_bits`` is."""
+    imbalance: str | None = None
+    """The clause that says why episodes are not balanced; None where they are."""
     transductive: bool = True
     """Whether the queries of an episode were decided together, so that one of them may change the others."""
     why_so_many: str | None = None
@@ -83,7 +85,7 @@ class Evaluation(Result):
         values = self.accuracy.astype(np.float64)
         over_draws = draw_uncertainty(values)
         if self.draws is None:
-            over_clips = over_classes = Uncertainty(reason=UNBALANCED)
+            over_clips = over_classes = Uncertainty(reason=self.imbalance)
         else:
             over_clips = clip_uncertainty(self.right, self.draws, transductive=self.transductive)
             least = max(over_clips.variance - float(values.var()) / len(values), 0.0)

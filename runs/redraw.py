@@ -23,7 +23,6 @@ from .statistics import Draws
 
 VERSION = 1
 """The version of the arrays that ``Source.arrays`` makes."""
-UNBALANCED = "episodes differ in size"
 _BLOCK = 512
 _CHECKED = 16
 
@@ -32,12 +31,14 @@ class DrawnOtherwise(FsmmError):
     """This version of the program draws other episodes than a stored run had."""
 
 
-def is_balanced(protocol: Protocol) -> bool:
-    """Whether every episode draws the same number of clips of the same number of classes, any clip as often as any."""
+def imbalance(protocol: Protocol) -> str | None:
+    """Why episodes do not all draw as many clips of as many classes, any clip as often as any; None where they do."""
     (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
-    fixed = way_low == way_high and shot_low == shot_high
-    even = protocol.dirichlet is None and protocol.small_classes != "short" and not protocol.rules_groups
-    return fixed and even
+    if way_low != way_high or shot_low != shot_high:
+        return "episodes differ in size"
+    if protocol.dirichlet is not None or protocol.small_classes == "short":
+        return "episodes differ in the number of queries of a class"
+    return "groups decide which clips an episode may hold" if protocol.rules_groups else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
 from ..runs.listing import short_name
-from ..runs.redraw import UNBALANCED, DrawnOtherwise, Source, can_redraw, is_balanced, outcomes
+from ..runs.redraw import DrawnOtherwise, Source, can_redraw, imbalance, outcomes
 from ..runs.statistics import Draws
 from ..runs.store import load_run
 from .pairs import Pair, correct, over_draws, pair_of_outcomes
@@ -135,8 +135,8 @@ def _pair(one: _Stored, other: _Stored, drawn: Draws | None, shared: int) -> Pai
 def _drawn(runs: Sequence[_Stored], episodes: int) -> tuple[Draws | None, list[str]]:
     """The draws that the runs share, or None with the sentence that says why there are only the accuracies."""
     alone = "The runs are compared over episode draws alone"
-    if not is_balanced(Protocol.from_dict(runs[0].config["protocol"])):
-        return None, [f"{alone}, since their {UNBALANCED}."]
+    if reason := imbalance(Protocol.from_dict(runs[0].config["protocol"])):
+        return None, [f"{alone}, since {reason}."]
     lacking = [run.name for run in runs if not can_redraw(run.arrays)]
     if lacking:
         return None, [

@@ -15,7 +15,6 @@ import numpy as np
 from ..errors import UsageError
 from ..runs.evaluation import Evaluation
 from ..runs.over_clips import clip_uncertainty
-from ..runs.redraw import UNBALANCED
 from ..runs.statistics import Draws, Uncertainty, class_uncertainty, draw_uncertainty
 
 OVER = ("clips", "classes", "draws")
@@ -97,7 +96,8 @@ def paired(first: Evaluation, second: Evaluation, *, names: tuple[str, str] = ("
     Raises UsageError where the episodes are not balanced, or not the same.
     """
     if first.source is None or second.source is None:
-        raise UsageError(f"The results cannot be paired over clips and classes, since their {UNBALANCED}.")
+        reason = first.imbalance or second.imbalance
+        raise UsageError(f"The results cannot be paired over clips and classes, since {reason}.")
     if first.first != second.first or first.source.check() != second.source.check():
         raise UsageError(
             "The results are of different episodes; evaluate both on the same bank and protocol."

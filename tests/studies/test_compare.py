@@ -12,6 +12,7 @@ from tests_support import synthetic_cache
 
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError, UsageError
+from fsmm.machine.digests import SUMS
 from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
@@ -59,11 +60,13 @@ def test_what_can_be_compared_is_and_the_rest_is_named(cache: Path, tmp_path: Pa
         "frame": run(job_of(cache, tmp_path / "frame", modalities=("frame",))),
         "audio": run(job_of(cache, tmp_path / "audio", modalities=("audio",))),
         "both": run(job_of(cache, tmp_path / "both")),
-        "few": run(job_of(cache, tmp_path / "few", protocol=Protocol(n_query=2))),
+        "few": run(job_of(cache, tmp_path / "few", protocol=Protocol(n_query=2, k_shot=2))),
         "few-audio": run(
-            job_of(cache, tmp_path / "few-audio", protocol=Protocol(n_query=2), modalities=("audio",))
+            job_of(
+                cache, tmp_path / "few-audio", protocol=Protocol(n_query=2, k_shot=2), modalities=("audio",)
+            )
         ),
-        "alone": run(job_of(cache, tmp_path / "alone", protocol=Protocol(n_query=4, seed=9))),
+        "alone": run(job_of(cache, tmp_path / "alone", protocol=Protocol(n_query=4, k_shot=2, seed=9))),
     }
     (tmp_path / "damaged").mkdir()
     folders = [tmp_path / "damaged", *(found.out for found in made.values())]
@@ -79,7 +82,7 @@ def test_what_can_be_compared_is_and_the_rest_is_named(cache: Path, tmp_path: Pa
         assert comparison.pairs == same.pairs
         for entry in comparison.runs:
             assert entry["accuracy"] == pytest.approx(made[entry["name"]].mean)
-            assert entry["task"] == "5-way 1-shot"
+            assert entry["task"] == "5-way 2-shot"
     assert [len(other["pairs"]) for other in found.to_dict()["others"]] == [1]
     assert len(found.to_dict()["pairs"]) == 3
 
@@ -151,6 +154,7 @@ def test_a_run_from_before_outcomes_were_stored_is_compared_over_draws(cache: Pa
     with np.load(a.out / "episodes.npz") as file:
         kept = {name: file[name] for name in ("accuracy", "confusion", "class_names")}
     np.savez(a.out / "episodes.npz", **kept)
+    (a.out / SUMS).unlink()  # Runs of that time have no digests.
     found = compare([a.out, b.out])
     assert "a does not hold the outcome" in found.notes[0]
     assert found.pairs[0].clips is None
