@@ -3,39 +3,35 @@
 Once its classes are drawn, every choice of K supports and M queries a class in which no group has clips on both sides
 is equally likely. Classes that share no group with one another are drawn alone; the others together, as one problem.
 
-A problem is drawn by rejection. A set A of groups is proposed, whose clips may be supports while the clips of the other
-groups may be queries, and then uniform supports and queries that respect it; a clip that shares its group with no other
-may be either. A proposal is accepted so that what remains is uniform:
-
-- A is proposed by its size alone, with weights that no set of that size exceeds. Let W(A) be the number of supports and
-  queries that respect A; the set is kept with probability W(A) over its bound.
-- A draw that touches s groups on the side of the supports and q on the other respects many sets A. Each set has the
-  weight tilt^|A| (1 - tilt)^(groups not in A), so that they weigh tilt^s (1 - tilt)^q together, and the draw is kept in
-  inverse proportion. Any tilt gives the same law; it is chosen so that few proposals are lost.
-
-Every round of proposals has chance of its own for each episode, so that an episode depends on no other.
+Problems are drawn by rejection, in one of two ways that give the same law (``apart_supports.py``, ``apart_sets.py``):
+supports first, which loses few proposals where groups are many, or the groups of the supports' side first, which loses
+few where some persons do everything. Which of them, and how, is chosen on episodes that no run reaches. Every round of
+proposals has chance of its own for each episode, so that an episode depends on no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from ..cache.bank import FeatureBank
 from ..errors import UsageError
 from . import counter
-from .apart_classes import GroupedClasses, Weights, log_choose
+from .apart_classes import GroupedClasses
+from .apart_problems import Problems, Task
+from .apart_sets import TILTS, SetsFirst
+from .apart_supports import SupportsFirst
+from .apart_weights import Weights
 from .protocol import Protocol, TooFew, bounds
 from .supply import Drawn
 
-ROUNDS = 2000
-TILTS = (0.5, 0.2, 0.1, 0.05, 0.02)
-# Each tilt is tried for a few rounds on this many episodes, whose numbers no run reaches.
 PILOT, PILOT_FIRST, PILOT_ROUNDS = 64, 1 << 40, 3
-# What the random numbers of a problem are for.
-_SIZE, _KEEP_SET, _KEEP_DRAW, _GROUPS, _LONE, _SUPPORT, _QUERY = range(7)
+# A proposal of supports costs less than one of groups, so it may be lost this many times as often.
+CHEAPER = 4
+
+Way = Callable[..., Problems]
 
 
 class ApartSupply:
@@ -55,15 +51,22 @@ class ApartSupply:
         self.shots = bounds(protocol.k_shot)[1]
         self.most = self.room(self.shots)
         self.enough = self.most >= protocol.n_query
-        self._tilts: dict[tuple[int, int], float] = {}
+        self._tasks: dict[int, Task] = {}
+        self._ways: dict[tuple[int, int], dict[bool, Way]] = {}
 
     def draw(self, episode: np.ndarray, classes: np.ndarray, shots: int) -> Drawn:
-        tilt = self._tilt(classes.shape[1], shots)
+        ways = self._chosen_ways(classes.shape[1], shots)
         support = np.empty((*classes.shape, shots), np.int64)
         query = np.empty((*classes.shape, self.protocol.n_query), np.int64)
-        for problems in self._problems(episode, classes, shots, tilt=tilt):
-            at = (problems.place[:, None], problems.slots)
-            support[at], query[at] = problems.solve()
+        for place, slots in self.classes.parts(classes):
+            problems = self._problems(
+                ways[slots.shape[1] > 1], episode, classes, place=place, slots=slots, shots=shots
+            )
+            found = problems.solve()
+            if len(found.stuck):
+                raise TooFew(self._stuck(problems, int(found.stuck[0])))
+            at = (place[:, None], slots)
+            support[at], query[at] = found.support, found.query
         return Drawn(support=support, query=query, padded=False)
 
     def room(self, shots: int) -> np.ndarray:
@@ -86,161 +89,65 @@ class ApartSupply:
         )
 
     def _problems(
-        self, episode: np.ndarray, classes: np.ndarray, shots: int, *, tilt: float
-    ) -> Iterator[Problems]:
-        """The problems of the episodes, those of equally many classes at once."""
-        weights = self.classes.weights(shots, self.protocol.n_query)
-        for place, slots in self.classes.parts(classes):
-            yield Problems(
-                supply=self,
-                weights=weights,
-                place=place,
-                slots=slots,
-                episode=episode[place],
-                of=classes[place[:, None], slots],
-                tilt=tilt,
+        self,
+        way: Way,
+        episode: np.ndarray,
+        classes: np.ndarray,
+        *,
+        place: np.ndarray,
+        slots: np.ndarray,
+        shots: int,
+    ) -> Problems:
+        if shots not in self._tasks:
+            queries, seed = self.protocol.n_query, self.protocol.seed
+            most = self.most if shots == self.shots else self.room(shots)
+            weights = Weights(self.classes.lone, self.classes.grouped, shots, queries)
+            self._tasks[shots] = Task(
+                self.classes, shots=shots, queries=queries, seed=seed, most=most, weights=weights
             )
-
-    def _tilt(self, ways: int, shots: int) -> float:
-        """The tilt that loses the fewest proposals on pilot episodes of this shape."""
-        if (ways, shots) not in self._tilts:
-            usable, episode = np.flatnonzero(self.enough), PILOT_FIRST + np.arange(PILOT)
-            words = counter.words(counter.key(self.protocol.seed, "classes"), episode, ways)
-            classes = usable[counter.subset(words, np.full(PILOT, len(usable)))]
-            kept = [
-                sum(
-                    problems.kept(PILOT_ROUNDS)
-                    for problems in self._problems(episode, classes, shots, tilt=tilt)
-                )
-                for tilt in TILTS
-            ]
-            self._tilts[ways, shots] = TILTS[int(np.argmax(kept))]
-        return self._tilts[ways, shots]
-
-
-@dataclass(kw_only=True)
-class Problems:
-    """P problems of w classes each, which are drawn at once."""
-
-    supply: ApartSupply
-    weights: Weights
-    """The numbers of supports and queries that classes give."""
-    place: np.ndarray
-    """The episode of each problem, int [P], as an index into the batch."""
-    slots: np.ndarray
-    """The classes of each problem, int [P, w], as indices into the episode's classes."""
-    episode: np.ndarray
-    """The number of the episode of each problem, int64 [P]."""
-    of: np.ndarray
-    """The classes of each problem, int64 [P, w]."""
-    tilt: float
-    """The tilt of the proposals."""
-
-    def __post_init__(self) -> None:
-        classes, shots, queries = self.supply.classes, self.weights.shots, self.weights.queries
-        self.groups, self.sizes = classes.groups_of(self.of)  # [P, G] and [P, w, G]
-        self.count = (self.groups >= 0).sum(1)
-        sizes = np.arange(self.groups.shape[1] + 1)
-        bound = self.weights.bound(self.of, *_extremes(self.sizes, self.groups >= 0))  # [P, w, G + 1]
-        rest = self.count[:, None] - sizes
-        log_weight = log_choose(self.count[:, None], sizes) + bound.sum(1)
-        log_weight += sizes * np.log(self.tilt) + np.maximum(rest, 0) * np.log1p(-self.tilt)
-        log_weight[rest < 0] = -np.inf
-        top = log_weight.max(1, keepdims=True)
-        self.possible = np.isfinite(top[:, 0])
-        with np.errstate(invalid="ignore"):
-            self.cumulative = np.where(np.isfinite(top), np.exp(log_weight - top), 0).cumsum(1)
-        self.bound = bound.sum(1)
-        most_s = np.minimum(self.of.shape[1] * shots, self.count)
-        most_q = np.minimum(self.of.shape[1] * queries, self.count - most_s)
-        self.most_touched = self._penalty(most_s, most_q)
-
-    def solve(self) -> tuple[np.ndarray, np.ndarray]:
-        """The bank rows of the supports [P, w, K] and of the queries [P, w, M].
-
-        Raises TooFew, naming the classes, where no draw is found.
-        """
-        shape = self.of.shape
-        support = np.empty((*shape, self.weights.shots), np.int64)
-        query = np.empty((*shape, self.weights.queries), np.int64)
-        left = np.flatnonzero(self.possible)
-        for number in range(ROUNDS):
-            if not len(left):
-                break
-            kept, support_kept, query_kept = self._round(left, number)
-            support[left[kept]], query[left[kept]] = support_kept, query_kept
-            left = np.delete(left, kept)
-        if stuck := [*np.flatnonzero(~self.possible), *left]:
-            raise TooFew(self._stuck(stuck[0]))
-        return support, query
-
-    def kept(self, rounds: int) -> int:
-        """The number of proposals that are kept in this many rounds."""
-        all_of_them = np.flatnonzero(self.possible)
-        return sum(len(self._round(all_of_them, number)[0]) for number in range(rounds))
-
-    def _round(self, left: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One proposal for each problem of ``left``: the indices of those that are kept, their supports and queries."""
-        purpose = counter.key(self.supply.protocol.seed, f"apart/{number}")
-        state = counter.bits(counter.states(purpose, self.episode[left]), self.slots[left, 0])
-        size = self._sizes(left, _uniform(state, _SIZE))
-        lot = counter.bits(state, np.full(1, _GROUPS))
-        last = _last_lot(lot, self.groups[left], size)
-        inside = (counter.bits(lot[:, None], self.groups[left]) <= last[:, None]) & (size > 0)[:, None]
-        taken = (self.sizes[left] * (inside & (self.groups[left] >= 0))[:, None]).sum(2)
-        log_kept = self.weights.log_ways(self.of[left], taken).sum(1) - self.bound[left, size]
-        good = np.flatnonzero(np.log(_uniform(state, _KEEP_SET)) < log_kept)
-        draws = self.supply.classes.draw_apart(
-            of=self.of[left[good]],
-            weights=self.weights,
-            taken=taken[good],
-            lot=lot[good],
-            last=np.where(size[good] > 0, last[good], 0),
-            chance=[counter.bits(state[good], np.full(1, use)) for use in (_LONE, _SUPPORT, _QUERY)],
+        return way(
+            task=self._tasks[shots],
+            episode=episode[place],
+            slot=slots[:, 0],
+            of=classes[place[:, None], slots],
         )
-        touched = self._penalty(*(self.supply.classes.touched(rows) for rows in draws))
-        keep = np.log(_uniform(state[good], _KEEP_DRAW)) < touched - self.most_touched[left[good]]
-        return good[keep], draws[0][keep], draws[1][keep]
 
-    def _sizes(self, left: np.ndarray, chance: np.ndarray) -> np.ndarray:
-        """The number of groups in each proposed set, int [P']."""
-        ladder = self.cumulative[left]
-        return (ladder <= (chance * ladder[:, -1])[:, None]).sum(1)
+    def _chosen_ways(self, ways: int, shots: int) -> dict[bool, Way]:
+        """The way that loses least for problems of one class (False) and of several (True), found on a pilot."""
+        if (ways, shots) not in self._ways:
+            self._ways[ways, shots] = {
+                several: WAYS[_best(self._kept(ways, shots, several=several))] for several in (False, True)
+            }
+        return self._ways[ways, shots]
 
-    def _penalty(self, support_groups: np.ndarray, query_groups: np.ndarray) -> np.ndarray:
-        """What a draw that touches so many groups gains, up to a constant, by the sets that it respects; log, [P]."""
-        return -support_groups * np.log(self.tilt) - query_groups * np.log1p(-self.tilt)
+    def _kept(self, ways: int, shots: int, *, several: bool) -> np.ndarray:
+        """How many proposals each way keeps for the pilot's problems of one class, or of several."""
+        usable, episode = np.flatnonzero(self.enough), PILOT_FIRST + np.arange(PILOT)
+        words = counter.words(counter.key(self.protocol.seed, "classes"), episode, ways)
+        classes = usable[counter.subset(words, np.full(PILOT, len(usable)))]
+        parts = [(p, s) for p, s in self.classes.parts(classes) if (s.shape[1] > 1) == several]
+        kept = np.zeros(len(WAYS), np.int64)
+        for number, way in enumerate(WAYS):
+            for place, slots in parts:
+                problems = self._problems(way, episode, classes, place=place, slots=slots, shots=shots)
+                kept[number] += problems.kept(PILOT_ROUNDS)
+        return kept
 
-    def _stuck(self, problem: int) -> str:
-        names = [repr(self.supply.bank.class_names[c]) for c in self.of[problem]]
+    def _stuck(self, problems: Problems, number: int) -> str:
+        names = [repr(self.bank.class_names[c]) for c in problems.of[number]]
         which = f"Class {names[0]}" if len(names) == 1 else f"Classes {', '.join(names[:-1])} and {names[-1]}"
+        task = problems.task
         return (
-            f"{which} of episode {self.episode[problem]} have {self.count[problem]} groups with several clips, and no "
-            f"draw of {self.weights.shots} supports and {self.weights.queries} queries a class was found in which the "
-            "sides share none of them: lower --n-query, --k-shot or --n-way, or name groups by --support-groups."
+            f"{which} of episode {problems.episode[number]} share groups so that no {task.shots}-shot draw with "
+            f"{task.queries} queries a class was found in which none is on both sides: lower --n-query, --k-shot or "
+            "--n-way, or name groups by --support-groups."
         )
 
 
-def _extremes(sizes: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The fewest and the most clips [P, w, G + 1] that 0 .. G of the groups hold of each class.
-
-    sizes: the clips [P, w, G] of each class in each group; real: bool [P, G], false for padding.
-    """
-    hidden = np.where(real[:, None], sizes, np.iinfo(np.int32).max)
-    fewest = np.sort(hidden, axis=2).cumsum(2)
-    most = -np.sort(-np.where(real[:, None], sizes, 0), axis=2)
-    start = np.zeros((*sizes.shape[:2], 1), np.int64)
-    return np.concatenate([start, fewest], 2), np.concatenate([start, most.cumsum(2)], 2)
+WAYS: tuple[Way, ...] = (SupportsFirst, *(partial(SetsFirst, tilt=tilt) for tilt in TILTS))
 
 
-def _uniform(state: np.ndarray, use: int) -> np.ndarray:
-    """Random numbers in (0, 1), one for each state [P]."""
-    return counter.uniform(counter.bits(state, np.full(1, use)) >> np.uint64(32))
-
-
-def _last_lot(lot: np.ndarray, groups: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The lot of the last group of the set: the groups [P, G] with the ``size`` [P] smallest lots are in it."""
-    lots = counter.bits(lot[:, None], groups)
-    lots[groups < 0] = np.iinfo(np.uint64).max
-    lots.sort(axis=1)
-    return np.take_along_axis(lots, np.maximum(size - 1, 0)[:, None], 1)[:, 0] if lots.shape[1] else lot
+def _best(kept: np.ndarray) -> int:
+    """The way that kept most proposals; supports first, way 0, unless another kept several times as many."""
+    best = int(kept.argmax())
+    return best if kept[best] > CHEAPER * kept[0] else 0
