@@ -29,8 +29,8 @@ several by fusion: EC (concatenation), EA (co-attention, then concatenation; sta
 modalities' posteriors); `protonet-lf` or `--fusion lf`. Where co-attention alone learns (EA over a training-free
 head) it trains by its own recipe: Adam 1e-4, 600 steps, all classes blends of two. Features are scaled to length one
 (`--normalise`): step by step for methods that read time; for others the steps are averaged first, and their mean is
-scaled ([features.md](features.md), with fixed weights of modalities). *Official numbers*: whether numbers of the authors'
-code are reproduced (`tests/reference/`).
+scaled. [How features are scaled and joined](features.md) has the other ways, and fixed weights of modalities. *Official
+numbers*: whether numbers of the authors' code are reproduced (`tests/reference/`).
 """
 COLUMNS = "| method | paper | regime | transductive | modalities | words | zero-shot | official numbers |"
 
