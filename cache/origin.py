@@ -85,6 +85,8 @@ class ClipSources:
     """int64 [n], the bytes of the clip's files when they were last looked at, or UNSEEN."""
     mtime_ns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """int64 [n], the time of change of the clip's files, the latest one, when they were last looked at, or UNSEEN."""
+    part: np.ndarray = field(default_factory=lambda: np.zeros(0, object))
+    """object [n] of texts, the part of its files that each clip is, such as "#t=12.5,20"; "" for all of them."""
 
     def __post_init__(self) -> None:
         self.origin = np.asarray(self.origin, np.int32)
@@ -96,7 +98,8 @@ class ClipSources:
         self.mtime_ns = (
             np.asarray(self.mtime_ns, np.int64) if len(self.mtime_ns) else np.full(n, UNSEEN, np.int64)
         )
-        if self.listed.shape != (n, k) or not len(self.size) == len(self.mtime_ns) == n:
+        self.part = np.asarray(self.part, object) if len(self.part) else np.full(n, "", object)
+        if self.listed.shape != (n, k) or not len(self.size) == len(self.mtime_ns) == len(self.part) == n:
             raise ValueError("its clips and their sources differ in number")
         if n and not (self.origin.min() >= 0 and self.origin.max() < k):
             raise ValueError("a clip has an origin that is not there")
@@ -124,6 +127,7 @@ class ClipSources:
             listed=self.listed[clips],
             size=self.size[clips],
             mtime_ns=self.mtime_ns[clips],
+            part=self.part[clips],
         )
 
     def with_origin(self, number: int, origin: Origin) -> ClipSources:
@@ -136,6 +140,7 @@ class ClipSources:
         clips.create_dataset("origins", data=texts, dtype=h5py.string_dtype())
         for name in ("origin", "listed", "size", "mtime_ns"):
             clips.create_dataset(name, data=getattr(self, name))
+        clips.create_dataset("part", data=[part.encode() for part in self.part], dtype=h5py.string_dtype())
 
     @classmethod
     def read(cls, clips: h5py.Group) -> ClipSources:
@@ -144,7 +149,8 @@ class ClipSources:
         if [values.dtype.kind for values in arrays.values()] != ["i", "b", "i", "i"]:
             raise ValueError("its clips' sources are no numbers")
         texts: Sequence[str] = stored_array(clips, "origins").asstr()[()]
-        return cls([Origin.from_json(text) for text in texts], **arrays)
+        part = stored_array(clips, "part").asstr()[()] if "part" in clips else np.zeros(0, object)
+        return cls([Origin.from_json(text) for text in texts], part=part, **arrays)
 
 
 def united_sources(n: int, parts: Sequence[tuple[ClipSources, np.ndarray]]) -> ClipSources:
@@ -170,6 +176,7 @@ def united_sources(n: int, parts: Sequence[tuple[ClipSources, np.ndarray]]) -> C
         unseen = united.size[rows] == UNSEEN
         united.size[rows[unseen]] = sources.size[unseen]
         united.mtime_ns[rows[unseen]] = sources.mtime_ns[unseen]
+        united.part[rows[unseen]] = sources.part[unseen]
     return _without_needless_doubt(united)
 
 

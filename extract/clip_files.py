@@ -21,9 +21,11 @@ class State(NamedTuple):
     """The bytes of all files together, or UNSEEN where one is not there."""
     mtime_ns: int
     """The latest time of change, or UNSEEN."""
+    part: str
+    """The part of the files that the clip is, such as "#t=12.5,20"; "" for all of them."""
 
 
-NOWHERE = State(UNSEEN, UNSEEN)
+NOWHERE = State(UNSEEN, UNSEEN, "")
 
 
 def files_of(source: Source) -> list[Path]:
@@ -40,7 +42,8 @@ def state_of(source: Source) -> State:
         return NOWHERE
     if not facts:
         return NOWHERE
-    return State(sum(fact.st_size for fact in facts), max(fact.st_mtime_ns for fact in facts))
+    part = "" if source.span is None else source.span.fragment
+    return State(sum(fact.st_size for fact in facts), max(fact.st_mtime_ns for fact in facts), part)
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
@@ -62,11 +65,15 @@ def digest_of(source: Source) -> str:
 
 
 def digests(sources: Mapping[str, Source]) -> dict[str, str]:
-    """The digest of each clip, by clip; "" where its files cannot be read. Several files are read at once."""
-    if len(sources) < 2:
-        return {clip: digest_of(source) for clip, source in sources.items()}
-    with ThreadPoolExecutor(default_workers()) as pool:
-        return dict(zip(sources, pool.map(digest_of, sources.values())))
+    """The digest of each clip, by clip; "" where its files cannot be read.
+
+    Files that several clips are parts of are read once, and several files at once.
+    """
+    files = {clip: tuple(files_of(source)) for clip, source in sources.items()}
+    each = list(dict.fromkeys(files.values()))
+    with ThreadPoolExecutor(min(default_workers(), max(len(each), 1))) as pool:
+        sha256 = dict(zip(each, pool.map(sha256_of, each)))
+    return {clip: source.digest(sha256[files[clip]]) for clip, source in sources.items()}
 
 
 def is_deleted(path: Path) -> bool:

@@ -100,9 +100,9 @@ class Listing:
 
     catalog: all clips that exist. sources: clip id to files. missing: ids whose files were not found. warnings:
     sentences that are shown once. root: the folder that catalog paths are relative to. origin: the data that the clips
-    were listed from; None stands for what --data names. partial: options left clips out, so that a clip that is not
-    listed need not be gone. is_table: the clips are those that a table names, so that one that it names no more is gone
-    even where its file is there. lists_unlabelled: the clips without labels of ``add_unlabelled`` are all listed.
+    were listed from; None stands for what --data names. partial: options may have left clips out, so that a clip that
+    is not listed need not be gone. is_table: the clips are those that a table names, so that one that it names no more
+    is gone even where its file is there. lists_unlabelled: the clips of ``add_unlabelled`` are all listed.
     """
 
     catalog: Catalog

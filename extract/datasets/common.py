@@ -69,7 +69,7 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
     if options.limit is not None:
         _at_least("limit", options.limit, 1)
         rows = rows[: options.limit]
-    partial = len(rows) < len(catalog)
+    partial = per_class is not None or options.clips is not None or options.limit is not None
     catalog = catalog.take(rows)
     sources = {clip: listing.sources[clip] for clip in catalog.clip_id}
     done = replace(listing, catalog=catalog, sources=sources, partial=partial)

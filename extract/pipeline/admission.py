@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...cache.catalog import Catalog
-from ...cache.origin import UNKNOWN_KIND, Origin
+from ...cache.origin import UNKNOWN_KIND, ClipSources, Origin
 from ...errors import CacheError
-from ..clip_files import digest_of
+from ..clip_files import State, digest_of
 from ..datasets.base import Listing
 
 _SAMPLE = 16  # clips whose files are compared before one place is taken for another
@@ -141,16 +142,15 @@ def _is_own(held: Catalog, listing: Listing, row: int, number: int, path: str) -
     return origin.kind == "import" and not held.facts["sha256"][row]
 
 
-def sourced(listing: Listing, sizes: np.ndarray, times: np.ndarray) -> Catalog:
-    """The catalog of a listing with its origin and the states of the clips' files, int64 [n] each."""
+def sourced(listing: Listing, states: Sequence[State]) -> Catalog:
+    """The catalog of a listing with its origin and the states of the n clips' files."""
     assert listing.origin is not None
     catalog = listing.catalog
-    sources = replace(
-        catalog.sources,
+    sources = ClipSources(
         origins=[listing.origin],
         origin=np.zeros(len(catalog), np.int32),
-        listed=np.ones((len(catalog), 1), bool),
-        size=sizes,
-        mtime_ns=times,
+        size=np.array([state.size for state in states], np.int64),
+        mtime_ns=np.array([state.mtime_ns for state in states], np.int64),
+        part=np.array([state.part for state in states], object),
     )
     return replace(catalog, sources=sources)

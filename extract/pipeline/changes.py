@@ -71,7 +71,13 @@ def compare(held: Catalog, listing: Listing, number: int, others: Sizes) -> Chan
 
 
 def _differs(held: Catalog, row: int, state: State) -> bool:
-    return state != NOWHERE and state != (held.sources.size[row], held.sources.mtime_ns[row])
+    return state not in (NOWHERE, known_state(held, row))
+
+
+def known_state(held: Catalog, row: int) -> State:
+    """The state of a clip's files when the cache last saw them."""
+    sources = held.sources
+    return State(int(sources.size[row]), int(sources.mtime_ns[row]), sources.part[row])
 
 
 @dataclass

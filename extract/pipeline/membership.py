@@ -15,10 +15,11 @@ import numpy as np
 from ...cache.catalog import FACTS, Catalog
 from ...cache.locking import refuse_older, update_catalog
 from ...cache.schema import StreamName, list_streams
+from ...errors import CacheError
 from ..clip_files import NOWHERE, state_of
 from ..datasets.base import Listing
 from .admission import Admission, admit, settled, sourced
-from .changes import Changes, carry_over, compare, sizes_elsewhere
+from .changes import Changes, carry_over, compare, known_state, sizes_elsewhere
 from .union import united, with_facts
 from .writing import writable
 
@@ -35,6 +36,8 @@ class Membership:
     """Whether another origin may join the data set."""
     new_split: bool
     """Whether the listing's class split replaces the one in the cache."""
+    number: int = 0
+    """The place of the listing's origin among those of the data set."""
     changes: Changes = field(default_factory=Changes)
     """The clips that changed, moved, or are gone."""
     notes: list[str] = field(default_factory=list)
@@ -53,6 +56,7 @@ class Membership:
         held = Catalog.read(self.folder)
         refuse_older(self.folder, held)
         place = admit(held, self.listing, into=self.into)
+        self.number = place.number
         self.listing, self.notes = settled(held, self.listing, place.number)
         if place.note:
             self.notes.append(place.note)
@@ -83,6 +87,10 @@ class Membership:
         if held is None:
             return _with_changes(new, self.changes)
         place = admit(held, self.listing, into=self.into)
+        if place.number != self.number:  # The ids were settled for another place.
+            raise CacheError(
+                f"Another process has added other data to data set {held.dataset!r} just now; run the same again."
+            )
         held = _with_origin(_with_moves(held, self.changes.moved), place)
         joined, notes = united(held, new, self.new_split, gone=self.changes.gone)
         self.notes += [note for note in notes if note not in self.notes]
@@ -90,8 +98,7 @@ class Membership:
 
     def _listed(self) -> Catalog:
         states = [self.changes.state.get(clip, NOWHERE) for clip in self.listing.catalog.clip_id]
-        sizes, times = np.array(states, np.int64).reshape(len(states), 2).T
-        return sourced(self.listing, sizes, times)
+        return sourced(self.listing, states)
 
 
 def _clip_streams(folder: Path) -> list[StreamName]:
@@ -100,11 +107,11 @@ def _clip_streams(folder: Path) -> list[StreamName]:
 
 def _lacks_digests(held: Catalog, listing: Listing) -> bool:
     """Whether a clip's file may have changed and only the shards know its digest, after a run that was cut short."""
-    sources, known = held.sources, held.facts["sha256"]
+    known = held.facts["sha256"]
     return any(
         not known[row]
         and (source := listing.sources.get(clip)) is not None
-        and state_of(source) != (sources.size[row], sources.mtime_ns[row])
+        and state_of(source) != known_state(held, row)
         for row, clip in enumerate(held.clip_id)
     )
 

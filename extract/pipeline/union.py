@@ -103,9 +103,11 @@ def _joined_sources(old: Catalog, new: Catalog, target: np.ndarray, gone: Sequen
     size, mtime_ns = (
         _spread(values, before, n, UNSEEN) for values in (old.sources.size, old.sources.mtime_ns)
     )
+    part = _spread(old.sources.part, before, n, "")
     seen = new.sources.size != UNSEEN
     size[target[seen]], mtime_ns[target[seen]] = new.sources.size[seen], new.sources.mtime_ns[seen]
-    return ClipSources(origins, origin, listed, size, mtime_ns)
+    part[target[seen]] = new.sources.part[seen]
+    return ClipSources(origins, origin, listed, size, mtime_ns, part)
 
 
 def _join(
