@@ -11,17 +11,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import av
 import h5py
 import numpy as np
 
+import fsmm
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import StreamName, shard_paths
 from fsmm.cache.shard import read_shard
 from fsmm.errors import DecodeError
 from fsmm.extract.contract import FrameNeed, Need, TextNeed
 from fsmm.extract.datasets.base import Listing, Source
+from fsmm.extract.pipeline.report import ExtractReport
 
 WHITE = 0xFFFF
+SOUND = "audio/logmel-mfcc"
 
 
 def load_makers() -> ModuleType:
@@ -48,6 +52,34 @@ def videos(root: Path, count: int, classes: int = 4) -> Path:
             sound=None if i % 5 == 4 else 200.0 + 20 * i,
         )
     return root
+
+
+def film(path: Path, hertz: float) -> Path:
+    """A short video whose sound and pictures depend on ``hertz``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    makers, pitch = load_makers(), int(hertz)
+    makers.video(
+        path, frames=8, picture=lambda k, w, h: makers.numbered((k * 9 + pitch) % 0xFFFF, w, h), sound=hertz
+    )
+    return path
+
+
+def extracted(data: Path, cache: Path, *streams: str, kind: str = "folder", **given: Any) -> ExtractReport:
+    """The report of a quiet extraction with one worker, of the sound if no stream is named."""
+    given = {"quiet": True, "workers": 1, **given}
+    report: ExtractReport = fsmm.extract(kind, data, cache, streams or [SOUND], **given)
+    return report
+
+
+def spoil_pictures(path: Path) -> Path:
+    """Replace all video packets of a file by noise."""
+    with av.open(str(path)) as file:
+        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    data, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
+    for place, size in places:
+        data[place : place + size] = noise.integers(0, 256, size, dtype=np.uint8).tobytes()
+    path.write_bytes(data)
+    return path
 
 
 def stills(root: Path, numbers: Sequence[int]) -> Listing:

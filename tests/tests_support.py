@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
+from fsmm.cache.header import HEADER_BYTES, file_digest
 from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
 from fsmm.cache.table import Table, TensorTable
@@ -156,3 +157,16 @@ def flip(path: Path, array: str, byte: int) -> None:
     content = bytearray(path.read_bytes())
     content[start + byte % size] ^= 1 << (byte % 8)
     path.write_bytes(content)
+
+
+_SINCE_SCHEMA_2 = ("origins", "origin", "listed", "size", "mtime_ns", "group")
+
+
+def make_older(path: Path) -> None:
+    """Take out of a catalog what schema 1 did not have."""
+    with h5py.File(path, "r+") as file:
+        for name in _SINCE_SCHEMA_2:
+            del file["clips"][name]
+        file.attrs["schema"] = 1
+    with open(path, "rb+") as raw:
+        raw.write(f"fsmm-catalog 1 sha256={file_digest(path)}\n".encode().ljust(HEADER_BYTES, b"\0"))

@@ -5,29 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import pytest
+from tests_support import make_older
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
-from fsmm.cache.header import HEADER_BYTES, file_digest
 from fsmm.cache.upkeep.info import info
 from fsmm.cache.upkeep.merge import merge
 from fsmm.cache.upkeep.upgrade import upgrade
 from fsmm.cache.upkeep.verify import verify
 from fsmm.errors import CacheError
-
-ADDED = ("origins", "origin", "listed", "size", "mtime_ns", "group")
-
-
-def make_older(path: Path) -> None:
-    """Take out of a catalog what schema 1 did not have."""
-    with h5py.File(path, "r+") as file:
-        for name in ADDED:
-            del file["clips"][name]
-        file.attrs["schema"] = 1
-    with open(path, "rb+") as raw:
-        raw.write(f"fsmm-catalog 1 sha256={file_digest(path)}\n".encode().ljust(HEADER_BYTES, b"\0"))
 
 
 @pytest.fixture

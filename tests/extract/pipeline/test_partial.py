@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import av
 import numpy as np
 import pytest
-from extract_support import Tint, rows
+from extract_support import Tint, rows, spoil_pictures
 
 import fsmm
 from fsmm.extract.contract import Sampling
@@ -32,17 +31,6 @@ def run(root: Path, *streams: str) -> ExtractReport:
 def told(report: ExtractReport) -> list[dict[str, object]]:
     path = Path(report.folder) / "failures.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def spoil_pictures(path: Path) -> Path:
-    """Replace all video packets of a file by noise."""
-    with av.open(str(path)) as file:
-        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
-    data, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
-    for place, size in places:
-        data[place : place + size] = noise.integers(0, 256, size, dtype=np.uint8).tobytes()
-    path.write_bytes(data)
-    return path
 
 
 @pytest.fixture
