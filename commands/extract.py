@@ -47,6 +47,7 @@ _GROUPS: dict[type[Any] | str, str] = {
         "dataset": completion.sources,
         "streams": completion.made_streams,
         "encoders": completion.encoders_by_modality,
+        "into": completion.held_datasets,
         "device": completion.one_of(("auto", "cpu", "cuda")),
     },
 )

@@ -114,6 +114,11 @@ def settled(held: Catalog, listing: Listing, number: int) -> tuple[Listing, list
         )
     catalog = replace(listing.catalog, clip_id=[new[clip] for clip in listing.catalog.clip_id])
     notes = []
+    imported = [clip for clip in listing.catalog.clip_id if clip in rows and _is_import(held, rows[clip])]
+    if imported:
+        notes.append(
+            f"Imported clips without a file get the files of the same ids ({len(imported):,}, such as {imported[0]!r})."
+        )
     if renamed:
         notes.append(
             f"Other data of this data set has clips of the same ids ({len(renamed):,}); here, {renamed[0]!r} is called "
@@ -139,7 +144,12 @@ def _is_own(held: Catalog, listing: Listing, row: int, number: int, path: str) -
     same_file = bool(path) and held.path[row] == path and listing.origin is not None
     if same_file and listing.origin is not None and origin.folder and origin.folder == listing.origin.folder:
         return True
-    return origin.kind == "import" and not held.facts["sha256"][row]
+    return _is_import(held, row)
+
+
+def _is_import(held: Catalog, row: int) -> bool:
+    """Whether a clip was imported and no file of it is known."""
+    return held.sources.origins[held.sources.origin[row]].kind == "import" and not held.facts["sha256"][row]
 
 
 def sourced(listing: Listing, states: Sequence[State]) -> Catalog:

@@ -1,7 +1,7 @@
 """The difference between a listing and what the cache knows: clips whose files changed, moved, or are listed no more.
 
 Files are read only where their size or time says that they may have changed, or where a new clip has the size of a clip
-that the cache knows: reading and digesting runs at about the speed of the disk, decoding at a hundredth of that.
+that the cache knows. Digesting took a core a second for 250 MB where it was measured, as long as decoding a few clips.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ def compare(held: Catalog, listing: Listing, number: int, others: Sizes) -> Chan
     changes = Changes(state={clip: state_of(source) for clip, source in listing.sources.items()})
     rows = held.rows()
     known = held.facts["sha256"]
+    path = dict(zip(listing.catalog.clip_id, listing.catalog.path))
+    is_elsewhere = _folder(held, number) != (listing.origin.folder if listing.origin is not None else "")
     suspects = [
-        clip for clip, state in changes.state.items() if clip in rows and _differs(held, rows[clip], state)
+        clip
+        for clip, state in changes.state.items()
+        if clip in rows
+        and (is_elsewhere or path[clip] != held.path[rows[clip]] or _differs(held, rows[clip], state))
     ]
     sizes = others.with_catalog(held)
     fresh = [clip for clip, state in changes.state.items() if clip not in rows and sizes.may_hold(state.size)]
@@ -68,6 +73,12 @@ def compare(held: Catalog, listing: Listing, number: int, others: Sizes) -> Chan
     changes.moved = _moves(held, {clip for clip in lost if not listed[rows[clip]]}, fresh, changes.digest)
     changes.gone = lost - changes.moved.keys()
     return changes
+
+
+def _folder(held: Catalog, number: int) -> str:
+    """The folder that the paths of an origin's clips are relative to."""
+    origins = held.sources.origins
+    return origins[number].folder if number < len(origins) else ""
 
 
 def _differs(held: Catalog, row: int, state: State) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from extract_support import SOUND, extracted, film, rows
 from tests_support import make_older
 
 from fsmm.cache.catalog import Catalog
+from fsmm.cache.exchange.importing import import_features
 from fsmm.cache.upkeep.merge import merge
 from fsmm.cache.upkeep.upgrade import upgrade
 from fsmm.errors import CacheError, UsageError
@@ -183,3 +185,27 @@ def test_a_writer_that_comes_between_is_noticed(
         "a/0.mp4@3",
         "b/only2.mp4",
     ]
+
+
+def test_an_imported_clip_without_a_file_gets_the_file_of_its_id(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", id=["a/0.mp4", "other"], y=["a", "b"], x=np.ones((2, 3)))
+    mapping = {"dataset": "mine", "source": "x.npz", "ids": "id", "arrays": {"x": "sensor/raw"}}
+    (tmp_path / "m.json").write_text(json.dumps({**mapping, "label_sets": {"kind": {"label": "y"}}}))
+    import_features(tmp_path / "m.json", tmp_path / "cache")
+    with pytest.raises(CacheError, match=r"was made from import .*x.npz"):
+        extracted(two[0], tmp_path / "cache", name="mine")
+    report = extracted(two[0], tmp_path / "cache", into="mine")
+    assert any("Imported clips without a file" in warning for warning in report.warnings)
+    assert Catalog.read(Path(report.folder)).clip_id == ["a/0.mp4", "other", "b/only1.mp4"]
+    assert set(rows(Path(report.folder), "sensor/raw")) == {"a/0.mp4", "other"}
+    assert set(rows(Path(report.folder), SOUND)) == {"a/0.mp4", "b/only1.mp4"}
+    # An import that would join a data set of videos with which it shares nothing is refused.
+    extracted(two[1], tmp_path / "cache", name="videos")
+    (tmp_path / "m.json").write_text(
+        json.dumps({**mapping, "ids": "y", "label_sets": {"kind": {"label": "y"}}})
+    )
+    with pytest.raises(CacheError, match=r"shares no clip with mapping .* --dataset NAME, .* --any-origin"):
+        import_features(tmp_path / "m.json", tmp_path / "cache", "videos")
+    assert import_features(tmp_path / "m.json", tmp_path / "cache", "videos", any_origin=True).clips == 2

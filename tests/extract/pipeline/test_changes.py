@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extract_support import SOUND, extracted, film, rows, same_rows, spoil_pictures
+from extract_support import SOUND, extracted, film, load_makers, rows, same_rows, spoil_pictures
 from tests_support import make_older
 
 from fsmm.cache.bank import FeatureBank
@@ -298,3 +298,24 @@ def test_another_part_of_a_file_is_another_clip(data: Path, tmp_path: Path) -> N
     after = rows(folder, SOUND)
     assert np.array_equal(after["three"], before["two"])
     assert same_rows(after, rows(fresh(table, tmp_path, kind="csv"), SOUND))
+
+
+def test_an_id_that_names_another_file_is_another_clip(data: Path, tmp_path: Path) -> None:
+    """Two files of one size and time, such as recordings of fixed length out of one archive."""
+    load_makers().audio(data / "one.wav", hertz=300)
+    load_makers().audio(data / "two.wav", hertz=900)
+    for name in ("one.wav", "two.wav"):
+        os.utime(data / name, (1, 1))
+    table = data / "t.csv"
+    table.write_text("path,id,label\none.wav,clip,x\n")
+    folder = Path(extracted(table, tmp_path / "cache", kind="csv").folder)
+    before = rows(folder, SOUND)["clip"]
+    table.write_text("path,id,label\ntwo.wav,clip,x\n")
+    assert extracted(table, tmp_path / "cache", kind="csv").changed == 1
+    assert not np.array_equal(rows(folder, SOUND)["clip"], before)
+    # The same names below another root.
+    (data / "other").mkdir()
+    shutil.copy2(data / "one.wav", data / "other" / "two.wav")
+    options = DatasetOptions(root=data / "other")
+    assert extracted(table, tmp_path / "cache", kind="csv", options=options).changed == 1
+    assert np.array_equal(rows(folder, SOUND)["clip"], before)
