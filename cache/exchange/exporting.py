@@ -57,7 +57,8 @@ def export_features(
     """Write a data set, or the clips of one split, to ``out``: an ``.npz``, a ``.csv`` (labels only), or else a folder.
 
     streams: the streams to write; None takes all.
-    split: all, or the base, val or novel classes of ``class_split`` of ``label_set``.
+    split: all, or the base, val or novel classes of ``class_split`` of ``label_set``. Clips that the data set lists no
+    more are left out.
 
     A stream becomes an array ``modality/encoder`` [n, T, D], where T is the length of the longest clip. It is zero
     beyond ``modality/encoder.length`` [n], which is 0 for an absent clip. Files appear whole or not at all.
@@ -96,6 +97,8 @@ def export_features(
 
 
 def _selected(catalog: Catalog, split: str, label_set: str | None, class_split: str) -> Catalog:
+    if catalog.sources.gone.any():
+        catalog = catalog.take(np.flatnonzero(~catalog.sources.gone))
     labels = catalog.labels(label_set)
     if split == "all":
         return catalog

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
+from fsmm.cache.exchange.exporting import export_features
 from fsmm.cache.schema import list_streams
 from fsmm.cache.stream import stream_checks
 from fsmm.cache.upkeep.prune import prune
@@ -35,6 +37,13 @@ def test_clips_that_are_listed_no_more_take_no_part(cache: Path) -> None:
     bank = FeatureBank.load(cache, split="all")
     assert not catalog.sources.gone[bank.clip_row].any()
     assert len(bank) == (~catalog.sources.gone).sum()
+
+
+def test_clips_that_are_listed_no_more_are_not_exported(cache: Path, tmp_path: Path) -> None:
+    catalog = Catalog.read(cache / "toy")
+    assert export_features(cache, tmp_path / "out.npz").clips == (~catalog.sources.gone).sum()
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert set(arrays["id"]).isdisjoint(catalog.clip_id[::3])
 
 
 def test_pruning_removes_clips_rows_and_failures(cache: Path) -> None:
