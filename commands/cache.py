@@ -244,14 +244,29 @@ def _print_report(report: Report) -> None:
         typer.echo(f"Damage was found that repair leaves to you: {checked}.")
 
 
+def _about(entry: DatasetInfo) -> str:
+    """A line on where a data set comes from, and what its user should know."""
+    return "; ".join(
+        [
+            *([f"from {listed(entry.origins)}"] if entry.origins else []),
+            *(f"{key}: {value}" for key, value in entry.attrs.items()),
+            *(
+                [f"listed no more, and left out: {entry.gone:,} (`fsmm cache prune` removes them)"]
+                if entry.gone
+                else []
+            ),
+            *(
+                [f"schema {entry.schema}, read only: `fsmm cache upgrade` brings it forward"]
+                if entry.schema in OLDER_SCHEMAS
+                else []
+            ),
+        ]
+    )
+
+
 def _print_dataset(entry: DatasetInfo) -> None:
     title = f"{entry.dataset}: {entry.clips:,} clips, {size_text(entry.bytes)}"
-    about = "; ".join(f"{key}: {value}" for key, value in entry.attrs.items())
-    about = "; ".join(filter(None, [f"from {listed(entry.origins)}" if entry.origins else "", about]))
-    if entry.gone:
-        about += f"; listed no more, and left out: {entry.gone:,} (`fsmm cache prune` removes them)"
-    if entry.schema in OLDER_SCHEMAS:
-        about += f"; schema {entry.schema}, read only: `fsmm cache upgrade` brings it forward"
+    about = _about(entry)
     labels = [
         [
             _name(labels.name, entry.default_label_set),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,67 +88,85 @@ def _is_same_data(held: Catalog, listing: Listing, number: int, *, unless_known:
 
 
 def settled(held: Catalog, listing: Listing, number: int) -> tuple[Listing, list[str]]:
-    """The listing under the ids that its clips have in the data set, and a sentence where some are not their own.
+    """The listing under the ids that its clips have in the data set, and sentences about those that are not their own.
 
     number: the place of the listing's origin. A clip whose id belongs to a clip of another origin is called ``id@2``
     where its origin is the second one. Files that two tables of one folder name are one clip, and so are an imported
-    clip without a file and the file of that id.
+    clip without a file and the file of that id. Raises CacheError where two clips would get one id.
     """
-    sources = held.sources
-    if len(sources.origins) == 1 and number == 0:
+    if len(held.sources.origins) == 1 and number == 0:
         return listing, []
-    rows = held.rows()
-    path_of = dict(zip(listing.catalog.clip_id, listing.catalog.path))
-    new = {}
-    for clip in [*listing.catalog.clip_id, *listing.missing]:
-        other = f"{clip}@{number + 1}"
-        row = rows.get(clip)
-        is_taken = row is not None and not _is_own(held, listing, row, number, path_of.get(clip, ""))
-        new[clip] = other if is_taken or (row is None and other in rows) else clip
-    renamed = [clip for clip, name in new.items() if clip != name]
+    new = _ids_in(held, listing, number)
     twice = [name for name, count in Counter(new.values()).items() if count > 1]
     if twice:
         raise CacheError(
             f"Clip {twice[0]!r} of the new data has the name that another of its clips would get in data set "
             f"{held.dataset!r}; give the new data a name of their own by --name NAME."
         )
-    catalog = replace(listing.catalog, clip_id=[new[clip] for clip in listing.catalog.clip_id])
-    notes = []
-    imported = [clip for clip in listing.catalog.clip_id if clip in rows and _is_import(held, rows[clip])]
-    if imported:
+    return replace(
+        listing,
+        catalog=replace(listing.catalog, clip_id=[new[clip] for clip in listing.catalog.clip_id]),
+        sources={new[clip]: source for clip, source in listing.sources.items()},
+        missing=[new[clip] for clip in listing.missing],
+    ), _about_ids(held, new)
+
+
+def _ids_in(held: Catalog, listing: Listing, number: int) -> dict[str, str]:
+    """The id in the data set of each clip of a listing, present or missing."""
+    rows = held.rows()
+    path_of = dict(zip(listing.catalog.clip_id, listing.catalog.path))
+    new = {}
+    for clip in [*listing.catalog.clip_id, *listing.missing]:
+        other = f"{clip}@{number + 1}"
+        row = rows.get(clip)
+        is_taken = row is not None and not _is_own(held, listing, number, row, path_of.get(clip, ""))
+        new[clip] = other if is_taken or (row is None and other in rows) else clip
+    return new
+
+
+def _about_ids(held: Catalog, new: Mapping[str, str]) -> list[str]:
+    """Sentences about clips that are called by another id than their own, or take the place of imported ones."""
+    rows, notes = held.rows(), []
+    if imported := [clip for clip, name in new.items() if clip == name and _is_import(held, rows.get(clip))]:
         notes.append(
             f"Imported clips without a file get the files of the same ids ({len(imported):,}, such as {imported[0]!r})."
         )
-    if renamed:
+    if renamed := [clip for clip, name in new.items() if clip != name]:
         notes.append(
             f"Other data of this data set has clips of the same ids ({len(renamed):,}); here, {renamed[0]!r} is called "
             f"{new[renamed[0]]!r}, and so on."
         )
-    return replace(
-        listing,
-        catalog=catalog,
-        sources={new[clip]: source for clip, source in listing.sources.items()},
-        missing=[new[clip] for clip in listing.missing],
-    ), notes
+    return notes
 
 
-def _is_own(held: Catalog, listing: Listing, row: int, number: int, path: str) -> bool:
-    """Whether the clip in a row of the catalog is the one that the listing calls by the same id."""
+def _is_own(held: Catalog, listing: Listing, number: int, row: int, path: str) -> bool:
+    """Whether the clip in a row of the catalog is the one that the listing calls by the same id.
+
+    path: the listed clip's path, "" for one that has no file.
+    """
     sources = held.sources
-    brought = int(sources.origin[row])
-    origin = sources.origins[brought]
-    if brought == number or not origin.is_known:
+    origin = sources.origins[sources.origin[row]]
+    if sources.origin[row] == number or not origin.is_known:
         return True
     if number < len(sources.origins) and sources.listed[row, number]:
         return True
-    same_file = bool(path) and held.path[row] == path and listing.origin is not None
-    if same_file and listing.origin is not None and origin.folder and origin.folder == listing.origin.folder:
-        return True
-    return _is_import(held, row)
+    return _is_same_file(held, listing, row, path) or _is_import(held, row)
 
 
-def _is_import(held: Catalog, row: int) -> bool:
-    """Whether a clip was imported and no file of it is known."""
+def _is_same_file(held: Catalog, listing: Listing, row: int, path: str) -> bool:
+    """Whether a listed clip is the same part of the same file as the clip in a row of the catalog."""
+    assert listing.origin is not None
+    folder = held.sources.origins[held.sources.origin[row]].folder
+    source = listing.sources.get(held.clip_id[row])
+    part = "" if source is None or source.span is None else source.span.fragment
+    is_same_place = path != "" and held.path[row] == path and folder != "" and folder == listing.origin.folder
+    return is_same_place and held.sources.part[row] == part
+
+
+def _is_import(held: Catalog, row: int | None) -> bool:
+    """Whether a clip was imported and no file of it is known; false for no row."""
+    if row is None:
+        return False
     return held.sources.origins[held.sources.origin[row]].kind == "import" and not held.facts["sha256"][row]
 
 

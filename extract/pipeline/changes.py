@@ -154,15 +154,15 @@ def _moves(
     for clip in sorted(lost):
         if sha256 := held.facts["sha256"][rows[clip]]:
             lost_by_digest[sha256].append(clip)
-    moved: dict[str, str] = {}
+    old_of: dict[str, str] = {}
     for same_name in (True, False):
         for clip in fresh:
             left = lost_by_digest.get(digest.get(clip, "").encode(), [])
             found = [old for old in left if not same_name or _file_name(old) == _file_name(clip)]
-            if found and clip not in moved.values():
-                moved[found[0]] = clip
+            if found and clip not in old_of:
+                old_of[clip] = found[0]
                 left.remove(found[0])
-    return moved
+    return {old: new for new, old in old_of.items()}
 
 
 def _file_name(clip: str) -> str:

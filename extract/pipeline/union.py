@@ -40,19 +40,10 @@ def united(
     """
     row_of = old.rows()
     fresh = [clip for clip in new.clip_id if clip not in row_of]
-    clip_id = [*old.clip_id, *fresh]
     row_of.update((clip, len(old) + i) for i, clip in enumerate(fresh))
     target = np.array([row_of[clip] for clip in new.clip_id], np.int64)
     sources = _joined_sources(old, new, target, [row_of[clip] for clip in gone if clip in row_of])
-    is_listed = np.zeros(len(clip_id), bool)
-    is_listed[target] = True
-    rows = _Rows(
-        n=len(clip_id),
-        old=np.arange(len(old)),
-        new=target,
-        covers=bool((is_listed | sources.gone)[: len(old)].all()),
-        gone=sources.gone,
-    )
+    rows = _rows(old, target, sources)
     notes: list[str] = []
     label_sets = {
         name: _join(
@@ -65,26 +56,36 @@ def united(
         )
         for name in [*new.label_sets, *(name for name in old.label_sets if name not in new.label_sets)]
     }
-    path = [*old.path, *[""] * len(fresh)]
-    clip_split = [*old.clip_split, *[""] * len(fresh)]
-    group = [*old.group, *[""] * len(fresh)]
-    for i, row in enumerate(target):
-        path[row], clip_split[row], group[row] = new.path[i], new.clip_split[i], new.group[i]
-    facts = {name: _spread(values, rows.old, rows.n, FACTS[name][1]) for name, values in old.facts.items()}
-    default = new.default_label_set
-    attrs = {**old.attrs, **new.attrs}
     return Catalog(
         dataset=old.dataset,
-        clip_id=clip_id,
+        clip_id=[*old.clip_id, *fresh],
         label_sets=label_sets,
-        default_label_set=default,
-        path=path,
-        clip_split=clip_split,
-        attrs=attrs,
-        facts=facts,
-        group=group,
+        default_label_set=new.default_label_set,
+        path=_replaced(old.path, new.path, rows),
+        clip_split=_replaced(old.clip_split, new.clip_split, rows),
+        attrs={**old.attrs, **new.attrs},
+        facts={name: _spread(values, rows.old, rows.n, FACTS[name][1]) for name, values in old.facts.items()},
+        # A listing that names no group at all knows less about groups, not otherwise.
+        group=_replaced(old.group, new.group, rows) if any(new.group) else _replaced(old.group, [], rows),
         sources=sources,
     ), notes
+
+
+def _rows(old: Catalog, target: np.ndarray, sources: ClipSources) -> _Rows:
+    """The rows of a union whose new clips lie at ``target``, and whose clips have these sources."""
+    n = len(sources.origin)
+    is_listed = np.zeros(n, bool)
+    is_listed[target] = True
+    covers = bool((is_listed | sources.gone)[: len(old)].all())
+    return _Rows(n=n, old=np.arange(len(old)), new=target, covers=covers, gone=sources.gone)
+
+
+def _replaced(old: Sequence[str], new: Sequence[str], rows: _Rows) -> list[str]:
+    """The texts of the old clips, replaced and followed by those of the new ones."""
+    texts = [*old, *[""] * (rows.n - len(old))]
+    for row, text in zip(rows.new.tolist(), new):
+        texts[row] = text
+    return texts
 
 
 def _joined_sources(old: Catalog, new: Catalog, target: np.ndarray, gone: Sequence[int]) -> ClipSources:
