@@ -193,3 +193,31 @@ def test_ctrl_c_ends_an_evaluation_and_its_workers_with_one_sentence(cache: Path
     assert running.returncode == 130
     assert err.strip() == "fsmm: Interrupted; run the same command again to continue."
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_groups_decide_which_clips_an_episode_holds(tmp_path: Path) -> None:
+    cache = synthetic_cache(tmp_path / "cache", clips=24, groups=6)
+    common = (
+        "episode-eval",
+        "--method",
+        "protonet",
+        "--cache",
+        cache,
+        "--episodes",
+        "50",
+        "--out",
+        tmp_path / "run",
+    )
+    apart = fsmm(*common, "--no-shared-group", "--n-query", "4")
+    assert apart.returncode == 0, apart.stderr
+    assert "supports and queries share no group" in " ".join(apart.stdout.split())
+    few = fsmm(*common, "--no-shared-group", "--n-query", "21")
+    assert few.returncode == 1
+    assert "has 24 clips in 6 groups of 4, 4, 4, 4, 4 and 4" in " ".join(few.stderr.split())
+    assert "lower --n-query to 20" in " ".join(few.stderr.split())
+    crossed = fsmm(*common, "--support-groups", "p0,p1", "--query-groups", "p4", "--n-query", "4", "--json")
+    assert crossed.returncode == 0, crossed.stderr
+    assert json.loads(crossed.stdout)["protocol"]["support_groups"] == ["p0", "p1"]
+    unknown = fsmm(*common, "--support-groups", "p9")
+    assert unknown.returncode == 2
+    assert "'p9'" in unknown.stderr
