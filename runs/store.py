@@ -6,9 +6,11 @@ The list, SHA256SUMS, is written last. It shows damage, and that all files are o
 from __future__ import annotations
 
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ def save_run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with turn_at(folder):
+        _sweep(folder)
         for name in (SUMS, METRICS):  # A folder with metrics.json is complete.
             (folder / name).unlink(missing_ok=True)
         if keep is not None:
@@ -46,6 +49,17 @@ def save_run(
             np.savez(file, **values)
         write_json(folder / METRICS, metrics)
         write_sums(folder, [*FILES, *([CHECKPOINT] if keep is not None else [])])
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed writers have left behind in a run's folder."""
+    for left in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_ALONE:
+                left.unlink()
+
+
+_LEFT_ALONE = 3600.0  # seconds; no writer of a run's file takes that long.
 
 
 def check_writable(folder: Path) -> None:

@@ -352,6 +352,10 @@ def half_width(value: float, digits: int | None) -> str:
 
 def add(given: argparse.Namespace) -> None:
     """Record a run: its small row under docs/results/runs/, and its figure in the page's JSON file."""
+    from fsmm.machine.digests import changed_files
+
+    if changed := changed_files(given.run, ["config.json", "metrics.json"]):
+        sys.exit(f"{given.run.name}: {' and '.join(changed)} changed after the run ended; run it again.")
     config = json.loads((given.run / "config.json").read_text(encoding="utf-8"))
     metrics = json.loads((given.run / "metrics.json").read_text(encoding="utf-8"))
     if metrics.get(given.metric) is None:

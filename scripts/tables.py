@@ -13,6 +13,7 @@ import json
 import shlex
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def run(
         / given.dataset
         / f"{method}-{'+'.join(names)}-{shots}-{split}-{given.label_set or 'default'}"
     )
-    if (folder / "metrics.json").is_file():
+    with suppress(FsmmError):  # A run that is incomplete or damaged is run again.
         _, metrics, arrays = load_run(folder)
         if len(arrays["accuracy"]) == given.episodes and can_redraw(arrays):
             return folder, metrics.get("trained_seconds", metrics["train_seconds"])

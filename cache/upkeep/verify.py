@@ -21,6 +21,7 @@ from ..shard import KIND, Shard, read_shard
 from ..stream import lock_stream, stream_keys
 from . import repair
 from .salvage import Salvage, salvage
+from .stored_runs import changed_runs
 
 # One repair may uncover another fault: a rewritten shard may hold a clip that the stream holds twice.
 _ROUNDS = 3
@@ -33,7 +34,7 @@ class Finding:
     level: str
     """The severity: "damage" (exit code 1 unless it is repaired) or "note"."""
     kind: str
-    """One of catalog, schema, shard, foreign, provenance, duplicate, unknown, leftover and failures."""
+    """One of catalog, schema, shard, foreign, provenance, duplicate, unknown, leftover, failures and run."""
     place: str
     """The path of the file, relative to the cache."""
     says: str
@@ -138,6 +139,8 @@ class _DatasetCheck:
         self._failures()
         for stream, folder in self._streams():
             self._stream(stream, folder)
+        for run, says in changed_runs(self.folder / "runs"):
+            self._add("note", "run", run, says)  # The cache is whole all the same.
         return self.found
 
     def fix(self, findings: Sequence[Finding]) -> None:

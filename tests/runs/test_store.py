@@ -114,6 +114,16 @@ def test_missing_files_pipes_and_folders_are_one_sentence(folder: Path, name: st
     assert "is a pipe" in sentence_of(folder)
 
 
+def test_what_killed_writers_left_behind_goes_with_the_next_run(folder: Path) -> None:
+    old, new = folder / ".metrics.json.7-0a.tmp", folder / ".metrics.json.8-0b.tmp"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    save_run(folder, CONFIG, {"accuracy": 0.5}, ARRAYS)
+    assert not old.exists()
+    assert new.exists(), "it may be of a writer at work"
+
+
 def test_a_half_copied_run_is_no_run(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()

@@ -21,11 +21,31 @@ from fsmm.cache.upkeep import salvage as salvage_module
 from fsmm.cache.upkeep.salvage import read_damaged, salvage
 from fsmm.cache.upkeep.verify import Finding, verify
 from fsmm.errors import CacheError
+from fsmm.machine.digests import write_sums
 
 FRAME = Provenance("net", "frame", 8, dtype="float32", weights_sha256="ab" * 32)
 STREAM = StreamName("frame", "net")
 IDS = [f"clip-{i}" for i in range(8)]
 ABSENT = "clip-5"
+
+
+def test_a_run_that_changed_after_it_ended_is_noted_and_left_alone(cache: Path) -> None:
+    for name in ("protonet-1", "relation-2/seed-0"):
+        run = cache / "toy" / "runs" / name
+        run.mkdir(parents=True)
+        (run / "config.json").write_text("{}")
+        (run / "episodes.npz").write_bytes(bytes(100))
+        write_sums(run, ["config.json", "episodes.npz"])
+    assert verify(cache).findings == []
+    flip(cache / "toy" / "runs" / "relation-2" / "seed-0" / "episodes.npz", 50)
+    for repair in (False, True):
+        found = verify(cache, repair=repair)
+        assert found.ok
+        assert (only(found.findings).kind, only(found.findings).level) == ("run", "note")
+        assert only(found.findings).place == "toy/runs/relation-2/seed-0"
+        assert "episodes.npz changed after it ended" in only(found.findings).says
+    (cache / "toy" / "runs" / "protonet-1" / "SHA256SUMS").write_bytes(b"\xff")
+    assert ["list of digests" in finding.says for finding in verify(cache).findings] == [True, False]
 
 
 @pytest.fixture
