@@ -90,7 +90,7 @@ def _spread(times: np.ndarray, usual: int, last: int) -> tuple[np.ndarray, int]:
 class StreamClock:
     """The shift, in seconds, that makes a stream's times after a jump follow those before it.
 
-    longest: the seconds above which a gap is a jump.
+    longest: the seconds above which a gap is a jump. resets: the number of jumps.
     """
 
     def __init__(self, longest: float) -> None:
@@ -98,6 +98,7 @@ class StreamClock:
         self._before: float | None = None
         self._step = 0.0
         self.shift = 0.0
+        self.resets = 0
 
     def offset(self, time: float) -> float:
         """The shift of a packet that is decoded at ``time``."""
@@ -107,6 +108,7 @@ class StreamClock:
         step = time - before
         if step > self._longest or step < -SLACK:
             self.shift += self._step - step
+            self.resets += 1
         else:
             self._step = max(step, 0.0)
         return self.shift

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from av import AudioStream
 from av.container import InputContainer
 
 from ...errors import DecodeError
-from ..clip_files import digest_of, files_of
+from ..clip_files import files_of, sha256_of, state_of
 from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling
 from ..datasets.base import Source
 from .clock import longest_gap
@@ -174,6 +175,8 @@ class _Job:
 
     def _show_reel(self, reel: Reel, pixel_shape: float) -> None:
         try:
+            if self.span is not None and reel.clock_is_doubtful:
+                raise Unforeseen
             self._show(self._wanted(foretold(reel), reel), pixel_shape)
         except Unforeseen:
             self._show(self._wanted(counted(reel, self.notes), reel), pixel_shape)
@@ -236,7 +239,7 @@ class _Job:
             height=self.size[1],
             has_video=has_video,
             has_audio=self.heard,
-            sha256=digest_of(self.source),
+            sha256=self.source.digest(_sha256(tuple(files_of(self.source)), state_of(self.source)[:2])),
         )
 
     def _nothing_usable(self) -> str:
@@ -255,3 +258,9 @@ def _gather(indices: np.ndarray, pictures: dict[int, np.ndarray]) -> np.ndarray:
     decoded = np.array(sorted(pictures))
     nearest = decoded[np.abs(indices[..., None] - decoded).argmin(-1)]
     return np.stack([np.stack([pictures[int(i)] for i in row]) for row in nearest])
+
+
+@lru_cache(maxsize=4)
+def _sha256(files: tuple[Path, ...], state: tuple[object, ...]) -> str:
+    """The digest of files in a certain state; the files of which one clip after another is a part are read once."""
+    return sha256_of(files)

@@ -197,8 +197,30 @@ def _flv(file: BinaryIO, size: int) -> str:
 
 
 def _gif(file: BinaryIO, size: int) -> str:
-    tail = _read(file, max(size - _TAIL, 0), _TAIL).rstrip(b"\0")
-    return "" if tail.endswith(b"\x3b") else f"is cut off: {_MARK}"
+    file.seek(0)
+    head = file.read(13)
+    if len(head) == 13:
+        file.seek(_colours(head[10]), os.SEEK_CUR)
+    for _ in range(_PARTS):
+        mark = file.read(1)
+        if mark == b";":
+            after = file.tell()
+            return _followed(after) if file.read(4) == b"GIF8" else ""
+        if mark == b",":
+            place = file.read(9)
+            file.seek(_colours(place[-1]) + 1 if len(place) == 9 else 0, os.SEEK_CUR)
+        elif mark == b"!":
+            file.seek(1, os.SEEK_CUR)
+        else:
+            return f"is cut off: {_MARK}" if file.tell() >= size else ""
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return ""
+
+
+def _colours(flags: int) -> int:
+    """The bytes of the table of colours that follows a header of GIF."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
 def _jpegs(file: BinaryIO, size: int) -> str:

@@ -9,6 +9,7 @@ from .clock import StreamClock, longest_gap
 
 # Seconds read after the end of what is wanted, and those read for a stream that lags behind.
 _MARGIN, _FAR = 1.0, 60.0
+_MOST_RESETS = 3  # a clock that seems to be set anew more often is a disorderly one, whose times are no guide
 
 
 class Extent:
@@ -41,7 +42,8 @@ class Extent:
     def has_passed(self, time: float, streams: int) -> bool:
         """Whether all of so many streams are well past a time, or one is so far past it that the others have ended."""
         reached = self._reached.values()
-        if not reached or max(reached) < time + _MARGIN:
+        doubtful = any(clock.resets > _MOST_RESETS for clock in self._clocks.values())
+        if doubtful or not reached or max(reached) < time + _MARGIN:
             return False
         return (len(reached) == streams and min(reached) >= time + _MARGIN) or max(reached) > time + _FAR
 

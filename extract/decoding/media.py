@@ -188,6 +188,12 @@ class Reel:
         stored = [stamp for stamp in self.stored_at if stamp is not None]
         return max(len(self), max(stored, default=-1) + 1) if self.has_gaps else len(self)
 
+    @cached_property
+    def clock_is_doubtful(self) -> bool:
+        """Whether decoding times step back where no new clock explains it."""
+        stored = np.array([stamp for stamp in self.stored_at if stamp is not None], np.int64)
+        return bool((np.diff(stored) < 0).any()) and not self.jumps.any()
+
     @property
     def lead(self) -> float:
         """The seconds from the file's beginning to its first picture."""

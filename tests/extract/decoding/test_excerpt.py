@@ -143,3 +143,23 @@ def test_a_part_of_a_long_file_is_read_no_further_than_needed(makers: ModuleType
     path.write_bytes(data)
     assert not read(path, Span(10, 12)).notes
     assert read(path).notes
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4")])
+def test_parts_of_joined_files_count_from_the_first(
+    makers: ModuleType, tmp_path: Path, name: str, codec: str
+) -> None:
+    """Two films of 3 s, one behind the other, with clocks of their own: the second begins at 3 s."""
+    for number in (0, 1):
+        makers.video(
+            tmp_path / f"{number}{name}",
+            frames=3 * FPS,
+            fps=FPS,
+            codec=codec,
+            picture=lambda k, w, h, number=number: makers.numbered(k + 100 * number, w, h),
+        )
+    path = tmp_path / name
+    path.write_bytes((tmp_path / f"0{name}").read_bytes() + (tmp_path / f"1{name}").read_bytes())
+    assert shown(makers, read(path, Span(0.5, 1))) == list(range(10, 20))
+    assert shown(makers, read(path, Span(2.5, 3.5))) == [*range(50, 60), *range(100, 110)]
+    assert shown(makers, read(path, Span(4.5, 5.5))) == list(range(130, 150))
