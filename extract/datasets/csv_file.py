@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.catalog import CLIP_SPLITS, UNLABELLED, Catalog, LabelSet
+from ...cache.groups import group_by_name
 from ...cache.origin import Origin
 from ...errors import UsageError, listed
 from ...machine.texts import class_warnings, composed, is_unlabelled, plain_text, read_csv
@@ -53,7 +54,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         default_label_set=default,
         path=clips.path,
         clip_split=clips.splits,
-        group=[plain_text(row.get("group", "").strip()) for row in clips.kept],
+        group=clips.groups(),
     )
     return finish(
         Listing(
@@ -165,6 +166,14 @@ class _Clips:
             self.path.append(plain_text(found))
             self.splits.append(CLIP_SPLITS[split])
             self.kept.append(row)
+
+    def groups(self) -> list[str]:
+        """The group of each clip: the one that its row names, else for parts of files the file; "" for none."""
+        cells = [composed(plain_text(row.get("group", "").strip())) for row in self.kept]
+        named = ["" if is_unlabelled(cell) else cell for cell in cells]
+        if any(named) or all(source.span is None for source in self.sources.values()):
+            return named
+        return [group_by_name(path) or path for path in self.path]
 
     def warnings(self) -> list[str]:
         causes = self.paths.causes(self.lost)

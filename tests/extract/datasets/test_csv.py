@@ -145,6 +145,17 @@ def test_parts_of_one_file_are_clips_of_their_own(tmp_path: Path, header: str) -
     assert list(listing.catalog.label_sets) == ["label"]
 
 
+def test_parts_of_one_file_are_one_group_unless_a_column_says_otherwise(tmp_path: Path) -> None:
+    rows = "a.mp4,0,1,x,{}\na.mp4,1,2,x,{}\nb.mp4,,,x,{}\n"
+    header = "path,start,end,label,group\n"
+    alone = listed(tmp_path / "alone", header + rows.format("", "nan", ""), "a.mp4", "b.mp4")
+    assert alone.catalog.group == ["a.mp4", "a.mp4", "b.mp4"]
+    told = listed(tmp_path / "told", header + rows.format("p1", "p2", "<NA>"), "a.mp4", "b.mp4")
+    assert told.catalog.group == ["p1", "p2", ""]
+    known = listed(tmp_path / "known", "path,start,end,label\nv_Run_g01_c02.avi,1,2,x\n", "v_Run_g01_c02.avi")
+    assert known.catalog.group == ["Run_g01"]
+
+
 def test_parts_may_have_ids(tmp_path: Path) -> None:
     text = "id,path,start,end,label\none,a.mp4,0,1,x\ntwo,a.mp4,1,2,x\n"
     assert listed(tmp_path, text, "a.mp4").catalog.clip_id == ["one", "two"]
