@@ -143,6 +143,11 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def spellings(name: str) -> list[str]:
+    """A name as it is, then with its accents composed and decomposed, each spelling once."""
+    return list(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
+
+
 def is_unlabelled(text: str) -> bool:
     """Whether a label means that there is none: empty, blank, -1, nan in any case, None, or <NA>.
 

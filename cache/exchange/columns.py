@@ -18,6 +18,7 @@ import numpy as np
 
 from ...errors import CacheError, FsmmError
 from ...machine.files import refuse_special
+from ...machine.texts import spellings
 from ...machine.trees import tree_size
 from ..catalog import check_inside
 from ..hdf5 import declared_bytes
@@ -212,7 +213,8 @@ class FolderColumn(Column):
     def _clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
         for clip in ids:
             check_inside(clip)
-            path = self.folder / f"{clip}.npy"
+            spelt = (self.folder / f"{name}.npy" for name in spellings(clip))
+            path = next((path for path in spelt if path.exists()), self.folder / f"{clip}.npy")
             refuse_special(path, "clip's file", error=CacheError)
             yield _load_npy(path) if path.is_file() else None
 

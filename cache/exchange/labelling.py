@@ -60,7 +60,7 @@ def import_catalog(
         clip_split=[] if clip_split is None else [clip_split[i] for i in rows],
         attrs=mapping.attrs,
         facts={name: _fact(name, files.clip_values(ref, ids))[rows] for name, ref in mapping.facts.items()},
-        group=[] if groups is None else [groups[i] for i in rows],
+        group=[] if groups is None else [_group(groups[i]) for i in rows],
     )
     if held is not None and not mapping.label_sets:
         row = held.rows()
@@ -68,6 +68,11 @@ def import_catalog(
     if groups is None and (held is None or not any(held.group)):
         catalog.group = groups_by_name(catalog.clip_id, catalog.path)
     return catalog, chosen
+
+
+def _group(text: str) -> str:
+    """The name of a group; "" for a text that means none."""
+    return "" if is_unlabelled(text) else composed(text.strip())
 
 
 def _held_labels(mapping: ImportMapping, held: Catalog, ids: Sequence[str]) -> dict[str, LabelSet]:

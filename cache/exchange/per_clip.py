@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ...errors import UsageError, unknown
+from ...machine.texts import composed
 from .columns import Column
 
 
 class ClipColumn(Column):
     """One array for each clip.
 
-    members: the name of each clip's array, by clip id. read: gives the array of a name.
+    members: the name of each clip's array, by clip id; ids may spell an accent in either way. read: gives the array of
+    a name.
     """
 
     rows = None
@@ -22,6 +24,7 @@ class ClipColumn(Column):
     def __init__(self, name: str, members: Mapping[str, str], read: Callable[[str], np.ndarray]) -> None:
         super().__init__(name)
         self.members, self._read = members, read
+        self._by_composed = {composed(clip): member for clip, member in members.items()}
 
     def ids(self) -> list[str]:
         return list(self.members)
@@ -31,7 +34,8 @@ class ClipColumn(Column):
 
     def _clips(self, ids: Sequence[str]) -> Iterator[np.ndarray | None]:
         for clip in ids:
-            yield self._read(self.members[clip]) if clip in self.members else None
+            member = self.members.get(clip) or self._by_composed.get(composed(clip))
+            yield None if member is None else self._read(member)
 
 
 def members_of(name: str, names: Iterable[str]) -> dict[str, str]:

@@ -139,6 +139,36 @@ def test_npz_with_one_member_a_clip(tmp_path: Path) -> None:
     check(tmp_path / "n", "../n.npz", "*/rgb", "*/y")
 
 
+@pytest.mark.parametrize("form", ["folder", "npz", "h5"])
+def test_ids_and_names_may_spell_an_accent_differently(tmp_path: Path, form: str) -> None:
+    """A list written on one system, features on another."""
+    x = {"cafe\u0301": CLIPS["v_1"], "\u00e9t\u00e9": CLIPS["v_2"]}
+    (tmp_path / "l.csv").write_text("id,y,g\ncaf\u00e9,a,nan\ne\u0301te\u0301,b,p1\n", "utf-8")
+    if form == "folder":
+        (tmp_path / "f").mkdir()
+        for clip, features in x.items():
+            np.save(tmp_path / "f" / f"{clip}.npy", features)
+    elif form == "npz":
+        np.savez(tmp_path / "f.npz", **x)
+    else:
+        with h5py.File(tmp_path / "f.h5", "w") as file:
+            for clip, features in x.items():
+                file[clip] = features
+    source = "f" if form == "folder" else f"f.{form}"
+    catalog = import_with(
+        tmp_path,
+        sources={"f": source, "l": "l.csv"},
+        ids="l:id",
+        arrays={"f" if form == "folder" else "f:*": STREAM},
+        label_sets={"y": "l:y"},
+        groups="l:g",
+    )
+    stored = rows(tmp_path / "cache", "frame/net")
+    for clip, features in zip(catalog.clip_id, x.values()):
+        np.testing.assert_array_equal(stored[clip], features)
+    assert catalog.group == ["", "p1"]
+
+
 def contents(form: str) -> Any:
     """One data set in the forms in which pickles hold it."""
     nested = {clip: {"rgb": x, "y": LABEL[clip]} for clip, x in CLIPS.items()}
