@@ -42,7 +42,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("streams", " + ".join(metrics["streams"].values())),
         *_choices(metrics),
         ("class words", metrics["words"] or "none"),
-        ("training", f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"),
+        ("training", _training(metrics)),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
         ("peak memory", f"{metrics['peak_memory_mb']:,.0f} MB"),
         *(("note", note) for note in metrics.get("notes", ())),
@@ -77,6 +77,13 @@ def _weights(weights: Mapping[str, Any]) -> str:
     )
     gain = f"{100 * weights['gain']:+.1f} ± {100 * weights['gain_interval']:.1f} points on base classes"
     return f"{chosen} (the best, {best}, minus equal ones: {gain})"
+
+
+def _training(metrics: Mapping[str, Any]) -> str:
+    """A text with the time of the training, and when and why it stopped."""
+    seconds = f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"
+    stopped = metrics["training_stopped"]
+    return f"{seconds}; {stopped}" if stopped else seconds
 
 
 def _clips(metrics: Mapping[str, Any]) -> str:

@@ -62,7 +62,13 @@ class Recipe:
     """How a head is trained; a head's default is its published recipe, scaled to cached features."""
 
     steps: CountOrNone = 1000
-    """Optimiser steps; 0 leaves the head as it begins."""
+    """Optimiser steps, of which more follow while accuracy on the val classes rises; 0 leaves the head as it begins."""
+    ceiling: Count = 4
+    """How many times ``steps`` a training may take while accuracy on the val classes rises; 1: ``steps`` and no more,
+    which is also what ``--set train.steps=...`` alone asks for."""
+    minutes: NonNegative = 0.0
+    """Minutes after which training ends at its next step, whatever the val classes say; 0: none. How far it comes then
+    depends on the machine."""
     tasks: Count = 8
     """Episodes a step; for heads that are trained on batches of clips, clips a step."""
     way: int | None = None
@@ -92,7 +98,8 @@ class Recipe:
     evaluate_episodes: Count = 400
     """Episodes of an evaluation on the val classes."""
     patience: Count = 8
-    """Evaluations without a gain on the val classes after which training ends."""
+    """Evaluations without a gain on the val classes after which accuracy no longer counts as rising, and training
+    ends."""
     # One measured step was tried as a rule instead: neither its products nor its products an operation tell the methods
     # that gain from those that lose, and a rule by size would add up the gradients of other methods in another order on
     # wide features, which changes what they learn.

@@ -15,7 +15,7 @@ from ..heads.head import Head
 from ..machine.files import parsed_json
 from ..machine.tensors import load_tensors, save_tensors, tensors_digest
 
-_IDENTITY, _WEIGHTS = "identity", "weights"  # The texts of the file.
+_IDENTITY, _WEIGHTS, _STOPPED = "identity", "weights", "stopped"  # The texts of the file.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,17 @@ class Checkpoint:
         head.load_state_dict(tensors)
         return True, ""
 
-    def save(self, head: Head) -> None:
-        """Write the weights, unless the file holds the same ones with the same identity."""
+    def stopped(self) -> str:
+        """When and why the training of the file's head stopped. Raises FsmmError where the file cannot be read."""
+        return load_tensors(self.path)[1].get(_STOPPED, "")
+
+    def save(self, head: Head, stopped: str = "") -> None:
+        """Write the weights, unless the file holds the same ones with the same texts.
+
+        stopped: when and why the training stopped.
+        """
         weights, identity = head.state_dict(), json.dumps(self.identity, sort_keys=True, default=str)
-        about = {_IDENTITY: identity, _WEIGHTS: tensors_digest(weights)}
+        about = {_IDENTITY: identity, _WEIGHTS: tensors_digest(weights), _STOPPED: stopped}
         if not self._holds(about):
             save_tensors(self.path, weights, about)
 

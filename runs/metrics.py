@@ -16,9 +16,19 @@ from .train import Training
 
 
 def metrics_of(
-    *, spec: RunSpec, banks: Banks, head: Head, training: Training | None, result: Result, folder: Path
+    *,
+    spec: RunSpec,
+    banks: Banks,
+    head: Head,
+    training: Training | None,
+    stopped: str,
+    result: Result,
+    folder: Path,
 ) -> dict[str, Any]:
-    """The figures of a run and the facts that a reader needs to judge them, in plain JSON values."""
+    """The figures of a run and the facts that a reader needs to judge them, in plain JSON values.
+
+    stopped: when and why the head's training stopped, in this run or an earlier one; empty where there was none.
+    """
     bank = banks.test
     return {
         "method": spec.method,
@@ -42,6 +52,7 @@ def metrics_of(
         **result.summary(),
         "train_seconds": training.seconds if training else 0.0,
         "training": None if training is None else asdict(training),
+        "training_stopped": stopped,
         "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),
         "peak_memory_mb": peak_memory_mb(banks.device),
         "device": str(banks.device),

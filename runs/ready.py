@@ -35,11 +35,13 @@ class ReadyHead:
     """The training, or None where nothing was trained."""
     checkpoint: Checkpoint | None = None
     """The place of the head's weights, or None where the head has nothing to train."""
+    stopped: str = ""
+    """When and why the head's training stopped, in this run or an earlier one; empty where there was none."""
 
     def keep(self) -> None:
         """Write the weights to their place, if they have one and are not there."""
         if self.checkpoint is not None:
-            self.checkpoint.save(self.head)
+            self.checkpoint.save(self.head, self.stopped)
 
 
 def ready_head(
@@ -58,12 +60,12 @@ def ready_head(
         if given:
             raise UsageError(f"Method {spec.method!r} has nothing to train here; leave out --set train.*.")
         return ReadyHead(head=head)
-    recipe: Recipe = update_settings(head.recipe, given, f"the training of {spec.method}")
+    recipe = _recipe(head, given, spec.method)
     identity = _identity(spec, banks, head, recipe)
     checkpoint = Checkpoint(path=folder / CHECKPOINT, identity=identity)
     loaded, why_not = (False, "") if retrain else checkpoint.load(head)
     if loaded:
-        return ReadyHead(head=head, checkpoint=checkpoint)
+        return ReadyHead(head=head, checkpoint=checkpoint, stopped=checkpoint.stopped())
     if retrain:
         (folder / TRAINING / LATEST).unlink(missing_ok=True)
     training = train(
@@ -81,7 +83,7 @@ def ready_head(
     )
     if why_not:
         training.notes.insert(0, f"{why_not} It was made anew.")
-    made = ReadyHead(head=head, training=training, checkpoint=checkpoint)
+    made = ReadyHead(head=head, training=training, checkpoint=checkpoint, stopped=training.stopped)
     made.keep()
     return made
 
@@ -103,6 +105,14 @@ def _built(spec: RunSpec, banks: Banks) -> Head:
         head.fit_base(banks.base)
     fit_weights(head, spec, banks)
     return head
+
+
+def _recipe(head: Head, given: Mapping[str, str], method: str) -> Recipe:
+    """The head's recipe with what the user has set; a number of steps that is set alone is all that is taken."""
+    if "steps" in given:
+        given = {"ceiling": "1", **given}
+    recipe: Recipe = update_settings(head.recipe, given, f"the training of {method}")
+    return recipe
 
 
 def _identity(spec: RunSpec, banks: Banks, head: Head, recipe: Recipe) -> dict[str, Any]:

@@ -167,7 +167,13 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         transductive=job.spec.resolved.transductive,
     )
     metrics = metrics_of(
-        spec=job.spec, banks=banks, head=made.head, training=made.training, result=result, folder=folder
+        spec=job.spec,
+        banks=banks,
+        head=made.head,
+        training=made.training,
+        stopped=made.stopped,
+        result=result,
+        folder=folder,
     )
     if job.reliability:
         episodes = min(planned(job.episodes), RELIABILITY_EPISODES)

@@ -1,5 +1,6 @@
-"""Training a head on base classes, by episodes or batches of clips, with early stopping on val classes.
+"""Training a head on base classes, by episodes or batches of clips, for as long as accuracy on val classes rises.
 
+The length of a recipe is where a training starts to need a reason to go on; its ceiling is where it ends at the latest.
 An interrupted training can be resumed at any point.
 """
 
@@ -52,6 +53,8 @@ class Training:
     """The number of steps taken."""
     seconds: float = 0.0
     """The time of the training in seconds."""
+    stopped: str = ""
+    """When training stopped and why, as a phrase; empty while it goes on."""
     notes: list[str] = field(default_factory=list)
     """Sentences about the training that a reader of its figures should see."""
 
@@ -136,24 +139,51 @@ class _Trainer:
         if not done.curve:
             self._evaluate(0)
         started, before = time.perf_counter(), done.seconds
-        while done.steps < recipe.steps and not self._out_of_patience():
+        while not self._is_over():
             figures = self._step(done.steps)
             done.steps += 1
+            done.seconds = before + time.perf_counter() - started
             self.pending.append(figures)
-            if done.steps % recipe.evaluate_every == 0 or done.steps == recipe.steps:
-                done.seconds = before + time.perf_counter() - started
+            if done.steps % recipe.evaluate_every == 0 or self._is_over():
                 self._evaluate(done.steps)
             if progress:
-                progress(done.steps, recipe.steps, {**figures, "val": done.best_val})
+                shown = recipe.steps if done.steps <= recipe.steps else self._ceiling()
+                progress(done.steps, shown, {**figures, "val": done.best_val})
         done.seconds = before + time.perf_counter() - started
+        done.stopped = self._reason()
         self.head.load_state_dict(self.best)
         self.head.eval()
         return done
+
+    def _is_over(self) -> bool:
+        return self.done.steps >= self._ceiling() or self._out_of_patience() or self._out_of_time()
+
+    def _ceiling(self) -> int:
+        """The most steps; without val classes nothing speaks for more than the recipe's own."""
+        return self.recipe.steps * (1 if self.val is None else self.recipe.ceiling)
 
     def _out_of_patience(self) -> bool:
         if self.val is None:
             return False
         return self.done.steps - self.done.best_step >= self.recipe.patience * self.recipe.evaluate_every
+
+    def _out_of_time(self) -> bool:
+        return 0 < 60 * self.recipe.minutes <= self.done.seconds
+
+    def _reason(self) -> str:
+        """When and why the training that is over has stopped, as a phrase."""
+        done, recipe = self.done, self.recipe
+        if not recipe.steps:
+            return "not trained (train.steps is 0)"
+        best = f"the best state is that of step {done.best_step}"
+        if self._out_of_patience():
+            return f"val accuracy stopped rising; {best}, and training ended at step {done.steps}"
+        still = "there are no val classes" if self.val is None else f"val accuracy still rising; {best}"
+        if done.steps >= self._ceiling():
+            if self.val is None:
+                return f"the recipe's {done.steps} steps are done; {still}"
+            return f"ceiling of {done.steps} steps reached, {still}"
+        return f"cut at step {done.steps} after {recipe.minutes:g} minutes (depends on the machine); {still}"
 
     def _step(self, step: int) -> dict[str, float]:
         # Every source of chance is a function of (seed, step), so a resumed run takes the very same steps.

@@ -31,6 +31,15 @@ head) it trains by its own recipe: Adam 1e-4, 600 steps, all classes blends of t
 (`--normalise`): step by step for methods that read time; for others the steps are averaged first, and their mean is
 scaled. [How features are scaled and joined](features.md) has the other ways, and fixed weights of modalities. *Official
 numbers*: whether numbers of the authors' code are reproduced (`tests/reference/`).
+
+*Training* lasts for as long as accuracy on the val classes rises: a recipe's `steps` are where a training begins to
+need that reason, and `ceiling` times `steps` (4, unless told) where it ends at the latest. Accuracy rises while one
+of the last `patience` evaluations was the best so far; the best state is kept, the untrained one included. A run says
+when its training stopped and why: val accuracy stopped rising, the ceiling was reached while it still rose, or there
+are no val classes (then `steps` are all). `--set train.steps=N` alone is taken as N steps and no more; `--set
+train.ceiling=10` lets a training go on further; `--set train.minutes=5` is a ceiling in time, and the run says where
+it cut, since that depends on the machine. Before anything is trained, the untrained head is measured on one episode
+of the test, so that too few clips, classes, words or modalities are said at once.
 """
 COLUMNS = "| method | paper | regime | transductive | modalities | words | zero-shot | official numbers |"
 

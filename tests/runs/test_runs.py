@@ -97,7 +97,7 @@ def test_the_same_seed_is_the_same_result_also_for_trained_heads(cache: Path, tm
 def test_an_interrupted_training_continues_step_for_step(cache: Path, tmp_path: Path) -> None:
     base, val = (FeatureBank.load(cache, split=s).pooled() for s in ("base", "val"))
     base, val = base.select(["frame"]), val.select(["frame"])
-    recipe = Recipe(steps=30, tasks=2, query=3, evaluate_every=10, evaluate_episodes=20, mix=0.5)
+    recipe = Recipe(steps=30, ceiling=1, tasks=2, query=3, evaluate_every=10, evaluate_episodes=20, mix=0.5)
 
     def fresh():
         torch.manual_seed(0)

@@ -49,6 +49,7 @@ def test_training_helps_on_new_classes(name: str) -> None:
     torch.manual_seed(0)
     given = {
         "train.patience": "100",
+        "train.ceiling": "1",
         "train.evaluate_episodes": "50",
         "train.evaluate_every": "50",
         **CASES[name],

@@ -20,7 +20,7 @@ from fsmm.runs.train import train
 
 CHANCE = 0.2
 TASK = Protocol(n_way=5, k_shot=1, n_query=4)
-BRIEF = {"steps": "20", "tasks": "2", "query": "3", "evaluate_every": "10", "evaluate_episodes": "20",
+BRIEF = {"steps": "20", "ceiling": "1", "tasks": "2", "query": "3", "evaluate_every": "10", "evaluate_episodes": "20",
          "optimiser": "adam", "rate": "1e-3", "mix": "0"}  # fmt: skip
 
 
