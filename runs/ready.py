@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint
 from .layout import CHECKPOINT, TRAINING
 from .spec import Progress, RunSpec
 from .train import LATEST, Training, train
+from .try_out import try_out
 from .weights import fit_weights
 
 _RECIPE = "train."  # The prefix of the settings that belong to the recipe.
@@ -45,13 +46,20 @@ class ReadyHead:
 
 
 def ready_head(
-    spec: RunSpec, banks: Banks, folder: Path, *, retrain: bool = False, progress: Progress | None = None
+    spec: RunSpec,
+    banks: Banks,
+    folder: Path,
+    *,
+    retrain: bool = False,
+    reliability: bool = False,
+    progress: Progress | None = None,
 ) -> ReadyHead:
     """The head of a run, built, fitted to base statistics and loaded or trained.
 
-    folder: the run's folder, which holds the checkpoint. retrain: train even where a checkpoint fits.
+    folder: the run's folder, which holds the checkpoint. retrain: train even where a checkpoint fits. reliability:
+    whether the reliability of modalities will be measured.
     Where a checkpoint is there and cannot be used, the training notes why. Raises UsageError for settings that the head
-    does not have.
+    does not have, and, before any training, whatever the test itself would raise.
     """
     torch.manual_seed(spec.train_seed)
     head = _built(spec, banks)
@@ -66,6 +74,7 @@ def ready_head(
     loaded, why_not = (False, "") if retrain else checkpoint.load(head)
     if loaded:
         return ReadyHead(head=head, checkpoint=checkpoint, stopped=checkpoint.stopped())
+    try_out(head, banks, spec, reliability=reliability)
     if retrain:
         (folder / TRAINING / LATEST).unlink(missing_ok=True)
     training = train(

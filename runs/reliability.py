@@ -23,6 +23,7 @@ from ..errors import UsageError
 from ..heads.head import HasBranches, Head
 from ..heads.scoring.cost import cost_of
 from .evaluate import blocks, chunk_size, chunks, largest_episode
+from .measure import whole_split
 
 
 @torch.no_grad()
@@ -31,10 +32,15 @@ def reliability(head: Head, bank: FeatureBank, protocol: Protocol, episodes: int
 
     A modality is measured on the queries in which it is present. A head with branches gives each modality's own
     posterior; any other head is evaluated with every other modality absent.
-    Raises UsageError for fewer than two modalities.
+    Raises UsageError for fewer than two modalities, and where clips have several labels or no supports are given.
     """
     if len(bank.tables) < 2:
         raise UsageError("Modality reliability compares modalities; load two or more.")
+    if bank.multi or whole_split(protocol):
+        raise UsageError(
+            "Modality reliability is measured on episodes with one label a clip; leave it out, or choose another "
+            "--label-set or --n-way."
+        )
     head.eval()
     names = list(bank.tables)
     sums = {m: torch.zeros(4, dtype=torch.float64) for m in names}

@@ -147,7 +147,14 @@ class Ready:
 
 def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
     """The loaded job with its head, which is built, fitted, and loaded or trained."""
-    made = ready_head(job.spec, banks, folder_of(job), retrain=job.retrain, progress=progress)
+    made = ready_head(
+        job.spec,
+        banks,
+        folder_of(job),
+        retrain=job.retrain,
+        reliability=job.reliability,
+        progress=progress,
+    )
     return Ready(job=job, banks=banks, made=made)
 
 
