@@ -133,6 +133,8 @@ def check(settings: Any) -> None:
 
 
 def _check_value(name: str, value: Any, kind: Any) -> None:
+    if value is None and _is_optional(kind):
+        return
     kind, limits = _unwrapped(kind)
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
@@ -140,8 +142,13 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
     elif isinstance(value, tuple):
         for part in value:
             _check_value(name, part, next(iter(typing.get_args(kind)), Any))
-    elif limits is not None and value is not None and value not in limits:
+    elif limits is not None and value not in limits:
         raise UsageError(f"{name}={value:g} is not allowed; it must be {limits}.")
+
+
+def _is_optional(kind: Any) -> bool:
+    """Whether a type allows None."""
+    return typing.get_origin(kind) in (typing.Union, UnionType) and NoneType in typing.get_args(kind)
 
 
 def _unwrapped(kind: Any) -> tuple[Any, Range | None]:
@@ -157,7 +164,7 @@ def _unwrapped(kind: Any) -> tuple[Any, Range | None]:
 
 def values_of(kind: Any) -> str:
     """The values that a type allows, as a person reads them: "cosine | euclidean", "float above 0"."""
-    optional = typing.get_origin(kind) in (typing.Union, UnionType) and NoneType in typing.get_args(kind)
+    optional = _is_optional(kind)
     inner, limits = _unwrapped(kind)
     if typing.get_origin(inner) is Literal:
         text = " | ".join(str(choice) for choice in typing.get_args(inner))
@@ -196,8 +203,7 @@ def update_settings(current: D, given: Mapping[str, str], what: str) -> D:
 
 def parse_value(key: str, text: str, kind: Any) -> Any:
     """A field's value from a text, as its type says. Raises UsageError where the text does not parse."""
-    optional = typing.get_origin(kind) in (typing.Union, UnionType) and NoneType in typing.get_args(kind)
-    if optional and text.lower() == "none":
+    if _is_optional(kind) and text.lower() == "none":
         return None
     inner, _ = _unwrapped(kind)
     if typing.get_origin(inner) is Literal:
