@@ -211,6 +211,10 @@ def from_line(values: Mapping[str, Any], options: Mapping[str, Option]) -> dict[
     return {key: options[key].kind.read(options[key].flag, value) for key, value in given.items()}
 
 
+# These keys of a run's config.json say what the run found, and are no options.
+_FOUND = ("chosen",)
+
+
 def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict[str, Any]:
     """The values of a configuration file, by key; the fields of ``cls`` may form groups, as in a run's config.json.
 
@@ -222,6 +226,8 @@ def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict
     }
     found = {}
     for key, value in table.items():
+        if key in _FOUND:
+            continue
         if key not in names:
             raise unknown(f"key in the configuration file {str(path)!r}:", key, options)
         found[names[key]] = options[names[key]].kind.read(f"{key} in {str(path)!r}", value)

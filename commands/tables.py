@@ -43,6 +43,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         *_choices(metrics),
         ("class words", metrics["words"] or "none"),
         ("training", _training(metrics)),
+        *([("chosen on base classes", _chosen(metrics["chosen"]))] if metrics["chosen"] else []),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
         ("peak memory", f"{metrics['peak_memory_mb']:,.0f} MB"),
         *(("note", note) for note in metrics.get("notes", ())),
@@ -84,6 +85,11 @@ def _training(metrics: Mapping[str, Any]) -> str:
     seconds = f"{metrics['train_seconds']:.1f} s" if metrics["train_seconds"] else "none in this run"
     stopped = metrics["training_stopped"]
     return f"{seconds}; {stopped}" if stopped else seconds
+
+
+def _chosen(values: Mapping[str, Any]) -> str:
+    """The values that the head chose for this data, on one line."""
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
 
 
 def _clips(metrics: Mapping[str, Any]) -> str:

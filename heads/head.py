@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -86,6 +86,14 @@ class Head(nn.Module, Generic[S]):
         It is called once, before training or evaluation, for methods whose row says ``fits_base``. Results belong in
         buffers, so that a checkpoint holds them.
         """
+
+    def chosen(self) -> dict[str, Any]:
+        """What ``fit_base`` chose among settings, as JSON values that a run stores and prints; none by default."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """Sentences that a reader of the head's figures should see; none by default."""
+        return []
 
     def shortcuts(self) -> Iterable[Shortcut]:
         """Quicker ways to the logits of ``forward`` for tests that withhold nothing; none by default.

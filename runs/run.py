@@ -190,6 +190,7 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         "dataset": banks.test.dataset,
         "episodes": metrics["episodes"],
         "fingerprint": metrics["fingerprint"],
+        "chosen": metrics["chosen"],
     }
     # Where another run into this folder has replaced the head meanwhile, this run's head comes back.
     kept = made.checkpoint is not None and made.checkpoint.path.parent == folder

@@ -120,6 +120,12 @@ class EarlyFusion(Fusion):
     def fit_base(self, base: FeatureBank) -> None:
         self.inner.fit_base(replace(base, tables=self.fused(base), streams=_fused_stream(base)))
 
+    def chosen(self) -> dict[str, Any]:
+        return self.inner.chosen()
+
+    def notes(self) -> list[str]:
+        return self.inner.notes()
+
     def shortcuts(self) -> Iterable[Shortcut]:
         """The whole table is joined once, and the inner head takes its own best way."""
         return (OverMappedBank(tables=self.fused, inner=self.inner),)
@@ -227,6 +233,12 @@ class LateFusion(Fusion):
     def fit_base(self, base: FeatureBank) -> None:
         for m, head in self.heads.items():
             head.fit_base(base.select([m]))
+
+    def chosen(self) -> dict[str, Any]:
+        return {f"{m}.{key}": value for m, head in self.heads.items() for key, value in head.chosen().items()}
+
+    def notes(self) -> list[str]:
+        return [f"{m}: {note}" for m, head in self.heads.items() for note in head.notes()]
 
     def branches(self, episodes: Episodes) -> dict[str, Tensor]:
         return {m: self.heads[m](episodes.only([m])) for m in self.inputs.streams if m in episodes.query}
