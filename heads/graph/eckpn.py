@@ -12,9 +12,12 @@ No official code is public; docs/methods/eckpn.md lists what follows the paper a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,9 +32,10 @@ from ..parts.losses import cross_entropy, targets
 from ..parts.tensors import class_means, flat_support, single, support_labels
 from ..settings import Recipe
 from .blocks import balanced_mean
+from .eckpn_choice import Choice, Trial, choose
 from .eckpn_class import Calibration, Combination, WordMap, assignment, edge_votes, squeeze
 from .eckpn_graph import Comparison, episode_unit, first_adjacency
-from .eckpn_settings import ECKPNSettings
+from .eckpn_settings import MASS, ECKPNSettings, Rule
 
 
 @dataclass
@@ -73,18 +77,18 @@ class ECKPN(Head[ECKPNSettings]):
         self.look: nn.Module = nn.Identity() if learned else FrozenRotation(nodes, width)
         if self.project is not None:
             nn.init.orthogonal_(self.project.weight, gain=max(inward / nodes, 1.0) ** 0.5)
-        self.comparisons = [Comparison(nodes, settings) for _ in range(settings.layers)]
-        self.layers = nn.ModuleList(self.comparisons)
-        has_words = settings.words and settings.calibration and inputs.word_dim is not None
         self.word_map: WordMap | None = None
-        if has_words:
-            self.word_map = WordMap(inputs.word_dim or 1, dim, width, zero_init=settings.residual)
+        if settings.words and settings.calibration and inputs.word_dim is not None:
+            self.word_map = WordMap(inputs.word_dim, dim, width, zero_init=settings.residual)
+        self.choice = Choice(rule=settings.rules(has_words=self.word_map is not None)[0])
+        self.comparisons = [Comparison(nodes, settings, self.rule) for _ in range(settings.layers)]
+        self.layers = nn.ModuleList(self.comparisons)
         self.calibration: Calibration | None = None
         if settings.calibration:
-            self.calibration = Calibration(nodes, settings, has_words=has_words)
+            self.calibration = Calibration(nodes, settings, self.rule)
         combines = (settings.squeeze or settings.calibration) and not self.positional
         self.combination = Combination(nodes, settings) if combines else None
-        self.scale = nn.Parameter(torch.tensor(settings.sharpness if settings.residual else 1 / nodes).log())
+        self.scale = nn.Parameter(torch.tensor(self.rule.sharpness if settings.residual else 1 / nodes).log())
         self.assign = nn.Linear(nodes, way) if self.positional else None
         self.classify = nn.Linear(2 * nodes, way) if self.positional else None
 
@@ -118,15 +122,80 @@ class ECKPN(Head[ECKPNSettings]):
         first = support_labels(episodes).masked_fill(~present, -1)
         return torch.cat([first, episodes.query_label], 1)
 
+    @property
+    def rule(self) -> Rule:
+        """The training-free rule that the head starts from."""
+        return self.choice.rule
+
     def fit_base(self, base: FeatureBank) -> None:
-        """Fits the regression from class words to class means, where words are used."""
-        if self.word_map is None or base.words is None or base.multi:
+        """Fits the regression from class words to class means, and chooses the rule to start from where it may."""
+        if base.multi:
             return
-        table = next(iter(base.tables.values())).pooled()
-        member = F.one_hot(base.label[table.present], len(base.class_names)).to(torch.float32)
+        (table,) = base.pooled().tables.values()
+        base = base.pooled().rows(np.flatnonzero(table.present.cpu().numpy()))
+        images = None if self.word_map is None else self._fit_words(self.word_map, base)
+        rules = self.settings.rules(has_words=images is not None)
+        if len(rules) > 1:
+            trial = Trial(
+                way=self.inputs.way,
+                shot=self.inputs.shot,
+                layers=self.settings.layers,
+                masks=self.settings.masks,
+                place=self.project or nn.Identity(),
+                word_images=images,
+            )
+            self._start_from(choose(base, rules, trial))
+
+    def _fit_words(self, words: WordMap, base: FeatureBank) -> Tensor | None:
+        """Fit the regression, and give what it says of each class without having seen it, [C, D]; None without words.
+
+        base: the clips that are present, one step each.
+        """
+        if base.words is None:
+            return None
+        (table,) = base.tables.values()
+        x = table.gather(torch.arange(len(base), device=base.device)).pooled().float()
+        member = F.one_hot(base.label, len(base.class_names)).to(x.dtype)
         count = member.sum(0)
-        centre = member.T @ table.x[table.present, 0].float() / count.clamp(min=1)[:, None]
-        self.word_map.fit(base.words[count > 0], centre[count > 0], self.settings.ridge)
+        centre = (member.T @ x / count.clamp(min=1)[:, None])[count > 0]
+        words.fit(base.words[count > 0], centre, self.settings.ridge)
+        images = x.new_zeros(len(count), x.shape[1])
+        images[count > 0] = words.without_each(base.words[count > 0], centre, self.settings.ridge)
+        return images
+
+    def _start_from(self, choice: Choice) -> None:
+        """Set the training-free rule from which training starts, in the weights and beside them."""
+        self._take(choice)
+        for layer in self.comparisons:
+            layer.start_from(choice.rule)
+        if self.settings.residual:
+            nn.init.constant_(self.scale, math.log(choice.rule.sharpness))
+
+    def _take(self, choice: Choice) -> None:
+        """Set what is chosen once and never learned."""
+        self.choice = choice
+        for layer in self.comparisons:
+            layer.blend = choice.rule.blend
+        if self.calibration is not None:
+            self.calibration.word_weight = choice.rule.word_weight
+
+    def chosen(self) -> dict[str, Any]:
+        """The rule that base classes chose, and the gain on them that speaks for it."""
+        if len(self.settings.rules(has_words=self.word_map is not None)) == 1:
+            return {}
+        return self.choice.to_dict()
+
+    def notes(self) -> list[str]:
+        """A sentence where the rule uses nothing of the queries and words, or base classes could not choose."""
+        return self.choice.notes() if self.chosen() else []
+
+    def get_extra_state(self) -> Tensor:
+        """The rule as numbers, which a checkpoint holds."""
+        return self.choice.to_tensor()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the rule of a checkpoint, whose weights are loaded beside it."""
+        self._take(Choice.from_tensor(state))
 
     def _run(self, episodes: Episodes) -> _Graph:
         """What all modules compute; the weights' precision is used throughout."""
@@ -143,7 +212,9 @@ class ECKPN(Head[ECKPNSettings]):
         log_p, p = self._assignment(scores[-1], adjacency @ v, labels, present, ways)
         class_present = support.present.any(2)
         supports = v[:, : len(labels)].unflatten(1, (ways, -1))
-        centre = squeeze(p, v) if self.settings.squeeze else class_means(supports, support.present)[0]
+        centre = class_means(supports, support.present)[0]
+        if self.settings.squeeze:
+            centre = squeeze(p, v, len(labels), MASS[self.rule.query_mass])
         if self.calibration is not None:
             words, fitted = self._words(episodes, unit)
             centre = self.calibration(

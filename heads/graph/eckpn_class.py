@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .eckpn_graph import LOG_NO_EDGE, Relation, Update
-from .eckpn_settings import ECKPNSettings
+from .eckpn_settings import ECKPNSettings, Rule
 
 
 def edge_votes(score: Tensor, support_class: Tensor, present: Tensor, ways: int) -> Tensor:
@@ -38,9 +38,22 @@ def assignment(query: Tensor, support_class: Tensor, present: Tensor) -> Tensor:
     return rows * present[..., None].to(query.dtype)
 
 
-def squeeze(p: Tensor, v: Tensor) -> Tensor:
-    """The class nodes [B, N, D]: means of the nodes v [B, R, D], weighted by the columns of p [B, R, N]."""
-    return p.transpose(1, 2) @ v / p.sum(1).clamp(min=1e-12)[..., None]
+def class_weights(p: Tensor, supports: int, query_mass: float) -> Tensor:
+    """The weights [B, R, N] of all nodes in each class node; every column sums to one where the class has a node.
+
+    p: the assignment [B, R, N]; supports: the number of nodes that are supports; query_mass: the queries of a class
+    weigh at most this many times as much as its supports.
+    """
+    of_supports, of_queries = p[:, :supports], p[:, supports:]
+    bound = query_mass * of_supports.sum(1, keepdim=True)
+    of_queries = of_queries * (bound / of_queries.sum(1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+    weight = torch.cat([of_supports, of_queries], 1)
+    return weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def squeeze(p: Tensor, v: Tensor, supports: int, query_mass: float) -> Tensor:
+    """The class nodes [B, N, D]: means of the nodes v [B, R, D], by their ``class_weights``."""
+    return class_weights(p, supports, query_mass).transpose(1, 2) @ v
 
 
 class WordMap(nn.Module):
@@ -73,16 +86,25 @@ class WordMap(nn.Module):
         """
         words, centre = words.double(), centre.double()
         away = words - words.mean(0)
-        gram = away @ away.T
-        penalty = ridge * gram.diagonal().mean().clamp(min=1e-12)
-        dual = torch.linalg.solve(
-            gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device),
-            centre - centre.mean(0),
-        )
+        dual = torch.linalg.solve(_penalised(away @ away.T, ridge), centre - centre.mean(0))
         self.mean.copy_(words.mean(0))
         self.slope.copy_(away.T @ dual)
         self.offset.copy_(centre.mean(0))
         self.fitted.fill_(1.0)
+
+    @staticmethod
+    @torch.no_grad()
+    def without_each(words: Tensor, centre: Tensor, ridge: float) -> Tensor:
+        """What the regression says of each class when it is fitted to the others, [C, D]; in closed form.
+
+        The residual of a class left out is its residual over one minus its leverage, at the penalty of all classes.
+        """
+        words, target = words.double(), centre.double()
+        away = words - words.mean(0)
+        gram = away @ away.T
+        hat = torch.linalg.solve(_penalised(gram, ridge), gram).T + 1 / len(gram)
+        left = (1 - hat.diagonal()).clamp(min=1e-9)[:, None]
+        return (target - (target - hat @ target) / left).to(centre)
 
     def forward(self, words: Tensor, scale: Tensor) -> Tensor:
         """The features [B, N, D] of words [B, N, E], times each task's scale [B, 1, 1] of nodes."""
@@ -90,17 +112,23 @@ class WordMap(nn.Module):
         return regression * scale + self.second(F.leaky_relu(self.first(words)))
 
 
+def _penalised(gram: Tensor, ridge: float) -> Tensor:
+    """The inner products [C, C] of centred words plus ``ridge`` times the mean squared length on the diagonal."""
+    penalty = ridge * gram.diagonal().mean().clamp(min=1e-12)
+    return gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
 class Calibration(nn.Module):
     """Class nodes speak to each other, by relations of U = [V_c || E'], E' what the words say class nodes are.
 
     With a = the row-normalised sigmoid(f_c((u_m - u_n)^2)), the published calibrated nodes V_c' are lrelu(a U W). With
-    ``settings.residual`` V_c' is V_c, drawn to its words by the share ``word_weight`` where their regression was
+    ``settings.residual`` V_c' is V_c, drawn to its words by the rule's share ``word_weight`` where their regression was
     fitted, plus an update from a U that starts at zero.
     """
 
-    def __init__(self, nodes: int, settings: ECKPNSettings, *, has_words: bool) -> None:
+    def __init__(self, nodes: int, settings: ECKPNSettings, rule: Rule) -> None:
         super().__init__()
-        self.word_weight = settings.word_weight if has_words else 0.0
+        self.word_weight = rule.word_weight
         self.relation = Relation(1, 2 * settings.width, settings.norm, zero_init=False)
         self.update: Update | None = None
         self.mix: nn.Linear | None = None

@@ -7,12 +7,14 @@ the number of groups of channels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .blocks import pair_distances
-from .eckpn_settings import ECKPNSettings
+from .eckpn_settings import ECKPNSettings, Rule
 
 LOG_NO_EDGE = (
     -1e30
@@ -143,22 +145,20 @@ class Comparison(nn.Module):
     """One layer of the comparison module: relations of all channels and of each group, messages, update.
 
     nodes: the width D of nodes. With ``settings.residual`` scores start at threshold - sharpness * |u_i - u_j|^2 and
-    nodes at the mean of themselves and their neighbours (of share ``blend``), and the stacks that are added start at
-    zero; else there are the published plain stacks alone.
+    nodes at the mean of themselves and their neighbours (of share ``blend``), as ``rule`` says, and the stacks that are
+    added start at zero; else there are the published plain stacks alone.
     """
 
-    def __init__(self, nodes: int, settings: ECKPNSettings) -> None:
+    def __init__(self, nodes: int, settings: ECKPNSettings, rule: Rule) -> None:
         super().__init__()
         self.heads, self.width, self.residual = settings.heads, settings.width, settings.residual
-        self.masks, self.blend = settings.masks, settings.blend
+        self.masks, self.blend = settings.masks, rule.blend
         self.whole = Relation(1, self.width, settings.norm, zero_init=self.residual)
         self.parts = self._relation_of_groups(settings) if self.heads else None
-        relations, start = 1 + self.heads, settings.sharpness
-        log_sharpness = torch.tensor(start).log().repeat(relations)
-        # Half an edge at a third of the mean squared distance: higher, and near pairs would all look alike.
-        threshold = torch.full((relations,), start / 3)
-        self.sharpness = nn.Parameter(log_sharpness) if self.residual else None
-        self.threshold = nn.Parameter(threshold) if self.residual else None
+        relations = 1 + self.heads
+        self.sharpness = nn.Parameter(torch.zeros(relations)) if self.residual else None
+        self.threshold = nn.Parameter(torch.zeros(relations)) if self.residual else None
+        self.start_from(rule)
         self.update = Update(
             inward=2 * nodes + (self.width if self.heads else 0),
             hidden=self.width if self.residual else 2 * nodes,
@@ -166,6 +166,14 @@ class Comparison(nn.Module):
             norm=settings.norm,
             zero_init=self.residual,
         )
+
+    @torch.no_grad()
+    def start_from(self, rule: Rule) -> None:
+        """Set where the similarity starts."""
+        if self.sharpness is not None and self.threshold is not None:
+            self.sharpness.fill_(math.log(rule.sharpness))
+            # Half an edge at a third of the mean squared distance: higher, and near pairs would all look alike.
+            self.threshold.fill_(rule.sharpness / 3)
 
     def _relation_of_groups(self, settings: ECKPNSettings) -> Relation:
         return Relation(self.heads, self.width // self.heads, settings.norm, zero_init=self.residual)
