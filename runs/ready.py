@@ -113,6 +113,8 @@ def _built(spec: RunSpec, banks: Banks) -> Head:
     if banks.method.fits_base:
         head.fit_base(banks.base)
     fit_weights(head, spec, banks)
+    if banks.method.fits_base and isinstance(head, HasWeights) and not head.weights.are_equal:
+        head.fit_base(banks.base)  # the statistics are those of features with their weights
     return head
 
 
