@@ -22,6 +22,10 @@ class CacheError(FsmmError):
     """The cache cannot be read or written as the request demands."""
 
 
+class NoClips(CacheError):
+    """The cache can be read, and holds no clip of what was asked for."""
+
+
 class DecodeError(FsmmError):
     """A clip could not be read; the error is recorded in failures.jsonl and never ends an extraction."""
 

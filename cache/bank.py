@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CacheError, UsageError, listed, unknown
+from ..errors import CacheError, NoClips, UsageError, listed, unknown
 from .catalog import Catalog, LabelSet
 from .locking import about_schema
 from .schema import (
@@ -118,7 +118,8 @@ class FeatureBank:
         Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
         so that episodes over different streams are the same episodes; clips that their data set lists no more take no
         part. An absent modality has present = False.
-        Raises UsageError for unknown names, CacheError for a cache that cannot be read or holds no such clip.
+        Raises UsageError for unknown names, NoClips where there is no such clip, CacheError for a cache that cannot be
+        read.
         """
         root = default_cache() if cache is None else Path(cache)
         folder = dataset_folder(root, dataset)
@@ -133,7 +134,7 @@ class FeatureBank:
         classes = _split_classes(labels, "all" if unlabelled else split, class_split)
         rows, label = _select(labels, classes, eligible, unlabelled)
         if not len(rows):
-            raise CacheError(
+            raise NoClips(
                 _no_clip_message(
                     dataset=folder.name,
                     split=split,

@@ -8,7 +8,7 @@ from ..cache.bank import FeatureBank, word_key
 from ..cache.catalog import Catalog
 from ..cache.schema import dataset_folder, default_cache
 from ..cache.stream import stream_checks
-from ..errors import CacheError, UsageError
+from ..errors import CacheError, NoClips, UsageError
 from ..heads.registry import find
 from ..machine.device import pick_device, pick_dtype
 from .digest import digest
@@ -53,7 +53,7 @@ class Banks:
         """The val clips, or None where the class split has no val classes; training then runs to its end."""
         try:
             return self._bank("val")
-        except CacheError:
+        except NoClips:
             return None
 
     @property
@@ -115,7 +115,7 @@ class Banks:
         def held(split: str) -> FeatureBank | None:
             try:
                 return self._load(split)
-            except (CacheError, UsageError):
+            except (NoClips, UsageError):
                 return None
 
         late = "lf" in (self.spec.fusion, find(self.spec.method)[1])

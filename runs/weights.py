@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..episodes.protocol import TooFew
-from ..errors import CacheError
+from ..errors import NoClips
 from ..heads.head import Head
 from ..heads.multimodal.weights import HasWeights, ModalityWeights
 from ..heads.settings import Recipe
@@ -24,7 +24,7 @@ def fit_weights(head: Head, spec: RunSpec, banks: Banks) -> None:
     try:
         task = training_protocol(spec.protocol, Recipe(), banks.base, seed=SEED)
         head.fit_weights(banks.base, task)
-    except (CacheError, TooFew) as error:
+    except (NoClips, TooFew) as error:
         head.weights = ModalityWeights.equal(
             list(head.weights.share), f"weights could not be fitted: {error}"
         )
