@@ -24,6 +24,9 @@ _MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 _SAMPLE_BYTES = 4096
+_NAMELESS = re.compile(
+    r"Unnamed: \d+(?:\.\d+)?"
+)  # how pandas calls a column without a name when it writes it again
 _NO_LABEL = frozenset(("", "-1", "None", "<NA>"))
 _LIKE_NO_LABEL = frozenset(("none", "null", "n/a", "na", "#n/a", "<na>", "nil", "unlabelled", "unlabeled"))
 _NAMED = 3  # The number of names that a warning gives.
@@ -104,7 +107,9 @@ def _parsed(path: Path, text: str, error: type[FsmmError]) -> tuple[list[str], l
     except csv.Error as problem:
         cause = "a quotation mark is not closed" if "unexpected end" in str(problem) else str(problem)
         raise error(f"The row that begins on line {first} of {str(path)!r} is not CSV: {cause}.") from None
-    header = [name.strip() for name in found[0][1]] if found else []
+    header = (
+        ["" if _NAMELESS.fullmatch(name.strip()) else name.strip() for name in found[0][1]] if found else []
+    )
     return header, [(line, cells) for line, cells in found[1:] if any(cells)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import CacheError, FsmmError, UsageError, listed
 from ..hdf5 import dataset_names, declared_bytes, own_dataset, own_object
 from .columns import CLIP_BYTES, ArrayColumn, Column, block_rows
-from .per_clip import ClipColumn, members_of, unknown_array
+from .per_clip import ClipColumn, members_of, one_a_clip, unknown_array
 
 _MATLAB = (
     "MATLAB_class"  # The attribute that MATLAB gives to each array, whose axes it writes in reverse order.
@@ -22,8 +22,8 @@ class Hdf5Arrays:
     """The arrays of an open HDF5 file.
 
     A name may hold one ``*``, which stands for the clip: ``features/*`` is one dataset a clip, ``*/c3d`` one group a
-    clip. ``NAME@ATTRIBUTE`` is an attribute of a dataset or group, so that ``*@label`` is one a clip; ``TABLE/FIELD``
-    is a field of a dataset of records.
+    clip. ``NAME@ATTRIBUTE`` is an attribute of a dataset or group, so that ``*@label`` is one a clip, which ``*/label``
+    and ``label`` mean as well where there is no such dataset; ``TABLE/FIELD`` is a field of a dataset of records.
     """
 
     def __init__(self, file: h5py.File, title: str) -> None:
@@ -41,10 +41,14 @@ class Hdf5Arrays:
         except Exception as error:  # Damaged HDF5 makes h5py raise nearly anything.
             raise CacheError(f"Array {name!r} of {self.title!r} cannot be read: {error}.") from None
         place, at, attribute = name.rpartition("@")
-        if at and (found := self._attributes(place, attribute)):
-            return ClipColumn(name, found, lambda path: _attribute(own_object(self.file, path), attribute))
-        if members := members_of(name, self.names):
+        if at and "*" in place:
+            if found := members_of(place, self._places_with(attribute)):
+                return self._of_attributes(name, found, attribute)
+        elif members := members_of(name, self.names):
             return ClipColumn(name, members, self._read)
+        attribute = name.removeprefix("*/")
+        if found := one_a_clip(self._places_with(attribute)):
+            return self._of_attributes(name, found, attribute)
         raise unknown_array(self.title, name, self.names, self._first_attributes())
 
     def _whole(self, name: str) -> Column:
@@ -75,8 +79,8 @@ class Hdf5Arrays:
         values = np.asarray(dataset[()])
         return values.T if _MATLAB in dataset.attrs else values
 
-    def _attributes(self, pattern: str, attribute: str) -> dict[str, str]:
-        """The places that have an attribute, by the part of their path that ``*`` stands for."""
+    def _places_with(self, attribute: str) -> list[str]:
+        """The places of the datasets and groups that have an attribute."""
         places: list[str] = []
 
         def visit(place: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -84,7 +88,10 @@ class Hdf5Arrays:
                 places.append(place)
 
         self.file.visititems(visit)
-        return members_of(pattern, places) if "*" in pattern else {}
+        return places
+
+    def _of_attributes(self, name: str, members: dict[str, str], attribute: str) -> ClipColumn:
+        return ClipColumn(name, members, lambda path: _attribute(own_object(self.file, path), attribute))
 
     def _first_attributes(self) -> list[str]:
         """The attributes of the first clip, where the file has one group or dataset a clip."""

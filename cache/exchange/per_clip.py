@@ -50,6 +50,16 @@ def members_of(name: str, names: Iterable[str]) -> dict[str, str]:
     return {}
 
 
+def one_a_clip(places: Sequence[str]) -> dict[str, str]:
+    """Places that differ in one part of their paths, by that part; none where they do not."""
+    parts = places[0].split("/") if len(places) > 1 else []
+    for number in range(len(parts)):
+        pattern = "/".join([*parts[:number], "*", *parts[number + 1 :]])
+        if len(found := _matching(pattern, places)) == len(places):
+            return found
+    return {}
+
+
 def _matching(pattern: str, names: Iterable[str]) -> dict[str, str]:
     before, star, after = pattern.partition("*")
     if not star or "*" in after:

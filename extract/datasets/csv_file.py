@@ -112,7 +112,8 @@ def _column(name: str) -> str:
 def _check_header(file: Path, header: list[str]) -> None:
     if "path" not in header:
         raise UsageError(
-            f"The first line of {str(file)!r} must name its columns, one of them 'path'; it has {listed(header)}."
+            f"The first line of {str(file)!r} must name its columns, one of them 'path'; it has {listed(header)}. "
+            "Rename the one that names files."
         )
     safe = [safe_name(name, "") for name in header]
     if "" in safe or len(set(safe)) < len(safe):

@@ -16,6 +16,7 @@ from .frames_of_sound import missing_sound
 from .transport import is_transport, missing_packets
 
 _SLIGHT = 64  # bytes; some programs write sizes that are wrong by the size of a header
+_PLACEHOLDER = 0x7FFFF000  # bytes; programs that write to a pipe declare such a size, or a larger one
 _PARTS = 1 << 20  # the most parts of a file that are looked at
 _TAIL = 1 << 16
 _MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
@@ -73,7 +74,9 @@ def _riff(file: BinaryIO, size: int) -> str:
         length = int.from_bytes(head[4:8], "big" if head.startswith((b"RIFX", b"FORM")) else "little")
         if head.startswith(b"RF64"):
             length = int.from_bytes(head[20:28], "little") if head[12:16] == b"ds64" else 0
-        if length in (0, 0xFFFFFFFF) or head[8:12] == b"WEBP":
+        elif length >= _PLACEHOLDER:
+            return ""
+        if not length or head[8:12] == b"WEBP":
             return ""
         place += 8 + length + length % 2
         if place > size:
@@ -83,7 +86,7 @@ def _riff(file: BinaryIO, size: int) -> str:
 
 def _au(file: BinaryIO, size: int) -> str:
     start, length = (int.from_bytes(_read(file, at, 4), "big") for at in (4, 8))
-    return "" if length == 0xFFFFFFFF else _cut(start + length - size)
+    return "" if length >= _PLACEHOLDER else _cut(start + length - size)
 
 
 def _caf(file: BinaryIO, size: int) -> str:

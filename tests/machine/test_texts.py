@@ -30,11 +30,15 @@ def table(folder: Path, text: str, encoding: str = "utf-8") -> list[dict[str, st
         '"sep=,"\npath,label\na/1.mp4,x y\n',
         "\n  \npath,label\n\na/1.mp4,x y\n\n",
         ",path,label\n0,a/1.mp4,x y\n",
+        "Unnamed: 0.1,Unnamed: 0,path,label\n0,0,a/1.mp4,x y\n",
         "path,label,\na/1.mp4,x y,\n",
         'path, label\na/1.mp4, "x y"\n',
         '"path","label"\n"a/1.mp4","x y"\n',
     ],
-    ids=["commas", "semicolons", "tabs", "sep", "quoted sep", "blank", "pandas", "trailing", "spaces", "quoted"],
+    ids=[
+        "commas", "semicolons", "tabs", "sep", "quoted sep", "blank", "pandas", "pandas twice", "trailing", "spaces",
+        "quoted",
+    ],
 )  # fmt: skip
 def test_one_table_in_many_forms(tmp_path: Path, text: str, encoding: str) -> None:
     assert table(tmp_path, text, encoding) == [{"path": "a/1.mp4", "label": "x y"}]

@@ -37,6 +37,9 @@ def check(folder: Path, source: str, array: str, label: Any, **more: Any) -> Non
     [
         ("{}/rgb", True, "*/rgb", "*@label"),
         ("{}/rgb", True, "rgb", "*@label"),
+        ("{}/rgb", True, "*/rgb", "*/label"),
+        ("{}/rgb", False, "*/rgb", "label"),
+        ("features/{}", False, "features", "label"),
         ("{}/rgb", False, "*/rgb", "*/rgb@label"),
         ("{}", False, "*", "*@label"),
         ("features/{}", False, "features", "features/*@label"),
