@@ -15,6 +15,7 @@ from .per_clip import ClipColumn, members_of, one_a_clip, unknown_array
 _MATLAB = (
     "MATLAB_class"  # The attribute that MATLAB gives to each array, whose axes it writes in reverse order.
 )
+_LOOKED_AT = 10  # datasets whose attributes an error names
 _MATLAB_OWN = ("#refs#/", "#subsystem#/")
 
 
@@ -49,7 +50,7 @@ class Hdf5Arrays:
         attribute = name.removeprefix("*/")
         if found := one_a_clip(self._places_with(attribute)):
             return self._of_attributes(name, found, attribute)
-        raise unknown_array(self.title, name, self.names, self._first_attributes())
+        raise unknown_array(self.title, name, self.names, self._known_attributes())
 
     def _whole(self, name: str) -> Column:
         """The array of a dataset, an attribute or a field. Raises KeyError where there is none of this name."""
@@ -93,12 +94,23 @@ class Hdf5Arrays:
     def _of_attributes(self, name: str, members: dict[str, str], attribute: str) -> ClipColumn:
         return ClipColumn(name, members, lambda path: _attribute(own_object(self.file, path), attribute))
 
-    def _first_attributes(self) -> list[str]:
-        """The attributes of the first clip, where the file has one group or dataset a clip."""
-        if len(self.names) < 2:
-            return []
-        first = self.names[0].partition("/")[0]
-        return [f"*@{attribute}" for attribute in own_object(self.file, first).attrs if attribute != _MATLAB]
+    def _known_attributes(self) -> list[str]:
+        """The names that attributes of the file, and of its first datasets and their groups, can be read by."""
+        found = [f"@{attribute}" for attribute in self.file.attrs]
+        apart = (
+            len({name.partition("/")[0] for name in self.names}) > 1
+        )  # The first part of a path is the clip's.
+        for name in self.names[:_LOOKED_AT]:
+            parts = name.split("/")
+            for count in range(1, len(parts) + 1):
+                place = parts[:count]
+                if len(self.names) > 1 and (apart or count > 1):
+                    place[0 if apart else 1] = "*"
+                attributes = own_object(self.file, "/".join(parts[:count])).attrs
+                found += [
+                    f"{'/'.join(place)}@{each}" for each in attributes if not each.startswith("MATLAB_")
+                ]
+        return list(dict.fromkeys(found))
 
 
 def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> np.ndarray:

@@ -85,6 +85,28 @@ def test_an_unknown_array_names_the_attributes(tmp_path: Path) -> None:
         check(tmp_path, "f.h5", "*/rgb", "labels")
 
 
+@pytest.mark.parametrize(
+    ("datasets", "holders", "told"),
+    [
+        (["features"], ["features"], "features@kinds"),
+        (["all/v1", "all/v2"], ["all/v1", "all/v2"], r"all/\*@kinds"),
+        (["all/v1", "all/v2"], ["all"], "all@kinds"),
+        (["v1/a", "v1/b", "v2/a", "v2/b"], ["v1/a"], r"\*/a@kinds"),
+        (["features"], ["/"], "@kinds"),
+    ],
+)
+def test_attributes_are_named_where_an_array_is_unknown(
+    tmp_path: Path, datasets: list[str], holders: list[str], told: str
+) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name in datasets:
+            file[name] = np.ones((2, 3), np.float32)
+        for name in holders:
+            file[name].attrs["kinds"] = [0, 1]
+    with pytest.raises(FsmmError, match=rf"Known: .*{told}"):
+        import_with(tmp_path, source="f.h5", arrays={"x": STREAM}, label_sets={"y": "x"})
+
+
 def test_features_and_labels_of_one_row_a_clip(tmp_path: Path) -> None:
     x = np.stack([clip.mean(0) for clip in CLIPS.values()])
     with h5py.File(tmp_path / "f.h5", "w") as file:
