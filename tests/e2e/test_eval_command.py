@@ -107,6 +107,32 @@ def test_runs_are_compared(cache: Path, tmp_path: Path) -> None:
         assert word in table
 
 
+def test_as_many_episodes_are_drawn_as_are_needed_and_the_run_can_be_made_again(
+    cache: Path, tmp_path: Path
+) -> None:
+    words = [
+        "episode-eval",
+        "--method",
+        "protonet",
+        "--cache",
+        cache,
+        "--n-query",
+        "4",
+        "--out",
+        tmp_path / "a",
+    ]
+    table = fsmm(*words, "--episodes", "auto:1.5")
+    assert table.returncode == 0, table.stderr
+    assert "is within the 1.5 points asked for" in " ".join(table.stdout.split())
+    again = fsmm(
+        "episode-eval", "--config", tmp_path / "a" / "config.json", "--out", tmp_path / "b", "--json"
+    )
+    found = json.loads(again.stdout)
+    made = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert (found["episodes"], found["accuracy"]) == (made["episodes"], made["accuracy"])
+    assert 100 * made["ci95"] <= 1.5
+
+
 def test_methods_are_listed_as_json() -> None:
     rows = json.loads(fsmm("methods", "--json").stdout)
     assert {"name", "paper", "year", "regime", "transductive", "modalities"} <= set(rows[0])
@@ -121,6 +147,9 @@ def test_methods_are_listed_as_json() -> None:
         (["episode-eval"], 2, "Missing option"),
         (["episode-eval", "--method", "protonet", "--n-way", "many"], 2, "neither a number nor a range"),
         (["episode-eval", "--method", "protonet", "--seed", "-1"], 2, "must not be negative"),
+        (["episode-eval", "--method", "protonet", "--episodes", "auto:none"], 2, "such as auto:0.5"),
+        (["episode-eval", "--method", "protonet", "--episodes", "auto:0"], 2, "must be above 0"),
+        (["episode-eval", "--method", "protonet", "--episodes", "many"], 2, "whole number"),
         (["episode-eval", "--method", "protonet", "--missing", "audio"], 2, "not of the form"),
         (["episode-eval", "--method", "protonet", "--missing", "audio=1.5"], 2, "must lie in [0, 1]"),
         (["episode-eval", "--method", "protonet", "--set", "speed"], 2, "key=value"),
