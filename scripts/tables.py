@@ -150,12 +150,12 @@ def record(given: argparse.Namespace, method: str, cells: dict[tuple[str, int], 
         for number, figure in enumerate(data.figures):
             if (figure.table, figure.row) == (given.record, method) and figure.column in columns:
                 of_base = method == "protonet"
-                width = None if of_base or c.error is None else round(c.error, 2)
+                width = None if of_base or c.error is None else round(c.error, 3)
                 data.figures[number] = replace(
                     figure,
-                    value=round(c.accuracy, 2),
+                    value=round(c.accuracy, 3),
                     interval_over=None if width is None else "clips",
-                    difference=None if of_base else round(c.difference, 2),
+                    difference=None if of_base else round(c.difference, 3),
                     difference_interval=width,
                     episodes=given.episodes,
                     command=command(given, method, modalities, shots),
