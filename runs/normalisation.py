@@ -8,6 +8,7 @@ steps differ stays short. ``centre-l2`` is ``l2`` of features from which the mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from ..heads.settings import Recipe
 from .tasks import training_protocol
 
 FEWEST_CLASSES = 4  # Fewer base classes are not halved.
+SHOTS = (1, 5)
 SEED = 0  # The choice depends on the clips and the task alone, not on a run's seeds.
 
 
@@ -34,11 +36,11 @@ class NormalisationChoice:
     pick: str
     """The normalisation that was chosen."""
     scores: Mapping[str, float]
-    """The accuracy of class means with each normalisation, as the mean over classes."""
+    """The accuracy of class means with each normalisation, as the mean over classes, one shot and five."""
     gain: float
     """The accuracy of the best normalisation minus that of l2."""
     gain_interval: float
-    """The 95 % half width of ``gain`` over classes; l2 is kept unless the gain is above it."""
+    """The 95 % half width of ``gain`` over classes."""
     base_classes: int
     """The number of base classes that were classified; each half is centred by the mean of the other half."""
     val_classes: int
@@ -62,7 +64,10 @@ def prepared(
 def choose_normalisation(
     base: FeatureBank | None, val: FeatureBank | None, protocol: Protocol, *, pools: bool, late: bool
 ) -> NormalisationChoice:
-    """The normalisation with which class means classify base and val classes best, or l2 unless another gains.
+    """The normalisation with which class means classify base and val classes best.
+
+    l2 is kept unless another is better by more than one standard error over classes. How features are scaled belongs to
+    the features more than to the shots of a task, so that the episodes have one shot and five, whatever the run has.
 
     base, val: the clips as they are, with their steps. pools: whether the head reads features averaged over time.
     late: whether modalities are joined by their posteriors instead of their distances.
@@ -80,9 +85,11 @@ def choose_normalisation(
     accuracy = {how: np.concatenate([a for _, a in found]) for how, found in by_way.items()}
     scores = {how: float(values.mean()) for how, values in accuracy.items()}
     best = max(scores, key=lambda how: scores[how])
-    gain, interval = difference(accuracy[best] - accuracy["l2"])
+    better = accuracy[best] - accuracy["l2"]
+    gain, interval = difference(better)
+    error = float(better.std(ddof=1)) / math.sqrt(len(better)) if len(better) > 1 else math.inf
     return NormalisationChoice(
-        pick=best if gain > interval else "l2",
+        pick=best if gain > error else "l2",
         scores=scores,
         gain=gain,
         gain_interval=interval,
@@ -128,22 +135,30 @@ def of_classes(bank: FeatureBank, classes: np.ndarray) -> FeatureBank:
 def _accuracies(
     parts: list[_Part], how: str, protocol: Protocol, *, pools: bool, late: bool
 ) -> list[tuple[str, np.ndarray]]:
-    """The accuracy of each class of each part that can serve the task, with the part's name."""
+    """The mean accuracy over ``SHOTS`` of each class of each part that can serve the task, with the part's name."""
     found = []
     for part in parts:
         centre = prepared(part.centre, "none", pools=pools)
         means = centre.means() if how == "centre-l2" else None
         bank = prepared(part.bank, how, pools=pools, means=means).pooled()
-        task = training_protocol(protocol, Recipe(), bank, seed=SEED)
-        factors = torch.ones(1, len(bank.tables), device=bank.device)
-        try:
-            right, asked = correct_by_class(
-                bank, task, factors, views=class_mean_views(inputs_of(bank)), join=_LATE if late else _EARLY
-            )
-        except TooFew:
-            continue
-        found.append((part.name, right[0, asked > 0] / asked[asked > 0]))
+        each = [_of_classes(bank, replace(protocol, k_shot=shots), late=late) for shots in SHOTS]
+        accuracy = np.nanmean(np.stack(each), axis=0) if any(np.isfinite(a).any() for a in each) else each[0]
+        found.append((part.name, accuracy[np.isfinite(accuracy)]))
     return found
+
+
+def _of_classes(bank: FeatureBank, protocol: Protocol, *, late: bool) -> np.ndarray:
+    """The accuracy of class means on each class of a pooled bank, [C]; NaN where the classes cannot serve the task."""
+    task = training_protocol(protocol, Recipe(), bank, seed=SEED)
+    factors = torch.ones(1, len(bank.tables), device=bank.device)
+    join: Join = _mean_posterior if late else _summed
+    try:
+        right, asked = correct_by_class(
+            bank, task, factors, views=class_mean_views(inputs_of(bank)), join=join
+        )
+    except TooFew:
+        return np.full(len(bank.class_names), np.nan)
+    return np.where(asked > 0, right[0] / np.maximum(asked, 1), np.nan)
 
 
 def _mean_posterior(logits: Tensor, factors: Tensor) -> Tensor:
@@ -152,7 +167,3 @@ def _mean_posterior(logits: Tensor, factors: Tensor) -> Tensor:
 
 def _summed(logits: Tensor, factors: Tensor) -> Tensor:
     return torch.einsum("mbqn,m->bqn", logits, factors)
-
-
-_EARLY: Join = _summed
-_LATE: Join = _mean_posterior
