@@ -20,7 +20,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fsmm needs Python 3.10 or newer; set PYTHON=python3.11, say.")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing; install it first (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing fsmm and its libraries into $(VENV): some minutes, and DISK of disk."
+	@echo "Installing fsmm and its libraries into $(VENV): some minutes, and 1.6 GB of disk (with PyTorch for CPU; several GB more with CUDA)."
 	$(PIP_INSTALL) -e ".[extract]"
 	@touch $@
 

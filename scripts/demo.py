@@ -37,8 +37,8 @@ class Form:
     """The number of episodes of every run."""
     n_query: int
     """The queries of a class in an episode."""
-    training: dict[str, str] = field(default_factory=dict)
-    """The settings by which trainings are shortened."""
+    training: dict[str, str]
+    """The settings that fix the length of trainings, so that the time of the whole is known."""
     option: tuple[str, ...] = ()
     """The option of ``fsmm extract`` that asks for this form."""
 
@@ -47,7 +47,7 @@ FORMS = {
     "small": Form(
         home=Path("fsmm-demo"), episodes=300, n_query=4, training={"train.steps": "50"}, option=("--small",)
     ),
-    "full": Form(home=Path("fsmm-demo-full"), episodes=2000, n_query=15),
+    "full": Form(home=Path("fsmm-demo-full"), episodes=2000, n_query=15, training={"train.steps": "200"}),
 }
 
 
