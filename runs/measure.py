@@ -20,6 +20,19 @@ def whole_split(protocol: Protocol) -> bool:
     return protocol.k_shot == 0 and protocol.n_way == 0
 
 
+def check_meaning(protocol: Protocol, bank: FeatureBank) -> None:
+    """Raise UsageError for a protocol whose values have no meaning together on these clips."""
+    if protocol.generalised and not whole_split(protocol):
+        raise UsageError(
+            "Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised."
+        )
+    if not bank.multi and whole_split(protocol) and (protocol.missing or protocol.cross_modal):
+        raise UsageError(
+            "Zero-shot over whole splits takes clips as they are; choose --modalities, or use --n-way 5 --k-shot 0 "
+            "with --missing or --query-modalities."
+        )
+
+
 def measure(
     head: Head,
     bank: FeatureBank,
@@ -41,18 +54,10 @@ def measure(
     transductive: whether the head may decide the queries of an episode together, on which intervals depend.
     Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
     """
-    if protocol.generalised and not whole_split(protocol):
-        raise UsageError(
-            "Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised."
-        )
+    check_meaning(protocol, bank)
     if bank.multi:
         return evaluate_multi_label(head, bank, protocol, episodes, progress=progress)
     if whole_split(protocol):
-        if protocol.missing or protocol.cross_modal:
-            raise UsageError(
-                "Zero-shot over whole splits takes clips as they are; choose --modalities, or use --n-way 5 --k-shot 0 "
-                "with --missing or --query-modalities."
-            )
         if protocol.generalised and seen is not None:
             return generalised_zero_shot(head, bank, seen, val)
         return zero_shot(head, bank)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..episodes.protocol import Missing
 from ..runs.job import Job
+from ..runs.measure import check_meaning
 from ..runs.run import Run, check_modalities, finish, folder_of, load, ready, with_protocol
 from ..runs.spec import Progress, RunSpec
 from .numbered import numbered
@@ -24,7 +25,8 @@ def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list
     specs = {rate: at_rate(job.spec, what, rate) for rate in RATES}
     for spec in specs.values():
         check_modalities(spec, banks.test)
-    trained = ready(job, banks, progress)
+        check_meaning(spec.protocol, banks.test)
+    trained = ready(replace(job, reliability=False), banks, progress)
     runs = []
     for number, (rate, spec) in enumerate(specs.items(), 1):
         place = replace(job.place, out=folder_of(job) / f"missing-{rate:g}")

@@ -62,6 +62,10 @@ CASES = {
         ["--method", "relation", "--n-query", "2", "--support-modalities", "frame", "--query-modalities", "audio"],
         "common-space",
     ),
+    "a sweep over whole splits": (
+        ["--method", "common-space", "--n-way", "0", "--k-shot", "0", "--missing-sweep", "audio@query"],
+        "takes clips as they are",
+    ),
     "clips a label": (
         ["--method", "relation", "--label-set", "tags", "--n-way", "2", "--n-query", "4"],
         "Label 'few' is on",
