@@ -22,8 +22,9 @@ def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     The block makes a file or a folder at the temporary path. Its name holds the process and a random number, so that
     two writers of one file never share it, on whichever machines they run: the later one wins as a whole. durable: the
-    contents reach the disk before the name does, so that a power cut leaves the old file or the new one. Raises the
-    errors of the block, and OSError where the file cannot be renamed.
+    contents reach the disk before the name does, so that a power cut leaves the old file or the new one (``sync_names``
+    makes the new one last). Raises the errors of the block, and OSError where the file cannot be renamed; an OSError
+    that names no file gets the name of ``path``.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "result.txt"
@@ -40,19 +41,31 @@ def whole_or_absent(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             _flush(temporary)
         os.replace(temporary, path)
-        if durable:
-            _flush(path.parent)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # The first error is the one to tell.
             _remove(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def sync_names(folder: Path) -> None:
+    """Ask the system to bring the names of a folder's files to the disk; without it, a power cut may undo renames."""
+    _flush(folder)
+
+
+def write_bytes(path: Path, contents: bytes | memoryview, *, durable: bool = False) -> None:
+    """Write a file whole or absent (see ``whole_or_absent``). Raises OSError where it cannot be written."""
+    with whole_or_absent(path, durable=durable) as temporary, open(temporary, "wb", buffering=0) as file:
+        rest = memoryview(contents)
+        while rest.nbytes:  # A system call writes 2 GiB at most.
+            rest = rest[file.write(rest) :]
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or absent, as ``json_text`` states the value; its folder is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_or_absent(path) as temporary:
-        temporary.write_text(json_text(value, indent=1, sort_keys=True))
+    write_bytes(path, json_text(value, indent=1, sort_keys=True).encode())
 
 
 def refuse_special(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> None:
@@ -129,10 +142,12 @@ def _node_parts(node: Any) -> list[Any] | int:
 
 
 def _remove(path: Path) -> None:
+    """Remove what lies at a temporary path; the error that is on its way is not replaced by another."""
     if path.is_dir():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -9,23 +9,26 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import FsmmError
-from .files import whole_or_absent
+from .files import write_bytes
 
 _DIGEST = "sha256"  # The key of the digest among a file's texts.
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
-    """Write tensors, and texts about them, as one safetensors file; its folder is made where it does not exist."""
+    """Write tensors, and texts about them, as one safetensors file; its folder is made where it does not exist.
+
+    Raises OSError where the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The tensors are cloned because safetensors refuses tensors that share memory.
     owned = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     texts = dict(about or {})
-    with whole_or_absent(path) as temporary:
-        save_file(owned, temporary, {**texts, _DIGEST: tensors_digest(owned, texts)})
+    # The library's own writing ends in errors of its own kinds where the disk is full.
+    write_bytes(path, save(owned, {**texts, _DIGEST: tensors_digest(owned, texts)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

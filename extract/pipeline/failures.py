@@ -8,6 +8,7 @@ missing.json beside the log names them.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -110,7 +111,10 @@ class FailureLog:
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(handle, (_mend(handle) + text).encode())
+                lines, end = (_mend(handle) + text).encode(), os.fstat(handle).st_size
+                if os.write(handle, lines) < len(lines):  # The disk filled up; no half of a line is left.
+                    os.ftruncate(handle, end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(handle)
         except OSError as error:

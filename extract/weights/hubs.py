@@ -25,7 +25,8 @@ def fetch_open_clip(model: str, tag: str, target: Path) -> None:
     from .checkpoint import read_checkpoint
 
     tensors = {key: value.clone().contiguous() for key, value in read_checkpoint(Path(found)).items()}
-    importlib.import_module("safetensors.torch").save_file(tensors, target)
+    # The library's own writing ends in errors of its own kinds where the disk is full.
+    target.write_bytes(importlib.import_module("safetensors.torch").save(tensors))
 
 
 def fetch_pytorchvideo(module: str, model: str, target: Path) -> None:

@@ -183,11 +183,14 @@ def _verify(name: str, row: Weights, folder: Path) -> None:
 def _convert(pickled: Path, target: Path) -> None:
     """Convert a pickle of arrays to safetensors, once, and drop the pickle."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from .numpy_pickle import load_arrays
 
-    save_file({key: np.ascontiguousarray(value) for key, value in load_arrays(pickled).items()}, target)
+    arrays = {key: np.ascontiguousarray(value) for key, value in load_arrays(pickled).items()}
+    target.write_bytes(
+        save(arrays)
+    )  # The library's own writing ends in errors of its own where the disk is full.
     pickled.unlink()
 
 

@@ -90,3 +90,15 @@ def test_clips_without_a_file_are_one_line_and_a_list(tmp_path: Path) -> None:
     log.tell_missing([])
     assert log.read().keys() == {("a", "")}
     assert sorted(os.listdir(tmp_path)) == [".failures.lock", "failures.jsonl"]
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_told_and_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = FailureLog(tmp_path)
+    log.append([Failure(id="a", stage="decode", reason="first")])
+    before, write = log.path.read_bytes(), os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:10]))  # as a full disk does
+    with pytest.raises(CacheError, match="No space left on device"):
+        log.append([Failure(id="b", stage="decode", reason="second")])
+    assert log.path.read_bytes() == before
