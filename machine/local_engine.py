@@ -8,6 +8,7 @@ between operations; a forked process does not, and it shares the features withou
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..errors import FsmmError
+from .orphans import end_with_parent
 
 Item = TypeVar("Item")
 R = TypeVar("R")
@@ -98,14 +100,15 @@ def _in_processes(
     context = multiprocessing.get_context("fork")
     done = context.Array("q", len(parts))
     processes, ends = [], []
-    for number, part in enumerate(parts):
-        receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(work, part, done, number, send), daemon=True)
-        process.start()
-        send.close()
-        processes.append(process)
-        ends.append(receive)
     try:
+        for number, part in enumerate(parts):
+            receive, send = context.Pipe(duplex=False)
+            arguments = (work, part, done, number, send, os.getpid())
+            process = context.Process(target=_child, args=arguments, daemon=True)
+            _start(process)
+            send.close()
+            processes.append(process)
+            ends.append(receive)
         found = _collect(ends, done, progress)
     finally:
         for process in processes:
@@ -114,11 +117,25 @@ def _in_processes(
     return [found[i] if i in found else work(part, lambda n: None) for i, part in enumerate(parts)]
 
 
+def _start(process: Any) -> None:
+    """Start a process in which Ctrl-C does nothing from the first instant: the parent ends its children."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(
-    work: Callable[[Sequence[Item], Tick], R], part: Sequence[Item], done: Any, number: int, send: Connection
+    work: Callable[[Sequence[Item], Tick], R],
+    part: Sequence[Item],
+    done: Any,
+    number: int,
+    send: Connection,
+    parent: int,
 ) -> None:
-    # The parent handles Ctrl-C and ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
     torch.set_num_threads(1)
 
     def tick(n: int) -> None:

@@ -7,6 +7,7 @@ stand-ins below, which record their arguments; arrays are then built from checke
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 
 from ...errors import CacheError
 from ...machine.memory import limit_memory
+from ...machine.orphans import end_with_parent
 from ...machine.trees import container_parts, tree_size
 
 # The kinds are bool, integers, floats, byte and text strings; none of them holds objects or code.
@@ -142,7 +144,7 @@ def load_untrusted(path: Path) -> Any:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "fsmm.cache.exchange.pickles", str(path)],
+            [sys.executable, "-m", "fsmm.cache.exchange.pickles", str(os.getpid()), str(path)],
             capture_output=True,
             text=True,
             timeout=_SECONDS + path.stat().st_size / _BYTES_A_SECOND,
@@ -256,7 +258,8 @@ class _Plain:
         return type(value)(map(self, value))
 
 
-def _main(path: str) -> None:
+def _main(parent: str, path: str) -> None:
+    end_with_parent(int(parent))
     limit_memory(_SPARE_MEMORY + 8 * Path(path).stat().st_size)
     try:
         _load(Path(path))
@@ -266,4 +269,4 @@ def _main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:3])

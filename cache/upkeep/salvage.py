@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -19,8 +20,10 @@ import numpy as np
 
 from ...errors import CacheError
 from ...machine.memory import limit_memory
+from ...machine.orphans import end_with_parent
 from ..catalog import FACTS
 from ..hdf5 import own_object, stored_values
+from ..header import empty_claim
 from ..schema import Provenance
 from ..shard import Shard, clip_check, facts_check, provenance_check, write_shard
 
@@ -53,7 +56,10 @@ def salvage(path: Path, into: Path | None = None, origin: tuple[str, Provenance]
     ``into`` is written only where at least one row and the provenance can be trusted. Damage raises no error.
     """
     origin_json = "" if origin is None else json.dumps([origin[0], origin[1].to_json()])
-    command = [sys.executable, "-m", "fsmm.cache.upkeep.salvage", str(path), str(into or ""), origin_json]
+    if claim := empty_claim(path):
+        return Salvage(dropped=claim)
+    module = [sys.executable, "-m", "fsmm.cache.upkeep.salvage"]
+    command = [*module, str(os.getpid()), str(path), str(into or ""), origin_json]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         return Salvage(**json.loads(done.stdout.splitlines()[-1]))
@@ -141,7 +147,8 @@ def _facts(file: h5py.File, rows: int) -> tuple[dict[str, np.ndarray], bool]:
     return {name: np.full(rows, missing, dtype) for name, (dtype, missing) in FACTS.items()}, False
 
 
-def _main(path: str, into: str, origin_json: str) -> None:
+def _main(parent: str, path: str, into: str, origin_json: str) -> None:
+    end_with_parent(int(parent))
     limit_memory(SPARE_MEMORY + 8 * Path(path).stat().st_size)
     origin = None
     if origin_json:
@@ -157,4 +164,4 @@ def _main(path: str, into: str, origin_json: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:4])
+    _main(*sys.argv[1:5])
