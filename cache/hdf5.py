@@ -7,7 +7,7 @@ file is absent or a dataset was declared and never written, and allocates whatev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -71,16 +71,36 @@ def stored_array(group: h5py.Group, name: str) -> h5py.Dataset:
     plist = dataset.id.get_create_plist()
     if plist.get_layout() not in (h5d.CONTIGUOUS, h5d.COMPACT) or plist.get_external_count():
         raise ValueError(f"{name!r} is not stored as one block of this file")
-    if dataset.shape is None or declared_bytes(dataset) > Path(dataset.file.filename).stat().st_size:
+    size = Path(dataset.file.filename).stat().st_size
+    if dataset.shape is None or declared_bytes(dataset) > size:
         raise ValueError(f"{name!r} declares more values than the file holds")
     if _is_unwritten(dataset):
         raise ValueError(f"the values of {name!r} were never written")
+    begin = dataset.id.get_offset()  # None for a compact dataset, whose values lie in its header.
+    if begin is not None and begin + declared_bytes(dataset) > size:
+        raise ValueError(f"the values of {name!r} would lie beyond the end of the file")
     return dataset
 
 
 def stored_values(group: h5py.Group, name: str) -> np.ndarray:
-    """The values of a dataset of a file of the cache (see ``stored_array``)."""
-    return np.asarray(stored_array(group, name)[()])
+    """The values of a dataset of a file of the cache (see ``stored_array``), which lie in its block themselves.
+
+    Raises ValueError for values of variable length and references, which stand for bytes elsewhere in the file.
+    """
+    dataset = stored_array(group, name)
+    if dataset.dtype.hasobject:
+        raise ValueError(f"the values of {name!r} are references to other places")
+    return np.asarray(dataset[()])
+
+
+def refuse_overlap(datasets: Iterable[h5py.Dataset]) -> None:
+    """Raise ValueError where two datasets of a file share bytes, so that one would read the values of another."""
+    blocks = [(d.id.get_offset(), declared_bytes(d), d.name) for d in datasets]
+    end, before = 0, ""
+    for begin, size, name in sorted((b, size, name) for b, size, name in blocks if b is not None and size):
+        if begin < end:
+            raise ValueError(f"the values of {name!r} lie over those of {before!r}")
+        end, before = begin + size, name
 
 
 def dataset_names(file: h5py.File) -> Iterator[str]:
