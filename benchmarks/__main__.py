@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import episodes, extract, heads, heads_temporal
+from . import episodes, extract, heads, heads_temporal, startup
 from .table import Row, print_rows
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     )
     rows = [Row(f"{r['stage']} {r['note']}".strip(), r["clips_per_second"], "clips/s") for r in extract.run()]
     print_rows("Extraction of demo clips", rows)
+    print_rows(f"Start-up over {startup.CLIPS[0]:,} clips in two streams", startup.run())
 
 
 if __name__ == "__main__":

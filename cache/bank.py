@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CacheError, NoClips, UsageError, listed, unknown
 from .catalog import Catalog, LabelSet
+from .index import StreamIndex, stream_index
 from .locking import about_schema
 from .schema import (
     CLASS_SPLITS,
@@ -128,7 +129,8 @@ class FeatureBank:
         labels = catalog.labels(label_set)
         chosen = choose_streams(folder, streams)
         held = [stream for stream in list_streams(folder) if stream.modality != "word"]
-        eligible = _with_any_modality(folder, held, catalog) & ~catalog.sources.gone
+        indices = {stream: stream_index(folder, stream) for stream in held}
+        eligible = _with_any_modality([*indices.values()], catalog) & ~catalog.sources.gone
         if clip_split is not None:
             eligible &= _in_clip_split(catalog, clip_split)
         classes = _split_classes(labels, "all" if unlabelled else split, class_split)
@@ -154,6 +156,7 @@ class FeatureBank:
                 dtype=dtype,
                 max_steps=max_steps,
                 memory=memory,
+                index=indices[stream],
             )
             for key, stream in chosen.items()
         }
@@ -351,13 +354,12 @@ def word_key(label_set: str, name: str) -> str:
     return f"{label_set}/{name}"
 
 
-def _with_any_modality(folder: Path, held: Sequence[StreamName], catalog: Catalog) -> np.ndarray:
-    rows = catalog.rows()
+def _with_any_modality(indices: Sequence[StreamIndex], catalog: Catalog) -> np.ndarray:
+    """Whether each clip of a catalog is present in any of the streams, bool [n]."""
     eligible = np.zeros(len(catalog), bool)
-    for stream in held:
-        for key, present in stream_keys(folder, stream).items():
-            if present and key in rows:
-                eligible[rows[key]] = True
+    for index in indices:
+        row = index.positions(catalog.clip_id)
+        eligible[row[(row >= 0) & index.present]] = True
     return eligible
 
 

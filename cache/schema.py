@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,19 +200,25 @@ def dataset_folder(cache: Path, dataset: str | None) -> Path:
 def list_streams(folder: Path) -> list[StreamName]:
     """The streams of a data set's folder that have at least one shard, sorted."""
     found = {
-        StreamName(p.parent.parent.name, p.parent.name)
-        for p in (folder / "streams").glob("*/*/*.h5")
-        if p.stem.isdecimal()
-        and _SAFE_NAME.fullmatch(p.parent.parent.name)
-        and _SAFE_NAME.fullmatch(p.parent.name)
-        and p.is_file()
+        StreamName(p.parent.name, p.name)
+        for p in (folder / "streams").glob("*/*")
+        if _SAFE_NAME.fullmatch(p.parent.name) and _SAFE_NAME.fullmatch(p.name) and any(_shard_names(p))
     }
     return sorted(found)
 
 
 def shard_paths(dataset_folder: Path, stream: StreamName) -> list[Path]:
     """The shards of a stream in the order of their numbers; a pipe or device of a shard's name is none."""
-    found = [
-        p for p in stream_folder(dataset_folder, stream).glob("*.h5") if p.stem.isdecimal() and p.is_file()
-    ]
-    return sorted(found, key=lambda p: int(p.stem))
+    folder = stream_folder(dataset_folder, stream)
+    return [folder / name for name in sorted(_shard_names(folder), key=lambda name: int(name[:-3]))]
+
+
+def _shard_names(folder: Path) -> Iterator[str]:
+    """The names of the shards in a folder, in any order; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (
+                e.name for e in entries if e.name.endswith(".h5") and e.name[:-3].isdecimal() and e.is_file()
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return

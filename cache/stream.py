@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from ..errors import CacheError
+from ..machine.files import sync_names
 from .catalog import check_key
+from .index import StreamIndex, renew_index, stream_index
 from .locking import try_lock
-from .schema import Provenance, StreamName, shard_paths, stream_folder
-from .shard import Shard, build_shard, read_shard, storable, write_shard
+from .schema import Provenance, StreamName, stream_folder
+from .shard import Shard, build_shard, storable, write_shard
 
 
 def stream_provenance(dataset_folder: Path, stream: StreamName) -> Provenance | None:
@@ -21,36 +24,41 @@ def stream_provenance(dataset_folder: Path, stream: StreamName) -> Provenance | 
 
     Raises CacheError where shards differ in their provenance.
     """
-    found: tuple[Path, Provenance] | None = None
-    for path in shard_paths(dataset_folder, stream):
-        provenance = read_shard(path, features=False, facts=False).provenance
-        if found is None:
-            found = path, provenance
-        elif differ := found[1].differences(provenance):
-            raise CacheError(
-                f"Stream {stream} mixes features of different origin: {found[0].name} and {path.name} differ "
-                f"({'; '.join(differ)}); delete one of them and extract again."
-            )
-    return found[1] if found else None
+    return origin_of(stream_index(dataset_folder, stream), stream)
+
+
+def origin_of(index: StreamIndex, stream: StreamName) -> Provenance | None:
+    """The provenance that all shards of a stream's index share, or None where there is no shard.
+
+    Raises CacheError where shards differ in their provenance.
+    """
+    if mixture := index.mixture():
+        path, differ = mixture
+        raise CacheError(
+            f"Stream {stream} mixes features of different origin: {index.paths[0].name} and {path.name} differ "
+            f"({'; '.join(differ)}); delete one of them and extract again."
+        )
+    return index.origins[0] if index.origins else None
 
 
 def stream_keys(dataset_folder: Path, stream: StreamName) -> dict[str, bool]:
     """Whether each row of a stream is present, by key."""
-    held: dict[str, bool] = {}
-    for path in shard_paths(dataset_folder, stream):
-        shard = read_shard(path, features=False, facts=False)
-        for key, present in zip(shard.key, shard.present.tolist()):
-            held[key] = present or held.get(key, False)  # load_table treats a key held twice in the same way.
+    return keys_present(stream_index(dataset_folder, stream))
+
+
+def keys_present(index: StreamIndex) -> dict[str, bool]:
+    """Whether each row of a stream's index is present, by key; a key held twice counts as in load_table."""
+    held = dict(zip(index.key, index.present.tolist()))
+    if len(held) < len(index.key):
+        for key, present in zip(index.key, index.present.tolist()):
+            held[key] = held[key] or present
     return held
 
 
 def stream_checks(dataset_folder: Path, stream: StreamName) -> dict[str, int]:
     """The checksum (see shard.clip_check) of each row of a stream, by key; equal checksums mean equal features."""
-    held: dict[str, int] = {}
-    for path in shard_paths(dataset_folder, stream):
-        shard = read_shard(path, features=False, facts=False)
-        held.update(zip(shard.key, shard.check.tolist()))
-    return held
+    index = stream_index(dataset_folder, stream)
+    return dict(zip(index.key, index.check.tolist()))
 
 
 class StreamWriter:
@@ -69,14 +77,15 @@ class StreamWriter:
         max_bytes: int = 64 << 20,
     ) -> None:
         self.stream = StreamName(provenance.modality, provenance.encoder)
-        self.dataset = dataset_folder.name
+        self.dataset_folder, self.dataset = dataset_folder, dataset_folder.name
         self.provenance = provenance
         self.max_clips, self.max_bytes = max_clips, max_bytes
         self.folder = stream_folder(dataset_folder, self.stream)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_stream(self.folder, self.stream)
         try:
-            existing = stream_provenance(dataset_folder, self.stream)
+            index = stream_index(dataset_folder, self.stream)
+            existing = origin_of(index, self.stream)
             if existing and (differ := existing.differences(provenance)):
                 raise CacheError(
                     f"Stream {self.stream} was made differently: {'; '.join(differ)} (there = this run); use another "
@@ -84,12 +93,11 @@ class StreamWriter:
                 )
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-            shards = shard_paths(dataset_folder, self.stream)
-            self._held = set(stream_keys(dataset_folder, self.stream))
+            self._held = set(index.key)
         except BaseException:
             os.close(self._lock)
             raise
-        self._next = int(shards[-1].stem) + 1 if shards else 0
+        self._first = self._next = int(index.paths[-1].stem) + 1 if index.paths else 0
         self._rows: list[tuple[str, np.ndarray | None, Mapping[str, object]]] = []
         self._bytes = 0
         self.log: dict[str, object] = {}
@@ -140,9 +148,14 @@ class StreamWriter:
             self._rows, self._bytes = [], 0
 
     def close(self) -> None:
-        """Flush the open rows and release the stream's lock."""
+        """Flush the open rows, note where all rows lie, and release the stream's lock."""
         try:
             self.flush()
+            if self._next > self._first:
+                # Neither can lose a row: names last a moment later without, and what is wrong with a shard shows later.
+                with suppress(OSError, CacheError):
+                    sync_names(self.folder)
+                    renew_index(self.dataset_folder, self.stream)
         finally:
             os.close(self._lock)
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import CacheError, UsageError
-from .schema import Provenance, StreamName, shard_paths
-from .shard import clip_check, damaged_clips, feature_map, read_shard
+from .blocks import FeatureMaps
+from .index import StreamIndex, stream_index
+from .schema import StreamName
+from .shard import clip_check, damaged_clips
 
 
 @dataclass
@@ -145,7 +147,7 @@ class MappedTable(Table):
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> None:
-        self.maps, self.shard, self.start, self.source_length = list(maps), shard, start, source_length
+        self.maps, self.shard, self.start, self.source_length = maps, shard, start, source_length
         length = np.minimum(source_length, max_steps)
         self.length = torch.from_numpy(length).to(device)
         self.present = self.length > 0
@@ -207,8 +209,11 @@ def load_table(
     dtype: torch.dtype = torch.float32,
     max_steps: int = 64,
     memory: int = 4 << 30,
+    index: StreamIndex | None = None,
 ) -> Table:
     """The table of the n clips ``keys``, in that order; it is memory-mapped where it would exceed ``memory`` bytes.
+
+    index: the stream's index where it has been read already.
 
     Clips that the stream does not hold are absent. Features that are read into memory are compared with their
     checksums; features that stay on disk are not (``fsmm cache verify`` compares them). Raises UsageError for
@@ -216,82 +221,99 @@ def load_table(
     """
     if max_steps < 1:
         raise UsageError(f"max_steps is {max_steps}; it must be at least 1.")
-    row_of = {key: row for row, key in enumerate(keys)}
-    n = len(keys)
-    shard_of, start, length = np.full(n, -1, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    check = np.zeros(n, np.uint64)
-    paths = shard_paths(folder, stream)
-    dim = 0
-    first: Provenance | None = None
-    for number, path in enumerate(paths):
-        shard = read_shard(path, features=False, facts=False)
-        first = first or shard.provenance
-        if differ := first.differences(shard.provenance):
-            raise CacheError(
-                f"Stream {stream} mixes features of different origin ({path.name}: {'; '.join(differ)}); "
-                "run `fsmm cache verify --repair`."
-            )
-        dim = shard.features.shape[1]
-        row_or_none = np.array([row_of.get(key, -1) for key in shard.key], np.int64)
-        wanted = (row_or_none >= 0) & shard.present
-        rows = row_or_none[wanted]
-        shard_of[rows], start[rows] = number, shard.offset[:-1][wanted]
-        length[rows] = np.diff(shard.offset)[wanted]
-        check[rows] = shard.check[wanted]
-    maps = [feature_map(path) for path in paths]
+    index = index or stream_index(folder, stream)
+    if mixture := index.mixture():
+        path, differ = mixture
+        raise CacheError(
+            f"Stream {stream} mixes features of different origin ({path.name}: {'; '.join(differ)}); "
+            "run `fsmm cache verify --repair`."
+        )
+    place = _Places.of(index, keys)
+    dim = index.blocks[-1].dim
     mapped = MappedTable(
-        maps=maps,
-        shard=shard_of,
-        start=start,
-        source_length=length,
+        maps=FeatureMaps(index.blocks),
+        shard=place.shard,
+        start=place.start,
+        source_length=place.length,
         max_steps=max_steps,
         device=device,
         dtype=dtype,
     )
-    size = n * mapped.steps * dim * torch.empty((), dtype=dtype).element_size()
+    size = len(keys) * mapped.steps * dim * torch.empty((), dtype=dtype).element_size()
     if size > memory:
         return mapped
-    _refuse_damage(mapped, paths, keys, check)
-    return TensorTable(
-        _read_all(mapped=mapped, shard_of=shard_of, start=start, length=length, device=device, dtype=dtype),
-        mapped.length,
-        mapped.present,
-    )
+    x = _read_all(mapped, keys, place.check, index.paths).to(device)
+    return TensorTable(x, mapped.length, mapped.present)
 
 
-def _refuse_damage(
-    mapped: MappedTable, paths: Sequence[Path], keys: Sequence[str], check: np.ndarray
-) -> None:
-    """Raise CacheError where the features of a clip are not the bytes that were written."""
+@dataclass(frozen=True)
+class _Places:
+    """Where the features of n clips lie: the shard (-1 where a clip is absent), the first row, steps, checksum [n]."""
 
-    def is_right(row: int) -> bool:
-        start = int(mapped.start[row])
-        part = mapped.maps[mapped.shard[row]][start : start + int(mapped.source_length[row])]
-        return clip_check(keys[row], True, part) == int(check[row])
+    shard: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    check: np.ndarray
 
-    bad = [row for row in np.flatnonzero(mapped.source_length).tolist() if not is_right(row)]
-    if bad:
-        raise damaged_clips(paths[mapped.shard[bad[0]]], [keys[row] for row in bad])
+    @classmethod
+    def of(cls, index: StreamIndex, keys: Sequence[str]) -> _Places:
+        """The places of the clips ``keys``; of a key that the stream holds twice, the last row with features counts."""
+        n = len(keys)
+        row = index.positions(keys)
+        wanted = np.flatnonzero((row >= 0) & index.present)
+        row = row[wanted]
+        shard, start, length = np.full(n, -1, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+        check = np.zeros(n, np.uint64)
+        for ours, theirs in (
+            (shard, index.shard),
+            (start, index.start),
+            (length, index.length),
+            (check, index.check),
+        ):
+            ours[row] = theirs[wanted]
+        return cls(shard, start, length, check)
 
 
-def _read_all(
-    mapped: MappedTable,
-    shard_of: np.ndarray,
-    start: np.ndarray,
-    length: np.ndarray,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The features x [n, T, D], read shard by shard; the clips of T steps of a shard are copied at once."""
-    steps = mapped.steps
-    x = torch.zeros((len(mapped), steps, mapped.dim), dtype=dtype)
-    for number, features in enumerate(mapped.maps):
-        rows = np.flatnonzero(shard_of == number)
-        full = rows[length[rows] == steps]
-        if len(full):
-            index = start[full][:, None] + np.arange(steps)
-            x[torch.from_numpy(full)] = torch.from_numpy(np.asarray(features)[index]).to(dtype)
-        for row in rows[length[rows] != steps]:
-            part = shorten(features[start[row] : start[row] + length[row]], steps)
-            x[row, : len(part)] = torch.from_numpy(np.array(part)).to(dtype)
-    return x.to(device)
+def _read_all(mapped: MappedTable, keys: Sequence[str], check: np.ndarray, paths: Sequence[Path]) -> Tensor:
+    """The features x [n, T, D] of the clips ``keys``, read shard by shard and compared with their checksums [n].
+
+    Raises CacheError where the features of clips are not the bytes that were written.
+    """
+    x = torch.zeros((len(mapped), mapped.steps, mapped.dim), dtype=mapped.dtype)
+    order = np.argsort(mapped.shard, kind="stable")
+    ends = np.searchsorted(mapped.shard[order], np.arange(len(mapped.maps) + 1))
+    damaged: list[int] = []
+    for number in np.flatnonzero(np.diff(ends)).tolist():
+        rows, features = order[ends[number] : ends[number + 1]], mapped.maps[number]
+        start, length = mapped.start[rows], mapped.source_length[rows]
+        places = (values.tolist() for values in (rows, start, length, check[rows]))
+        damaged += [
+            row
+            for row, first, count, right in zip(*places)
+            if clip_check(keys[row], True, features[first : first + count]) != right
+        ]
+        _copy(x, features, rows, start, length)
+    if damaged:
+        damaged.sort()
+        raise damaged_clips(paths[mapped.shard[damaged[0]]], [keys[row] for row in damaged])
+    return x
+
+
+def _copy(x: Tensor, features: np.ndarray, rows: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
+    """Copy the clips that begin at ``start`` in the features of one shard to ``rows`` of x [n, T, D].
+
+    Clips of T steps or fewer are copied at once.
+    """
+    steps = x.shape[1]
+    whole = length <= steps
+    source, target = (_steps(first[whole], length[whole]) for first in (start, rows * steps))
+    if len(source):
+        x.view(-1, x.shape[2])[torch.from_numpy(target)] = torch.from_numpy(features[source]).to(x.dtype)
+    for row, first, count in zip(rows[~whole], start[~whole], length[~whole]):
+        x[row] = torch.from_numpy(shorten(features[first : first + count], steps)).to(x.dtype)
+
+
+def _steps(first: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The numbers first[i], first[i] + 1, ... first[i] + length[i] - 1 of every i, one after another."""
+    before = np.cumsum(length) - length
+    return np.repeat(first - before, length) + np.arange(int(length.sum()))

@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -20,9 +20,11 @@ import numpy as np
 from ...errors import CacheError, UsageError, unknown
 from ...machine.files import whole_or_absent
 from ...machine.json_text import json_text
+from ..blocks import FeatureMaps
 from ..catalog import FACTS, Catalog, LabelSet
-from ..schema import CLASS_SPLITS, Provenance, StreamName, dataset_folder, list_streams, shard_paths
-from ..shard import clip_check, damaged_clips, feature_map, read_shard
+from ..index import stream_index
+from ..schema import CLASS_SPLITS, StreamName, dataset_folder, list_streams
+from ..shard import clip_check, damaged_clips
 
 _BLOCK = 256  # The number of clips held in memory at a time.
 
@@ -72,7 +74,8 @@ def export_features(
     report = ExportReport(folder.name, len(catalog))
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_or_absent(out) as beside:
+        with ExitStack() as stack:
+            beside = stack.enter_context(whole_or_absent(out))
             if out.suffix == ".csv":
                 _write_labels(beside, catalog)
             else:
@@ -86,9 +89,9 @@ def export_features(
                     progress=progress,
                 )
                 place = out.with_suffix(".json") if out.suffix == ".npz" else beside / "mapping.json"
-                place.write_text(
-                    json_text(mapping, indent=2, ascii_only=False) + "\n", "utf-8", "surrogateescape"
-                )
+                # Both files of an export get their names after both have been written.
+                text = json_text(mapping, indent=2, ascii_only=False) + "\n"
+                stack.enter_context(whole_or_absent(place)).write_text(text, "utf-8", "surrogateescape")
                 report.files.append(str(place if out.suffix == ".npz" else out / "mapping.json"))
     except OSError as error:
         raise CacheError(f"{str(out)!r} could not be written: {error.strerror or error}.") from error
@@ -272,21 +275,15 @@ class _Rows:
     """
 
     def __init__(self, folder: Path, stream: StreamName) -> None:
-        self.maps: list[np.ndarray] = []
-        self.place: dict[str, tuple[int, int, int, int]] = {}
-        self.paths = shard_paths(folder, stream)
-        provenance: Provenance | None = None
-        for number, path in enumerate(self.paths):
-            shard = read_shard(path, features=False, facts=False)
-            provenance = shard.provenance
-            self.maps.append(feature_map(path))
-            for i, key in enumerate(shard.key):
-                if shard.present[i] or key not in self.place:
-                    start = int(shard.offset[i])
-                    self.place[key] = number, start, int(shard.offset[i + 1]) - start, int(shard.check[i])
-        if provenance is None:
+        index = stream_index(folder, stream)
+        if not index.paths:
             raise CacheError(f"Stream {stream} vanished while it was being read; run the export again.")
-        self.provenance = provenance
+        self.paths, self.maps, self.provenance = index.paths, FeatureMaps(index.blocks), index.origins[-1]
+        self.place: dict[str, tuple[int, int, int, int]] = {}
+        columns = (index.shard, index.start, index.length, index.check)
+        for key, shard, start, length, check in zip(index.key, *(values.tolist() for values in columns)):
+            if length or key not in self.place:
+                self.place[key] = shard, start, length, check
 
     def lengths(self, keys: Sequence[str]) -> np.ndarray:
         return np.array([self.place.get(key, _NOWHERE)[2] for key in keys], np.int64)

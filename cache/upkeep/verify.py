@@ -15,7 +15,9 @@ from ...errors import CacheError, UsageError
 from ...machine.files import parsed_json
 from ..catalog import KIND as CATALOG
 from ..catalog import Catalog
-from ..header import header_is_right, header_kind, refuse_other_schema
+from ..header import empty_claim, header_is_right, header_kind, refuse_other_schema
+from ..index import NAME as INDEX
+from ..index import disagreement
 from ..schema import Provenance, StreamName, check_name, shard_paths, stream_folder
 from ..shard import KIND, Shard, read_shard
 from ..stream import lock_stream, stream_keys
@@ -34,7 +36,7 @@ class Finding:
     level: str
     """The severity: "damage" (exit code 1 unless it is repaired) or "note"."""
     kind: str
-    """One of catalog, schema, shard, foreign, provenance, duplicate, unknown, leftover, failures and run."""
+    """One of catalog, schema, shard, foreign, provenance, duplicate, unknown, index, leftover, failures and run."""
     place: str
     """The path of the file, relative to the cache."""
     says: str
@@ -171,12 +173,12 @@ class _DatasetCheck:
             catalog = Catalog.read(self.folder)
         except CacheError:
             return
-        for finding in findings:
-            parts = Path(finding.place).parts
-            if finding.done and len(parts) == 5 and finding.kind in ("shard", "provenance", "foreign"):
-                stream = StreamName(parts[2], parts[3])
-                missing = set(_catalog_keys(catalog, stream)) - set(stream_keys(self.folder, stream))
-                self.report.rebuild[f"{self.folder.name}/{stream}"] = sorted(missing)
+        places = (
+            Path(f.place).parts for f in findings if f.done and f.kind in ("shard", "provenance", "foreign")
+        )
+        for stream in {StreamName(parts[2], parts[3]) for parts in places if len(parts) == 5}:
+            missing = set(_catalog_keys(catalog, stream)) - set(stream_keys(self.folder, stream))
+            self.report.rebuild[f"{self.folder.name}/{stream}"] = sorted(missing)
 
     def _add(self, level: str, kind: str, path: Path, says: str, **more: object) -> None:
         finding = Finding(level, kind, path.relative_to(self.cache).as_posix(), says)
@@ -241,7 +243,9 @@ class _DatasetCheck:
             elif path.name.startswith(".") and path.suffix == ".tmp":
                 if not _being_written(folder, stream):
                     self._leftover(path)
-            elif path.name != ".lock" and not shard_like and not path.name.endswith(repair.ASIDE):
+            elif (
+                path.name not in (".lock", INDEX) and not shard_like and not path.name.endswith(repair.ASIDE)
+            ):
                 self._add("note", "foreign", path, "This file is not part of the cache.")
         whole: dict[Path, Shard] = {}
         damaged: list[Path] = []
@@ -255,6 +259,8 @@ class _DatasetCheck:
         for path in damaged:
             self._damaged(path, origin)
         self._keys(stream, belonging)
+        if says := disagreement(folder, whole):
+            self._add("damage", "index", folder / INDEX, says, fix=repair.deletion(folder / INDEX))
 
     def _shard(self, path: Path, stream: StreamName, whole: dict[Path, Shard], damaged: list[Path]) -> None:
         """Add one shard to ``whole`` or to ``damaged``, or report it as one of another schema."""
@@ -282,6 +288,9 @@ class _DatasetCheck:
 
     def _damaged(self, path: Path, origin: tuple[str, Provenance] | None) -> None:
         verdict = salvage(path, None, origin)
+        if claim := empty_claim(path):
+            self._add("damage", "foreign", path, f"This is no shard: {claim}.", fix=repair.set_aside(path))
+            return
         if not verdict.good and path.stat().st_size and header_kind(path) != KIND:
             says = "This file has a shard's name but is not one of ours."
             self._add("damage", "foreign", path, says, fix=repair.set_aside(path))

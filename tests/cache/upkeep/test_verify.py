@@ -15,7 +15,7 @@ from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.header import READ_SCHEMAS, header_is_right
 from fsmm.cache.schema import Provenance, StreamName, shard_paths
-from fsmm.cache.shard import KIND, build_shard, clip_check, feature_map, read_shard, write_shard
+from fsmm.cache.shard import KIND, build_shard, clip_check, feature_block, read_shard, write_shard
 from fsmm.cache.stream import StreamWriter, stream_checks, stream_keys
 from fsmm.cache.upkeep import salvage as salvage_module
 from fsmm.cache.upkeep.salvage import read_damaged, salvage
@@ -71,7 +71,7 @@ def flip(path: Path, byte: int, bit: int = 0) -> None:
 
 
 def feature_start(path: Path) -> int:
-    return int(feature_map(path).offset)
+    return feature_block(path).begin
 
 
 def only(findings: list[Finding]) -> Finding:
