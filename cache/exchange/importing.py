@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from ...errors import CacheError, UsageError
 from ...machine.texts import class_warnings, composed
+from ..attempt import first_attempt
 from ..catalog import Catalog, readable
 from ..locking import refuse_older, update_catalog
 from ..origin import ClipSources, Origin
@@ -70,13 +72,14 @@ def import_features(
     progress: called with the name of each stream.
     any_origin: the clips are added to a data set that was made from other data, even where they share none with it.
 
-    Nothing is written before labels, ids and the shapes of all arrays have been found right. Raises UsageError for a
-    wrong mapping, CacheError for arrays that are missing, do not match in rows, have a wrong shape or type or are not
-    finite, and for clips that the cache holds with other features or labels.
+    Nothing is written before labels, ids and the shapes of all arrays have been found right, and nothing of a new data
+    set is left where its import fails nevertheless. Raises UsageError for a wrong mapping, CacheError for arrays that
+    are missing, do not match in rows, have a wrong shape or type or are not finite, and for clips that the cache holds
+    with other features or labels.
     """
     plan = read_mapping(mapping, sources, dataset)
-    with Sources(plan) as files:
-        folder = cache / plan.dataset
+    folder = cache / plan.dataset
+    with Sources(plan) as files, _first_import(folder, plan):
         held = Catalog.read(folder) if (folder / "catalog.h5").is_file() else None
         if held is not None:
             refuse_older(folder, held)
@@ -135,6 +138,12 @@ def _refuse_other_data(plan: ImportMapping, held: Catalog, catalog: Catalog) -> 
         f"Data set {plan.dataset!r} of the cache was made from {origins[0].text()}, and shares no clip with mapping "
         f"{plan.name!r}; give this one another name by --dataset NAME, or unite them all the same by --any-origin."
     )
+
+
+def _first_import(folder: Path, plan: ImportMapping) -> AbstractContextManager[None]:
+    """A context that leaves nothing of a new data set where its import fails, or is interrupted without a row."""
+    without_rows = not (plan.arrays or plan.words)
+    return first_attempt(folder, is_worth_keeping=lambda held: bool(held) or without_rows, whole=True)
 
 
 def _write(

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CacheError, UsageError
-from ...machine.files import parsed_json, whole_or_absent
+from ...machine.files import parsed_json, write_bytes
+from ..attempt import first_attempt
 from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet
 from ..header import header_is_right
 from ..locking import FAILURES, locked, refuse_older, update_catalog
@@ -76,8 +77,9 @@ def merge(
         )
         for name in names
     ]
-    for plan in plans:
-        plan.carry_out(report, progress)
+    for plan in plans:  # Nothing of a new data set is left where that fails.
+        with first_attempt(plan.target, is_worth_keeping=lambda held: True, whole=True):
+            plan.carry_out(report, progress)
     return report
 
 
@@ -301,11 +303,11 @@ def _write_united_failures(folders: Sequence[Path], path: Path) -> None:
         if present
     }
     readable |= {(key, "") for key, _ in readable}  # A line without a stream is about the whole clip.
-    with whole_or_absent(path) as beside:
-        text = "".join(
-            f"{line}\n" for line in lines.values() if _about(line) not in readable or _partial(line)
-        )
-        beside.write_text(text, "utf-8")
+    text = "".join(f"{line}\n" for line in lines.values() if _about(line) not in readable or _partial(line))
+    try:
+        write_bytes(path, text.encode())
+    except OSError as error:
+        raise CacheError(f"{str(path)!r} could not be written: {error.strerror or error}.") from error
 
 
 def _about(line: str) -> tuple[str, str]:
