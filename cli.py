@@ -12,11 +12,10 @@ from ._version import __version__
 from .commands import cache, contents, evaluate, extract, methods, runs, studies
 from .commands.console import Verbosity, set_verbosity
 from .errors import FsmmError
+from .machine.interrupt import INTERRUPTED, InterruptedOnce
 
 # A forked worker was once seen spinning inside MKL's own memory pool; fsmm is no slower without the pool.
 os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
-
-INTERRUPTED = 130  # The shell's exit code of a command that Ctrl-C ended.
 
 app = typer.Typer(
     name="fsmm",
@@ -53,23 +52,35 @@ for group in (extract, evaluate, runs, studies, methods, cache, contents):
 
 def main() -> None:
     """Run the command line; a stated failure gives one sentence on standard error and an exit code, no traceback."""
+    with InterruptedOnce() as interrupts:
+        try:
+            code = _run()
+        except KeyboardInterrupt:  # The command had been interrupted already, and has said so.
+            code = INTERRUPTED
+        if code == INTERRUPTED:
+            interrupts.is_over()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command that the arguments name, and return its exit code."""
     try:
         # The standalone mode is off, so that interruption and usage errors get the exit codes and sentences of fsmm.
         code = app(prog_name="fsmm", standalone_mode=False)
     except FsmmError as error:
         _say(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         _say("Interrupted; run the same command again to continue.")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(1)
+        return 1
     except Exception as error:
-        sys.exit(_other(error))
+        return _other(error)
     if code == INTERRUPTED:  # Newer parsers catch the interrupt themselves and return its code.
         _say("Interrupted; run the same command again to continue.")
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _other(error: Exception) -> int:

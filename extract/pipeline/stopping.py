@@ -8,22 +8,28 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ...errors import FsmmError
+from ...machine.interrupt import INTERRUPTED
+
+_LAST = 3  # The signal that ends the step at hand, too.
 
 
 class Interrupted(FsmmError):
     """The run was stopped from outside; all that was done before is in the cache."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED
 
 
 class StopOnSignal:
-    """A callable that returns whether a signal requested a stop. The second signal acts at once, as without it.
+    """A callable that returns whether a signal requested a stop.
 
-    Outside the main thread, where signals cannot be caught, it always returns False.
+    The second signal changes nothing, so that an impatient user loses nothing either. The third raises
+    KeyboardInterrupt, and signals act from then on as they did before. Outside the main thread, where signals cannot be
+    caught, no stop is ever requested.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._count = 0
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -42,7 +48,10 @@ class StopOnSignal:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        self._count += 1
+        if self._count >= _LAST:
+            self._restore()
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         while self._before:
