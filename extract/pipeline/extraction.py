@@ -10,8 +10,10 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from ...cache.attempt import first_attempt
 from ...cache.catalog import Catalog
 from ...cache.schema import StreamName
 from ...machine.cores import default_workers
@@ -72,7 +74,7 @@ class Extraction:
         an encoder fail as a whole, and Interrupted. Rows that were written before stay, and the next run continues
         after them.
         """
-        with StopOnSignal() as stop:
+        with first_attempt(self.folder, is_worth_keeping=self._is_worth_keeping), StopOnSignal() as stop:
             streams = [StreamName(encoder.modality, encoder.name) for encoder in self.clip_encoders]
             catalog = self._join(streams)
             for encoder in self.word_encoders:
@@ -89,6 +91,10 @@ class Extraction:
                 "the same command again to continue."
             )
         return self._report(device, plan)
+
+    def _is_worth_keeping(self, streams: Sequence[StreamName]) -> bool:
+        """Whether a data set that holds these streams and no other is one: class words alone are not what was asked."""
+        return any(stream.modality != "word" or not self.clip_encoders for stream in streams)
 
     def _join(self, streams: Sequence[StreamName]) -> Catalog:
         """Make the listing a part of the data set, and bring what the cache holds in line with it."""
@@ -130,7 +136,7 @@ class Extraction:
             self.log.tell_missing(self.listing.missing)
             began = time.perf_counter()
             if plan.jobs:
-                pool = stack.enter_context(self._pool(plan, stop))
+                pool = stack.enter_context(self._pool(plan, lanes, stop))
                 self._consume(pool, lanes, progress, began)
             interrupted = stop()
             for lane in lanes:
@@ -142,10 +148,26 @@ class Extraction:
         self.log.forget(self._solved)
         return interrupted
 
-    def _pool(self, plan: Plan, stop: StopOnSignal) -> Pool:
+    def _pool(self, plan: Plan, lanes: Sequence[Lane], stop: StopOnSignal) -> Pool:
         setup = Setup(tuple(self.clip_encoders), self.request.sampling)
         self.workers = min(self.request.workers or default_workers(), len(plan.jobs))
-        return Pool(setup, plan.jobs, self.workers, timeout=self.request.timeout, stop=stop)
+        return Pool(
+            setup,
+            plan.jobs,
+            self.workers,
+            timeout=self.request.timeout,
+            stop=stop,
+            idle=partial(self._make_safe, lanes),
+            patience=self.request.flush_seconds,
+        )
+
+    def _make_safe(self, lanes: Sequence[Lane]) -> None:
+        """Encode and write the clips that wait, if they have waited for as long as they may."""
+        if time.monotonic() - self._flushed > self.request.flush_seconds:
+            for lane in lanes:
+                lane.drain()
+                lane.flush()
+            self._flushed = time.monotonic()
 
     def _lane(self, encoder: Encoder, stack: ExitStack) -> Lane:
         writer = open_writer(self.folder, provenance_of(encoder, self.request.sampling, self.request.dtype))
@@ -169,10 +191,7 @@ class Extraction:
             else:
                 self.done += 1
                 self._spread(job, outcome, lanes)
-            if time.monotonic() - self._flushed > self.request.flush_seconds:
-                for lane in lanes:
-                    lane.flush()
-                self._flushed = time.monotonic()
+            self._make_safe(lanes)
             busy = self.clock.seconds["encode"] / max(time.perf_counter() - began, 1e-9)
             progress.advance(failed=self.failed, busy=busy)
 

@@ -1,4 +1,4 @@
-"""The decoding workers as seen from the main process: outcomes come out in the order of the jobs; nothing hangs.
+"""The decoding workers as seen from the main process: outcomes come out in the order of the jobs, slow ones apart.
 
 Each worker has a thread that hands it a job and waits for the answer. A worker that dies takes down only the
 clip at hand: the clip is recorded and the worker is replaced. Workers are plain child processes, not
@@ -27,7 +27,7 @@ _WINDOW = 64  # jobs that may run ahead of the one that is wanted next
 _HELD_BYTES = 512 << 20  # bytes of prepared arrays that may wait for the encoders
 # After this many crashes with no good outcome in between, the machine is at fault, not the clips.
 _CRASHES_IN_A_ROW = 25
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve(int(sys.argv[2]))"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -58,7 +58,7 @@ class _Worker:
         boot = _BOOT.format(module=f"{__package__}.worker")
         # In a session of its own it gets no Ctrl-C: that reaches the main process only, which ends its workers.
         process = subprocess.Popen(
-            [sys.executable, "-c", boot, json.dumps(sys.path)],
+            [sys.executable, "-c", boot, json.dumps(sys.path), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -118,6 +118,8 @@ class Pool:
     """A context manager that decodes jobs in worker processes, ahead of need, within bounded memory.
 
     timeout: seconds a clip may take. stop: called several times a second; True ends :meth:`outcomes` early.
+    idle: called several times a second while an outcome is waited for. patience: seconds that finished outcomes wait
+    for a slow job before them.
     """
 
     def __init__(
@@ -127,8 +129,10 @@ class Pool:
         workers: int,
         timeout: float = TIMEOUT,
         stop: Callable[[], bool] = lambda: False,
+        idle: Callable[[], None] = lambda: None,
+        patience: float = float("inf"),
     ) -> None:
-        self.jobs, self.stop = jobs, stop
+        self.jobs, self.stop, self.idle, self.patience = jobs, stop, idle, patience
         self._changed = threading.Condition()
         self._next = self._taken = self._held = self._crashes = 0
         self._done: dict[int, Outcome] = {}
@@ -156,26 +160,47 @@ class Pool:
             worker.end()
 
     def outcomes(self) -> Iterator[tuple[Job, Outcome]]:
-        """Every job with its outcome, in the order of the jobs. Raises FsmmError if the workers fail as a whole."""
-        for number, job in enumerate(self.jobs):
-            outcome = self._take(number)
-            if outcome is None:
-                return
-            yield job, outcome
+        """Every job with its outcome, in the order of the jobs.
 
-    def _take(self, number: int) -> Outcome | None:
-        with self._changed:
-            while number not in self._done:
+        Where a job takes longer than ``patience``, the later ones that are done come before it. Raises FsmmError if the
+        workers fail as a whole.
+        """
+        early: set[int] = set()
+        for number in range(len(self.jobs)):
+            wait_until = time.monotonic() + self.patience
+            while number not in early:
+                ready = self._await(number, wait_until)
+                if ready is None:
+                    return
+                outcome = self._take(ready)
+                if self.stop():
+                    return
+                early.add(ready)
+                yield self.jobs[ready], outcome
+            early.discard(number)
+
+    def _await(self, number: int, wait_until: float) -> int | None:
+        """A job with an outcome: ``number``, or after ``wait_until`` any; None where a stop is asked for."""
+        while True:
+            with self._changed:
+                if number in self._done:
+                    return number
                 if self._fatal is not None:
                     raise self._fatal
-                if self.stop():
-                    return None
+                if self._done and time.monotonic() > wait_until:
+                    return min(self._done)
                 self._changed.wait(0.2)
+            if self.stop():
+                return None
+            self.idle()
+
+    def _take(self, number: int) -> Outcome:
+        with self._changed:
             outcome = self._done.pop(number)
-            self._taken = number + 1
+            self._taken += 1
             self._held -= outcome.nbytes
             self._changed.notify_all()
-        return None if self.stop() else outcome
+        return outcome
 
     def _serve(self, worker: _Worker) -> None:
         while (number := self._claim()) is not None:

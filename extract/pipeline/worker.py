@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DecodeError
+from ...machine.orphans import end_with_parent
 from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, TextNeed
 from ..datasets.base import Source
 from .wire import receive, send, widen
@@ -117,11 +118,12 @@ def _one_line(error: Exception) -> str:
     return text if isinstance(error, DecodeError) else f"{type(error).__name__}: {text}"[:500]
 
 
-def serve() -> None:
-    """Run the worker's main loop.
+def serve(parent: int) -> None:
+    """Run the worker's main loop until standard input ends, or the process ``parent`` does.
 
     Standard input gives a Setup, then Jobs; standard output gets "" when the worker is ready, then Outcomes.
     """
+    end_with_parent(parent)
     inbox = FileIO(os.dup(0), "rb")
     outbox = FileIO(os.dup(1), "wb")
     os.dup2(2, 1)  # A library that prints must not write into the answers.

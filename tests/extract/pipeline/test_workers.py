@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -128,6 +129,29 @@ def test_stopping_ends_the_outcomes_early(tmp_path: Path) -> None:
     with Pool(Setup((Tint(),), Sampling()), jobs, 1, stop=lambda: len(seen) >= 3) as pool:
         seen.extend(job.clip_id for job, _ in pool.outcomes())
     assert seen == ["c000", "c001", "c002"]
+
+
+def test_finished_clips_do_not_wait_for_a_slow_one_longer_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a window of three jobs the slow one would else hold up all others until it is given up."""
+    monkeypatch.setattr("fsmm.extract.pipeline.pool._WINDOW", 3)
+    listing = stills(tmp_path / "stills", [1, WHITE, 3, 4, 5, 6, 7, 8])
+    jobs = [Job(clip, source, (0,)) for clip, source in listing.sources.items()]
+    idle: list[float] = []
+    with Pool(
+        Setup((Tint("hang"),), Sampling()),
+        jobs,
+        2,
+        timeout=8.0,
+        idle=lambda: idle.append(time.monotonic()),
+        patience=0.5,
+    ) as pool:
+        got = [(job.clip_id, outcome.stage) for job, outcome in pool.outcomes()]
+    assert sorted(clip for clip, _ in got) == [f"c{i:03d}" for i in range(8)]
+    assert got[0] == ("c000", "")
+    assert got[-1] == ("c001", "timeout")
+    assert len(idle) > 10, "the time of waiting could be used"
 
 
 @pytest.mark.parametrize(("white", "state"), [("refuse", ABSENT), ("err", FAILED), ("", READY)])
