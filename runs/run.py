@@ -25,6 +25,7 @@ from .result import Result
 from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
 from .store import check_writable, save_run
 from .train import Training
+from .unfinished import no_half_run
 
 RELIABILITY_EPISODES = 1000  # The certainty of each modality is measured on at most this many episodes.
 
@@ -111,7 +112,8 @@ def episode_eval(
 def run(job: Job, progress: Progress | None = None) -> Run:
     """Carry out a job. Raises UsageError, CacheError or TooFew with one sentence."""
     job, banks = load(job)
-    return finish(ready(job, banks, progress), progress)
+    with no_half_run(folder_of(job)):
+        return finish(ready(job, banks, progress), progress)
 
 
 def load(job: Job) -> tuple[Job, Banks]:
@@ -194,7 +196,8 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
     }
     # Where another run into this folder has replaced the head meanwhile, this run's head comes back.
     kept = made.checkpoint is not None and made.checkpoint.path.parent == folder
-    save_run(folder, config, metrics, result.arrays(), keep=made.keep if kept else None)
+    with no_half_run(folder):
+        save_run(folder, config, metrics, result.arrays(), keep=made.keep if kept else None)
     return Run(
         metrics=metrics, accuracy=result.per_episode(), result=result, training=made.training, out=folder
     )
