@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .walk import is_inside
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-_EXAMINED = 1000  # The number of missing files whose cause is looked for.
+_EXAMINED = 100  # The number of missing files whose cause is looked for.
 
 
 class ListedPaths:
@@ -27,6 +28,7 @@ class ListedPaths:
         self._given = os.path.abspath(given)
         self._follow_links = follow_links
         self._listed: dict[str, frozenset[str]] = {}
+        self._likeness: dict[tuple[str, Callable[[str], str]], dict[str, list[str]]] = {}
 
     def named(self, cell: str, line: int) -> str:
         """The normalised path below the root that a cell names, whether it exists or not.
@@ -90,18 +92,29 @@ class ListedPaths:
         if not told:
             return []
         path, why = told[0]
-        return [f"Of the files that do not exist, {len(told)} lie there under other names: {path!r} {why}."]
+        return [
+            f"Of the files that do not exist, {len(told)} or more lie there under other names: {path!r} {why}."
+        ]
 
     def _walked(self, path: str, same: Callable[[str], str]) -> str | None:
         """The existing path whose parts are alike, where each step has one such name; None where there is none."""
         place = ""
         for part in path.split("/"):
-            names = self._names(place)
-            alike = [part] if part in names else [name for name in names if same(name) == same(part)]
+            alike = [part] if part in self._names(place) else self._alike(place, same).get(same(part), [])
             if len(alike) != 1:
                 return None
             place = f"{place}/{alike[0]}" if place else alike[0]
         return place
+
+    def _alike(self, folder: str, same: Callable[[str], str]) -> dict[str, list[str]]:
+        """The names in a folder by what is the same for names that are alike, found once."""
+        key = folder, same
+        if key not in self._likeness:
+            groups: dict[str, list[str]] = defaultdict(list)
+            for name in self._names(folder):
+                groups[same(name)].append(name)
+            self._likeness[key] = dict(groups)
+        return self._likeness[key]
 
     def _names(self, folder: str) -> frozenset[str]:
         """The names in a folder below the root, read once; none where it cannot be read."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fsmm.errors import UsageError
-from fsmm.extract.datasets import load
+from fsmm.extract.datasets import listed_paths, load
 from fsmm.extract.datasets.base import DatasetOptions, Listing, Span
+from fsmm.machine.texts import composed
 
 PLAIN = DatasetOptions()
 
@@ -56,9 +57,28 @@ def test_files_that_are_not_there_say_why(tmp_path: Path) -> None:
     assert "--root" in refused(tmp_path / "other", "path,label\na/1.mp4,x\n", "b/1.mp4")
     some = listed(tmp_path / "some", "path,label\na/1.mp4,x\nA/2.mp4,x\na/3.mp4,y\n", "a/1.mp4", "a/2.mp4")
     assert some.missing == ["A/2.mp4", "a/3.mp4"]
-    assert ["1 lie there under other names: 'A/2.mp4' is there as 'a/2.mp4'" in w for w in some.warnings] == [
-        True
-    ]
+    assert [
+        "1 or more lie there under other names: 'A/2.mp4' is there as 'a/2.mp4'" in w for w in some.warnings
+    ] == [True]
+
+
+def test_missing_files_are_not_each_compared_with_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work grows with the number of rows and files, not with their product."""
+    count, calls = 300, 0
+
+    def counted(name: str) -> str:
+        nonlocal calls
+        calls += 1
+        return composed(name)
+
+    monkeypatch.setattr(listed_paths, "composed", counted)
+    files = [f"a/e\u0301{i}.mp4" for i in range(count)]
+    rows = "".join(f"a/x\u00e9{i}.mp4,x\n" for i in range(count))
+    listing = listed(tmp_path, f"path,label\n{rows}{files[0]},x\n", *files)
+    assert len(listing.missing) == count
+    assert calls < 10 * count
 
 
 @pytest.mark.parametrize(
