@@ -500,6 +500,10 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "small_classes": "refuse",
     "unlabelled": 0,
     "generalised": None,
+    "shared_group": True,
+    "support_groups": None,
+    "query_groups": None,
+    "support_group_share": None,
 }
 RANGES = ("n_way", "k_shot")
 REPEATED = ("missing", "train_missing", "settings")
@@ -532,6 +536,8 @@ def option(name: str, value: Any) -> list[str]:
         return [flag]
     if value is None and name == "words":
         return [flag, "none"]
+    if value is False and PROTOCOL_DEFAULTS.get(name) is True:
+        return [f"--no-{flag[2:]}"]
     if value is None or value is False or value in ([], {}):
         return []
     if name in REPEATED:

@@ -182,7 +182,7 @@ def text(c: Cell | None, method: str) -> str:
         return "–"
     if method == "protonet":
         return f"{c.accuracy:.1f}"
-    width = "" if c.error is None else f" ± {c.error:.1f}"
+    width = "" if c.error is None else f" ± {results.half_width(c.error, 1)}"
     return f"{c.accuracy:.1f} ({c.difference:+.1f}{width})"
 
 

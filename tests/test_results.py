@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from tests_support import synthetic_cache
 
 from fsmm.episodes.protocol import Protocol
 from fsmm.runs.run import episode_eval
+from fsmm.runs.spec import RunSpec
 from fsmm.studies.compare import compare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,6 +162,15 @@ def test_add_records_a_run(checkout: Path, run: Path) -> None:
     assert kept["config"] == RUN["config.json"]
     assert kept["metrics"] == {"accuracy": 0.61237, "ci95": 0.0004, "map": 0.5, "episodes": 200}
     assert (kept["folder"], kept["commit"]) == ("made", figure.commit)
+
+
+def test_every_field_of_a_run_has_an_option_in_the_command_that_makes_it_again() -> None:
+    assert {f.name for f in fields(Protocol)} == set(results.PROTOCOL_DEFAULTS)
+    assert {f.name for f in fields(RunSpec)} - {"protocol"} <= set(results.RUN_DEFAULTS)
+    for name, default in Protocol().to_dict().items():
+        assert results.PROTOCOL_DEFAULTS[name] == default or not default
+    assert results.option("shared_group", False) == ["--no-shared-group"]
+    assert results.option("generalised", False) == []
 
 
 def test_add_replaces_the_figure_of_the_same_place(checkout: Path, run: Path, tmp_path: Path) -> None:
