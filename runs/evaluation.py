@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import redraw
 from .over_clips import clip_uncertainty
 from .redraw import Source, outcomes
 from .result import Result
@@ -69,8 +70,9 @@ class Evaluation(Result):
 
     @cached_property
     def draws(self) -> Draws | None:
-        """The clips and classes of the episodes, drawn again; None where episodes are not balanced."""
-        return None if self.source is None else self.source.draws(self.first, len(self.accuracy))
+        """The clips and classes of the episodes, or of the first MOST, drawn again; None where not balanced."""
+        count = min(len(self.accuracy), redraw.MOST)
+        return None if self.source is None else self.source.draws(self.first, count)
 
     @property
     def right(self) -> np.ndarray:
@@ -87,7 +89,9 @@ class Evaluation(Result):
         if self.draws is None:
             over_clips = over_classes = Uncertainty(reason=self.imbalance)
         else:
-            over_clips = clip_uncertainty(self.right, self.draws, transductive=self.transductive)
+            values = values[: len(self.draws)]
+            right = self.right[: len(self.draws)]
+            over_clips = clip_uncertainty(right, self.draws, transductive=self.transductive)
             least = max(over_clips.variance - float(values.var()) / len(values), 0.0)
             over_classes = class_uncertainty(values, self.draws, least)
         return {"ci95": over_draws, "ci95_clips": over_clips, "ci95_classes": over_classes}

@@ -33,7 +33,8 @@ few episodes. The standard deviation of that noise is added, which vanishes as 1
 random directions have a variance of 2 (sum_e |P z_e|^2)^2 / (N - 1) in the brackets above.
 
 **Which quantile.** The squares of S are those of few clips where outcomes differ on few, and they hold noise. The
-degrees of freedom of Student's t are those that give their spread, clip by clip.
+degrees of freedom of Student's t are those that give their spread, clip by clip; not where the standard deviation of
+the noise is added, which does the same.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ class _Influence:
     ) -> Estimated:
         """The weighted sum over classes of |P S|^2 without its noise, and the variance of that sum.
 
-        weight: the weight of each class [C]. add_spread: add the standard deviation of the noise.
+        weight: the weight of each class [C]. add_spread: add the standard deviation of the noise, instead
+        of giving the variance of the sum.
         """
         mean = np.bincount(clip_class, self.total, minlength=len(members)) / np.maximum(members, 1)
         squares = weight[clip_class] * (self.total - mean[clip_class]) ** 2
@@ -183,7 +185,9 @@ class _Influence:
         noise = weight * self.noise
         variance = float(squares.sum() - noise.sum())
         if add_spread:
+            # The noise is allowed for in this way, and not a second time in the degrees of freedom.
             variance += math.sqrt(float((noise**2 * 2 / np.maximum(members - 1, 1)).sum()))
+            spread = 0.0
         return Estimated(variance, float(spread))
 
 

@@ -23,6 +23,8 @@ from .statistics import Draws
 
 VERSION = 1
 """The version of the arrays that ``Source.arrays`` makes."""
+MOST = 100_000
+"""An interval over clips or classes needs no more episodes than this, which take 40 MB when they are drawn again."""
 _BLOCK = 512
 _CHECKED = 16
 

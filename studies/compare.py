@@ -12,6 +12,7 @@ import numpy as np
 
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
+from ..runs import redraw
 from ..runs.listing import short_name
 from ..runs.redraw import DrawnOtherwise, Source, can_redraw, imbalance, outcomes
 from ..runs.statistics import Draws
@@ -94,10 +95,13 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
         if differ := differences(one.config, other.config):
             raise UsageError(f"Runs {one.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
     lengths = [len(run.arrays["accuracy"]) for run in runs]
-    shared = min(lengths)
+    shared = min(*lengths, redraw.MOST)
     drawn, notes = _drawn(runs, shared)
     if max(lengths) > shared:
-        notes.append(f"The runs differ in number of episodes; the first {shared:,} are those that all share.")
+        why = (
+            "differ in number of episodes" if min(lengths) == shared else "have more episodes than are needed"
+        )
+        notes.append(f"The runs {why}; they are compared on the first {shared:,}.")
     pairs = []
     for one, other in itertools.combinations(runs, 2):
         pair = _pair(one, other, drawn, shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import Sampler
 from fsmm.errors import FsmmError
+from fsmm.runs import redraw
 from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.redraw import DrawnOtherwise, Source, can_redraw, outcomes
 from fsmm.runs.run import Run, episode_eval
@@ -73,3 +75,22 @@ def test_a_result_keeps_no_features_alive(tmp_path: Path) -> None:
     assert found.result.source is not None
     assert found.result.source.clips.tables == {}
     assert found.result.source.clips.words is None
+
+
+def test_an_interval_draws_no_more_episodes_again_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intervals over clips and classes of many episodes are those of the first MOST."""
+    found, _ = a_run(tmp_path, Protocol(n_query=4))
+    assert isinstance(found.result, Evaluation)
+    first = replace(
+        found.result,
+        accuracy=found.accuracy[:40],
+        right_bits=found.result.right_bits[:40],
+        confusion=np.eye(6),
+    )
+    monkeypatch.setattr(redraw, "MOST", 40)
+    many = replace(found.result)
+    for name in ("ci95_clips", "ci95_classes"):
+        assert many.summary()[name] == first.summary()[name]
+    assert many.summary()["ci95"] != first.summary()["ci95"]
