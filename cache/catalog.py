@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -110,6 +110,12 @@ class LabelSet:
         if split not in CLASS_SPLITS:
             raise unknown("split", split, CLASS_SPLITS)
         return np.flatnonzero(self.splits[class_split] == _SPLIT_CODE[split])
+
+    def without(self, clips: np.ndarray) -> LabelSet:
+        """The same label set in which the clips at ``clips`` (bool [n]) have no label."""
+        label = self.label.copy()
+        label[clips] = 0 if self.multi else UNLABELLED
+        return replace(self, label=label)
 
     def take(self, clips: np.ndarray) -> LabelSet:
         """The same label set over the clips at ``clips`` (int [m]), in that order."""

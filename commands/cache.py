@@ -113,6 +113,7 @@ def import_command(
         for stream, added in report.added.items()
     ]
     dropped = f", {report.dropped:,} rows dropped" if report.dropped else ""
+    dropped += f", {report.gone:,} listed no more (`fsmm cache prune` removes them)" if report.gone else ""
     title = f"{report.dataset}: {report.clips:,} clips{dropped}"
     console.print_table(title, ["stream", "added", "of these absent", "there already"], rows)
 

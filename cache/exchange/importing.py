@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class ImportReport:
     """The number of clips that were imported."""
     dropped: int = 0
     """The number of rows that the mapping's ``drop`` left out."""
+    gone: int = 0
+    """The number of clips of the data set that are listed no more and take no part in evaluations."""
     added: dict[str, int] = field(default_factory=dict)
     """The number of rows added to each stream."""
     absent: dict[str, int] = field(default_factory=dict)
@@ -90,10 +92,9 @@ def import_features(
             _refuse_other_data(plan, held, catalog)
         arrays = [_Array(spec, files, chosen, catalog.clip_id) for spec in plan.arrays]
         words = [_words(spec, files, catalog) for spec in plan.words]
-        update_catalog(
-            folder, lambda now: unite([*([(str(cache), now)] if now else []), (plan.name, catalog)])
-        )
+        joined = update_catalog(folder, lambda now: _joined(str(cache), now, plan, catalog))
         report = ImportReport(str(cache), plan.dataset, len(catalog), int((~chosen).sum()))
+        report.gone = int(joined.sources.gone.sum())
         report.warnings = [warning for source in files.open.values() for warning in source.warnings]
         for name in plan.label_sets:
             report.warnings += class_warnings(name, catalog.labels(name).class_names)
@@ -114,9 +115,28 @@ def import_features(
 
 
 def _origin(plan: ImportMapping) -> Origin:
-    """The origin of imported clips, which is the mapping's first source."""
+    """The origin of imported clips, which is the mapping's first source; several mappings may choose clips from it."""
     path, _ = next(iter(plan.sources.values()))
-    return Origin("import", os.path.realpath(path))
+    return Origin("import", os.path.realpath(path), options={"mapping": plan.name})
+
+
+def _joined(cache: str, held: Catalog | None, plan: ImportMapping, catalog: Catalog) -> Catalog:
+    """The union of the catalog in the cache and the imported one.
+
+    Clips that the same mapping brought before and brings no more are unlisted; where nothing else lists them, they are
+    gone, and unlabelled.
+    """
+    joined = unite([*([] if held is None else [(cache, held)]), (plan.name, catalog)])
+    brought = set(catalog.clip_id)
+    lost = np.array([clip not in brought for clip in joined.clip_id], bool)
+    number = next((i for i, o in enumerate(joined.sources.origins) if o.is_same(_origin(plan))), None)
+    if not plan.label_sets or number is None or not lost.any():
+        return joined
+    listed = joined.sources.listed.copy()
+    listed[lost, number] = False
+    sources = replace(joined.sources, listed=listed)
+    label_sets = {name: labels.without(sources.gone & lost) for name, labels in joined.label_sets.items()}
+    return replace(joined, sources=sources, label_sets=label_sets)
 
 
 def _refuse_other_data(plan: ImportMapping, held: Catalog, catalog: Catalog) -> None:
@@ -126,7 +146,7 @@ def _refuse_other_data(plan: ImportMapping, held: Catalog, catalog: Catalog) -> 
     are compared.
     """
     origins = [origin for origin in held.sources.origins if origin.is_known]
-    is_same = any(origin.is_same(_origin(plan)) for origin in origins)
+    is_same = any(origin.kind == "import" and origin.root == _origin(plan).root for origin in origins)
     if is_same or not origins or not plan.label_sets or not set(held.clip_id).isdisjoint(catalog.clip_id):
         return
     if (

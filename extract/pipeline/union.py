@@ -118,9 +118,7 @@ def _join(
         return replace(new, label=_spread(new.label, rows.new, rows.n, _nothing(new)))
     if new is None:
         assert old is not None
-        label = _spread(old.label, rows.old, rows.n, _nothing(old))
-        label[rows.gone] = _nothing(old)
-        return replace(old, label=label)
+        return replace(old, label=_spread(old.label, rows.old, rows.n, _nothing(old))).without(rows.gone)
     assert old is not None
     if rows.covers:
         if set(old.class_names) != set(new.class_names):

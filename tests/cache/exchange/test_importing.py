@@ -549,3 +549,21 @@ def test_groups_come_from_an_array_or_from_known_names(tmp_path: Path) -> None:
     assert import_with(tmp_path / "names", **mapping).group == ["s1", "s2"]
     assert import_with(tmp_path / "array", **mapping, groups="subject").group == ["1", "2"]
     assert import_with(tmp_path / "array", **mapping).group == ["1", "2"]
+
+
+def test_clips_that_an_import_brings_no_more_are_left_out(tmp_path: Path) -> None:
+    run(tmp_path, MAPPING)
+    before = FeatureBank.load(tmp_path / "cache", split="all", words=None)
+    data = {name: values[4:] if len(values) == N else values for name, values in arrays().items()}
+    report = run(tmp_path, MAPPING, data)
+    assert (report.clips, report.gone) == (25, 4)
+    after = FeatureBank.load(tmp_path / "cache", split="all", words=None)
+    assert after.clip_row.tolist() == [row for row in before.clip_row if row >= 4]
+    assert Catalog.read(tmp_path / "cache" / "made").labels("kind").label[:4].tolist() == [-1] * 4
+    # Another mapping lists its own clips; and all of them come back with their labels.
+    (tmp_path / "mapping.json").rename(tmp_path / "first.json")
+    assert run(tmp_path, changed(drop="bad"), data).gone == 4
+    assert run(tmp_path, MAPPING).gone == 0
+    assert (
+        FeatureBank.load(tmp_path / "cache", split="all", words=None).label.tolist() == before.label.tolist()
+    )
