@@ -236,7 +236,8 @@ class Catalog:
         clips.create_dataset("id", data=_encoded(self.clip_id), dtype=text)
         clips.create_dataset("path", data=_encoded(self.path), dtype=text)
         clips.create_dataset("split", data=self.clip_split, dtype=text)
-        clips.create_dataset("group", data=_encoded(self.group), dtype=text)
+        if any(self.group):
+            clips.create_dataset("group", data=_encoded(self.group), dtype=text)
         self.sources.write(clips)
         for name, values in self.facts.items():
             clips.create_dataset(name, data=values)

@@ -140,7 +140,10 @@ class ClipSources:
         clips.create_dataset("origins", data=texts, dtype=h5py.string_dtype())
         for name in ("origin", "listed", "size", "mtime_ns"):
             clips.create_dataset(name, data=getattr(self, name))
-        clips.create_dataset("part", data=[part.encode() for part in self.part], dtype=h5py.string_dtype())
+        if self.part.any():
+            clips.create_dataset(
+                "part", data=[part.encode() for part in self.part], dtype=h5py.string_dtype()
+            )
 
     @classmethod
     def read(cls, clips: h5py.Group) -> ClipSources:

@@ -159,14 +159,14 @@ def flip(path: Path, array: str, byte: int) -> None:
     path.write_bytes(content)
 
 
-_SINCE_SCHEMA_2 = ("origins", "origin", "listed", "size", "mtime_ns", "group")
+_SINCE_SCHEMA_2 = ("origins", "origin", "listed", "size", "mtime_ns", "part", "group")
 
 
 def make_older(path: Path) -> None:
     """Take out of a catalog what schema 1 did not have."""
     with h5py.File(path, "r+") as file:
         for name in _SINCE_SCHEMA_2:
-            del file["clips"][name]
+            file["clips"].pop(name, None)
         file.attrs["schema"] = 1
     with open(path, "rb+") as raw:
         raw.write(f"fsmm-catalog 1 sha256={file_digest(path)}\n".encode().ljust(HEADER_BYTES, b"\0"))
