@@ -131,8 +131,10 @@ class ECKPN(Head[ECKPNSettings]):
         """Fits the regression from class words to class means, and chooses the rule to start from where it may."""
         if base.multi:
             return
-        (table,) = base.pooled().tables.values()
-        base = base.pooled().rows(np.flatnonzero(table.present.cpu().numpy()))
+        base = base.pooled()
+        (table,) = base.tables.values()
+        if not table.all_present:
+            base = base.rows(np.flatnonzero(table.present.cpu().numpy()))
         images = None if self.word_map is None else self._fit_words(self.word_map, base)
         rules = self.settings.rules(has_words=images is not None)
         if len(rules) > 1:
@@ -147,11 +149,11 @@ class ECKPN(Head[ECKPNSettings]):
             self._start_from(choose(base, rules, trial))
 
     def _fit_words(self, words: WordMap, base: FeatureBank) -> Tensor | None:
-        """Fit the regression, and give what it says of each class without having seen it, [C, D]; None without words.
+        """Fit the regression, and give what it says of each class without having seen it, [C, D].
 
-        base: the clips that are present, one step each.
+        None is given where there are no words or no clips. base: the clips that are present, one step each.
         """
-        if base.words is None:
+        if base.words is None or not len(base):
             return None
         (table,) = base.tables.values()
         x = table.gather(torch.arange(len(base), device=base.device)).pooled().float()

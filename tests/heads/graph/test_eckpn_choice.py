@@ -212,13 +212,13 @@ def test_a_run_prints_and_stores_what_was_chosen(
         assert "chosen on base classes" in printed
 
 
-def absent(bank: FeatureBank, every: int) -> FeatureBank:
-    """The bank with the modality of every so many clips absent."""
+def absent(bank: FeatureBank, every: int, words: Tensor | None = None) -> FeatureBank:
+    """The bank with the modality of every so many clips absent, and with class words."""
     (table,) = bank.tables.values()
     x: Tensor = table.gather(torch.arange(len(bank))).x
     length = torch.ones(len(bank), dtype=torch.long)
     length[::every] = 0
-    return bank_of(x * (length > 0)[:, None, None], bank.label, length, split="base")
+    return bank_of(x * (length > 0)[:, None, None], bank.label, length, split="base", words=words)
 
 
 def test_absent_clips_take_no_part() -> None:
@@ -226,3 +226,10 @@ def test_absent_clips_take_no_part() -> None:
     gone = absent(bank, 6)
     left = np.flatnonzero(np.arange(len(bank)) % 6)
     assert fitted(gone).choice == fitted(bank.rows(left)).choice
+
+
+def test_a_modality_that_no_base_clip_has_leaves_the_plainest_rule() -> None:
+    head = fitted(absent(clusters(0), 1, words=torch.randn(12, WORDS)))
+    assert head.rule.is_class_means
+    assert "cannot choose" in " ".join(head.notes())
+    assert all(bool(value.isfinite().all()) for value in head.state_dict().values())
