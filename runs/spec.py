@@ -42,8 +42,7 @@ class RunSpec:
     words: str | None = "auto"
     """The word stream that names the classes, auto for the only one, or none."""
     normalise: Normalisation = "l2"
-    """How features are normalised: to length one after (l2) or before (per-step) the average over time, centred by the
-    base classes' mean first (centre-l2), not at all (none), or as base and val classes choose (auto)."""
+    """How features are scaled: l2, centre-l2 (base mean off first), per-step, none, or auto (base and val choose)."""
     dtype: TableType = "float32"
     """The type of the feature tables in memory: float32 or bfloat16."""
     train_seed: int = 0
