@@ -168,17 +168,19 @@ def list_runs(
 def chosen_runs(texts: Sequence[str], cache: Path, dataset: str | None = None) -> list[Path]:
     """The folders of the runs that ``texts`` name, each once; a study, a folder of runs, stands for its runs.
 
-    A text is a folder, or the beginning or the end of a name of ``runs_of_cache`` that only one run or study has.
-    Raises UsageError for a text that names none or several.
+    A text is a folder that holds runs, or the beginning or the end of a name of ``runs_of_cache`` that only one run or
+    study has. Raises UsageError for a text that names none or several.
     """
     known: dict[str, Path] | None = None
     found: dict[Path, None] = {}
     for text in texts:
         folder = Path(text).expanduser()
-        if not text or not _is_folder(folder):
+        inside = find_runs(folder) if text and _is_folder(folder) else []
+        if not inside:
             known = runs_of_cache(cache, dataset) if known is None else known
-            folder = run_named(text, known)
-        found.update(dict.fromkeys(find_runs(folder) or [folder]))
+            named = run_named(text, known)
+            inside = find_runs(named) or [named]
+        found.update(dict.fromkeys(inside))
     return list(found)
 
 

@@ -156,7 +156,9 @@ def test_a_data_set_makes_a_name_unique_and_folders_come_first(
 ) -> None:
     assert chosen_runs(["proto"], cache, "other") == [cache / "other" / "runs" / "protonet-0a1b2c3d4e"]
     stored(tmp_path / "trx")
+    (tmp_path / "relation").mkdir()
     monkeypatch.chdir(tmp_path)
+    assert len(chosen_runs(["relation"], cache)) == 2, "a folder without runs is none that could be meant"
     assert chosen_runs(["trx", "trx", str(tmp_path / "cache/toy/runs/trx-1234567890")], cache) == [
         Path("trx"),
         tmp_path / "cache/toy/runs/trx-1234567890",
