@@ -47,7 +47,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def install_hint(*extras: str) -> str:
-    """The clause that says how packages of optional features are installed; fsmm is installed from its sources.
+    r"""The clause that says how packages of optional features are installed; fsmm is installed from its sources.
 
     >>> install_hint("extract")
     'run `pip install -c constraints.txt -e ".[extract]"` in the folder of fsmm\'s sources'

@@ -25,12 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 EXAMPLES = examples(
-    "fsmm episode-eval --method protonet --modalities frame,audio --k-shot 5",
-    "fsmm episode-eval --method eckpn --set train.steps=200 --out runs/eckpn",
-    "fsmm episode-eval --method protonet-lf --missing-sweep audio@query",
-    "fsmm episode-eval --method relation --train-seeds 5",
-    "fsmm episode-eval --method ridge-words --n-way 0 --k-shot 0 --generalised",
-    "fsmm episode-eval --config runs/eckpn/config.json --episodes 1000",
+    [
+        "fsmm episode-eval --method protonet --modalities frame,audio --k-shot 5",
+        "fsmm episode-eval --method eckpn --set train.steps=200 --out runs/eckpn",
+        "fsmm episode-eval --method protonet-lf --missing-sweep audio@query",
+        "fsmm episode-eval --method relation --train-seeds 5",
+        "fsmm episode-eval --method ridge-words --n-way 0 --k-shot 0 --generalised",
+        "fsmm episode-eval --config runs/eckpn/config.json --episodes 1000",
+    ]
 )
 _SEVERAL = "Several runs"
 _GROUPS: dict[type[Any] | str, str] = {

@@ -25,10 +25,12 @@ def register(app: typer.Typer) -> None:
 
 
 EXAMPLES = examples(
-    "fsmm extract --dataset demo --small --streams frame,flow,audio,word",
-    "fsmm extract --dataset folder --data my-videos",
-    "fsmm extract --dataset csv --data clips.csv --class-split seed=1",
-    "fsmm extract --dataset folder --data my-videos --encoder frame=i3d-rgb",
+    [
+        "fsmm extract --dataset demo --small --streams frame,flow,audio,word",
+        "fsmm extract --dataset folder --data my-videos",
+        "fsmm extract --dataset csv --data clips.csv --class-split seed=1",
+        "fsmm extract --dataset folder --data my-videos --encoder frame=i3d-rgb",
+    ]
 )
 _GROUPS: dict[type[Any] | str, str] = {
     Request: "Data and streams",

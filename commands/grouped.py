@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperCommand
@@ -25,6 +26,6 @@ class GroupedCommand(TyperCommand):
                 formatter.write_dl(groups[title])
 
 
-def examples(*lines: str) -> str:
+def examples(lines: Sequence[str]) -> str:
     """An epilog that shows command lines as they are typed, one a line."""
     return "\n".join(["\b", "Examples:", *(f"  {inspect.cleandoc(line)}" for line in lines)])

@@ -30,7 +30,7 @@ def _is_told_by_the_system() -> bool:
     if sys.platform != "linux":
         return False
     try:
-        return int(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)) == 0
+        return int(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))) == 0
     except (OSError, AttributeError):  # Another C library may have no such call.
         return False
 
