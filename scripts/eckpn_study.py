@@ -1,6 +1,7 @@
-"""What each part of ECKPN adds after training, and where ECKPN stands beside ProtoNet, as rows of docs/results.
+r"""What each part of ECKPN adds after training, and where ECKPN stands beside ProtoNet, as rows of docs/results.
 
-    python scripts/eckpn_study.py --dataset ave28 --cache CACHE --class-split s0 --shots 1,5 --seeds 0,1 --table NAME
+    python scripts/eckpn_study.py --dataset ave28 --cache CACHE --class-split s0 --shots 1,5 --seeds 0,1 \
+        --set train.steps=100 --table NAME
 
 Every variant is trained with the same number of steps and read on the same episodes, once for each seed of training.
 Rows have the accuracy in per cent, the paired difference to the complete head of the same seed (of the complete and the
@@ -65,7 +66,9 @@ def main() -> None:
     options.add_argument("--shots", type=_numbers, default=[1, 5])
     options.add_argument("--seeds", type=_numbers, default=[0, 1], help="the seeds of training")
     options.add_argument("--episodes", type=int, default=1000)
-    options.add_argument("--steps", type=int, help="the steps of every training (default: the recipe's own)")
+    options.add_argument(
+        "--set", action="append", default=[], help="a key=value of every variant; repeatable"
+    )
     options.add_argument("--variants", type=lambda t: t.split(","), default=list(VARIANTS))
     options.add_argument("--table", required=True, help="the name of the table that the rows are for")
     options.add_argument("--out", type=Path, default=Path("runs/eckpn"))
@@ -83,7 +86,7 @@ def cells(given: argparse.Namespace, shots: int) -> list[Cell]:
         for row in given.variants:
             if row == UNTRAINED and seed != given.seeds[0]:
                 continue
-            own = {} if row == UNTRAINED or given.steps is None else {"train.steps": str(given.steps)}
+            own = dict(text.split("=", 1) for text in given.set)
             made = run(job(given, shots, seed=seed, method="eckpn", settings={**own, **VARIANTS[row]}))
             complete = made if row == COMPLETE else complete
             other = beside if complete is None or row == COMPLETE else complete
@@ -117,8 +120,8 @@ def figure(given: argparse.Namespace, cell: Cell) -> dict[str, Any]:
         "table": given.table,
         "row": cell.row,
         "column": f"{cell.shots}-shot",
-        "part": f"seed {cell.seed}",
-        "details": None,
+        "part": None,
+        "details": str(cell.seed),
         "value": round(100 * cell.made.mean, 1),
         "unit": "%",
         "interval": None,
