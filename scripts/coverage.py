@@ -178,7 +178,8 @@ that are equal in distribution holds 0 / how often such a pair's p-value is belo
 details, and [statistics.md](statistics.md) the formulas.
 
 Of the {len(cells)} cells, {high} have more than 7 % of true nulls rejected (the mean of all is {mean:.1f} %). The
-lowest coverage is {low[0]:.1f} % for one head and {low[1]:.1f} % for a pair. Standard errors are below each table.
+lowest coverage is {low[0]:.1f} % for one head and {low[1]:.1f} % for a pair. Standard errors are below each table. A
+table of fewer test sets holds the first ones of the same rows, so that it shares their luck.
 
 {chr(10).join(tables)}"""
 
