@@ -207,5 +207,8 @@ def test_the_page_of_coverage_is_made_from_its_cells() -> None:
     coverage = _script("coverage")
     cells = coverage.recorded()
     assert (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8") == coverage.page(cells)
-    assert min(cell.single for cell in cells) >= 90
-    assert max(cell.single for cell in cells) <= 99.5
+    for cell in cells:
+        if cell.worlds >= 100:  # Fewer test sets have standard errors of two points and more.
+            assert 90 <= cell.single <= 99
+            assert 90 <= cell.paired <= 99
+            assert cell.rejected <= 7
