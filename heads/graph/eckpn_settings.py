@@ -14,7 +14,9 @@ MASS: dict[QueryMass, float] = {"supports": 0.0, "equal": 1.0, "all": 1e9}
 """How many times the weight of a class's supports the queries of the class have at most."""
 BLENDS = (0.0, 0.5)
 SHARPNESSES = (9.0, 18.0)
-WORD_WEIGHTS = (0.0, 0.1, 0.2, 0.4)
+# Words of classes that share no value with a base class say less than those of a base class left out: on the demo set
+# base classes pick 0.4, which gains 4.3 points on them and none on novel classes.
+WORD_WEIGHTS = (0.0, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
