@@ -78,7 +78,7 @@ class ECKPN(Head[ECKPNSettings]):
         if self.project is not None:
             nn.init.orthogonal_(self.project.weight, gain=max(inward / nodes, 1.0) ** 0.5)
         self.word_map: WordMap | None = None
-        if settings.words and settings.calibration and inputs.word_dim is not None:
+        if settings.reads_words and inputs.word_dim is not None:
             self.word_map = WordMap(inputs.word_dim, dim, width, zero_init=settings.residual)
         self.choice = Choice(rule=settings.rules(has_words=self.word_map is not None)[0])
         self.comparisons = [Comparison(nodes, settings, self.rule) for _ in range(settings.layers)]

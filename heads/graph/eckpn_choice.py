@@ -66,7 +66,7 @@ class Choice:
             )
         if self.rule.is_class_means:
             found.append(
-                "On the base classes no use of queries or words surely beats class means, so that ECKPN starts as the "
+                "On the base classes no use of the queries surely beats class means, so that ECKPN starts as the "
                 "nearest class mean; only training adds to it."
             )
         return found

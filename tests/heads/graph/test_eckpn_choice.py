@@ -158,6 +158,15 @@ def test_given_settings_are_not_chosen() -> None:
     assert set(partly.chosen()) >= {"blend", "sharpness", "query_mass", "word_weight", "gain"}
 
 
+def test_words_take_part_only_where_they_are_asked_for() -> None:
+    inputs = Inputs(streams={"frame": (1, DIM)}, word_dim=WORDS, way=WAYS)
+    assert ECKPN(inputs, ECKPNSettings()).word_map is None
+    asked = ECKPN(inputs, ECKPNSettings(word_weight=0.2))
+    assert asked.word_map is not None
+    assert asked.rule.word_weight == 0.2
+    assert ECKPN(inputs, ECKPNSettings(start="none")).word_map is not None
+
+
 def test_the_choice_is_deterministic_and_a_checkpoint_holds_it() -> None:
     first, again = fitted(clusters(0)), fitted(clusters(0))
     assert first.choice == again.choice
