@@ -16,6 +16,7 @@ from ..errors import CacheError, NoClips, UsageError, listed, unknown
 from .catalog import Catalog, LabelSet
 from .index import StreamIndex, stream_index
 from .locking import about_schema
+from .sample import Sample
 from .schema import (
     CLASS_SPLITS,
     StreamName,
@@ -104,6 +105,7 @@ class FeatureBank:
         max_steps: int = 64,
         memory: int = DEFAULT_MEMORY,
         unlabelled: bool = False,
+        sample: Sample | None = None,
     ) -> FeatureBank:
         """Load the clips of ``split`` (base, val, novel, or "all") from a cache.
 
@@ -115,6 +117,7 @@ class FeatureBank:
         max_steps: longer sequences are averaged down to this many steps.
         memory: bytes; a stream larger than this is memory-mapped and gathered from disk.
         unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
+        sample: read only a sample of the clips; None, or a multi-hot label set, reads all.
 
         Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
         so that episodes over different streams are the same episodes; clips that their data set lists no more take no
@@ -135,6 +138,9 @@ class FeatureBank:
             eligible &= _in_clip_split(catalog, clip_split)
         classes = _split_classes(labels, "all" if unlabelled else split, class_split)
         rows, label = _select(labels, classes, eligible, unlabelled)
+        if sample is not None and label.ndim == 1:
+            kept = sample.rows(label)
+            rows, label = rows[kept], label[kept]
         if not len(rows):
             raise NoClips(
                 _no_clip_message(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..cache.bank import FeatureBank, word_key
 from ..cache.catalog import Catalog
+from ..cache.sample import Sample
 from ..cache.schema import dataset_folder, default_cache
 from ..cache.stream import stream_checks
 from ..errors import CacheError, NoClips, UsageError
@@ -42,6 +45,18 @@ class Banks:
     def base(self) -> FeatureBank:
         """The base clips of training."""
         return self._seen(0) if self.spec.protocol.generalised else self._bank("base")
+
+    def base_sample(self, sample: Sample) -> FeatureBank:
+        """A sample of the base clips; where the others are not in memory, they are not read for it.
+
+        The clips are the same in either case. Raises NoClips where there are no base clips.
+        """
+        all_needed = self.method.fits_base or self.method.regime != "none" or self.normalise == "centre-l2"
+        if all_needed or self.spec.protocol.generalised or "base" in self._raw:
+            base = self.base
+            rows = np.arange(len(base)) if base.multi else sample.rows(base.label.cpu().numpy())
+            return base if len(rows) == len(base) else base.rows(rows)
+        return prepared(self._read("base", sample), self.normalise, pools=self._pools)
 
     @property
     def seen(self) -> FeatureBank:
@@ -124,9 +139,14 @@ class Banks:
         )
 
     def _load(self, split: str) -> FeatureBank:
-        if split in self._raw:
-            return self._raw[split]
+        if split not in self._raw:
+            self._raw[split] = self._read(split)
+        return self._raw[split]
+
+    def _read(self, split: str, sample: Sample | None = None) -> FeatureBank:
+        """The clips of a split, or a sample of them without class words, from the cache."""
         spec, extra = self.spec, split == "unlabelled"
+        no_words = extra or sample is not None
         bank = FeatureBank.load(
             self.cache,
             spec.streams or spec.modalities,
@@ -135,15 +155,15 @@ class Banks:
             label_set=spec.protocol.label_set,
             class_split=spec.protocol.class_split,
             clip_split=spec.protocol.clip_split if split == spec.protocol.split else None,
-            words=None if extra or self.method.words == "no" else spec.words,
+            words=None if no_words or self.method.words == "no" else spec.words,
             device=self.device,
             dtype=pick_dtype(spec.dtype),
             unlabelled=extra,
+            sample=sample,
         )
-        if self.method.words == "needed" and bank.no_words and not extra:
+        if self.method.words == "needed" and bank.no_words and not no_words:
             raise CacheError(f"Method {spec.method!r} needs class words. {bank.no_words}")
         if spec.modalities:
             bank = bank.select(spec.modalities)
         needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto")
-        self._raw[split] = bank if needs_steps else bank.pooled()
-        return self._raw[split]
+        return bank if needs_steps else bank.pooled()

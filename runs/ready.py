@@ -110,11 +110,9 @@ def _built(spec: RunSpec, banks: Banks) -> Head:
     inputs = inputs_of(banks.test, base_classes=base_classes, way=way, shot=high if low == high else None)
     own = {k: v for k, v in spec.settings.items() if not k.startswith(_RECIPE)}
     head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
+    fit_weights(head, spec, banks)
     if banks.method.fits_base:
         head.fit_base(banks.base)
-    fit_weights(head, spec, banks)
-    if banks.method.fits_base and isinstance(head, HasWeights) and not head.weights.are_equal:
-        head.fit_base(banks.base)  # the statistics are those of features with their weights
     return head
 
 

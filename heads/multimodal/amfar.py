@@ -180,7 +180,8 @@ class AMFAR(Head[AMFARSettings]):
         return self.settings.weights == "base"
 
     def fit_weights(self, base: FeatureBank, task: Protocol) -> None:
-        """The untrained branches are weighed, with their certainties if they are used."""
+        """The untrained branches are weighed in their units, with their certainties if they are used."""
+        self.fit_base(base)
 
         def join(logits: Tensor, factors: Tensor) -> Tensor:
             share = absolute_certainty(logits) if self.settings.ami else torch.ones_like(logits[..., 0])

@@ -48,8 +48,8 @@ class FusionSettings(Settings):
     """How posteriors are joined (LF; Kittler et al. 1998)."""
     temperature: Positive = 1.0
     """What a modality's logits are divided by before its posterior (LF)."""
-    weights: Literal["equal", "base"] = "equal"
-    """What modalities weigh: all the same, or what base episodes choose where that is better beyond doubt."""
+    weights: Literal["base", "equal"] = "base"
+    """What modalities weigh: what base episodes choose where that is better beyond doubt, or all the same."""
 
 
 class Fusion(Head[FusionSettings]):

@@ -30,7 +30,8 @@ from ..metric.protonet import ProtoNet, ProtoNetSettings
 STEPS = 5
 """The grid's weights are multiples of one over this."""
 MOST_POINTS = 5000
-EPISODES, AT_ONCE = 400, 50
+EPISODES, AT_ONCE, WAYS, FEWEST = 400, 50, 20, 20
+"""Tasks of more than WAYS ways are fewer, in proportion to their logits; FEWEST at least."""
 LEAST = 1e-3
 """The least weight, so that a query with one modality alone is still decided by it."""
 
@@ -86,7 +87,10 @@ class HasWeights(Interface):
         ...
 
     def fit_weights(self, base: FeatureBank, task: Protocol) -> None:
-        """Fit the weights on base episodes of ``task``. Raises TooFew where the base classes cannot serve it."""
+        """Fit the weights on base episodes of ``task``, before ``fit_base``, whose statistics are of weighed features.
+
+        Raises TooFew where the base classes cannot serve the task.
+        """
         ...
 
 
@@ -106,12 +110,8 @@ def fitted_weights(
 
     The episodes have the most shots that the task allows. Raises TooFew where the base classes cannot serve them.
     """
-    if base.multi:
-        return ModalityWeights.equal(
-            modalities, "weights are not fitted on labels of which a clip has several"
-        )
-    if math.comb(STEPS + len(modalities) - 1, STEPS) > MOST_POINTS:
-        return ModalityWeights.equal(modalities, f"weights are not fitted for {len(modalities)} modalities")
+    if sentence := unfit(len(modalities), multi=base.multi):
+        return ModalityWeights.equal(modalities, sentence)
     grid = simplex(len(modalities))
     factors = len(modalities) * torch.tensor(grid, dtype=torch.float32, device=base.device)
     right, asked = correct_by_class(base, task, factors, views=views, join=join)
@@ -125,6 +125,15 @@ def fitted_weights(
         gain_interval=interval,
         best=dict(zip(modalities, grid[best])),
     )
+
+
+def unfit(modalities: int, *, multi: bool) -> str:
+    """Why the weights of this many modalities cannot be fitted; "" where they can. multi: several labels a clip."""
+    if multi:
+        return "weights are not fitted on labels of which a clip has several"
+    if math.comb(STEPS + modalities - 1, STEPS) > MOST_POINTS:
+        return f"weights are not fitted for {modalities} modalities"
+    return ""
 
 
 def simplex(modalities: int) -> list[tuple[float, ...]]:
@@ -141,7 +150,10 @@ def simplex(modalities: int) -> list[tuple[float, ...]]:
 
 
 def choose(accuracy: np.ndarray, grid: Sequence[tuple[float, ...]]) -> tuple[int, int]:
-    """The chosen and the most accurate point of the grid, by the accuracies [G, C] of its points on C classes."""
+    """The chosen and the most accurate point of the grid, by the accuracies [G, C] of its points on C classes.
+
+    The chosen point is never less accurate on these classes than equal weights, the grid's first point.
+    """
     best = int(accuracy.mean(1).argmax())
     gain, interval = difference(accuracy[best] - accuracy[0])
     if not gain > interval:
@@ -149,7 +161,8 @@ def choose(accuracy: np.ndarray, grid: Sequence[tuple[float, ...]]) -> tuple[int
     classes, far = accuracy.shape[1], np.linalg.norm(np.array(grid) - np.array(grid[0]), axis=1)
     lost = accuracy[best] - accuracy
     error = lost.std(1, ddof=1) / math.sqrt(classes)
-    return int(np.where(lost.mean(1) <= error, far, np.inf).argmin()), best
+    as_good = (lost.mean(1) <= error) & (accuracy.mean(1) >= accuracy[0].mean())
+    return int(np.where(as_good, far, np.inf).argmin()), best
 
 
 def difference(by_class: np.ndarray) -> tuple[float, float]:
@@ -175,7 +188,9 @@ def correct_by_class(
     fixed = replace(task, n_way=bounds(task.n_way)[1], k_shot=max(bounds(task.k_shot)[1], 1))
     right = np.zeros((len(factors), len(bank.class_names)))
     asked = np.zeros(len(bank.class_names))
-    for index in Sampler(bank, fixed).batches(0, EPISODES, AT_ONCE):
+    share = min(1.0, (WAYS / (bounds(task.n_way)[1] or len(bank.class_names))) ** 2)
+    count, at_once = max(round(share * EPISODES), FEWEST), max(round(share * AT_ONCE), 1)
+    for index in Sampler(bank, fixed).batches(0, count, at_once):
         episodes = materialise(bank, index, fixed)
         logits = views(episodes)
         label = episodes.query_label

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fsmm.cache.bank import FeatureBank
+from fsmm.cache.schema import StreamName
 from fsmm.cache.table import TensorTable
 from fsmm.episodes.gather import materialise
 from fsmm.episodes.protocol import Protocol
@@ -77,6 +78,26 @@ def test_equal_weights_stay_where_the_gain_is_within_its_interval() -> None:
     assert grid[choose(accuracy, grid)[0]] == (0.6, 0.4), (
         "the nearest to equal weights of those that are as good"
     )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_chosen_is_never_less_accurate_on_base_than_equal_weights(seed: int) -> None:
+    chance, grid = np.random.default_rng(seed), simplex(3)
+    accuracy = 0.6 + 0.05 * chance.normal(size=(len(grid), 1)) + 0.1 * chance.normal(size=(len(grid), 8))
+    chosen, best = choose(accuracy, grid)
+    assert accuracy[best].mean() >= accuracy[chosen].mean() >= accuracy[0].mean()
+
+
+@pytest.mark.parametrize("name", ["protonet-ec", "protonet-lf"])
+def test_modalities_that_say_the_same_have_equal_weights(name: str) -> None:
+    bank = views_bank({"frame": 1.0})
+    bank.tables["audio"], bank.streams["audio"] = bank.tables["frame"], StreamName("audio", "net")
+    head = head_with(name, bank)
+    assert isinstance(head, HasWeights)
+    assert head.fits_weights, "it is the default"
+    head.fit_weights(bank, TASK)
+    assert head.weights.are_equal
+    assert head.weights.gain == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["protonet-ec", "protonet-lf", "amfar"])
