@@ -79,14 +79,15 @@ def main() -> None:
 
 def cells(given: argparse.Namespace, shots: int) -> list[Cell]:
     """The runs of all variants and seeds at one number of shots."""
-    beside = run(job(given, shots, seed=0, method="protonet", settings={}))
+    own = dict(text.split("=", 1) for text in given.set)
+    joined = {key: value for key, value in own.items() if key.startswith("fusion.")}
+    beside = run(job(given, shots, seed=0, method="protonet", settings=joined))
     found = []
     for seed in given.seeds:
         complete: Run | None = None
         for row in given.variants:
             if row == UNTRAINED and seed != given.seeds[0]:
                 continue
-            own = dict(text.split("=", 1) for text in given.set)
             made = run(job(given, shots, seed=seed, method="eckpn", settings={**own, **VARIANTS[row]}))
             complete = made if row == COMPLETE else complete
             other = beside if complete is None or row == COMPLETE else complete

@@ -1,5 +1,7 @@
 """Print the tables of docs/results/protocols.md: every protocol is run by the command line and gives a Markdown row.
 
+Methods of one modality have equal weights of the modalities.
+
 python scripts/protocols.py --dataset demo --cache CACHE
 python scripts/protocols.py --dataset ave28 --cache CACHE
 """
@@ -13,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from fsmm.heads.registry import find
 
 # Each data set has the options of all rows, the modality that queries lose, the other one, and the multi-label sets.
 DATASETS: dict[str, dict[str, Any]] = {
@@ -80,6 +84,8 @@ def main() -> None:
 def run(given: argparse.Namespace, options: list[str], modalities: str, out: Path) -> dict[str, Any]:
     """The metrics of one run by the command line."""
     command = ["episode-eval", "--dataset", given.dataset, "--cache", str(given.cache), *options]
+    if find(options[options.index("--method") + 1])[0].modalities == "one":
+        command += ["--set", "fusion.weights=equal"]
     command += ["--modalities", modalities, "--episodes", str(given.episodes), "--out", str(out), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "fsmm", "-q", *command], check=False, capture_output=True, text=True

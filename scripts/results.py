@@ -481,8 +481,9 @@ RUN_DEFAULTS: dict[str, Any] = {
     "episodes": None,
     "reliability": None,
 }
-# Where a run was made is not what it is: the command names the cache that `add` was told.
-PLACES = {"cache", "device", "fingerprint"}
+# Where a run was made is not what it is (the command names the cache that `add` was told), and what base classes chose in
+# it follows from what it is.
+NOT_GIVEN = {"cache", "device", "fingerprint", "chosen"}
 PROTOCOL_DEFAULTS: dict[str, Any] = {
     "n_way": 5,
     "k_shot": 1,
@@ -517,7 +518,7 @@ def command_of(config: Mapping[str, Any], cache: str) -> str:
     protocol = config["protocol"]
     words = ["fsmm", "episode-eval"]
     for values, defaults in ((config, RUN_DEFAULTS), (protocol, PROTOCOL_DEFAULTS)):
-        unknown = [k for k, v in values.items() if k not in {*defaults, "protocol", *PLACES} and v]
+        unknown = [k for k, v in values.items() if k not in {*defaults, "protocol", *NOT_GIVEN} and v]
         if unknown:
             sys.exit(
                 f"config.json has {', '.join(unknown)}, which this script knows no option for; use --command."

@@ -4,6 +4,7 @@
 
 Runs that lie complete in --out are read instead of run again, so that an interrupted table continues. The interval of a
 difference is over clips. With --record TABLE, each cell that this table of docs/results/ has is written to its data.
+The tables of docs/results/ have equal weights of modalities (--set fusion.weights=equal).
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--label-set", default=None)
     options.add_argument("--episodes", type=int, default=10_000)
     options.add_argument("--queries", type=int, default=15)
-    options.add_argument("--set", action="append", default=[], help="key=value for every method")
+    options.add_argument(
+        "--set", action="append", default=[], help="key=value for every method, METHOD:key=value for one"
+    )
     options.add_argument("--record", help="the name of a table of docs/results/ whose cells are replaced")
     options.add_argument("--page", help="the page of that table (default: the data set)")
     return options.parse_args()
@@ -114,7 +117,6 @@ def run(
         if len(arrays["accuracy"]) == given.episodes and can_redraw(arrays):
             return folder, metrics.get("trained_seconds", metrics["train_seconds"])
     protocol = Protocol(k_shot=shots, n_query=given.queries, class_split=split, label_set=given.label_set)
-    settings = dict(pair.split("=", 1) for pair in given.set)
     started = time.perf_counter()
     try:
         found = episode_eval(
@@ -124,7 +126,7 @@ def run(
             protocol=protocol,
             episodes=given.episodes,
             modalities=names,
-            settings=settings,
+            settings=settings_of(method, given.set),
             out=folder,
         )
     except FsmmError as error:
@@ -136,6 +138,12 @@ def run(
         flush=True,
     )
     return folder, found.metrics["train_seconds"]
+
+
+def settings_of(method: str, texts: list[str]) -> dict[str, str]:
+    """The settings of a method, of texts that are for every method or, with its name and a colon, for one."""
+    own = [text.removeprefix(f"{method}:") for text in texts]
+    return dict(text.split("=", 1) for text in own if ":" not in text.partition("=")[0])
 
 
 def record(given: argparse.Namespace, method: str, cells: dict[tuple[str, int], Cell]) -> None:

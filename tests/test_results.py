@@ -35,6 +35,7 @@ RUN = {
         "train_seed": 3,
         "episodes": 200,
         "fingerprint": "0123",
+        "chosen": {"blend": 0.5},
         "protocol": {"n_way": [3, 8], "k_shot": 5, "n_query": 15, "seed": 3, "generalised": False},
     },
     "metrics.json": {
