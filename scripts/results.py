@@ -481,8 +481,8 @@ RUN_DEFAULTS: dict[str, Any] = {
     "episodes": None,
     "reliability": None,
 }
-# Where a run was made is not what it is (the command names the cache that `add` was told), and what base classes chose in
-# it follows from what it is.
+# Where a run was made is not what it is: the command names the cache that `add` was told. What base classes chose in it
+# follows from what it is.
 NOT_GIVEN = {"cache", "device", "fingerprint", "chosen"}
 PROTOCOL_DEFAULTS: dict[str, Any] = {
     "n_way": 5,
