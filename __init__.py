@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .runs.run import episode_eval, run
     from .runs.spec import RunSpec
     from .studies.compare import compare
+    from .studies.grid.sweep import sweep
     from .studies.missing_sweep import missing_sweep
     from .studies.seed_spread import seed_spread
 
@@ -39,6 +40,7 @@ _LAZY = {
     "missing_sweep": "studies.missing_sweep",
     "run": "runs.run",
     "seed_spread": "studies.seed_spread",
+    "sweep": "studies.grid.sweep",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "missing_sweep",
     "run",
     "seed_spread",
+    "sweep",
 ]
 
 

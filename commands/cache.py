@@ -10,8 +10,8 @@ import typer
 
 from ..cache.schema import OLDER_SCHEMAS
 from ..errors import listed
+from ..runs.kinds import pairs_reader, read_names
 from . import completion, console
-from .kinds import pairs_reader, read_names
 
 if TYPE_CHECKING:
     from ..cache.upkeep.info import DatasetInfo

@@ -33,6 +33,14 @@ def methods(ctx: typer.Context, incomplete: str) -> list[str]:
     return _beginning_with(incomplete, [*METHODS, *several])
 
 
+def presets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Studies that are shipped with the package; files are completed where none begins so."""
+    folder = Path(__file__).parents[1] / "studies" / "grid" / "presets"
+    names = [path.stem for path in folder.glob("*.yaml")]
+    files = sorted(map(str, Path().glob(f"{incomplete}*.yaml"))) if incomplete else []
+    return [*_beginning_with(incomplete, names), *files]
+
+
 def encoders(ctx: typer.Context, incomplete: str) -> list[str]:
     """Encoders by name."""
     from ..extract.encoders import encoders as known

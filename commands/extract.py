@@ -12,9 +12,9 @@ from ..errors import FsmmError
 from ..extract.contract import Sampling
 from ..extract.datasets.base import DatasetOptions
 from ..extract.request import Request
+from ..runs.kinds import read_whole
 from . import completion, console
 from .grouped import GroupedCommand, examples
-from .kinds import read_whole
 from .options import derived
 
 

@@ -19,8 +19,8 @@ import typer
 from ..errors import UsageError, unknown
 from ..machine.field_docs import field_docs
 from ..machine.files import read_table
+from ..runs.kinds import Kind, kind_of
 from .completion import Completer, one_of
-from .kinds import Kind, kind_of
 
 Body = Callable[..., None]
 

@@ -112,26 +112,63 @@ def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) ->
     return table
 
 
+def located_yaml(text: str) -> tuple[Any, Lines]:
+    """The content of a YAML text, and the line of each of its values. Raises ValueError where it is not valid.
+
+    The lines, which begin at 1, are given by path: the keys and positions that lead from the top to the value. The line
+    of an entry of a table is that of its key.
+
+    >>> located_yaml("a: [1, {b: 2}]")
+    ({'a': [1, {'b': 2}]}, {(): 1, ('a',): 1, ('a', 0): 1, ('a', 1): 1, ('a', 1, 'b'): 1})
+    """
+    value, node = _yaml_and_node(text, most=_LOCATED_VALUES)
+    return value, {} if node is None else dict(_lines(node, ()))
+
+
 def _yaml(text: str) -> Any:
     """The content of a YAML text. Raises ValueError where it is not valid."""
+    return _yaml_and_node(text, most=_YAML_VALUES)[0]
+
+
+def _yaml_and_node(text: str, *, most: int) -> tuple[Any, Any]:
+    """The content of a YAML text, of at most so many values, and its node. Raises ValueError where it is not valid."""
     import yaml
 
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
-            return None
+            return None, None
         # An alias is a reference to a node, so that a few lines can stand for more values than any memory holds.
-        if tree_size(node, _node_parts) > _YAML_VALUES:
-            raise ValueError(f"its aliases make it stand for more than {_YAML_VALUES:,} values")
-        return loader.construct_document(node)
+        if tree_size(node, _node_parts) > most:
+            raise ValueError(f"its aliases make it stand for more than {most:,} values")
+        return loader.construct_document(node), node
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     finally:
         loader.dispose()
 
 
-_YAML_VALUES = 10_000_000
+Lines = dict[tuple[Any, ...], int]
+"""The line of each value of a text, by path."""
+
+
+def _lines(node: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """The path and line of a YAML node and of all within it."""
+    yield path, node.start_mark.line + 1
+    if isinstance(node.value, str):
+        return
+    for place, entry in enumerate(node.value):
+        if isinstance(entry, tuple):
+            key, value = entry
+            inner = (*path, key.value if isinstance(key.value, str) else place)
+            yield from _lines(value, inner)
+            yield inner, key.start_mark.line + 1
+        else:
+            yield from _lines(entry, (*path, place))
+
+
+_YAML_VALUES, _LOCATED_VALUES = 10_000_000, 100_000
 
 
 def _node_parts(node: Any) -> list[Any] | int:

@@ -105,7 +105,7 @@ def _in_processes(
             receive, send = context.Pipe(duplex=False)
             arguments = (work, part, done, number, send, os.getpid())
             process = context.Process(target=_child, args=arguments, daemon=True)
-            _start(process)
+            start_shielded(process)
             send.close()
             processes.append(process)
             ends.append(receive)
@@ -117,7 +117,7 @@ def _in_processes(
     return [found[i] if i in found else work(part, lambda n: None) for i, part in enumerate(parts)]
 
 
-def _start(process: Any) -> None:
+def start_shielded(process: Any) -> None:
     """Start a process in which Ctrl-C does nothing from the first instant: the parent ends its children."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

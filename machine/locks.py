@@ -30,3 +30,27 @@ def turn_at(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def lock_of(path: Path) -> Iterator[bool]:
+    """Try to lock a file, which is made if need be, for the block; the value says whether that was possible.
+
+    The system unlocks the file when the process ends, also by ``kill -9``, so that no lock is ever left over; the empty
+    file stays. Where the platform or the file system has no such locks, it is always possible. Raises OSError where the
+    file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl = importlib.import_module("fcntl")
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except (ImportError, OSError):
+            pass
+        yield True
+    finally:
+        os.close(handle)

@@ -55,5 +55,14 @@ def peak_memory_mb(device: torch.device) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated(device) / 2**20
-    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(map(_most_mb, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def own_peak_mb() -> float:
+    """The most memory that this process has held, in MB."""
+    return _most_mb(resource.RUSAGE_SELF)
+
+
+def _most_mb(who: int) -> float:
+    used = resource.getrusage(who).ru_maxrss
     return used / 2**20 if sys.platform == "darwin" else used / 2**10

@@ -17,6 +17,7 @@ from ..machine.device import pick_device, pick_dtype
 from .digest import digest
 from .job import Place
 from .normalisation import NormalisationChoice, choose_normalisation, prepared
+from .shared import SharedBanks
 from .spec import RunSpec
 from .zero_shot import held_out
 
@@ -26,12 +27,13 @@ class Banks:
 
     method: the row of the table of methods; its name is looked up once a run, by this class.
     normalise: how features are normalised; choice: why, where base and val classes chose it.
+    shared: the banks that several runs share; None where the run is alone.
     For generalised zero-shot, the base clips are split into those of training and those on which S is measured.
     Raises UsageError and CacheError where the method, the device or the test clips cannot be had.
     """
 
-    def __init__(self, spec: RunSpec, place: Place) -> None:
-        self.spec, self.device = spec, pick_device(place.device)
+    def __init__(self, spec: RunSpec, place: Place, shared: SharedBanks | None = None) -> None:
+        self.spec, self.device, self._shared = spec, pick_device(place.device), shared
         self.cache = default_cache() if place.cache is None else place.cache
         self.folder = dataset_folder(self.cache, place.dataset)
         self.method = spec.resolved
@@ -116,8 +118,14 @@ class Banks:
 
     def _bank(self, split: str) -> FeatureBank:
         if split not in self._ready:
-            means = self._load("base").means() if self.normalise == "centre-l2" else None
-            self._ready[split] = prepared(self._load(split), self.normalise, pools=self._pools, means=means)
+            base = self._load("base") if self.normalise == "centre-l2" else None
+            means, bank = None if base is None else base.means(), self._load(split)
+            if self._shared is None:
+                self._ready[split] = prepared(bank, self.normalise, pools=self._pools, means=means)
+            else:
+                self._ready[split] = self._shared.prepared(
+                    bank, self.normalise, pools=self._pools, means=means, means_of=base
+                )
         return self._ready[split]
 
     @property
@@ -147,23 +155,24 @@ class Banks:
         """The clips of a split, or a sample of them without class words, from the cache."""
         spec, extra = self.spec, split == "unlabelled"
         no_words = extra or sample is not None
-        bank = FeatureBank.load(
-            self.cache,
-            spec.streams or spec.modalities,
-            "all" if extra else split,
-            dataset=self.folder.name,
-            label_set=spec.protocol.label_set,
-            class_split=spec.protocol.class_split,
-            clip_split=spec.protocol.clip_split if split == spec.protocol.split else None,
-            words=None if no_words or self.method.words == "no" else spec.words,
-            device=self.device,
-            dtype=pick_dtype(spec.dtype),
-            unlabelled=extra,
-            sample=sample,
-        )
+        needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto")
+        choice: dict[str, Any] = {
+            "dataset": self.folder.name,
+            "label_set": spec.protocol.label_set,
+            "class_split": spec.protocol.class_split,
+            "clip_split": spec.protocol.clip_split if split == spec.protocol.split else None,
+            "words": None if no_words or self.method.words == "no" else spec.words,
+            "device": self.device,
+            "dtype": pick_dtype(spec.dtype),
+            "unlabelled": extra,
+            "sample": sample,
+        }
+        names, part = spec.streams or spec.modalities, "all" if extra else split
+        if self._shared is None:
+            bank = FeatureBank.load(self.cache, names, part, **choice)
+            bank = bank if needs_steps else bank.pooled()
+        else:
+            bank = self._shared.load(self.cache, names, part, pooled=not needs_steps, **choice)
         if self.method.words == "needed" and bank.no_words and not no_words:
             raise CacheError(f"Method {spec.method!r} needs class words. {bank.no_words}")
-        if spec.modalities:
-            bank = bank.select(spec.modalities)
-        needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto")
-        return bank if needs_steps else bank.pooled()
+        return bank.select(spec.modalities) if spec.modalities else bank

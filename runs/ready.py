@@ -62,13 +62,12 @@ def ready_head(
     does not have, and, before any training, whatever the test itself would raise.
     """
     torch.manual_seed(spec.train_seed)
-    head = _built(spec, banks)
-    given = {k.removeprefix(_RECIPE): v for k, v in spec.settings.items() if k.startswith(_RECIPE)}
+    head = built_head(spec, banks)
     if not learns(head):
-        if given:
+        if any(key.startswith(_RECIPE) for key in spec.settings):
             raise UsageError(f"Method {spec.method!r} has nothing to train here; leave out --set train.*.")
         return ReadyHead(head=head)
-    recipe = _recipe(head, given, spec.method)
+    recipe = recipe_of(head, spec)
     identity = _identity(spec, banks, head, recipe)
     checkpoint = Checkpoint(path=folder / CHECKPOINT, identity=identity)
     loaded, why_not = (False, "") if retrain else checkpoint.load(head)
@@ -102,7 +101,7 @@ def learns(head: Head) -> bool:
     return any(p.requires_grad for p in head.parameters())
 
 
-def _built(spec: RunSpec, banks: Banks) -> Head:
+def built_head(spec: RunSpec, banks: Banks) -> Head:
     """The untrained head on the banks' device, with its closed-form statistics of base classes."""
     base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
     way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
@@ -116,11 +115,12 @@ def _built(spec: RunSpec, banks: Banks) -> Head:
     return head
 
 
-def _recipe(head: Head, given: Mapping[str, str], method: str) -> Recipe:
-    """The head's recipe with what the user has set; a number of steps that is set alone is all that is taken."""
+def recipe_of(head: Head, spec: RunSpec) -> Recipe:
+    """The head's recipe with what the run sets; a number of steps that is set alone is all that is taken."""
+    given = {k.removeprefix(_RECIPE): v for k, v in spec.settings.items() if k.startswith(_RECIPE)}
     if "steps" in given:
         given = {"ceiling": "1", **given}
-    recipe: Recipe = update_settings(head.recipe, given, f"the training of {method}")
+    recipe: Recipe = update_settings(head.recipe, given, f"the training of {spec.method}")
     return recipe
 
 

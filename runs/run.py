@@ -22,6 +22,7 @@ from .metrics import metrics_of
 from .ready import ReadyHead, ready_head
 from .reliability import reliability
 from .result import Result
+from .shared import SharedBanks
 from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
 from .store import check_writable, save_run
 from .train import Training
@@ -109,20 +110,23 @@ def episode_eval(
     return run(job, progress)
 
 
-def run(job: Job, progress: Progress | None = None) -> Run:
-    """Carry out a job. Raises UsageError, CacheError or TooFew with one sentence."""
-    job, banks = load(job)
+def run(job: Job, progress: Progress | None = None, *, shared: SharedBanks | None = None) -> Run:
+    """Carry out a job. Raises UsageError, CacheError or TooFew with one sentence.
+
+    shared: the banks that several runs share; None where the job is alone.
+    """
+    job, banks = load(job, shared=shared)
     with no_half_run(folder_of(job)):
         return finish(ready(job, banks, progress), progress)
 
 
-def load(job: Job) -> tuple[Job, Banks]:
-    """The job with its label set and its folder filled in, and its banks.
+def load(job: Job, *, shared: SharedBanks | None = None) -> tuple[Job, Banks]:
+    """The job with its label set and its folder filled in, and its banks, which it may share with other jobs.
 
     Raises CacheError where the cache does not hold the job's clips or the run's folder cannot be written, UsageError
     where the job cannot be run.
     """
-    banks = Banks(job.spec, job.place)
+    banks = Banks(job.spec, job.place, shared)
     spec = with_protocol(job.spec, label_set=banks.test.label_set)
     check_modalities(spec, banks.test)
     out = job.place.out or banks.folder / RUNS / f"{spec.method}-{spec.digest()}"

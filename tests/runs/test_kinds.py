@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
-from fsmm.commands.kinds import kind_of
 from fsmm.episodes.protocol import Missing, Range
 from fsmm.errors import UsageError
+from fsmm.runs.kinds import kind_of
 
 Three = tuple[int, int, int]
 Names = tuple[str, ...]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from ..episodes.protocol import Missing, Range, parse_range
 from ..errors import UsageError, unknown
-from ..runs.extent import Auto, Extent
+from .extent import Auto, Extent
 
 Read = Callable[[str, Any], Any]
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
@@ -223,7 +223,7 @@ def pair_form(values: Any) -> str:
 def _entries(label: str, value: Any, form: str) -> list[tuple[str, str | None]]:
     """The keys and texts of a table, or of texts ``key=value``; the text is None where there is no equals sign."""
     if isinstance(value, dict):
-        return [(str(key), _text(entry)) for key, entry in value.items()]
+        return [(str(key), text_of(entry)) for key, entry in value.items()]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{label} takes a table, or texts of the form {form}, not {value!r}.")
@@ -231,8 +231,8 @@ def _entries(label: str, value: Any, form: str) -> list[tuple[str, str | None]]:
     return [(key.strip(), text.strip() if equals else None) for key, equals, text in split]
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """The text of the command line that states a file's value."""
     if isinstance(value, list):
-        return ",".join(map(_text, value))
+        return ",".join(map(text_of, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

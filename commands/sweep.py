@@ -1,0 +1,210 @@
+"""The command ``fsmm sweep``: every run of a study file, or of a preset."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ..errors import UsageError
+from ..machine.pace import clock_text
+from ..runs.kinds import pairs_reader
+from . import completion, console
+from .cache import Cache, Dataset, Json
+from .grouped import GroupedCommand, examples
+
+if TYPE_CHECKING:
+    from ..studies.grid.execute import Ended
+    from ..studies.grid.store import Row, Study
+    from ..studies.grid.sweep import Plan
+
+EXAMPLES = examples(
+    [
+        "fsmm sweep --list",
+        "fsmm sweep quick",
+        "fsmm sweep study.yaml --dry-run",
+        "fsmm sweep table1 --dataset ave28 --set episodes=1000",
+    ]
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("sweep", cls=GroupedCommand, epilog=EXAMPLES)(sweep)
+
+
+def sweep(
+    study: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="A study file (YAML), or the name of a preset.", autocompletion=completion.presets
+        ),
+    ] = None,
+    cache: Cache = None,
+    dataset: Dataset = None,
+    jobs: Annotated[
+        Optional[int], typer.Option(help="How many runs are done at a time (default: one for each core).")
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The study's folder (else below studies/ in the cache).")
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where runs compute: auto, cpu or cuda.",
+            autocompletion=completion.one_of(("auto", "cpu", "cuda")),
+        ),
+    ] = "auto",
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", help="OPTION=VALUE that wins over the study's, such as episodes=300; repeatable."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and their expected cost, and do none.")
+    ] = False,
+    show_presets: Annotated[bool, typer.Option("--list", help="List the presets.")] = False,
+    json: Json = False,
+) -> None:
+    """Do every run of a study that is not done yet; run again, it goes on where it was stopped.
+
+    Runs that failed are recorded with the reason and tried again by the next sweep."""
+    if show_presets:
+        _list_presets(json=json)
+        return
+    if study is None:
+        raise UsageError("Name a study file or a preset; `fsmm sweep --list` shows the presets.")
+    from ..studies.grid.sweep import plan_study
+
+    plan = plan_study(
+        study,
+        cache,
+        dataset,
+        out=out,
+        jobs=jobs,
+        overrides=pairs_reader(str)("--set", settings or []),
+        device=device,
+        command=shlex.join(["fsmm", *sys.argv[1:]]),
+    )
+    _show_cost(plan)
+    if dry_run:
+        _show_plan(plan, json=json)
+        return
+    found = _carry_out(plan)
+    if json:
+        console.print_json(_document(found))
+    else:
+        _show_study(found)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _carry_out(plan: Plan) -> Study:
+    """Do the runs of a plan; each is told as a line when it has ended."""
+    from ..studies.grid.sweep import carry_out
+
+    done, total = plan.done, len(plan.rows)
+    with console.progress("runs") as shown:
+        shown(done, total)
+
+        def tell(row: Row, ended: Ended) -> None:
+            nonlocal done
+            done += 1
+            shown.say(f"{done:>5} of {total}  {_line(row, ended)}")
+            shown(done, total)
+
+        return carry_out(plan, tell if console.verbosity() > console.Verbosity.QUIET else None)
+
+
+def _line(row: Row, ended: Ended) -> str:
+    """A line of the table so far."""
+    if ended.reason:
+        return f"failed    {row.block}: {row.label}. {ended.reason}"
+    if not ended.figures:
+        return f"done elsewhere  {row.block}: {row.label}"
+    return f"{100 * ended.figures['accuracy']:6.2f} %  {row.block}: {row.label}"
+
+
+def _show_cost(plan: Plan) -> None:
+    """Tell how many runs there are, how many are done, and what the others are expected to cost."""
+    heads = f" and {len(plan.heads)} trained heads" if plan.heads else ""
+    cost = (
+        f"; {len(plan.runs):,} to do{heads}: about {clock_text(plan.estimate.seconds)} with {plan.jobs} at a time, "
+        f"{plan.estimate.memory_mb:,.0f} MB"
+        if plan.runs
+        else ""
+    )
+    console.note(f"{plan.about['name']}: {len(plan.rows):,} runs, {plan.done:,} done{cost}. {plan.folder}")
+
+
+def _show_plan(plan: Plan, *, json: bool) -> None:
+    """Print the runs of a plan, with the time that each is expected to take."""
+    seconds = {task.key: task.seconds for task in plan.runs}
+    if json:
+        rows = [
+            {"key": row.key, "block": row.block, "label": row.label, "done": row.key not in seconds}
+            | {"seconds": seconds.get(row.key), "config": row.config, "head": row.head}
+            for row in plan.rows
+        ]
+        console.print_json({"folder": str(plan.folder), "seconds": plan.estimate.seconds, "rows": rows})
+        return
+    cells = [
+        (row.key, row.block, row.label, f"{seconds[row.key]:.1f} s" if row.key in seconds else "done")
+        for row in plan.rows
+    ]
+    console.print_table(str(plan.about["title"]), ("run", "block", "what varies", "expected"), cells)
+
+
+def _show_study(found: Study) -> None:
+    """Print a table for each block of a study."""
+    done = {row.key for row in found.done}
+    for block in dict.fromkeys(row.block for row in found.rows):
+        rows = [row for row in found.rows if row.block == block]
+        cells = [(row.label, *_figures(found, row, is_done=row.key in done)) for row in rows]
+        columns = ("run", "accuracy", "± (clips)", "± (classes)", "episodes", "seconds")
+        console.print_table(f"{found.about['title']}: {block}", columns, cells)
+    failed = f", {len(found.failures)} failed (see failed.jsonl)" if found.failures else ""
+    console.note(f"{len(done):,} runs are in {found.folder}{failed}.")
+
+
+def _figures(found: Study, row: Row, *, is_done: bool) -> tuple[str, ...]:
+    """The cells of a run's figures, or of the reason why there are none."""
+    if not is_done:
+        failure = found.failures.get(row.key)
+        return (f"failed: {failure.reason}" if failure else "not done", "", "", "", "")
+    metrics = found.metrics(row)
+    widths = [_points(metrics.get(key)) for key in ("ci95_clips", "ci95_classes")]
+    spent = f"{metrics['eval_seconds'] + metrics['train_seconds']:.1f}"
+    return (f"{100 * metrics['accuracy']:.2f} %", *widths, f"{metrics['episodes']:,}", spent)
+
+
+def _points(width: float | None) -> str:
+    return "-" if width is None else f"{100 * width:.2f}"
+
+
+def _document(found: Study) -> Mapping[str, Any]:
+    """The study as one JSON document."""
+    done = {row.key for row in found.done}
+    rows = [
+        {"key": row.key, "block": row.block, "label": row.label, "varies": row.varies}
+        | {"metrics": found.metrics(row) if row.key in done else None}
+        for row in found.rows
+    ]
+    failed = {key: failure.reason for key, failure in found.failures.items()}
+    return {"name": found.name, "folder": str(found.folder), "rows": rows, "failed": failed}
+
+
+def _list_presets(*, json: bool) -> None:
+    """Print the names of the presets, with what each shows."""
+    from ..studies.grid.presets import presets
+    from ..studies.grid.spec import read_study_file
+
+    found = {name: read_study_file(path).file for name, path in presets().items()}
+    if json:
+        console.print_json({name: file.description for name, file in found.items()})
+        return
+    console.print_table("", ("preset", "what it shows"), [(n, file.description) for n, file in found.items()])

@@ -1,0 +1,280 @@
+"""From a study file to its runs: every combination of a block's values, with the places of names filled in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ...episodes.protocol import Missing, Protocol, bounds
+from ...errors import FsmmError, UsageError
+from ...heads.registry import Method, find, methods
+from ...runs.job import Job, Place
+from ...runs.spec import RunSpec
+from .data import DataFacts
+from .identity import canonical, check_settings, may_learn
+from .options import ALL, DEFAULTS, EACH, MISSING_OPTIONS, MODALITY_OPTIONS, SAME, SETTINGS, SUBSETS
+from .spec import Block, StudyDocument
+
+FIRST = ("first", "second", "third")
+"""The names that stand for the data set's modalities in their order: frame, flow, audio, then the others."""
+_RUN_FIELDS = {f.name for f in fields(RunSpec)} - {"protocol", "settings"}
+_PROTOCOL_FIELDS = {f.name for f in fields(Protocol)}
+Choice = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run that a study asks for."""
+
+    block: str
+    """The block that asks for it."""
+    label: str
+    """The text by which a person tells the run from the others of its block."""
+    varies: Mapping[str, Any]
+    """The options that differ within the block."""
+    job: Job
+    """The run."""
+    trained_as: RunSpec
+    """The specification under which its head is trained."""
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """The options in which that differs from the run's own."""
+
+
+FactsOf = Callable[[str | None], DataFacts]
+
+
+def expand(
+    document: StudyDocument, facts_of: FactsOf, place: Place, overrides: Mapping[str, Any]
+) -> list[PlannedRun]:
+    """The runs that a study asks for, in the order of its file.
+
+    facts_of: gives what is known of a data set by its name. place: the place of all runs, whose data set is that of
+    runs that name none. overrides: options that win over those of the file. Raises UsageError, with the line, for
+    options that have no meaning together, and CacheError where the cache does not hold a data set.
+    """
+    found = []
+    for number, block in enumerate(document.file.blocks):
+        try:
+            for choice, label, varying in _choices(document, block, facts_of, place, overrides):
+                run = _planned(document, number, choice, label, varying, place, overrides)
+                facts = facts_of(run.job.place.dataset)
+                job = replace(run.job, spec=canonical(run.job.spec, facts))
+                found.append(replace(run, job=job, trained_as=canonical(run.trained_as, facts)))
+        except UsageError as error:
+            if document.where in str(error):
+                raise
+            raise document.error(("blocks", number), str(error)) from None
+    if not found:
+        raise UsageError(f"{document.where}: the study has no run; exclude fewer of them.")
+    return found
+
+
+def _choices(
+    document: StudyDocument, block: Block, facts_of: FactsOf, place: Place, overrides: Mapping[str, Any]
+) -> Iterator[tuple[Choice, str, list[str]]]:
+    """The options of each run of a block, its label ("" where the file gives none), and the names of what varies."""
+    base = {**document.file.fixed, **block.fixed}
+    rest = {key: values for key, values in block.grid.items() if key not in overrides}
+    variants = [_without(variant, overrides) for variant in block.variants] or [{}]
+    made: list[Choice] = []
+    if block.variants or rest or not block.include:
+        products = itertools.product(variants, *rest.values())
+        made = [{**base, **first, **dict(zip(rest, values)), **overrides} for first, *values in products]
+    made += [{**base, **_without(entry, overrides), **overrides} for entry in block.include]
+    varying = {key for entry in [*block.variants, *block.include] for key in entry if key != "label"} | {
+        *rest
+    }
+    spread = {
+        key for key, value in [*base.items(), *overrides.items()] if _is_spread(key, value)
+    }  # one value of the file that stands for several
+    names = [key for key in _ORDER if key in varying | spread]
+    names += sorted((varying | spread).difference(names))
+    seen = []
+    for choice in made:
+        label = str(choice.pop("label", ""))
+        facts = facts_of(choice.get("dataset") or place.dataset)
+        for resolved in _resolved(choice, facts):
+            excluded = any(_matches(resolved, entry, facts) for entry in block.exclude)
+            if not excluded and resolved not in seen:
+                seen.append(resolved)
+                yield resolved, label, names
+
+
+_ORDER = ("dataset", "method", "fusion", "streams", "modalities", "n_way", "k_shot")
+
+
+def _without(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> Choice:
+    return {key: value for key, value in entry.items() if key not in overrides}
+
+
+def _is_spread(key: str, value: Any) -> bool:
+    """Whether one value of an option stands for several runs."""
+    if key == "method":
+        return bool(value == ALL)
+    if key in MODALITY_OPTIONS:
+        return value in ((EACH,), (SUBSETS,))
+    if key in MISSING_OPTIONS:
+        return any(m.modality == EACH for m in value)
+    return bool(key == "class_split" and value == EACH)
+
+
+def _resolved(choice: Choice, facts: DataFacts) -> Iterator[Choice]:
+    """The options with names of the data set in place of what stands for them; several where a value is spread."""
+    spread = {key: [*_values(key, value, facts)] for key, value in choice.items() if key != "method"}
+    for values in itertools.product(*spread.values()):
+        found = dict(zip(spread, values))
+        if found.get("query_modalities") == (SAME,):
+            found["query_modalities"] = found.get("support_modalities")
+        if choice.get("method") != ALL:
+            yield {**choice, **found}
+            continue
+        for name, method in methods().items():
+            if can_run(method, found, facts):
+                yield {**choice, **found, "method": name}
+
+
+def _values(key: str, value: Any, facts: DataFacts) -> Iterator[Any]:
+    """The values that one value of an option stands for."""
+    if key in MODALITY_OPTIONS and value is not None:
+        if value == (EACH,):
+            yield from ((m,) for m in facts.modalities)
+        elif value == (SUBSETS,):
+            sizes = range(1, len(facts.modalities) + 1)
+            yield from (part for n in sizes for part in itertools.combinations(facts.modalities, n))
+        else:
+            yield tuple(_named(name, facts) for name in value)
+    elif key in MISSING_OPTIONS and any(m.modality == EACH for m in value):
+        for modality in facts.modalities:
+            yield tuple(replace(m, modality=modality) if m.modality == EACH else m for m in value)
+    elif key in MISSING_OPTIONS:
+        yield tuple(Missing(_named(m.modality, facts), m.rate, m.side) for m in value)
+    elif key == "class_split" and value == EACH:
+        yield from facts.class_splits()
+    elif key == "settings.teacher":
+        yield _named(value, facts)
+    else:
+        yield value
+
+
+def _named(name: str, facts: DataFacts) -> str:
+    """The modality of a name, which may be first, second or third. Raises UsageError where there are not so many."""
+    if name not in FIRST or name in facts.modalities:
+        return name
+    place = FIRST.index(name)
+    if place >= len(facts.modalities):
+        raise UsageError(
+            f"the data set {facts.dataset!r} has no {name} modality; it has {', '.join(facts.modalities)}."
+        )
+    return facts.modalities[place]
+
+
+def can_run(method: Method, choice: Mapping[str, Any], facts: DataFacts) -> bool:
+    """Whether a method suits the modalities, class words and shots of a run."""
+    named = choice.get("modalities") or choice.get("streams") or facts.modalities
+    shots = bounds(choice.get("k_shot", Protocol().k_shot))[0]
+    if method.modalities == "two" and len(named) < 2:
+        return False
+    if method.words == "needed" and not facts.word_streams:
+        return False
+    return shots > 0 or method.zero_shot
+
+
+def _matches(choice: Mapping[str, Any], entry: Mapping[str, Any], facts: DataFacts) -> bool:
+    """Whether a run has all values of an entry of ``exclude``."""
+    return all(
+        choice.get(key, DEFAULTS.get(key)) in [*_values(key, value, facts)] for key, value in entry.items()
+    )
+
+
+def _planned(
+    document: StudyDocument,
+    number: int,
+    choice: Choice,
+    label: str,
+    names: Sequence[str],
+    place: Place,
+    overrides: Mapping[str, Any],
+) -> PlannedRun:
+    """The run with these options. Raises UsageError, with the line, where they have no meaning together."""
+    block = document.file.blocks[number]
+    own = {key: value for key, value in block.trained_as.items() if key not in overrides}
+    choice = _without_training(choice, overrides)
+    try:
+        job = job_of(choice, place)
+        trained_as = job_of({**choice, **own}, place).spec
+    except FsmmError as error:
+        raise document.error(("blocks", number), str(error)) from None
+    for key in choice:
+        if key.startswith(SETTINGS):
+            try:
+                check_settings(job.spec, [key.removeprefix(SETTINGS)])
+            except UsageError as error:
+                raise document.error(_path_of(document, number, key), str(error)) from None
+    varies = {key: choice[key] for key in names if key in choice}
+    return PlannedRun(
+        block=block.name,
+        label=label or ", ".join(f"{short(key)} {value_as_text(value)}" for key, value in varies.items()),
+        varies=varies,
+        job=job,
+        trained_as=trained_as,
+        changed=own,
+    )
+
+
+def _without_training(choice: Choice, overrides: Mapping[str, Any]) -> Choice:
+    """The options without those of a recipe that override the file's, where the method has nothing to train."""
+    recipe = {key for key in overrides if key.startswith(f"{SETTINGS}train.")}
+    if not recipe or "method" not in choice or may_learn(job_of({**choice}, Place()).spec):
+        return choice
+    return {key: value for key, value in choice.items() if key not in recipe}
+
+
+def job_of(choice: Mapping[str, Any], place: Place) -> Job:
+    """The job with these options. Raises UsageError where a method is missing or a value is out of range."""
+    if "method" not in choice:
+        raise UsageError("a run names no method; add `method` to fixed, variants or grid.")
+    protocol = Protocol(**{key: value for key, value in choice.items() if key in _PROTOCOL_FIELDS})
+    settings = {key.removeprefix(SETTINGS): v for key, v in choice.items() if key.startswith(SETTINGS)}
+    own = {key: value for key, value in choice.items() if key in _RUN_FIELDS}
+    spec = RunSpec(**{"train_seed": protocol.seed, **own}, protocol=protocol, settings=settings)
+    find(spec.method)
+    more = {key: choice[key] for key in ("episodes", "reliability") if key in choice}
+    return Job(spec=spec, place=replace(place, dataset=choice.get("dataset") or place.dataset), **more)
+
+
+def _path_of(document: StudyDocument, number: int, key: str) -> tuple[Any, ...]:
+    """The path of the first place of a block that sets an option."""
+    block, bare = document.file.blocks[number], key.removeprefix(SETTINGS)
+    at = ("blocks", number)
+    tables = [(*at, "grid"), (*at, "fixed"), ("fixed",)]
+    tables += [(*at, part, i) for part in ("variants", "include") for i in range(len(getattr(block, part)))]
+    for table in tables:
+        for path in ((*table, key), (*table, bare), (*table, "settings", bare)):
+            if path in document.lines:
+                return path
+    return at
+
+
+def short(key: str) -> str:
+    """The name of an option as a heading shows it.
+
+    >>> short("settings.train.steps"), short("k_shot")
+    ('train.steps', 'k_shot')
+    """
+    return key.removeprefix(SETTINGS)
+
+
+def value_as_text(value: Any) -> str:
+    """A value of an option as a person reads it.
+
+    >>> value_as_text(("frame", "audio")), value_as_text((Missing("audio", 0.5),)), value_as_text(())
+    ('frame+audio', 'audio=0.5@both', 'none')
+    """
+    if value is None:
+        return "all"
+    if isinstance(value, tuple):
+        ranged = len(value) == 2 and all(isinstance(part, int) for part in value)
+        return ("-" if ranged else "+").join(map(str, value)) or "none"
+    return str(value)

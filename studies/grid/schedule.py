@@ -1,0 +1,171 @@
+"""The expected time and memory of a study, from the measured cost of one episode and one training step of each kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import FsmmError
+from ...machine.files import parsed_json, write_json
+from ...machine.forked_jobs import ForkedJobs
+from ...machine.memory import own_peak_mb
+from ...runs.banks import Banks
+from ...runs.digest import digest
+from ...runs.extent import planned
+from ...runs.measure import measure, whole_split
+from ...runs.ready import built_head, learns, recipe_of
+from ...runs.shared import SharedBanks
+from ...runs.train import train
+from .work import Task, preload
+
+COSTS = "costs.json"
+_WARM, _AIM = 1, 0.1  # An episode to warm up, and the seconds that a measurement aims at.
+_FEWEST, _MOST = 4, 100
+_TRAINING_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The measured cost of one kind of task."""
+
+    start: float = 0.1
+    """The seconds before the first episode and after the last."""
+    episode: float = 0.001
+    """The seconds of an episode."""
+    step: float = 0.0
+    """The seconds of a training step."""
+    steps: int = 0
+    """The steps of a training that val classes do not prolong."""
+    validation: int = 0
+    """The episodes of all its validations."""
+    memory_mb: float = 0.0
+    """The memory that a worker takes beside what all share."""
+
+    def seconds(self, task: Task) -> float:
+        """The seconds that a task of this kind is expected to take."""
+        if task.trains:
+            return self.start + self.steps * self.step + self.validation * self.episode
+        return self.start + (
+            0.0 if whole_split(task.job.spec.protocol) else planned(task.job.episodes) * self.episode
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The expected cost of a study."""
+
+    seconds: float
+    """The seconds until all its tasks are done."""
+    memory_mb: float
+    """The memory of all its processes, with what they share counted once."""
+
+
+def costs_of(
+    tasks: Sequence[Task], folder: Path | None, shared: SharedBanks, *, jobs: int
+) -> dict[str, Cost]:
+    """The cost of each kind of task; kinds that the study's folder does not know yet are measured.
+
+    folder: the folder of the study, or None where none is written.
+    """
+    known = _known(folder) if folder else {}
+    kinds = {kind_of_task(task): task for task in tasks if not task.trains}
+    missing = {kind: task for kind, task in kinds.items() if kind not in known}
+    with ForkedJobs(jobs) as pool:
+        waiting = list(missing.items())
+        while waiting or not pool.is_idle:
+            while waiting and pool.has_room:
+                kind, task = waiting.pop()
+                try:
+                    preload(task, shared)
+                    if task.head is not None:
+                        preload(replace(task, trains=True), shared)
+                except (FsmmError, OSError, ValueError):  # The run itself will say so.
+                    continue
+                pool.start(kind, partial(_measured, task, shared))
+            for outcome in pool.wait(1.0):
+                known[str(outcome.job)] = outcome.value if isinstance(outcome.value, Cost) else Cost()
+    if folder and missing and folder.is_dir():
+        write_json(folder / COSTS, {kind: asdict(cost) for kind, cost in known.items()})
+    return known
+
+
+def with_costs(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> list[Task]:
+    """The tasks with the seconds that they are expected to take."""
+    return [replace(task, seconds=costs.get(kind_of_task(task), Cost()).seconds(task)) for task in tasks]
+
+
+def estimate(tasks: Sequence[Task], costs: Mapping[str, Cost], *, jobs: int) -> Estimate:
+    """The expected time and memory of tasks that have their seconds, done so many at a time."""
+    total, longest = sum(task.seconds for task in tasks), max((task.seconds for task in tasks), default=0.0)
+    heaviest = sorted((costs.get(kind_of_task(task), Cost()).memory_mb for task in tasks), reverse=True)
+    return Estimate(
+        seconds=max(total / max(jobs, 1), longest), memory_mb=own_peak_mb() + sum(heaviest[:jobs])
+    )
+
+
+def kind_of_task(task: Task) -> str:
+    """The name of the tasks that cost as much an episode or step as this one: seeds and rates do not matter."""
+    spec, protocol = task.job.spec, task.job.spec.protocol
+    return digest(
+        {
+            "method": [spec.method, spec.fusion, dict(spec.settings), spec.dtype],
+            "streams": [task.job.place.dataset, spec.streams, spec.modalities],
+            "task": [
+                protocol.n_way,
+                protocol.k_shot,
+                protocol.n_query,
+                protocol.unlabelled,
+                protocol.label_set,
+            ],
+            "withheld": bool(protocol.missing or protocol.cross_modal),
+        }
+    )
+
+
+def _known(folder: Path) -> dict[str, Cost]:
+    """The costs that a study's folder knows, as far as they can be read."""
+    try:
+        return {
+            kind: Cost(**values) for kind, values in parsed_json((folder / COSTS).read_text("utf-8")).items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _measured(task: Task, shared: SharedBanks) -> Cost:
+    """The cost of a task's kind, measured on its first episodes and on a few steps of its training."""
+    began, before = time.perf_counter(), own_peak_mb()
+    spec = task.trained_as if task.head else task.job.spec
+    banks = Banks(spec, task.job.place, shared)
+    head = built_head(spec, banks)
+    more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
+    if whole_split(spec.protocol):
+        return Cost(start=1.0, memory_mb=own_peak_mb() - before)
+    measure(head, banks.test, spec.protocol, _WARM, **more)
+    start = time.perf_counter() - began
+    first = _seconds(lambda: measure(head, banks.test, spec.protocol, _FEWEST, **more))
+    count = min(max(int(_AIM / max(first / _FEWEST, 1e-6)), _FEWEST), _MOST)
+    episode = _seconds(lambda: measure(head, banks.test, spec.protocol, count, **more)) / count
+    found = Cost(start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
+    if not learns(head):
+        return found
+    recipe = recipe_of(head, spec)
+    few = replace(recipe, steps=_TRAINING_STEPS, ceiling=1, evaluate_episodes=1)
+    seconds = _seconds(lambda: train(head, banks.base, banks.val, spec.protocol, few, seed=spec.train_seed))
+    return replace(
+        found,
+        step=seconds / _TRAINING_STEPS,
+        steps=recipe.steps,
+        validation=(recipe.steps // recipe.evaluate_every + 1) * recipe.evaluate_episodes,
+        memory_mb=max(own_peak_mb() - before, 0.0),
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,212 @@
+"""The form of a study file: pydantic checks its shape, and the readers of a run's options check every value.
+
+A study has blocks. A block has ``fixed`` options, which all its runs have; ``variants``, tables of options that change
+together; and a ``grid``, whose options take every combination of the values listed. ``exclude`` drops the runs that
+have all of an entry's values, and ``include`` adds runs. ``trained_as`` says under which options heads are trained
+where these are not the run's own, so that one trained head serves many tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import Field as Checked
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from ...errors import UsageError, unknown
+from ...machine.files import Lines, located_yaml, refuse_special
+from .options import OptionError, option_named, read_option, read_options
+
+_SHOWN = 5  # The mistakes of a file that are told at once.
+
+
+def _options(table: Any) -> dict[str, Any]:
+    try:
+        return read_options(table)
+    except OptionError as error:
+        raise _custom(error.path, str(error)) from None
+
+
+def _variant(table: Any) -> dict[str, Any]:
+    """A variant's options, with its label under ``label`` where it has one."""
+    if not isinstance(table, Mapping):
+        return _options(table)
+    label = {"label": str(table["label"])} if "label" in table else {}
+    return {**_options({key: value for key, value in table.items() if key != "label"}), **label}
+
+
+def _grid(table: Any) -> dict[str, list[Any]]:
+    """The values of each option of a grid; a single value stands for a list of one."""
+    if not isinstance(table, Mapping):
+        raise _custom((), "a grid is a table from options to lists of values.")
+    found: dict[str, list[Any]] = {}
+    for key, values in table.items():
+        listed = values if isinstance(values, list) else [values]
+        if not listed:
+            raise _custom((key,), f"the grid lists no value of {key}; name one, or leave the key out.")
+        for place, value in enumerate(listed):
+            try:
+                name = option_named(key)
+                found.setdefault(name, []).append(read_option(name, value))
+            except UsageError as error:
+                inner = (key, place) if isinstance(values, list) else (key,)
+                raise _custom(inner, str(error)) from None
+    return found
+
+
+def _custom(path: tuple[Any, ...], sentence: str) -> PydanticCustomError:
+    """An error of pydantic with a sentence of ours; path: leads to the fault from the value that is checked."""
+    return PydanticCustomError("option", "{sentence}", {"sentence": sentence, "path": path})
+
+
+Options = Annotated[dict[str, Any], BeforeValidator(_options)]
+Variant = Annotated[dict[str, Any], BeforeValidator(_variant)]
+Grid = Annotated[dict[str, list[Any]], BeforeValidator(_grid)]
+Name = Annotated[str, Checked(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]{0,63}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Block(_Model):
+    """A part of a study, whose runs are made of one grid."""
+
+    name: Name
+    """The name of the block."""
+    title: str = ""
+    """The sentence that a report shows above the block."""
+    fixed: Options = {}
+    """The options that all runs of the block have."""
+    variants: list[Variant] = []
+    """Tables of options that change together, each with a label if it has one."""
+    grid: Grid = {}
+    """The values of options of which every combination is run."""
+    include: list[Variant] = []
+    """Runs beside the grid: their options on top of ``fixed``."""
+    exclude: list[Options] = []
+    """Runs of the grid that have all values of one of these tables are left out."""
+    trained_as: Options = {}
+    """The options under which heads are trained, where they are not the run's own."""
+
+
+class PublishedRow(_Model):
+    """Published figures of one method."""
+
+    label: str
+    """The label of the variant that they belong to."""
+    k_shot: int
+    """The number of supports a class."""
+    values: dict[str, float]
+    """The accuracies in per cent, by data set."""
+
+
+class Published(_Model):
+    """Figures that a paper states, which are shown in columns of their own."""
+
+    source: str
+    """The paper."""
+    rows: list[PublishedRow]
+    """The figures."""
+
+
+class StudyFile(_Model):
+    """The content of a study file."""
+
+    name: Name
+    """The name of the study."""
+    title: str = ""
+    """The headline of a report."""
+    description: str = ""
+    """What the study shows, in a few sentences."""
+    fixed: Options = {}
+    """The options that all runs of the study have."""
+    blocks: list[Block] = Checked(min_length=1)
+    """The blocks, each with a name of its own."""
+    published: Published | None = None
+    """Figures that a paper states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDocument:
+    """A study file that was read, with what is needed to name places in it."""
+
+    file: StudyFile
+    """The content of the file, with every value read."""
+    raw: Mapping[str, Any]
+    """The content as it was written."""
+    where: str
+    """The name of the file in sentences."""
+    lines: Lines = field(default_factory=dict)
+    """The line of each value, by path."""
+
+    def error(self, path: tuple[Any, ...], sentence: str) -> UsageError:
+        """The error of a fault at a path, which names the line of the nearest value that has one."""
+        line = _line_at(self.lines, path)
+        return UsageError(f"{self.where}{'' if line is None else f', line {line}'}: {sentence}")
+
+
+def read_study_file(path: Path) -> StudyDocument:
+    """The study that a YAML file describes. Raises UsageError, with lines, where it cannot be read or is not right."""
+    refuse_special(path, "study file")
+    try:
+        text = path.read_text("utf-8")
+        raw, lines = located_yaml(text)
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(f"The study file {str(path)!r} cannot be read ({why}).") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"The study file {str(path)!r} must hold a table of keys and values.")
+    return checked({"name": path.stem, **raw}, where=path.name, lines=lines)
+
+
+def checked(raw: Mapping[str, Any], *, where: str, lines: Lines | None = None) -> StudyDocument:
+    """The study with this content. Raises UsageError, which names every mistake with its line."""
+    lines = lines or {}
+    try:
+        file = StudyFile.model_validate(raw)
+    except ValidationError as error:
+        told = [_mistake(found, lines) for found in error.errors(include_url=False)]
+        more = [f"There are {len(told) - _SHOWN} more mistakes."] if len(told) > _SHOWN else []
+        raise UsageError(f"{where}, {' '.join([*told[:_SHOWN], *more])}") from None
+    names = [block.name for block in file.blocks]
+    document = StudyDocument(file=file, raw=raw, where=where, lines=lines)
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise document.error(("blocks", place, "name"), f"two blocks have the name {name!r}.")
+    return document
+
+
+def _mistake(found: ErrorDetails, lines: Lines) -> str:
+    """The sentence of one error of pydantic, with its line."""
+    path, about = tuple(found["loc"]), found.get("ctx", {})
+    sentence = found["msg"]
+    if found["type"] == "option":
+        path, sentence = (*path, *about["path"]), about["sentence"]
+    elif found["type"] == "extra_forbidden":
+        inside = {1: StudyFile, 3: Block}.get(len(path), PublishedRow)
+        sentence = str(
+            unknown("key", str(path[-1]), (Published if path[:-1] == ("published",) else inside).model_fields)
+        )
+    elif found["type"] == "missing":
+        sentence = f"{path[-1]!r} is missing."
+    else:
+        sentence = f"{'.'.join(map(str, path))}: {sentence[0].lower()}{sentence[1:]}."
+    line = _line_at(lines, path)
+    return sentence if line is None else f"line {line}: {sentence}"
+
+
+def _model_at(path: tuple[Any, ...]) -> type[BaseModel]:
+    """The model of the table at a path."""
+    if path[:1] == ("published",):
+        return PublishedRow if len(path) > 1 else Published
+    return Block if path else StudyFile
+
+
+def _line_at(lines: Lines, path: tuple[Any, ...]) -> int | None:
+    """The line of the value at a path, or of the innermost value around it; None for a study without lines."""
+    return next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)

@@ -1,0 +1,254 @@
+"""A sweep: a study file is planned, its cost is estimated, and the runs that the study's folder lacks are done."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..._version import NUMERIC_VERSION, __version__
+from ...cache.schema import default_cache
+from ...errors import CacheError, FsmmError, UsageError
+from ...machine.cores import default_workers
+from ...machine.files import parsed_json
+from ...runs.job import Place
+from ...runs.shared import SharedBanks
+from ...runs.store import check_writable
+from .data import DataFacts
+from .execute import Ended, execute, trainings
+from .expand import PlannedRun, expand
+from .identity import head_name, run_key
+from .options import option_named, read_option
+from .presets import find_study
+from .schedule import Estimate, costs_of, estimate, with_costs
+from .spec import StudyDocument
+from .store import RUNS, STUDY, Row, Study, is_stored, read_study, write_study
+from .work import Task
+
+FOLDER = "studies"
+"""The folder of a cache in which studies lie that are given no folder of their own."""
+# Called with a row when its run has ended: its figures, or why it failed.
+Tell = Callable[[Row, Ended], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study that is ready to be swept."""
+
+    folder: Path
+    """The folder of the study."""
+    about: Mapping[str, Any]
+    """What study.json will hold."""
+    rows: Sequence[Row]
+    """The runs that the study asks for."""
+    runs: Sequence[Task]
+    """The runs that are not stored, each once, with the seconds that they are expected to take."""
+    heads: Sequence[Task]
+    """The heads that have to be trained for them."""
+    estimate: Estimate
+    """The expected time and memory."""
+    jobs: int
+    """The number of tasks that are done at a time."""
+    shared: SharedBanks
+    """The banks that were loaded for the estimate."""
+
+    @property
+    def done(self) -> int:
+        """The number of rows whose runs are stored."""
+        return len(self.rows) - sum(row.key in {task.key for task in self.runs} for row in self.rows)
+
+
+def sweep(
+    study: str | Path,
+    cache: Path | str | None = None,
+    dataset: str | None = None,
+    *,
+    out: Path | str | None = None,
+    jobs: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    tell: Tell | None = None,
+) -> Study:
+    """Do the runs of a study that its folder lacks, and return the study as it then is.
+
+    study: a study file, or the name of a preset. out: the study's folder (default: below ``studies`` in the cache).
+    jobs: how many runs are done at a time (default: one for each core). overrides: options that win over the file's.
+    tell: called when a run has ended. Raises UsageError, which names the line, for a study file that is not right.
+    """
+    plan = plan_study(
+        study, cache, dataset, out=out, jobs=jobs, overrides=overrides or {}, device=device, command=""
+    )
+    return carry_out(plan, tell)
+
+
+def plan_study(
+    study: str | Path,
+    cache: Path | str | None = None,
+    dataset: str | None = None,
+    *,
+    out: Path | str | None,
+    jobs: int | None,
+    overrides: Mapping[str, Any],
+    device: str,
+    command: str,
+) -> Plan:
+    """The plan of a sweep; nothing is written. The parameters are those of ``sweep``; command: is noted in the study.
+
+    Raises UsageError for a study file that is not right, CacheError where the data are not there or the folder cannot
+    be written.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs is {jobs}; it must be at least 1.")
+    document = find_study(str(study))
+    root = default_cache() if cache is None else Path(cache).expanduser()
+    folder = root / FOLDER / document.file.name if out is None else Path(out).expanduser()
+    _check_same(folder, document)
+    check_writable(folder)
+    place, facts = Place(cache=root, dataset=dataset, device=device), _Facts(root)
+    planned = expand(document, facts, place, _read(overrides))
+    with _one_thread():
+        rows = [_row(run, facts) for run in planned]
+        tasks = {row.key: _task(row, run) for row, run in zip(rows, planned)}
+        lacking = [task for key, task in tasks.items() if not is_stored(folder / RUNS / key)]
+        workers, shared = jobs or default_workers(), SharedBanks()
+        costs = costs_of(lacking, folder, shared, jobs=workers)
+        lacking = with_costs(lacking, costs)
+        heads = with_costs(trainings(lacking, folder), costs)
+    return Plan(
+        folder=folder,
+        about=_about(document, root, dataset, overrides, command),
+        rows=rows,
+        runs=lacking,
+        heads=heads,
+        estimate=estimate([*lacking, *heads], costs, jobs=workers),
+        jobs=workers,
+        shared=shared,
+    )
+
+
+def carry_out(plan: Plan, tell: Tell | None = None) -> Study:
+    """Do what a plan has found to be missing. Raises OSError where the study's folder cannot be written."""
+    write_study(plan.folder, {**plan.about, "started": _now(), "ended": None}, plan.rows)
+    by_key: dict[str, list[Row]] = {}
+    for row in plan.rows:
+        by_key.setdefault(row.key, []).append(row)
+
+    def told(ended: Ended) -> None:
+        if tell is not None:
+            for row in by_key[ended.key]:
+                tell(row, ended)
+
+    started = _now()
+    with _one_thread():
+        execute([*plan.runs, *plan.heads], plan.folder, plan.shared, jobs=plan.jobs, tell=told)
+    write_study(plan.folder, {**plan.about, "started": started, "ended": _now()}, plan.rows)
+    return read_study(plan.folder)
+
+
+class _Facts:
+    """What is known of each data set of a cache."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[str | None, DataFacts] = {}
+
+    def __call__(self, dataset: str | None) -> DataFacts:
+        if dataset not in self._known:
+            self._known[dataset] = DataFacts(self._cache, dataset)
+        return self._known[dataset]
+
+
+def _row(run: PlannedRun, facts: _Facts) -> Row:
+    """The row of a planned run."""
+    known = facts(run.job.place.dataset)
+    config = {**run.job.to_dict(), "dataset": known.dataset}
+    return Row(
+        key=run_key(run.job, run.trained_as, known),
+        block=run.block,
+        label=run.label,
+        varies=run.varies,
+        config=config,
+        head=head_name(run.trained_as, known),
+        trained_as=run.changed,
+    )
+
+
+def _task(row: Row, run: PlannedRun) -> Task:
+    return Task(key=row.key, job=run.job, trained_as=run.trained_as, head=row.head)
+
+
+def _read(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of --set. Raises UsageError for an unknown option or a value of the wrong form."""
+    named = {option_named(key): value for key, value in overrides.items()}
+    return {name: read_option(name, value) for name, value in named.items()}
+
+
+def _check_same(folder: Path, document: StudyDocument) -> None:
+    """Raise UsageError where a folder holds another study, and CacheError where it holds something else."""
+    path = folder / STUDY
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (not path.exists() and any(folder.iterdir())):
+        raise CacheError(
+            f"{str(folder)!r} is no folder of a study; name an empty or a new folder with --out."
+        )
+    if not path.exists():
+        return
+    try:
+        name = parsed_json(path.read_text("utf-8")).get("name")
+    except (OSError, ValueError, AttributeError, FsmmError):
+        return  # A damaged file is written anew.
+    if name != document.file.name:
+        raise UsageError(
+            f"The folder {str(folder)!r} holds the study {name!r} and not {document.file.name!r}; name another with "
+            "--out."
+        )
+
+
+def _about(
+    document: StudyDocument, cache: Path, dataset: str | None, overrides: Mapping[str, Any], command: str
+) -> dict[str, Any]:
+    """The content of study.json but for its times."""
+    file = document.file
+    published = None if file.published is None else file.published.model_dump()
+    return {
+        "name": file.name,
+        "title": file.title or file.name,
+        "description": file.description,
+        "blocks": document.raw["blocks"],
+        "fixed": document.raw.get("fixed", {}),
+        "set": {key: str(value) for key, value in overrides.items()},
+        "published": published,
+        "command": command,
+        "cache": str(cache.absolute()),
+        "dataset": dataset,
+        "versions": {
+            "fsmm": __version__,
+            "numeric": NUMERIC_VERSION,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch computes with one thread in the block, so that workers can be forked while no thread of it runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
