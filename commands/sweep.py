@@ -168,7 +168,7 @@ def _show_study(found: Study) -> None:
         columns = ("run", "accuracy", "± (clips)", "± (classes)", "episodes", "seconds")
         console.print_table(f"{found.about['title']}: {block}", columns, cells)
     failed = f", {len(found.failures)} failed (see failed.jsonl)" if found.failures else ""
-    console.note(f"{len(done):,} runs are in {found.folder}{failed}.")
+    console.note(f"{len(found.done):,} runs are in {found.folder}{failed}.")
 
 
 def _figures(found: Study, row: Row, *, is_done: bool) -> tuple[str, ...]:

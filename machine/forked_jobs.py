@@ -1,7 +1,7 @@
 """Jobs that each run in a forked process of its own, some at a time; what one does, or dies of, disturbs no other.
 
-A forked process shares what its parent has loaded without a copy. Where the platform cannot fork safely, jobs run in
-this process, one after another.
+A forked process shares what its parent has loaded without a copy. Where processes cannot be forked, jobs run in this
+one, one after another.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class Outcome:
 class ForkedJobs:
     """A context manager that runs at most ``most`` jobs at a time, and ends those that run when it is left.
 
-    Torch computes with one thread in a job. Ctrl-C is for the parent alone.
+    forked: whether jobs have processes of their own where the platform has them; a GPU cannot be used by processes that
+    are forked after it was. Torch computes with one thread in a forked job, and Ctrl-C is for the parent alone.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = max(1, most)
+    def __init__(self, most: int, *, forked: bool = True) -> None:
+        self._forked = forked and sys.platform == "linux"
+        self.most = max(1, most) if self._forked else 1
         self._running: dict[Connection, tuple[Hashable, Any]] = {}
         self._ended: list[Outcome] = []
 
@@ -74,7 +76,7 @@ class ForkedJobs:
 
     def start(self, job: Hashable, work: Callable[[], Any]) -> None:
         """Start a job; its result or error comes with ``wait`` under the name ``job``."""
-        if sys.platform != "linux":
+        if not self._forked:
             self._ended.append(_outcome(job, _attempt(work)))
             return
         context = multiprocessing.get_context("fork")
@@ -101,6 +103,7 @@ def _child(work: Callable[[], Any], send: Connection, parent: int) -> None:
     end_with_parent(parent)
     torch.set_num_threads(1)
     send.send(_attempt(work))
+    os._exit(0)  # The streams of the parent, which another thread of it may have held, are left alone.
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[Any, str, str]:

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import FsmmError
 from ...machine.forked_jobs import ForkedJobs, Outcome
-from ...runs.shared import SharedBanks
 from .store import Failure, add_failure
-from .work import BUSY, Task, do, is_trained, preload
+from .work import BUSY, Loader, Task, do, is_trained
 
 _PAUSE = 0.5  # The seconds between two looks at a run that another sweep is doing.
 
@@ -33,18 +32,18 @@ class Ended:
 Tell = Callable[[Ended], None]
 
 
-def execute(tasks: Sequence[Task], folder: Path, shared: SharedBanks, *, jobs: int, tell: Tell) -> None:
+def execute(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs, tell: Tell) -> None:
     """Do all tasks, trainings first and the longest first; failures are recorded and stop no other run.
 
-    folder: the folder of the study. shared: the banks that workers share. jobs: how many tasks are done at a time.
-    tell: called after each run. Raises OSError where a failure cannot be recorded.
+    folder: the folder of the study. loader: loads the banks that workers share. pool: the workers. tell: called after
+    each run. Raises OSError where a failure cannot be recorded.
     """
     queue = _Queue(tasks, folder)
-    with ForkedJobs(jobs) as pool:
+    with pool:
         while queue.tasks or not pool.is_idle:
             while pool.has_room and (task := queue.take()) is not None:
-                _load_quietly(task, shared)
-                pool.start(task.key, _bound(task, folder, shared))
+                loader.load(task)
+                pool.start(task.key, partial(do, task, folder, loader.shared))
             if pool.is_idle:  # Every task that is left is being done by another sweep.
                 time.sleep(_PAUSE)
             for outcome in pool.wait(_PAUSE):
@@ -109,15 +108,3 @@ def trainings(tasks: Sequence[Task], folder: Path) -> list[Task]:
         if task.head is not None and not is_trained(folder, task.head) and task.head not in found:
             found[task.head] = Task(key=task.head, job=task.job, trained_as=task.trained_as, trains=True)
     return list(found.values())
-
-
-def _bound(task: Task, folder: Path, shared: SharedBanks) -> Callable[[], Any]:
-    return lambda: do(task, folder, shared)
-
-
-def _load_quietly(task: Task, shared: SharedBanks) -> None:
-    """Load what a task reads; where that fails, the task fails by itself and says why."""
-    try:
-        preload(task, shared)
-    except (FsmmError, OSError, ValueError):
-        return

@@ -212,11 +212,14 @@ def _planned(
                 check_settings(job.spec, [key.removeprefix(SETTINGS)])
             except UsageError as error:
                 raise document.error(_path_of(document, number, key), str(error)) from None
-    varies = {key: choice[key] for key in names if key in choice}
+    varies = {key: choice.get(key, DEFAULTS.get(key)) for key in names}
+    told = [key for key in names if not label or key in block.grid]
+    texts = [label] if label else []
+    texts += [f"{short(key)} {value_as_text(key, varies[key])}" for key in told if key in choice]
     return PlannedRun(
         block=block.name,
-        label=label or ", ".join(f"{short(key)} {value_as_text(value)}" for key, value in varies.items()),
-        varies=varies,
+        label=", ".join(texts) or job.spec.method,
+        varies={**({"variant": label} if label else {}), **varies},
         job=job,
         trained_as=trained_as,
         changed=own,
@@ -266,14 +269,16 @@ def short(key: str) -> str:
     return key.removeprefix(SETTINGS)
 
 
-def value_as_text(value: Any) -> str:
+def value_as_text(key: str, value: Any) -> str:
     """A value of an option as a person reads it.
 
-    >>> value_as_text(("frame", "audio")), value_as_text((Missing("audio", 0.5),)), value_as_text(())
-    ('frame+audio', 'audio=0.5@both', 'none')
+    >>> value_as_text("modalities", ("frame", "audio")), value_as_text("missing", (Missing("audio", 0.5),))
+    ('frame+audio', 'audio=0.5@both')
+    >>> value_as_text("modalities", None), value_as_text("dirichlet", None), value_as_text("missing", ())
+    ('all', 'none', 'none')
     """
     if value is None:
-        return "all"
+        return "all" if key in MODALITY_OPTIONS else "none"
     if isinstance(value, tuple):
         ranged = len(value) == 2 and all(isinstance(part, int) for part in value)
         return ("-" if ranged else "+").join(map(str, value)) or "none"

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import FsmmError
 from ...machine.files import parsed_json, write_json
 from ...machine.forked_jobs import ForkedJobs
 from ...machine.memory import own_peak_mb
@@ -20,12 +19,10 @@ from ...runs.measure import measure, whole_split
 from ...runs.ready import built_head, learns, recipe_of
 from ...runs.shared import SharedBanks
 from ...runs.train import train
-from .work import Task, preload
+from .work import Loader, Task
 
 COSTS = "costs.json"
-_WARM, _AIM = 1, 0.1  # An episode to warm up, and the seconds that a measurement aims at.
-_FEWEST, _MOST = 4, 100
-_TRAINING_STEPS = 3
+_AIM, _MOST = 0.1, 100  # The seconds that a measurement aims at, and the most episodes that it takes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +61,31 @@ class Estimate:
     """The memory of all its processes, with what they share counted once."""
 
 
-def costs_of(
-    tasks: Sequence[Task], folder: Path | None, shared: SharedBanks, *, jobs: int
-) -> dict[str, Cost]:
+def costs_of(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs) -> dict[str, Cost]:
     """The cost of each kind of task; kinds that the study's folder does not know yet are measured.
 
-    folder: the folder of the study, or None where none is written.
+    folder: the folder of the study. pool: the workers that measure.
     """
-    known = _known(folder) if folder else {}
+    known = _known(folder)
     kinds = {kind_of_task(task): task for task in tasks if not task.trains}
     missing = {kind: task for kind, task in kinds.items() if kind not in known}
-    with ForkedJobs(jobs) as pool:
-        waiting = list(missing.items())
+    waiting = list(missing.items())
+    with pool:
         while waiting or not pool.is_idle:
             while waiting and pool.has_room:
                 kind, task = waiting.pop()
-                try:
-                    preload(task, shared)
-                    if task.head is not None:
-                        preload(replace(task, trains=True), shared)
-                except (FsmmError, OSError, ValueError):  # The run itself will say so.
-                    continue
-                pool.start(kind, partial(_measured, task, shared))
+                loader.load(task)
+                if task.head is not None:
+                    loader.load(task, trains=True)
+                pool.start(kind, partial(_measured, task, loader.shared))
             for outcome in pool.wait(1.0):
                 known[str(outcome.job)] = outcome.value if isinstance(outcome.value, Cost) else Cost()
-    if folder and missing and folder.is_dir():
-        write_json(folder / COSTS, {kind: asdict(cost) for kind, cost in known.items()})
     return known
+
+
+def keep_costs(folder: Path, costs: Mapping[str, Cost]) -> None:
+    """Write the costs into a study's folder, so that they are not measured again."""
+    write_json(folder / COSTS, {kind: asdict(cost) for kind, cost in costs.items()})
 
 
 def with_costs(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> list[Task]:
@@ -137,7 +132,7 @@ def _known(folder: Path) -> dict[str, Cost]:
 
 
 def _measured(task: Task, shared: SharedBanks) -> Cost:
-    """The cost of a task's kind, measured on its first episodes and on a few steps of its training."""
+    """The cost of a task's kind, measured on its first episodes and on one step of its training."""
     began, before = time.perf_counter(), own_peak_mb()
     spec = task.trained_as if task.head else task.job.spec
     banks = Banks(spec, task.job.place, shared)
@@ -145,20 +140,20 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
     more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
     if whole_split(spec.protocol):
         return Cost(start=1.0, memory_mb=own_peak_mb() - before)
-    measure(head, banks.test, spec.protocol, _WARM, **more)
-    start = time.perf_counter() - began
-    first = _seconds(lambda: measure(head, banks.test, spec.protocol, _FEWEST, **more))
-    count = min(max(int(_AIM / max(first / _FEWEST, 1e-6)), _FEWEST), _MOST)
-    episode = _seconds(lambda: measure(head, banks.test, spec.protocol, count, **more)) / count
+    count, episode = 1, _seconds(lambda: measure(head, banks.test, spec.protocol, 1, **more))
+    start = time.perf_counter() - began - episode
+    while episode * count < _AIM and count < _MOST:  # the first episodes pay for what is made once
+        count = min(max(2 * count, int(_AIM / max(episode, 1e-6) / 2)), _MOST)
+        episode = _seconds(partial(measure, head, banks.test, spec.protocol, count, **more)) / count
     found = Cost(start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
     if not learns(head):
         return found
     recipe = recipe_of(head, spec)
-    few = replace(recipe, steps=_TRAINING_STEPS, ceiling=1, evaluate_episodes=1)
-    seconds = _seconds(lambda: train(head, banks.base, banks.val, spec.protocol, few, seed=spec.train_seed))
+    one = replace(recipe, steps=1, ceiling=1, evaluate_episodes=1)
+    seconds = _seconds(lambda: train(head, banks.base, banks.val, spec.protocol, one, seed=spec.train_seed))
     return replace(
         found,
-        step=seconds / _TRAINING_STEPS,
+        step=seconds,
         steps=recipe.steps,
         validation=(recipe.steps // recipe.evaluate_every + 1) * recipe.evaluate_episodes,
         memory_mb=max(own_peak_mb() - before, 0.0),

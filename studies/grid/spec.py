@@ -200,11 +200,11 @@ def _mistake(found: ErrorDetails, lines: Lines) -> str:
     return sentence if line is None else f"line {line}: {sentence}"
 
 
-def _model_at(path: tuple[Any, ...]) -> type[BaseModel]:
-    """The model of the table at a path."""
-    if path[:1] == ("published",):
-        return PublishedRow if len(path) > 1 else Published
-    return Block if path else StudyFile
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys that the table at a path may have."""
+    inside = Published if len(path) == 1 else PublishedRow
+    model: type[BaseModel] = inside if path[:1] == ("published",) else Block if path else StudyFile
+    return list(model.model_fields)
 
 
 def _line_at(lines: Lines, path: tuple[Any, ...]) -> int | None:

@@ -7,6 +7,7 @@
     runs/KEY/         an ordinary run folder (see runs/store.py); KEY is made of the run's content (see identity.py)
     heads/NAME/       a trained head that runs share, with trained.json, the record of its training
     failed.jsonl      one line a failure: key, kind, reason, time; a line counts while the run is not stored
+    costs.json        the measured cost of each kind of run, by which the next sweep estimates its time
     locks/            empty files that workers lock; the system unlocks them when a process ends, however it ends
 
 A study that is swept again with another file keeps the runs that the file no longer asks for, and ``rows.json`` names

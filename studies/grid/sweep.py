@@ -17,9 +17,10 @@ from ..._version import NUMERIC_VERSION, __version__
 from ...cache.schema import default_cache
 from ...errors import CacheError, FsmmError, UsageError
 from ...machine.cores import default_workers
+from ...machine.device import pick_device
 from ...machine.files import parsed_json
+from ...machine.forked_jobs import ForkedJobs
 from ...runs.job import Place
-from ...runs.shared import SharedBanks
 from ...runs.store import check_writable
 from .data import DataFacts
 from .execute import Ended, execute, trainings
@@ -27,10 +28,10 @@ from .expand import PlannedRun, expand
 from .identity import head_name, run_key
 from .options import option_named, read_option
 from .presets import find_study
-from .schedule import Estimate, costs_of, estimate, with_costs
+from .schedule import Cost, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
 from .store import RUNS, STUDY, Row, Study, is_stored, read_study, write_study
-from .work import Task
+from .work import Loader, Task
 
 FOLDER = "studies"
 """The folder of a cache in which studies lie that are given no folder of their own."""
@@ -56,8 +57,12 @@ class Plan:
     """The expected time and memory."""
     jobs: int
     """The number of tasks that are done at a time."""
-    shared: SharedBanks
-    """The banks that were loaded for the estimate."""
+    costs: Mapping[str, Cost]
+    """The measured cost of each kind of task, which the study keeps."""
+    forked: bool
+    """Whether tasks have processes of their own."""
+    loader: Loader
+    """What was loaded for the estimate."""
 
     @property
     def done(self) -> int:
@@ -117,8 +122,9 @@ def plan_study(
         rows = [_row(run, facts) for run in planned]
         tasks = {row.key: _task(row, run) for row, run in zip(rows, planned)}
         lacking = [task for key, task in tasks.items() if not is_stored(folder / RUNS / key)]
-        workers, shared = jobs or default_workers(), SharedBanks()
-        costs = costs_of(lacking, folder, shared, jobs=workers)
+        loader, forked = Loader(), pick_device(device).type == "cpu"
+        pool = ForkedJobs(jobs or default_workers(), forked=forked)
+        costs = costs_of(lacking, folder, loader, pool=pool)
         lacking = with_costs(lacking, costs)
         heads = with_costs(trainings(lacking, folder), costs)
     return Plan(
@@ -127,15 +133,18 @@ def plan_study(
         rows=rows,
         runs=lacking,
         heads=heads,
-        estimate=estimate([*lacking, *heads], costs, jobs=workers),
-        jobs=workers,
-        shared=shared,
+        estimate=estimate([*lacking, *heads], costs, jobs=pool.most),
+        jobs=pool.most,
+        costs=costs,
+        forked=forked,
+        loader=loader,
     )
 
 
 def carry_out(plan: Plan, tell: Tell | None = None) -> Study:
     """Do what a plan has found to be missing. Raises OSError where the study's folder cannot be written."""
     write_study(plan.folder, {**plan.about, "started": _now(), "ended": None}, plan.rows)
+    keep_costs(plan.folder, plan.costs)
     by_key: dict[str, list[Row]] = {}
     for row in plan.rows:
         by_key.setdefault(row.key, []).append(row)
@@ -147,7 +156,8 @@ def carry_out(plan: Plan, tell: Tell | None = None) -> Study:
 
     started = _now()
     with _one_thread():
-        execute([*plan.runs, *plan.heads], plan.folder, plan.shared, jobs=plan.jobs, tell=told)
+        pool = ForkedJobs(plan.jobs, forked=plan.forked)
+        execute([*plan.runs, *plan.heads], plan.folder, plan.loader, pool=pool, tell=told)
     write_study(plan.folder, {**plan.about, "started": started, "ended": _now()}, plan.rows)
     return read_study(plan.folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ...errors import FsmmError
 from ...machine.files import parsed_json, write_json
 from ...machine.locks import lock_of
 from ...runs.banks import Banks
+from ...runs.digest import digest
 from ...runs.job import Job
 from ...runs.run import Ready, Run, finish, load, ready, run
 from ...runs.shared import SharedBanks
@@ -43,15 +45,41 @@ class Task:
     """The time that it is expected to take."""
 
 
-def preload(task: Task, shared: SharedBanks) -> None:
-    """Load the banks that a task reads, so that processes that are forked afterwards share them."""
-    spec = task.trained_as if task.trains else task.job.spec
-    banks = Banks(spec, task.job.place, shared)
-    if task.trains or spec.resolved.fits_base:
-        _ = banks.base, banks.val
-    if spec.protocol.generalised:
-        _ = banks.seen, banks.val
-    _ = banks.unlabelled
+class Loader:
+    """Loads the banks that tasks read, so that processes that are forked afterwards share them."""
+
+    def __init__(self) -> None:
+        self.shared = SharedBanks()
+        self._loaded: set[str] = set()
+
+    def load(self, task: Task, *, trains: bool | None = None) -> None:
+        """Load what a task reads, once; where that fails, the task fails by itself and says why.
+
+        trains: whether the task reads what training reads; None for what the task is.
+        """
+        learns = task.trains if trains is None else trains
+        spec = task.trained_as if learns else task.job.spec
+        needs_base = learns or spec.resolved.fits_base
+        key = digest({"task": _reads(spec), "dataset": task.job.place.dataset, "base": needs_base})
+        if key in self._loaded:
+            return
+        self._loaded.add(key)
+        with suppress(FsmmError, OSError, ValueError):
+            banks = Banks(spec, task.job.place, self.shared)
+            _ = banks.unlabelled
+            if needs_base or spec.protocol.generalised:
+                _ = banks.base, banks.val
+
+
+def _reads(spec: RunSpec) -> dict[str, Any]:
+    """The fields of a specification on which depends what is read."""
+    protocol, method = spec.protocol, spec.resolved
+    return {
+        "streams": [spec.streams, spec.modalities, spec.words, spec.dtype, spec.normalise],
+        "clips": [protocol.label_set, protocol.split, protocol.class_split, protocol.clip_split],
+        "more": [protocol.unlabelled > 0, protocol.generalised, protocol.seed if protocol.generalised else 0],
+        "method": [method.reads_time, method.words],
+    }
 
 
 def do(task: Task, folder: Path, shared: SharedBanks) -> str | dict[str, Any]:
