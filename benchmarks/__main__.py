@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import episodes, extract, heads, heads_temporal, startup
+from . import episodes, extract, heads, heads_temporal, startup, sweep
 from .table import Row, print_rows
 
 
@@ -21,6 +21,7 @@ def main() -> None:
     rows = [Row(f"{r['stage']} {r['note']}".strip(), r["clips_per_second"], "clips/s") for r in extract.run()]
     print_rows("Extraction of demo clips", rows)
     print_rows(f"Start-up over {startup.CLIPS[0]:,} clips in two streams", startup.run())
+    print_rows(f"Sweep of {sweep.RUNS} runs of 1,000 episodes", sweep.run())
 
 
 if __name__ == "__main__":

@@ -188,10 +188,7 @@ def _mistake(found: ErrorDetails, lines: Lines) -> str:
     if found["type"] == "option":
         path, sentence = (*path, *about["path"]), about["sentence"]
     elif found["type"] == "extra_forbidden":
-        inside = {1: StudyFile, 3: Block}.get(len(path), PublishedRow)
-        sentence = str(
-            unknown("key", str(path[-1]), (Published if path[:-1] == ("published",) else inside).model_fields)
-        )
+        sentence = str(unknown("key", str(path[-1]), _keys_at(path[:-1])))
     elif found["type"] == "missing":
         sentence = f"{path[-1]!r} is missing."
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..._version import NUMERIC_VERSION, __version__
-from ...cache.schema import default_cache
+from ...cache.schema import dataset_folder, default_cache
 from ...errors import CacheError, FsmmError, UsageError
 from ...machine.cores import default_workers
 from ...machine.device import pick_device
@@ -113,7 +113,7 @@ def plan_study(
         raise UsageError(f"--jobs is {jobs}; it must be at least 1.")
     document = find_study(str(study))
     root = default_cache() if cache is None else Path(cache).expanduser()
-    folder = root / FOLDER / document.file.name if out is None else Path(out).expanduser()
+    folder = _folder_of(document, root, dataset) if out is None else Path(out).expanduser()
     _check_same(folder, document)
     check_writable(folder)
     place, facts = Place(cache=root, dataset=dataset, device=device), _Facts(root)
@@ -198,6 +198,14 @@ def _read(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The options of --set. Raises UsageError for an unknown option or a value of the wrong form."""
     named = {option_named(key): value for key, value in overrides.items()}
     return {name: read_option(name, value) for name, value in named.items()}
+
+
+def _folder_of(document: StudyDocument, cache: Path, dataset: str | None) -> Path:
+    """The study's folder in the cache, named by the study and by the data set where it is one."""
+    name = document.file.name
+    with suppress(CacheError, UsageError):
+        name = f"{name}-{dataset_folder(cache, dataset).name}"
+    return cache / FOLDER / name
 
 
 def _check_same(folder: Path, document: StudyDocument) -> None:

@@ -1,0 +1,164 @@
+"""A study's runs are the combinations that its file asks for, and a run's key changes exactly with its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests_support import synthetic_cache
+
+import fsmm.studies.grid.identity as identity
+from fsmm.cache.schema import Provenance
+from fsmm.cache.stream import StreamWriter
+from fsmm.errors import UsageError
+from fsmm.heads.metric.protonet import ProtoNet
+from fsmm.runs.job import Job, Place
+from fsmm.runs.spec import RunSpec
+from fsmm.studies.grid.data import DataFacts
+from fsmm.studies.grid.expand import PlannedRun, expand, job_of
+from fsmm.studies.grid.identity import canonical, head_name, run_key
+from fsmm.studies.grid.spec import checked
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic_cache(tmp_path_factory.mktemp("cache"), clips=8)
+
+
+def runs(cache: Path, block: dict[str, Any], **overrides: Any) -> list[PlannedRun]:
+    document = checked({"name": "toy", "blocks": [{"name": "b", **block}]}, where="toy.yaml")
+    place = Place(cache=cache)
+    return expand(document, lambda name: DataFacts(cache, name), place, overrides)
+
+
+def told(found: list[PlannedRun], *keys: str) -> list[tuple[Any, ...]]:
+    return [tuple(run.varies.get(key) for key in keys) for run in found]
+
+
+def test_a_grid_is_every_combination_less_the_excluded_and_with_the_included(cache: Path) -> None:
+    block = {
+        "grid": {"method": ["protonet", "ridge"], "k_shot": [1, 5]},
+        "exclude": [{"method": "ridge", "k_shot": 1}],
+        "include": [{"method": "nearest", "k_shot": 10}],
+    }
+    expected = [("protonet", 1), ("protonet", 5), ("ridge", 5), ("nearest", 10)]
+    assert told(runs(cache, block), "method", "k_shot") == expected
+
+
+def test_overrides_win_and_take_an_option_out_of_the_grid(cache: Path) -> None:
+    found = runs(cache, {"grid": {"method": ["protonet", "ridge"], "k_shot": [1, 5]}}, k_shot=3)
+    assert told(found, "method") == [("protonet",), ("ridge",)]
+    assert {run.job.spec.protocol.k_shot for run in found} == {3}
+
+
+def test_names_stand_for_the_modalities_of_the_data(cache: Path) -> None:
+    found = runs(cache, {"fixed": {"method": "protonet"}, "grid": {"modalities": ["subsets"]}})
+    assert told(found, "modalities") == [(("frame",),), (("audio",),), (("frame", "audio"),)]
+    second = runs(cache, {"fixed": {"method": "protonet", "modalities": "second"}})
+    assert second[0].job.spec.streams == ("audio/net",)
+    gone = runs(cache, {"fixed": {"method": "protonet", "missing": "each=0.5@query"}})
+    assert [str(run.job.spec.protocol.missing[0]) for run in gone] == [
+        "frame=0.5@query",
+        "audio=0.5@query",
+    ]
+    with pytest.raises(UsageError, match="has no third modality; it has frame, audio"):
+        runs(cache, {"fixed": {"method": "protonet", "modalities": "third"}})
+
+
+def test_every_method_that_can_run_is_run(cache: Path) -> None:
+    names = {method for (method,) in told(runs(cache, {"fixed": {"method": "all"}}), "method")}
+    assert {"protonet", "amfar", "ridge", "trx"} <= names
+    alone = told(runs(cache, {"fixed": {"method": "all", "modalities": "first"}}), "method")
+    assert ("amfar",) not in alone
+
+
+def test_a_setting_that_the_head_does_not_have_is_named(cache: Path) -> None:
+    with pytest.raises(UsageError, match=r"Unknown setting of protonet 'distanse'\. Did you mean 'distance'"):
+        runs(cache, {"fixed": {"method": "protonet", "settings": {"distanse": "cosine"}}})
+    with pytest.raises(UsageError, match=r"nothing to train; leave out train\.steps"):
+        runs(cache, {"fixed": {"method": "protonet", "train.steps": 3}})
+
+
+def key(cache: Path, **options: Any) -> str:
+    job = job_of({"method": "protonet", **options}, Place(cache=cache))
+    facts = DataFacts(cache, None)
+    spec = canonical(job.spec, facts)
+    return run_key(replace(job, spec=spec), spec, facts)
+
+
+def test_spelling_does_not_change_the_key(cache: Path) -> None:
+    usual = key(cache)
+    assert key(cache, fusion="ec") == usual
+    assert key(cache, method="protonet-ec") == usual
+    assert key(cache, modalities=("frame", "audio")) == usual
+    assert key(cache, streams=("frame/net", "audio/net"), label_set="event") == usual
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"k_shot": 5},
+        {"seed": 1},
+        {"episodes": 500},
+        {"normalise": "none"},
+        {"modalities": ("frame",)},
+        {"fusion": "lf"},
+        {"settings.distance": "cosine"},
+        {"reliability": True},
+    ],
+)
+def test_the_content_changes_the_key(cache: Path, change: dict[str, Any]) -> None:
+    assert key(cache, **change) != key(cache)
+
+
+def test_a_changed_default_and_another_numeric_version_make_new_runs(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = key(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "NUMERIC_VERSION", identity.NUMERIC_VERSION + 1)
+        assert key(cache) != usual
+    explicit = key(cache, **{"settings.distance": "euclidean"})
+    assert explicit != key(cache, **{"settings.distance": "cosine"})
+    with monkeypatch.context() as patch:
+        make = ProtoNet.Settings
+        patch.setattr(identity, "asdict", lambda value: {"new": 1} if isinstance(value, make) else {})
+        assert key(cache) != usual
+    assert key(cache) == usual
+
+
+def test_a_stream_that_is_extracted_anew_makes_new_runs_of_those_that_read_it(make_cache: Make) -> None:
+    cache = make_cache(clips=6, classes=9)
+    both, frame, audio = (key(cache, modalities=m) for m in (None, ("frame",), ("audio",)))
+    folder = cache / "toy" / "streams" / "audio" / "net"
+    for path in folder.glob("*"):
+        path.unlink()
+    rng = np.random.default_rng(5)
+    with StreamWriter(cache / "toy", Provenance("net", "audio", 12, dtype="float32")) as writer:
+        for i in range(54):
+            writer.add(f"clip{i}", rng.normal(size=(3, 12)).astype(np.float32))
+    assert key(cache, modalities=("frame",)) == frame
+    assert key(cache, modalities=("audio",)) != audio
+    assert key(cache) != both
+
+
+def test_heads_are_shared_by_tests_that_need_the_same_training(cache: Path) -> None:
+    block = {
+        "fixed": {"method": "relation", "train_seed": 0},
+        "grid": {"n_query": [2, 3], "seed": [0, 1], "missing": ["none", "audio=0.5@query"]},
+        "trained_as": {"missing": "none"},
+    }
+    found = runs(cache, block)
+    facts = DataFacts(cache, None)
+    assert len({run_key(run.job, run.trained_as, facts) for run in found}) == 8
+    assert len({head_name(run.trained_as, facts) for run in found}) == 1
+    other = replace(found[0].trained_as, train_seed=1)
+    assert head_name(other, facts) != head_name(found[0].trained_as, facts)
+    assert head_name(RunSpec(method="protonet"), facts) is None
+    assert Job(spec=found[0].job.spec).spec.train_seed == 0
