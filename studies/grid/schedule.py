@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...heads.head import Head
+from ...heads.settings import Recipe
 from ...machine.files import parsed_json, write_json
 from ...machine.forked_jobs import ForkedJobs
 from ...machine.memory import own_peak_mb
@@ -18,10 +20,15 @@ from ...runs.extent import planned
 from ...runs.measure import measure, whole_split
 from ...runs.ready import built_head, learns, recipe_of
 from ...runs.shared import SharedBanks
+from ...runs.spec import RunSpec
 from ...runs.train import train
 from .work import Loader, Task
 
 COSTS = "costs.json"
+_STEPS, _LONG = (
+    4,
+    2.0,
+)  # The steps by which a training is longer, and the seconds of one that is not repeated.
 _AIM, _MOST = 0.1, 100  # The seconds that a measurement aims at, and the most episodes that it takes.
 
 
@@ -132,7 +139,7 @@ def _known(folder: Path) -> dict[str, Cost]:
 
 
 def _measured(task: Task, shared: SharedBanks) -> Cost:
-    """The cost of a task's kind, measured on its first episodes and on one step of its training."""
+    """The cost of a task's kind, measured on its first episodes and on a few steps of its training."""
     began, before = time.perf_counter(), own_peak_mb()
     spec = task.trained_as if task.head else task.job.spec
     banks = Banks(spec, task.job.place, shared)
@@ -149,15 +156,23 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
     if not learns(head):
         return found
     recipe = recipe_of(head, spec)
-    one = replace(recipe, steps=1, ceiling=1, evaluate_episodes=1)
-    seconds = _seconds(lambda: train(head, banks.base, banks.val, spec.protocol, one, seed=spec.train_seed))
+    few = replace(recipe, steps=1, ceiling=1, evaluate_episodes=1)
+    step = _training_seconds(head, spec, banks, few)
+    if step < _LONG:  # the first step pays for what is made once
+        more_steps = _training_seconds(head, spec, banks, replace(few, steps=1 + _STEPS))
+        step = max(more_steps - step, 0.0) / _STEPS
     return replace(
         found,
-        step=seconds,
+        step=step,
         steps=recipe.steps,
         validation=(recipe.steps // recipe.evaluate_every + 1) * recipe.evaluate_episodes,
         memory_mb=max(own_peak_mb() - before, 0.0),
     )
+
+
+def _training_seconds(head: Head, spec: RunSpec, banks: Banks, recipe: Recipe) -> float:
+    """The seconds of a short training."""
+    return _seconds(partial(train, head, banks.base, banks.val, spec.protocol, recipe, seed=spec.train_seed))
 
 
 def _seconds(work: Callable[[], object]) -> float:

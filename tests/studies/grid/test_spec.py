@@ -95,3 +95,8 @@ def test_every_preset_is_right_and_says_what_it_shows(name: str) -> None:
     assert file.description.endswith(".")
     labels = [variant.get("label") for block in file.blocks for variant in block.variants]
     assert file.published is None or {row.label for row in file.published.rows} <= set(labels)
+
+
+def test_the_example_is_right() -> None:
+    path = Path(__file__).parents[3] / "examples" / "study.yaml"
+    assert [block.name for block in read_study_file(path).file.blocks] == ["alone", "joined", "missing"]
