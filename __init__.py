@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .studies.compare import compare
     from .studies.grid.sweep import sweep
     from .studies.missing_sweep import missing_sweep
+    from .studies.report.make import report
     from .studies.seed_spread import seed_spread
 
 _LAZY = {
@@ -38,6 +39,7 @@ _LAZY = {
     "episode_eval": "runs.run",
     "extract": "extract.run",
     "missing_sweep": "studies.missing_sweep",
+    "report": "studies.report.make",
     "run": "runs.run",
     "seed_spread": "studies.seed_spread",
     "sweep": "studies.grid.sweep",
@@ -57,6 +59,7 @@ __all__ = [
     "episode_eval",
     "extract",
     "missing_sweep",
+    "report",
     "run",
     "seed_spread",
     "sweep",

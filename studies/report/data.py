@@ -1,0 +1,272 @@
+"""The runs of a study as a report needs them: read once, named, put into groups of the same task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...episodes.protocol import Protocol
+from ...errors import FsmmError, UsageError
+from ...heads.registry import Method, base_name, find
+from ...runs.layout import CONFIG
+from ...runs.listing import changed_settings, described, find_runs, short_name
+from ...runs.redraw import can_redraw
+from ...runs.store import load_run
+from ..grid.store import STUDY, Study, read_study
+
+FREE = ("nearest", "protonet", "ridge", "ridge-words")
+"""The methods that need no training, by which trained heads are judged; alone, or by late fusion."""
+_SHOWN = ("missing", "support_modalities", "query_modalities", "dirichlet", "n_query", "seed", "train_seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRun:
+    """One run of a study."""
+
+    name: str
+    """The name of the run within the study."""
+    folder: Path
+    """The folder of the run."""
+    config: Mapping[str, Any]
+    """The content of config.json."""
+    metrics: Mapping[str, Any]
+    """The content of metrics.json."""
+    arrays: Mapping[str, np.ndarray]
+    """The arrays of episodes.npz that a report needs."""
+    block: str = ""
+    """The block of the study file that asks for the run; empty where there is none."""
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The protocol of the run's episodes."""
+        return Protocol.from_dict(dict(self.config["protocol"]))
+
+    @cached_property
+    def row(self) -> Method | None:
+        """The method's row of the registry; None for a method that this installation does not know."""
+        try:
+            return find(self.config["method"])[0]
+        except FsmmError:
+            return None
+
+    @cached_property
+    def base(self) -> str:
+        """The method without its fusion."""
+        return self.config["method"] if self.row is None else base_name(self.config["method"])
+
+    @property
+    def fusion(self) -> str:
+        """How a method of one modality takes several: ec, ea or lf, or nothing."""
+        own = self.config["method"].removeprefix(f"{self.base}-") if self.config["method"] != self.base else ""
+        return str(self.config.get("fusion") or own)
+
+    @property
+    def method(self) -> str:
+        """The method with its fusion, such as protonet (LF)."""
+        return f"{self.base} ({self.fusion.upper()})" if self.fusion else self.base
+
+    @property
+    def family(self) -> str:
+        """The family of the method."""
+        return "unknown" if self.row is None else self.row.family
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the head was built for, sorted."""
+        return tuple(sorted(self.metrics.get("streams") or self.config.get("modalities") or ()))
+
+    @property
+    def dataset(self) -> str:
+        return str(self.config["dataset"])
+
+    @property
+    def shots(self) -> str:
+        return _range(self.protocol.k_shot)
+
+    @property
+    def ways(self) -> str:
+        return _range(self.protocol.n_way)
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.metrics["accuracy"])
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the method decides the queries of a task together."""
+        return bool(self.arrays.get("transductive", self.row is not None and self.row.transductive))
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything of the head was learned from base classes step by step."""
+        learns = self.row is not None and self.row.regime != "none"
+        return learns or self.fusion == "ea" or bool(self.number("parameters"))
+
+    @property
+    def free(self) -> bool:
+        """Whether the run is one of those that need no training, by which the others are judged."""
+        plain = self.base in FREE and self.fusion in ("", "lf")
+        return plain and not self.trained and not self.transductive
+
+    @property
+    def settings(self) -> str:
+        """What is set otherwise than by default and has no column of its own."""
+        found = {k: v for k, v in changed_settings(self.config).items() if k not in _SHOWN}
+        return " ".join(f"{key}={value}" for key, value in found.items())
+
+    @property
+    def withheld(self) -> str:
+        """What the protocol withholds or does otherwise than usual, as a text."""
+        return "; ".join(self.protocol.describe().split("; ")[2:])
+
+    @property
+    def command(self) -> str:
+        """The command that does the run again."""
+        return f"fsmm episode-eval --config {self.folder / CONFIG}"
+
+    @cached_property
+    def task(self) -> str:
+        """A text that two runs share where they were asked the same episodes with the same things withheld."""
+        values = self.protocol.to_dict()
+        values["missing"] = sorted(str(missing) for missing in self.protocol.missing if missing.rate > 0)
+        told = [self.dataset, self.metrics.get("fingerprint", self.config.get("fingerprint")), values]
+        return json.dumps(told, sort_keys=True, default=str)
+
+    @cached_property
+    def head(self) -> str:
+        """A text that two runs of one task share where only the seed of their training differs."""
+        keys = ("method", "fusion", "train_modalities", "train_missing", "settings", "words", "normalise", "dtype")
+        told = [self.task, self.metrics.get("streams"), {key: self.config.get(key) for key in keys}]
+        return json.dumps(told, sort_keys=True, default=str)
+
+    @property
+    def can_pair(self) -> bool:
+        """Whether the run holds the outcome of each query, by which it is compared over clips."""
+        return can_redraw(self.arrays) and "right_bits" in self.arrays
+
+    def number(self, key: str) -> float | None:
+        """A figure of metrics.json; None where there is none."""
+        value = self.metrics.get(key)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The runs of a study on the same episodes with the same things withheld."""
+
+    title: str
+    """What the task is, such as ave28 novel: 5-way 1-shot; 15 queries a class."""
+    runs: Sequence[ReportRun]
+    """The runs, free ones first and then by falling accuracy."""
+    number: int
+    """The task's number in the report, from 1 on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyData:
+    """A study as it was read."""
+
+    title: str
+    """The study's name."""
+    folder: Path
+    """The study's folder."""
+    runs: Sequence[ReportRun]
+    """The runs that can be read."""
+    failed: Sequence[tuple[str, str]] = ()
+    """The name and the reason of each run that failed or cannot be read."""
+    waiting: Sequence[str] = ()
+    """The runs that the study asks for and that have not been made."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What the study says of itself; empty for a plain folder of runs."""
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """The runs by task, the task with the most runs first."""
+        found: dict[str, list[ReportRun]] = {}
+        for run in self.runs:
+            found.setdefault(run.task, []).append(run)
+        groups = sorted(found.values(), key=len, reverse=True)
+        titles = [_title(group[0]) for group in groups]
+        if len(set(titles)) < len(titles):
+            titles = [f"{title}; seed {group[0].protocol.seed}" for title, group in zip(titles, groups)]
+        return [
+            Task(title=title, runs=sorted(group, key=lambda run: (not run.free, -run.accuracy)), number=number)
+            for number, (title, group) in enumerate(zip(titles, groups), 1)
+        ]
+
+
+def read(folder: Path) -> StudyData:
+    """The study in a folder: that of a sweep, or any folder of runs.
+
+    Raises UsageError where there is no such folder or it holds no run at all; FsmmError for a sweep's folder that cannot
+    be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {str(folder)!r}; name the folder of a study, or one that holds runs.")
+    data = _of_sweep(read_study(folder)) if (folder / STUDY).is_file() else _of_folder(folder)
+    if not data.runs and not data.failed:
+        raise UsageError(
+            f"The folder {str(folder)!r} holds no run yet; `fsmm episode-eval --out` puts runs there."
+        )
+    return data
+
+
+def _of_folder(folder: Path) -> StudyData:
+    """The runs at and below a plain folder."""
+    folders = find_runs(folder)
+    names = {run: short_name(run, folders) for run in folders}
+    runs, failed = _loaded((run, name, "") for run, name in names.items())
+    return StudyData(title=folder.resolve().name, folder=folder, runs=runs, failed=failed)
+
+
+def _of_sweep(study: Study) -> StudyData:
+    """The runs that a sweep has made, those that failed, and those that are still to be made."""
+    done = {row.key for row in study.done}
+    asked = [(study.run_folder(row), f"{row.block}: {row.label}", row.block) for row in study.done]
+    runs, failed = _loaded(asked)
+    for row in study.rows:
+        if (failure := study.failures.get(row.key)) is not None:
+            failed.append((f"{row.block}: {row.label}", failure.reason))
+    waiting = [
+        f"{row.block}: {row.label}"
+        for row in study.rows
+        if row.key not in done and row.key not in study.failures
+    ]
+    return StudyData(
+        title=study.name, folder=study.folder, runs=runs, failed=failed, waiting=waiting, about=study.about
+    )
+
+
+def _loaded(
+    asked: Iterable[tuple[Path, str, str]],
+) -> tuple[list[ReportRun], list[tuple[str, str]]]:
+    """The runs in folders with names and blocks, and the name and the reason of each that cannot be read."""
+    runs, failed = [], []
+    for folder, name, block in asked:
+        try:
+            config, metrics, arrays = load_run(folder)
+        except FsmmError:
+            failed.append((name, described(folder, name).fault or "The run cannot be read."))
+            continue
+        runs.append(
+            ReportRun(name=name, folder=folder, config=config, metrics=metrics, arrays=arrays, block=block)
+        )
+    return runs, failed
+
+
+def _title(run: ReportRun) -> str:
+    """What the task of a run is."""
+    protocol = run.protocol
+    of = f" of {protocol.label_set}" if protocol.label_set else ""
+    own = f", {protocol.clip_split} clips" if protocol.clip_split else ""
+    return f"{run.dataset}, {protocol.split} classes{of}{own}: {protocol.describe()}"
+
+
+def _range(value: int | tuple[int, int]) -> str:
+    return str(value) if isinstance(value, int) else "-".join(map(str, value))

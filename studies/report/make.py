@@ -1,0 +1,117 @@
+"""Making the report of a study: one page that holds everything, and tables beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...errors import FsmmError, UsageError, install_hint
+from ...machine.files import write_bytes
+from .data import StudyData, read
+from .marks import Mark, marks_of
+from .parts import Section
+from .tables import run_rows, task_rows, write_tables
+
+PAGE = "report.html"
+FOLDER = "report"
+_NEEDED = ("jinja2", "plotly")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report that was written."""
+
+    page: Path
+    """The HTML file, which holds everything it shows."""
+    tables: Sequence[Path]
+    """The tables beside it."""
+    runs: Sequence[dict[str, Any]]
+    """The rows of the table of runs; fractions are in 0..1."""
+    tasks: Sequence[dict[str, Any]]
+    """The rows of the table of tasks: runs on the same episodes with the same things withheld."""
+    sections: Sequence[str]
+    """The names of the page's sections."""
+    notes: Sequence[str] = field(default=())
+    """Sentences on what was left out, and why."""
+
+
+def report(folder: Path | str, out: Path | str | None = None, *, cache: Path | str | None = None) -> Report:
+    """Write the report of a study: the folder of a sweep, or any folder of runs.
+
+    out: the folder of the page and the tables (else ``report`` in the study's folder). cache: the cache that the runs
+    were made on, for the origin of streams and the map of features (else the one that each run names, where it is still
+    there).
+    Raises UsageError where the folder is none or holds no run, FsmmError where packages that a report needs are not
+    installed, or the page cannot be written.
+    """
+    check_installed()
+    if cache is not None and not Path(cache).is_dir():
+        raise UsageError(f"There is no cache {str(cache)!r}; name a cache's folder, or leave --cache out.")
+    data = read(Path(folder))
+    marks = {name: mark for task in data.tasks for name, mark in marks_of(task).items()}
+    place = Path(folder) / FOLDER if out is None else Path(out)
+    runs, tasks = run_rows(data, marks), task_rows(data, marks)
+    made = sections(data, None if cache is None else Path(cache))
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        tables, notes = write_tables(place, runs, tasks)
+        notes = [*notes, *_unpaired(data, marks)]
+        _write_page(place / PAGE, data, runs, made, notes)
+    except OSError as error:
+        raise FsmmError(
+            f"The report cannot be written to {str(place)!r} ({error.strerror or error}); name a folder of yours with "
+            "--out."
+        ) from None
+    names = ["runs", *(section.name for section in made)]
+    return Report(page=place / PAGE, tables=tables, runs=runs, tasks=tasks, sections=names, notes=notes)
+
+
+def check_installed() -> None:
+    """Raise FsmmError, which says what to install, where a package that a report needs is not there."""
+    lacking = [name for name in _NEEDED if find_spec(name) is None]
+    if lacking:
+        raise FsmmError(f"A report needs {' and '.join(lacking)}; {install_hint('report')}.")
+
+
+def sections(data: StudyData, cache: Path | None) -> list[Section]:
+    """The sections of which the study has data, in the order of the page."""
+    from . import cost, curves, embedding, grids, made_of
+
+    found = [
+        curves.shots_section(data),
+        grids.matrix_section(data),
+        curves.missing_section(data),
+        grids.carried_section(data.tasks),
+        grids.classes_section(data.tasks),
+        grids.confusion_section(data.tasks),
+        grids.reliability_section(data),
+        cost.cost_section(data.tasks),
+        made_of.seeds_section(data),
+        curves.learning_section(data),
+        embedding.map_section(data, cache),
+        made_of.made_of_section(data, cache),
+        made_of.failed_section(data),
+    ]
+    return [section for section in found if section is not None]
+
+
+def _unpaired(data: StudyData, marks: dict[str, Mark]) -> list[str]:
+    """A sentence on the runs of which cannot be said whether they are worse than the best, where there are any."""
+    count = sum(marks[run.name].not_worse is None for run in data.runs)
+    if not count:
+        return []
+    return [
+        f"Of {count} runs it cannot be said whether they are worse than the best, since they cannot be paired over clips; "
+        "`fsmm compare` says why."
+    ]
+
+
+def _write_page(
+    path: Path, data: StudyData, rows: Sequence[dict[str, Any]], made: Sequence[Section], notes: Sequence[str]
+) -> None:
+    from .page import render
+
+    write_bytes(path, render(data, rows, made, notes).encode())

@@ -1,0 +1,130 @@
+"""What a page consists of: sections with figures and tables, and the looks that all figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
+"""The colours of Okabe and Ito, which colour-blind readers tell apart, with brown and grey in place of yellow and black."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+SCALE = "Viridis"
+"""The colour scale of heat maps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure of a page."""
+
+    title: str
+    """What the figure shows."""
+    plot: go.Figure
+    """The figure itself, whose colours of text and ground the page sets."""
+    caption: str = ""
+    """What a reader must know to read it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A plain table of a page."""
+
+    title: str
+    """What the table shows."""
+    columns: Sequence[str]
+    """The heads of the columns."""
+    rows: Sequence[Sequence[str]]
+    """The texts of the cells."""
+    caption: str = ""
+    """What a reader must know to read it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of a page."""
+
+    name: str
+    """The section's name within the page, such as shots."""
+    title: str
+    """The section's heading."""
+    text: str = ""
+    """What the section shows, in one or two sentences."""
+    figures: Sequence[Figure] = ()
+    """The figures."""
+    tables: Sequence[Table] = ()
+    """The tables."""
+    notes: Sequence[str] = field(default=())
+    """Sentences on what was left out, and why."""
+
+
+def plot_of(traces: Sequence[Any], *, height: int = 380, **layout: Any) -> go.Figure:
+    """A figure of traces without a theme, with the margins that all figures have."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(list(traces))
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        **layout,
+    )
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def look(number: int) -> dict[str, Any]:
+    """The line of the series with a number: colours first, then dashes."""
+    dash = DASHES[number // len(COLOURS) % len(DASHES)]
+    return {"color": COLOURS[number % len(COLOURS)], "dash": dash}
+
+
+def faint(number: int) -> str:
+    """The colour of the band of a series."""
+    colour = COLOURS[number % len(COLOURS)]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"
+
+
+def percent(value: float | None, *, signed: bool = False) -> str:
+    """A share in per cent with one decimal, or a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+
+
+def differing(values: Sequence[Mapping[str, str]]) -> list[str]:
+    """A short text for each of several descriptions: the values that are not the same in all of them.
+
+    >>> differing([{"method": "protonet", "shots": "1"}, {"method": "protonet", "shots": "5"}])
+    ['shots 1', 'shots 5']
+    >>> differing([{"method": "protonet", "fusion": ""}])
+    ['protonet']
+    """
+    keys = list(dict.fromkeys(key for each in values for key in each))
+    apart = [key for key in keys if len({each.get(key, "") for each in values}) > 1]
+    bare = ("method", "modalities", "settings")
+    told = [key for key in keys if key in apart or key == "method"] if "method" in apart or not apart else apart
+    return [
+        ", ".join(
+            each[key] if key in bare else f"{key} {each[key]}" for key in told if each.get(key)
+        )
+        for each in values
+    ]
+
+
+def chance_line(chance: float, dark: str = "#7F7F7F") -> dict[str, Any]:
+    """The dotted line at the accuracy of guessing, in per cent."""
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": 100 * chance,
+        "y1": 100 * chance,
+        "line": {"color": dark, "dash": "dot", "width": 1},
+    }

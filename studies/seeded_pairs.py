@@ -1,0 +1,65 @@
+"""The difference of two heads of which one or both were trained with several seeds, on the same episodes.
+
+A head that was trained with n seeds is judged by the mean of its outcomes over them, so that no seed can be picked. The
+variance of that mean over other trainings, s^2 / n, is added to the variance over clips, and to that over classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..runs.over_clips import clip_uncertainty
+from ..runs.statistics import Draws, Uncertainty, class_uncertainty
+from .pairs import Estimate, Pair, pair_of_outcomes
+
+
+def pair_of_seeds(
+    names: tuple[str, str],
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    draws: Draws,
+    *,
+    transductive: bool,
+) -> Pair:
+    """The pair of two heads by the outcomes of their queries, bool [E, Q] for each seed of their training.
+
+    transductive: whether one of the heads decides the queries of an episode together.
+    """
+    if len(first) == len(second) == 1:
+        return pair_of_outcomes(names, first[0], second[0], draws, transductive=transductive)
+    outcome = np.mean(first, axis=0, dtype=np.float64) - np.mean(second, axis=0, dtype=np.float64)
+    values = outcome.mean(1)
+    difference = float(values.mean())
+    clips = clip_uncertainty(outcome, draws, transductive=transductive)
+    least = max(clips.variance - float(values.var()) / len(values), 0.0)
+    classes = class_uncertainty(values, draws, least)
+    return Pair(
+        first=names[0],
+        second=names[1],
+        difference=difference,
+        clips=Estimate.of(with_seeds(clips, first, second), difference),
+        classes=Estimate.of(with_seeds(classes, first, second), difference),
+    )
+
+
+def with_seeds(found: Uncertainty, *heads: Sequence[np.ndarray]) -> Uncertainty:
+    """An uncertainty with that of the training seeds of heads added; the degrees of freedom are Satterthwaite's.
+
+    heads: the outcomes [E, Q] of each seed, for each head; a head with one seed adds nothing.
+    """
+    if found.reason or found.alike is not None:
+        return found
+    parts = [(found.variance, found.freedom)]
+    for seeds in heads:
+        if len(seeds) > 1:
+            means = [float(outcome.mean(dtype=np.float64)) for outcome in seeds]
+            parts.append((float(np.var(means, ddof=1)) / len(means), len(means) - 1.0))
+    total = sum(variance for variance, _ in parts)
+    if total <= 0:
+        return found
+    freedom = total**2 / sum(variance**2 / free for variance, free in parts)
+    return replace(found, error=math.sqrt(total), freedom=freedom)
