@@ -31,7 +31,7 @@ def pair_of_seeds(
     """
     if len(first) == len(second) == 1:
         return pair_of_outcomes(names, first[0], second[0], draws, transductive=transductive)
-    outcome = np.mean(first, axis=0, dtype=np.float64) - np.mean(second, axis=0, dtype=np.float64)
+    outcome: np.ndarray = _mean(first) - _mean(second)
     values = outcome.mean(1)
     difference = float(values.mean())
     clips = clip_uncertainty(outcome, draws, transductive=transductive)
@@ -44,6 +44,12 @@ def pair_of_seeds(
         clips=Estimate.of(with_seeds(clips, first, second), difference),
         classes=Estimate.of(with_seeds(classes, first, second), difference),
     )
+
+
+def _mean(seeds: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean outcome of each query over seeds, float64 [E, Q]."""
+    mean: np.ndarray = np.stack(seeds).mean(0, dtype=np.float64)
+    return mean
 
 
 def with_seeds(found: Uncertainty, *heads: Sequence[np.ndarray]) -> Uncertainty:

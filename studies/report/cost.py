@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .data import ReportRun, Task
-from .grids import MOST_TASKS, short_names
+from .grids import MOST_TASKS, distinct, short_names
 from .parts import COLOURS, Figure, Section, plot_of
 
 _KINDS = (
@@ -20,8 +20,9 @@ def cost_section(tasks: Sequence[Task]) -> Section | None:
     """Accuracy against seconds and against memory for each task of two runs or more."""
     figures = []
     for task in [task for task in tasks if len(task.runs) > 1][:MOST_TASKS]:
-        timed = [(seconds(run), run) for run in task.runs if run.number("eval_seconds")]
-        held = [(run.number("peak_memory_mb") or 0.0, run) for run in task.runs if run.number("peak_memory_mb")]
+        runs = distinct(task.runs)
+        timed = [(seconds(run), run) for run in runs if run.number("eval_seconds")]
+        held = [(memory, run) for run in runs if (memory := run.number("peak_memory_mb"))]
         for points, axis in ((timed, "training and test in s"), (held, "peak memory in MB")):
             if len(points) > 1:
                 plot = _scatter(points, axis)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .data import ReportRun, StudyData
-from .parts import COLOURS, Figure, Section, chance_line, differing, faint, look, plot_of
+from .data import ReportRun, StudyData, described_task
+from .parts import COLOURS, Figure, Section, differing, faint, level, look, plot_of
 
 MOST_CURVES = 24
 """A figure with more curves than this cannot be read; the most accurate ones are shown."""
@@ -36,7 +36,9 @@ def missing_section(data: StudyData) -> Section | None:
     for modality, side in wanted:
 
         def rate(run: ReportRun, key: tuple[str, str] = (modality, side)) -> float | None:
-            rates = {(m.modality, m.side): m.rate for m in run.protocol.missing if m.rate > 0}
+            rates: dict[tuple[str, str], float] = {
+                (m.modality, m.side): m.rate for m in run.protocol.missing if m.rate > 0
+            }
             if set(rates) - {key} or key[0] not in run.modalities:
                 return None
             return rates.get(key, 0.0)
@@ -45,9 +47,11 @@ def missing_section(data: StudyData) -> Section | None:
             floor = _floor(data.runs, modality, curves)
             title = f"{modality} missing on {_sides(side)}; {apart}"
             plot = _bands(curves, "share of clips that lack it", "%", floor)
-            words = "Bands are 95 % intervals over clips; the dotted line is guessing."
+            words = f"Bands are 95 % intervals over clips.{_guessing(curves)}"
             if floor is not None:
-                words += f" The dashed line is the floor: the best run without training that never has {modality}."
+                words += (
+                    f" The dashed line is the floor: the best run without training that never has {modality}."
+                )
             figures.append(Figure(title=title, plot=plot, caption=words))
     if not figures:
         return None
@@ -65,7 +69,7 @@ def shots_section(data: StudyData) -> Section | None:
         Figure(
             title=f"Accuracy by shots; {apart}",
             plot=_lines(curves, "supports of a class"),
-            caption="Bars are 95 % intervals over clips; the dotted line is guessing.",
+            caption=f"Bars are 95 % intervals over clips.{_guessing(curves)}",
         )
         for apart, curves in _figures_along(data.runs, shots, "k_shot")
     ]
@@ -86,12 +90,16 @@ def learning_section(data: StudyData) -> Section | None:
                 factor = 100 if key == "val" else 1
                 traces.append(_line(run.name, [(x, factor * y) for x, y in points], number))
         if traces:
-            plot = plot_of(traces, xaxis_title="steps", yaxis_title=f"{title}{' in %' if key == 'val' else ''}")
+            plot = plot_of(
+                traces, xaxis_title="steps", yaxis_title=f"{title}{' in %' if key == 'val' else ''}"
+            )
             figures.append(Figure(title=f"Learning: {title}", plot=plot))
     if not figures:
         return None
     left = len(trained) - len(shown)
-    notes = [f"{left} further trainings are not drawn; metrics.json of each run has its curve."] if left else []
+    notes = (
+        [f"{left} further trainings are not drawn; metrics.json of each run has its curve."] if left else []
+    )
     text = "Heads that were taken from an earlier run have no curve here."
     return Section(name="learning", title="Learning curves", text=text, figures=figures, notes=notes)
 
@@ -114,7 +122,7 @@ def _figures_along(
         several = [sorted(points.items()) for points in found.values() if len(points) > 1]
         if not several:
             continue
-        names = differing([_told(points[0][1]) for points in several])
+        names = _names([points[0][1] for points in several])
         curves = [Curve(name, points) for name, points in zip(names, several)]
         best = sorted(curves, key=lambda curve: -curve.mean)[:MOST_CURVES]
         yield _apart(best[0].points[0][1], field), best
@@ -126,16 +134,23 @@ def _identity(run: ReportRun) -> list[Any]:
     return [run.method, run.modalities, {key: run.config.get(key) for key in keys}]
 
 
-def _told(run: ReportRun) -> dict[str, str]:
-    seed = str(run.config.get("train_seed", 0)) if run.trained else ""
-    found = {"method": run.method, "modalities": "+".join(run.modalities), "settings": run.settings}
-    return {**found, "training seed": seed}
+def _names(runs: Sequence[ReportRun]) -> list[str]:
+    """What tells the heads of a figure apart; the seed of the training where nothing else does."""
+    told = [
+        {"method": run.method, "modalities": "+".join(run.modalities), "settings": run.settings}
+        for run in runs
+    ]
+    names = differing(told)
+    return [
+        f"{name}, seed {run.config.get('train_seed', 0)}" if names.count(name) > 1 else name
+        for name, run in zip(names, runs)
+    ]
 
 
 def _apart(run: ReportRun, field: str) -> str:
     """What the task of a figure is, without the value that the figure's axis has."""
     protocol = replace(run.protocol, missing=()) if field == "missing" else run.protocol
-    parts = protocol.describe().split("; ")
+    parts = described_task(protocol).split("; ")
     if field == "k_shot":
         parts[0] = parts[0].partition(" ")[0]
     return f"{run.dataset}, {'; '.join(parts)}"
@@ -162,18 +177,10 @@ def _sides(side: str) -> str:
     return {"both": "supports and queries", "support": "supports", "query": "queries"}[side]
 
 
-def _chance(curves: Sequence[Curve]) -> float | None:
+def _guessing(curves: Sequence[Curve]) -> str:
+    """The sentence that says what guessing reaches; empty where episodes differ in ways."""
     way = curves[0].points[0][1].protocol.n_way
-    return 1 / way if isinstance(way, int) and way else None
-
-
-def _shapes(curves: Sequence[Curve], floor: float | None = None) -> list[dict[str, Any]]:
-    chance = _chance(curves)
-    shapes = [] if chance is None else [chance_line(chance)]
-    if floor is not None:
-        line = chance_line(floor)
-        shapes.append({**line, "line": {**line["line"], "dash": "dash"}})
-    return shapes
+    return f" Guessing reaches {100 / way:.0f} %." if isinstance(way, int) and way else ""
 
 
 def _line(name: str, points: Sequence[tuple[float, float]], number: int, **more: Any) -> Mapping[str, Any]:
@@ -198,7 +205,7 @@ def _lines(curves: Sequence[Curve], axis: str) -> Any:
         bars = {"type": "data", "array": widths, "width": 3, "thickness": 1}
         traces.append(_line(curve.name, points, number, error_y=bars))
     x = {"title": {"text": axis}, "tickvals": sorted({x for curve in curves for x, _ in curve.points})}
-    return plot_of(traces, xaxis=x, yaxis_title="accuracy in %", shapes=_shapes(curves))
+    return plot_of(traces, xaxis=x, yaxis_title="accuracy in %")
 
 
 def _bands(curves: Sequence[Curve], axis: str, unit: str, floor: float | None) -> Any:
@@ -225,4 +232,5 @@ def _bands(curves: Sequence[Curve], axis: str, unit: str, floor: float | None) -
         )
         traces.append(_line(curve.name, points, number, legendgroup=curve.name))
     labels = {"title": {"text": f"{axis} in {unit}"}}
-    return plot_of(traces, xaxis=labels, yaxis_title="accuracy in %", shapes=_shapes(curves, floor))
+    shapes = [] if floor is None else [level(floor)]
+    return plot_of(traces, xaxis=labels, yaxis_title="accuracy in %", shapes=shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,9 @@ class ReportRun:
     @property
     def fusion(self) -> str:
         """How a method of one modality takes several: ec, ea or lf, or nothing."""
-        own = self.config["method"].removeprefix(f"{self.base}-") if self.config["method"] != self.base else ""
+        own = (
+            self.config["method"].removeprefix(f"{self.base}-") if self.config["method"] != self.base else ""
+        )
         return str(self.config.get("fusion") or own)
 
     @property
@@ -123,7 +125,7 @@ class ReportRun:
     @property
     def withheld(self) -> str:
         """What the protocol withholds or does otherwise than usual, as a text."""
-        return "; ".join(self.protocol.describe().split("; ")[2:])
+        return "; ".join(described_task(self.protocol).split("; ")[2:])
 
     @property
     def command(self) -> str:
@@ -141,7 +143,16 @@ class ReportRun:
     @cached_property
     def head(self) -> str:
         """A text that two runs of one task share where only the seed of their training differs."""
-        keys = ("method", "fusion", "train_modalities", "train_missing", "settings", "words", "normalise", "dtype")
+        keys = (
+            "method",
+            "fusion",
+            "train_modalities",
+            "train_missing",
+            "settings",
+            "words",
+            "normalise",
+            "dtype",
+        )
         told = [self.task, self.metrics.get("streams"), {key: self.config.get(key) for key in keys}]
         return json.dumps(told, sort_keys=True, default=str)
 
@@ -192,11 +203,11 @@ class StudyData:
         for run in self.runs:
             found.setdefault(run.task, []).append(run)
         groups = sorted(found.values(), key=len, reverse=True)
-        titles = [_title(group[0]) for group in groups]
-        if len(set(titles)) < len(titles):
-            titles = [f"{title}; seed {group[0].protocol.seed}" for title, group in zip(titles, groups)]
+        titles = _apart([_title(group[0]) for group in groups], [group[0] for group in groups])
         return [
-            Task(title=title, runs=sorted(group, key=lambda run: (not run.free, -run.accuracy)), number=number)
+            Task(
+                title=title, runs=sorted(group, key=lambda run: (not run.free, -run.accuracy)), number=number
+            )
             for number, (title, group) in enumerate(zip(titles, groups), 1)
         ]
 
@@ -204,11 +215,13 @@ class StudyData:
 def read(folder: Path) -> StudyData:
     """The study in a folder: that of a sweep, or any folder of runs.
 
-    Raises UsageError where there is no such folder or it holds no run at all; FsmmError for a sweep's folder that cannot
-    be read.
+    Raises UsageError where there is no such folder or it holds no run; FsmmError for a sweep's folder that cannot be
+    read.
     """
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {str(folder)!r}; name the folder of a study, or one that holds runs.")
+        raise UsageError(
+            f"There is no folder {str(folder)!r}; name the folder of a study, or one that holds runs."
+        )
     data = _of_sweep(read_study(folder)) if (folder / STUDY).is_file() else _of_folder(folder)
     if not data.runs and not data.failed:
         raise UsageError(
@@ -260,12 +273,36 @@ def _loaded(
     return runs, failed
 
 
+def _apart(titles: Sequence[str], firsts: Sequence[ReportRun]) -> list[str]:
+    """The titles of tasks, with seed and fingerprint where two tasks would be called the same."""
+    return [
+        f"{title}; seed {run.protocol.seed}, clips {run.metrics.get('fingerprint', '')}"
+        if titles.count(title) > 1
+        else title
+        for title, run in zip(titles, firsts)
+    ]
+
+
 def _title(run: ReportRun) -> str:
     """What the task of a run is."""
     protocol = run.protocol
     of = f" of {protocol.label_set}" if protocol.label_set else ""
     own = f", {protocol.clip_split} clips" if protocol.clip_split else ""
-    return f"{run.dataset}, {protocol.split} classes{of}{own}: {protocol.describe()}"
+    return f"{run.dataset}, {protocol.split} classes{of}{own}: {described_task(protocol)}"
+
+
+def described_task(protocol: Protocol) -> str:
+    """A protocol in one line as ``describe`` has it, always with what clips carry, and without rates of 0.
+
+    >>> described_task(Protocol(support_modalities=("audio",), query_modalities=("audio",)))
+    '5-way 1-shot; 15 queries a class; support audio, query audio'
+    """
+    text = replace(protocol, missing=tuple(each for each in protocol.missing if each.rate > 0)).describe()
+    named = protocol.support_modalities, protocol.query_modalities
+    if protocol.cross_modal or named == (None, None):
+        return text
+    support, query = ("all" if names is None else "+".join(names) for names in named)
+    return f"{text}; support {support}, query {query}"
 
 
 def _range(value: int | tuple[int, int]) -> str:

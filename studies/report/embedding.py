@@ -38,8 +38,8 @@ def map_section(data: StudyData, cache: Path | None) -> Section | None:
                 notes.append(f"There is no map of {stream} of {run.dataset}: {error}")
     if not figures and not notes:
         return None
-    text = "Each clip is the mean of its steps, scaled to length one; the axes are the first two principal components of "
-    text += "these clips. Clips far apart here are far apart, but clips close together here need not be."
+    text = "Each clip is the mean of its steps, scaled to length one; the axes are the first two principal components "
+    text += "of these clips. Clips far apart here are far apart, but clips close together here need not be."
     notes.append("The cache holds no thumbnails, so the hover text has the clip's id and class alone.")
     return Section(name="map", title="Map of the features", text=text, figures=figures, notes=notes)
 

@@ -1,4 +1,4 @@
-"""Heat maps and tables of classes and modalities: train to test, per class, confusion, reliability, who carries a class."""
+"""Heat maps and tables of classes and modalities: train to test, per class, confusion, reliability, who carries what."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .data import ReportRun, StudyData, Task
+from .marks import entries
 from .parts import COLOURS, SCALE, Figure, Section, Table, differing, percent, plot_of
 
 MOST_TASKS = 6
@@ -35,9 +36,15 @@ def matrix_section(data: StudyData) -> Section | None:
     if not figures:
         return None
     notes = _left_out(len(figures), MOST_FIGURES, "matrices")
-    text = "A row is what a head learned from: the training clips where their modalities were chosen, else the supports."
+    text = (
+        "A row is what a head learned from: training clips where their modalities were chosen, else supports."
+    )
     return Section(
-        name="matrix", title="From one modality to another", text=text, figures=figures[:MOST_FIGURES], notes=notes
+        name="matrix",
+        title="From one modality to another",
+        text=text,
+        figures=figures[:MOST_FIGURES],
+        notes=notes,
     )
 
 
@@ -54,34 +61,35 @@ def _matrix(runs: Sequence[ReportRun]) -> Figure | None:
     values = [[cells.get((row, column)) for column in columns] for row in rows]
     plot = _heat(values, columns, rows, x="queries carry", y="learned from", height=120 + 60 * len(rows))
     protocol = runs[0].protocol.describe().split("; support ")[0]
-    return Figure(title=f"{runs[0].method}, {runs[0].dataset}: {protocol}", plot=plot, caption="Accuracy in %.")
+    title = f"{runs[0].method}, {runs[0].dataset}: {protocol}"
+    return Figure(title=title, plot=plot, caption="Accuracy in %.", wide=True)
 
 
 def classes_section(tasks: Sequence[Task]) -> Section | None:
     """The accuracy of each class by each of the best runs of a task."""
     figures = []
-    for task in tasks[:MOST_TASKS]:
-        runs = [run for run in task.runs if run.metrics.get("per_class")]
+    for task in several(tasks)[:MOST_TASKS]:
+        runs = [run for run in distinct(task.runs) if run.metrics.get("per_class")]
         best = sorted(runs, key=lambda run: -run.accuracy)[:MOST_RUNS]
         if not best:
             continue
         classes = sorted(_per_class(best[0]), key=lambda name: _per_class(best[0])[name])
         values = [[_per_class(run).get(name) for run in best] for name in classes]
         names = [f"{i}. {name}" for i, name in enumerate(short_names(best), 1)]
-        plot = _heat(values, names, classes, height=180 + 24 * len(classes))
+        plot = _heat(values, names, classes, height=220 + 24 * len(classes), whole=False)
         left = f" The best {len(best)} of {len(runs)} runs are shown." if len(runs) > len(best) else ""
         caption = f"Accuracy in %; classes by the accuracy of the best run, hardest below.{left}"
-        figures.append(Figure(title=task.title, plot=plot, caption=caption))
+        figures.append(Figure(title=task.title, plot=plot, caption=caption, wide=True))
     if not figures:
         return None
-    notes = _left_out(len(tasks), MOST_TASKS, "tasks")
+    notes = _left_out(len(several(tasks)), MOST_TASKS, "tasks")
     return Section(name="classes", title="Accuracy of each class", figures=figures, notes=notes)
 
 
 def confusion_section(tasks: Sequence[Task]) -> Section | None:
     """Which classes the best run of each task takes for which."""
     figures = []
-    for task in tasks[:MOST_TASKS]:
+    for task in several(tasks)[:MOST_TASKS]:
         best = max(task.runs, key=lambda run: run.accuracy)
         if "confusion" not in best.arrays or "class_names" not in best.arrays:
             continue
@@ -92,10 +100,10 @@ def confusion_section(tasks: Sequence[Task]) -> Section | None:
         )
         caption = "The share of a class's queries in %. An episode holds some of the classes, so rows are not those of "
         caption += "a choice among all."
-        figures.append(Figure(title=f"{best.name}; {task.title}", plot=plot, caption=caption))
+        figures.append(Figure(title=f"{best.name}; {task.title}", plot=plot, caption=caption, wide=True))
     if not figures:
         return None
-    notes = _left_out(len(tasks), MOST_TASKS, "tasks")
+    notes = _left_out(len(several(tasks)), MOST_TASKS, "tasks")
     return Section(name="confusion", title="Confusion of the best run", figures=figures, notes=notes)
 
 
@@ -115,7 +123,9 @@ def reliability_section(data: StudyData) -> Section | None:
         cross = found["right_where_other_is_wrong"]
         values = [[cross.get(a, {}).get(b) for b in names] for a in names]
         plot = _heat(values, names, names, x="where this one is wrong", y="this one is right", height=240)
-        figures.append(Figure(title=f"Complementarity: {run.name}", plot=plot, caption="Shares in %."))
+        figures.append(
+            Figure(title=f"Complementarity: {run.name}", plot=plot, caption="Shares in %.", wide=True)
+        )
     if not measured:
         return None
     notes = _left_out(len(measured), MOST_FIGURES, "runs")
@@ -147,7 +157,7 @@ def carried_section(tasks: Sequence[Task]) -> Section | None:
 
 def fused_runs(task: Task) -> list[tuple[ReportRun, dict[str, ReportRun]]]:
     """Each run of several modalities with the runs of the same method on each of them alone, where all are there."""
-    runs = [run for run in task.runs if run.metrics.get("per_class")]
+    runs = [run for run in distinct(task.runs) if run.metrics.get("per_class")]
     single = {(run.base, run.modalities[0]): run for run in reversed(runs) if len(run.modalities) == 1}
     found = []
     for run in runs:
@@ -195,6 +205,16 @@ def _carried_figure(task: Task, fused: ReportRun, alone: Mapping[str, ReportRun]
     return Figure(title=f"{fused.method}; {task.title}", plot=plot)
 
 
+def distinct(runs: Sequence[ReportRun]) -> list[ReportRun]:
+    """The runs of a task without those that ask for the same once more, such as the rate 0 of several sweeps."""
+    return [run for head in entries(runs) for run in head.runs]
+
+
+def several(tasks: Sequence[Task]) -> Sequence[Task]:
+    """The tasks of several heads; all tasks where none has several."""
+    return [task for task in tasks if len({run.head for run in task.runs}) > 1] or tasks
+
+
 def short_names(runs: Sequence[ReportRun]) -> list[str]:
     """What tells runs of one task apart; their names where that is not enough."""
     told = [
@@ -214,7 +234,9 @@ def _by_size(name: str) -> tuple[int, str]:
 
 
 def _left_out(count: int, most: int, what: str) -> list[str]:
-    return [f"{count - most} further {what} are not drawn; the tables beside this page hold all."] * (count > most)
+    return [f"{count - most} further {what} are not drawn; the tables beside this page hold all."] * (
+        count > most
+    )
 
 
 def _heat(
@@ -225,8 +247,9 @@ def _heat(
     x: str = "",
     y: str = "",
     height: int,
+    whole: bool = True,
 ) -> Any:
-    """A heat map of shares, written in per cent."""
+    """A heat map of shares, written in per cent; ``whole`` colours go from 0 to 100, others from the least value on."""
     import plotly.graph_objects as go
 
     scaled = [[None if v is None else round(100 * v, 1) for v in row] for row in values]
@@ -236,8 +259,8 @@ def _heat(
         x=list(columns),
         y=list(rows),
         colorscale=SCALE,
-        zmin=0,
-        zmax=100,
+        zmin=0 if whole else None,
+        zmax=100 if whole else None,
         texttemplate="%{z:.0f}" if few else None,
         hoverongaps=False,
         xgap=1,

@@ -80,7 +80,16 @@ def _data(data: StudyData) -> Table:
             )
         )
     columns = (
-        *("task", "data set", "classes from", "label set", "protocol", "classes", "clips", "classes left out"),
+        *(
+            "task",
+            "data set",
+            "classes from",
+            "label set",
+            "protocol",
+            "classes",
+            "clips",
+            "classes left out",
+        ),
         *("seed of episodes", "fingerprint of the clips"),
     )
     return Table(title="Data and protocols", columns=columns, rows=rows)
@@ -102,7 +111,15 @@ def _streams(data: StudyData, cache: Path | None) -> Table:
         about = known.get((dataset, name))
         told = ("the cache is not at hand", "", "", "", "") if about is None else _origin(about)
         rows.append((dataset, name, *told))
-    columns = ("data set", "stream", "weights", "SHA-256 of weights", "preprocessing", "sampling", "made by fsmm")
+    columns = (
+        "data set",
+        "stream",
+        "weights",
+        "SHA-256 of weights",
+        "preprocessing",
+        "sampling",
+        "made by fsmm",
+    )
     return Table(title="Streams", columns=columns, rows=rows)
 
 
@@ -141,6 +158,7 @@ def _runs(data: StudyData) -> Table:
 
 
 def _told(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {each:.3g}" if isinstance(each, float) else f"{key} {each}" for key, each in value.items())
-    return str(value)
+    if not isinstance(value, Mapping):
+        return str(value)
+    texts = {key: f"{each:.3g}" if isinstance(each, float) else str(each) for key, each in value.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items())

@@ -100,12 +100,15 @@ def sections(data: StudyData, cache: Path | None) -> list[Section]:
 
 def _unpaired(data: StudyData, marks: dict[str, Mark]) -> list[str]:
     """A sentence on the runs of which cannot be said whether they are worse than the best, where there are any."""
-    count = sum(marks[run.name].not_worse is None for run in data.runs)
+    count = 0
+    for task in data.tasks:
+        led = {run.transductive for run in task.runs if marks[run.name].best}
+        count += sum(run.transductive in led and marks[run.name].not_worse is None for run in task.runs)
     if not count:
         return []
     return [
-        f"Of {count} runs it cannot be said whether they are worse than the best, since they cannot be paired over clips; "
-        "`fsmm compare` says why."
+        f"Of {count} run{'s' * (count != 1)} it cannot be said whether they are worse than the best, since they cannot "
+        "be paired over clips; `fsmm compare` says why."
     ]
 
 

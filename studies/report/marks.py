@@ -1,7 +1,8 @@
-"""The marks of a report's runs: which is the best of a task, which are not worse, and which beat what needs no training.
+"""The marks of a report's runs: which is the best of a task, which are not worse, which beat what needs no training.
 
-Every mark is decided by the paired difference on the same episodes and its 95 % interval over clips, as ``fsmm compare``
-prints it. Runs that differ in the seed of their training alone are one head, which is judged by the mean over its seeds.
+Every mark is decided by the paired difference on the same episodes and its 95 % interval over clips, as ``fsmm
+compare`` prints it. Runs that differ in the seed of their training alone are one head, which is judged by the mean over
+its seeds.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import FsmmError
 from ...runs import redraw
-from ...runs.redraw import DrawnOtherwise, Source, outcomes
+from ...runs.redraw import Source, outcomes
 from ...runs.statistics import Draws
 from ..pairs import Pair
 from ..seeded_pairs import pair_of_seeds
@@ -24,7 +26,7 @@ class Mark:
     """What is said of a run within its task."""
 
     best: bool = False
-    """Whether it is the most accurate head of its kind (inductive or transductive)."""
+    """Whether it is the most accurate of several heads of its kind (inductive or transductive)."""
     not_worse: bool | None = None
     """Whether the best of its kind is not significantly better; None where that cannot be said."""
     free: str = ""
@@ -81,9 +83,10 @@ def marks_of(task: Task) -> dict[str, Mark]:
         kind = [head for head in heads if head.first.transductive == transductive]
         best = max(kind, key=lambda head: head.accuracy, default=None)
         for head in kind:
-            not_worse = True if head is best else judge.not_worse(head, best)
+            leads = head is best and len(kind) > 1
+            not_worse = leads or judge.not_worse(head, best)
             free = best_free(head.first, heads) if head.first.trained else None
-            made[head.first.head] = _mark(head, free, judge, best=head is best, not_worse=not_worse)
+            made[head.first.head] = _mark(head, free, judge, best=leads, not_worse=not_worse)
     return {run.name: made[run.head] for run in task.runs}
 
 
@@ -125,11 +128,13 @@ class _Judge:
         draws = self._draws[:shared]
         names = (one.name, other.name)
         transductive = any(run.transductive for run in runs)
-        return pair_of_seeds(names, one.outcomes(draws), other.outcomes(draws), draws, transductive=transductive)
+        return pair_of_seeds(
+            names, one.outcomes(draws), other.outcomes(draws), draws, transductive=transductive
+        )
 
     def not_worse(self, head: Entry, best: Entry | None) -> bool | None:
         """Whether the interval of the best head's lead over this one holds zero; None where that cannot be said."""
-        pair = None if best is None else self.pair(best, head)
+        pair = None if best is None or head is best else self.pair(best, head)
         if pair is None or pair.clips is None or pair.clips.ci95 is None:
             return None
         return pair.difference <= pair.clips.ci95
@@ -143,6 +148,6 @@ def _drawn(runs: Sequence[ReportRun]) -> Draws | None:
     longest = max(able)
     try:
         source = Source.of_run(able[longest].config, able[longest].arrays)
-    except DrawnOtherwise:
+    except FsmmError:  # The clips are not those of the run, or this version draws other episodes.
         return None
     return source.draws(0, min(longest, redraw.MOST))

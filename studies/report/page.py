@@ -14,23 +14,23 @@ from .tables import LEGEND, Row, mark_text
 # The columns of the main table: the row's key, the heading, and whether it is sorted as a number.
 COLUMNS = (
     ("method", "method", False),
-    ("family", "family", False),
     ("modalities", "modalities", False),
     ("shots", "shots", True),
-    ("ways", "ways", True),
     ("withheld", "withheld", False),
-    ("settings", "settings", False),
-    ("train_seed", "training seed", True),
     ("accuracy", "accuracy in %", True),
     ("ci95_clips", "± clips", True),
+    ("mark", "marks", False),
+    ("above_free", "above best free", True),
+    ("settings", "settings", False),
+    ("train_seed", "training seed", True),
     ("ci95_classes", "± classes", True),
     ("ci95_draws", "± draws", True),
-    ("mark", "marks", False),
-    ("above_free", "above best free, points", True),
     ("seconds", "time in s", True),
-    ("parameters", "parameters", True),
     ("peak_memory_mb", "memory in MB", True),
+    ("parameters", "parameters", True),
     ("episodes", "episodes", True),
+    ("family", "family", False),
+    ("ways", "ways", True),
     ("run", "run", False),
 )
 GROUPS = (("task", "task"), ("family", "method family"), ("modalities", "modalities"), ("shots", "shots"))
@@ -46,7 +46,10 @@ def render(data: StudyData, rows: Sequence[Row], sections: Sequence[Section], no
 
     package = __name__.rpartition(".")[0]
     environment = Environment(
-        loader=PackageLoader(package, "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader(package, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     titles = {task.number: task.title for task in data.tasks}
     figures = any(section.figures for section in sections)
@@ -83,7 +86,9 @@ def _shown(rows: Sequence[Row]) -> set[str]:
 def _shown_row(row: Row, titles: Mapping[int, str]) -> dict[str, Any]:
     """What the main table shows of a row: the text and the sort key of each cell, and what filters look at."""
     cells = {key: (_text(row, key), _sort_key(row, key)) for key, *_ in COLUMNS}
-    looked_at = {key: titles[row["task"]] if key == "task" else str(row[key]) for key, _ in (*GROUPS, *FILTERS)}
+    looked_at = {
+        key: titles[row["task"]] if key == "task" else str(row[key]) for key, _ in (*GROUPS, *FILTERS)
+    }
     kind = "free" if row["free"] else "transductive" if row["transductive"] else "inductive"
     return {"cells": cells, "of": looked_at, "kind": kind, "best": row["best"], "free": row["free"]}
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
-"""The colours of Okabe and Ito, which colour-blind readers tell apart, with brown and grey in place of yellow and black."""
+"""The colours of Okabe and Ito, which colour-blind readers tell apart, with brown and grey for yellow and black."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 SCALE = "Viridis"
 """The colour scale of heat maps."""
@@ -26,6 +26,8 @@ class Figure:
     """The figure itself, whose colours of text and ground the page sets."""
     caption: str = ""
     """What a reader must know to read it."""
+    wide: bool = False
+    """Whether it is scrolled on a narrow screen, since it cannot be read there otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,23 +110,17 @@ def differing(values: Sequence[Mapping[str, str]]) -> list[str]:
     keys = list(dict.fromkeys(key for each in values for key in each))
     apart = [key for key in keys if len({each.get(key, "") for each in values}) > 1]
     bare = ("method", "modalities", "settings")
-    told = [key for key in keys if key in apart or key == "method"] if "method" in apart or not apart else apart
+    told = (
+        [key for key in keys if key in apart or key == "method"] if "method" in apart or not apart else apart
+    )
     return [
-        ", ".join(
-            each[key] if key in bare else f"{key} {each[key]}" for key in told if each.get(key)
-        )
+        ", ".join(each[key] if key in bare else f"{key} {each[key]}" for key in told if each.get(key))
         for each in values
     ]
 
 
-def chance_line(chance: float, dark: str = "#7F7F7F") -> dict[str, Any]:
-    """The dotted line at the accuracy of guessing, in per cent."""
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": 100 * chance,
-        "y1": 100 * chance,
-        "line": {"color": dark, "dash": "dot", "width": 1},
-    }
+def level(share: float) -> dict[str, Any]:
+    """The dashed line at a share, in a figure whose axis is in per cent."""
+    height = {"y0": 100 * share, "y1": 100 * share}
+    dashed = {"color": "#7F7F7F", "dash": "dash", "width": 1}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, **height, "line": dashed}

@@ -12,7 +12,7 @@ from typing import Any
 from ...machine.files import whole_or_absent, write_bytes
 from .cost import seconds
 from .data import ReportRun, StudyData
-from .marks import Mark
+from .marks import Mark, entries
 from .parts import percent
 
 Row = dict[str, Any]
@@ -20,9 +20,25 @@ Row = dict[str, Any]
 FORMATS = ("csv", "parquet", "tex", "md")
 # What a printed table shows of a row, by column.
 _PRINTED_RUNS = ("task", "method", "modalities", "shots", "withheld", "settings", "accuracy", "mark")
-_PRINTED_TASKS = ("task", "title", "runs", "best_inductive", "best_transductive", "best_free", "trained_not_above_free")
-_HEADS = {"best_inductive": "best inductive", "best_transductive": "best transductive", "best_free": "best free"}
-_HEADS |= {"trained_not_above_free": "trained, not above free", "title": "episodes", "accuracy": "accuracy (%)"}
+_PRINTED_TASKS = (
+    "task",
+    "title",
+    "runs",
+    "best_inductive",
+    "best_transductive",
+    "best_free",
+    "trained_not_above_free",
+)
+_HEADS = {
+    "best_inductive": "best inductive",
+    "best_transductive": "best transductive",
+    "best_free": "best free",
+}
+_HEADS |= {
+    "trained_not_above_free": "trained, not above free",
+    "title": "episodes",
+    "accuracy": "accuracy (%)",
+}
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
@@ -47,7 +63,7 @@ def task_rows(data: StudyData, marks: Mapping[str, Mark]) -> list[Row]:
     """A row of plain values for each task: its best head of each kind, and the best that needs no training."""
     rows = []
     for task in data.tasks:
-        best = {kind: _best(task.runs, marks, transductive=kind) for kind in (False, True)}
+        best = {kind: _best(task.runs, transductive=kind) for kind in (False, True)}
         free = max((run for run in task.runs if run.free), key=lambda run: run.accuracy, default=None)
         judged = [mark for run in task.runs if (mark := marks[run.name]).beats_free is not None]
         row: Row = {"task": task.number, "title": task.title, "runs": len(task.runs)}
@@ -77,7 +93,9 @@ def write_tables(folder: Path, runs: Sequence[Row], tasks: Sequence[Row]) -> tup
             _write_parquet(folder / f"{name}.parquet", rows)
             written.append(folder / f"{name}.parquet")
     if find_spec("pyarrow") is None:
-        notes.append("There are no parquet tables, since pyarrow is not installed; `pip install pyarrow` brings it.")
+        notes.append(
+            "There are no parquet tables, since pyarrow is not installed; `pip install pyarrow` brings it."
+        )
     return written, notes
 
 
@@ -111,7 +129,9 @@ def markdown_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """The rows as a Markdown table."""
     shown = _filled(rows, columns)
     lines = ["| " + " | ".join(map(_head, shown)) + " |", "| " + " | ".join("---" for _ in shown) + " |"]
-    lines += ["| " + " | ".join(_cell(row, name).replace("|", "\\|") for name in shown) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(_cell(row, name).replace("|", "\\|") for name in shown) + " |" for row in rows
+    ]
     return "\n".join([*lines, "", *_legend(shown, ""), ""])
 
 
@@ -131,8 +151,8 @@ def mark_text(row: Row) -> str:
 LEGEND = (
     "★ is the most accurate of its kind (inductive or transductive) on a task; ≈ is not significantly worse than it. "
     "free needs no training; not above free is a trained head that does not beat the best free run on the same "
-    "modalities. Both by the paired difference on the same episodes and its 95 % interval over clips, without correction "
-    "for the number of comparisons."
+    "modalities. Both by the paired difference on the same episodes and its 95 % interval over clips, without "
+    "correction for the number of comparisons."
 )
 
 
@@ -161,7 +181,7 @@ def _run_row(run: ReportRun, task: int, mark: Mark) -> Row:
         "withheld": run.withheld,
         "settings": run.settings,
         "seed": run.protocol.seed,
-        "train_seed": run.config.get("train_seed"),
+        "train_seed": run.config.get("train_seed") if run.trained else None,
         "transductive": run.transductive,
         "trained": run.trained,
         "free": run.free,
@@ -191,8 +211,11 @@ def _run_row(run: ReportRun, task: int, mark: Mark) -> Row:
     }
 
 
-def _best(runs: Sequence[ReportRun], marks: Mapping[str, Mark], *, transductive: bool) -> ReportRun | None:
-    return next((run for run in runs if run.transductive == transductive and marks[run.name].best), None)
+def _best(runs: Sequence[ReportRun], *, transductive: bool) -> ReportRun | None:
+    """A run of the most accurate head of a kind; None where the task has none of that kind."""
+    kind = [head for head in entries(runs) if head.first.transductive == transductive]
+    best = max(kind, key=lambda head: head.accuracy, default=None)
+    return None if best is None else best.first
 
 
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
@@ -220,7 +243,11 @@ def _cell(row: Row, name: str) -> str:
         return _with_interval(row["accuracy"], row["ci95_clips"])
     if name.startswith("best_"):
         found = row[name]
-        return "" if not found else f"{found}: {_with_interval(row[f'{name}_accuracy'], row[f'{name}_ci95_clips'])}"
+        return (
+            ""
+            if not found
+            else f"{found}: {_with_interval(row[f'{name}_accuracy'], row[f'{name}_ci95_clips'])}"
+        )
     if name == "trained_not_above_free":
         return f"{row[name]} of {row['trained_judged']}" if row["trained_judged"] else ""
     return str(row[name])

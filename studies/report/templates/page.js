@@ -119,7 +119,7 @@
       label.append(box, ` ${name}`);
       details.append(label);
     }
-    place.after(details);
+    place.parentElement.after(details);
   };
 
   const draw = (source) => {
@@ -160,6 +160,10 @@
     repaint();
   });
   dark.addEventListener("change", () => repaint());
-  addEventListener("beforeprint", () => { drawAll(); repaint(true); });
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details:not(.series)").forEach((details) => { details.open = true; });
+    drawAll();
+    repaint(true);
+  });
   addEventListener("afterprint", () => repaint());
 })();
