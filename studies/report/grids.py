@@ -1,4 +1,4 @@
-"""Heat maps and tables of classes and modalities: train to test, per class, confusion, reliability, who carries what."""
+"""Heat maps of classes and modalities: train to test, per class, confusion, reliability, and what carries a class."""
 
 from __future__ import annotations
 
