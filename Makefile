@@ -9,7 +9,7 @@ demo: DEMO_HOME ?= fsmm-demo
 demo-full: DEMO_HOME ?= fsmm-demo-full
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo demo-full test test-fast bench lint types docs format install install-demo clean
+.PHONY: demo demo-full test test-fast browser bench lint types docs format install install-demo clean
 
 # what the demo and your own videos need
 install-demo: $(VENV)/.installed-demo
@@ -21,12 +21,12 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing; install it first (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing fsmm and its libraries into $(VENV): some minutes, and 1.6 GB of disk (with PyTorch for CPU; several GB more with CUDA)."
-	$(PIP_INSTALL) -e ".[extract]"
+	$(PIP_INSTALL) -e ".[extract,report]"
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.installed-demo
 	@echo "Installing the further encoders and the tools of tests and documentation into $(VENV)."
-	$(PIP_INSTALL) -e ".[extract,encoders,examples,dev,docs]"
+	$(PIP_INSTALL) -e ".[extract,report,encoders,examples,dev,docs]"
 	@touch $@
 
 demo: install-demo
@@ -35,11 +35,18 @@ demo: install-demo
 demo-full: install-demo
 	@$(BIN)/python scripts/demo.py --form full --home $(DEMO_HOME)
 
-test: install
+test: install browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests
 
-test-fast: install
+test-fast: install browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not network" tests
+
+# Debian's browser, where the tests of a report's page may install it; elsewhere they are skipped with the reason.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing Chromium for the tests of reports." \
+	  && { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1; } \
+	  || echo "There is no Chromium, and it cannot be installed here: the tests of a report's page are skipped."
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -22,6 +22,7 @@ from fsmm.errors import FsmmError
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
 from fsmm.runs.spec import Fusion, RunSpec
+from fsmm.studies.report.make import report
 
 LABEL_SETS = ("event", "content", "motion", "sound")
 ALL = ("frame", "flow", "audio")
@@ -107,9 +108,10 @@ def main() -> None:
     try:
         extract(form)
         show_table(given.form, form)
+        page = report(form.home / "runs", form.home / "report").page
     except FsmmError as error:
         sys.exit(f"demo: {error}")
-    print_places(form)
+    print_places(form, page)
     print(f"Done in {time.perf_counter() - started:.0f} s. Next: README.md, 'First steps'.")
 
 
@@ -163,7 +165,7 @@ def accuracy(job: Job, label: str) -> str:
     return f"{100 * metrics['accuracy']:.1f}" + ("" if width is None else f" ± {100 * width:.1f}")
 
 
-def print_places(form: Form) -> None:
+def print_places(form: Form, page: Path) -> None:
     """Print where the files lie, how the program is called, and the command of one cell."""
     program = Path(sys.executable).with_name("fsmm")
     home = form.home
@@ -173,6 +175,7 @@ def print_places(form: Form) -> None:
     command += ["--n-query", str(form.n_query), "--episodes", str(form.episodes)]
     command += ["--cache", str(home / "cache")]
     print("The first cell again:", shlex.join(command))
+    print(f"The report of these runs, for your browser: {page}")
 
 
 if __name__ == "__main__":

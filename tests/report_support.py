@@ -18,7 +18,18 @@ from fsmm.runs.store import load_run, save_run
 TASK = Protocol(n_query=4, k_shot=2)
 BRIEF = {"train.steps": "4", "train.evaluate_every": "2", "train.evaluate_episodes": "10"}
 SECTIONS = (
-    *("runs", "shots", "matrix", "missing", "carried", "classes", "confusion", "reliability", "cost", "seeds"),
+    *(
+        "runs",
+        "shots",
+        "matrix",
+        "missing",
+        "carried",
+        "classes",
+        "confusion",
+        "reliability",
+        "cost",
+        "seeds",
+    ),
     *("learning", "map", "made-of", "failed"),
 )
 
@@ -39,7 +50,6 @@ def make_study(root: Path) -> Path:
     make("protonet-lf-1", fusion="lf", protocol=replace(TASK, k_shot=1))
     make("nearest-frame", method="nearest", modalities=("frame",))
     make("bdcspn-frame", method="bdcspn", modalities=("frame",))
-    make("tim-frame", method="bdcspn", modalities=("frame",), settings={"scale": "1"})
     for seed in (0, 1):
         make(f"relation-{seed}", method="relation", modalities=("frame",), settings=BRIEF, train_seed=seed)
     for rate in (0.5, 1.0):

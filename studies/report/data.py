@@ -15,7 +15,7 @@ from ...episodes.protocol import Protocol
 from ...errors import FsmmError, UsageError
 from ...heads.registry import Method, base_name, find
 from ...runs.layout import CONFIG
-from ...runs.listing import changed_settings, described, find_runs, short_name
+from ...runs.listing import changed_settings, described, find_runs
 from ...runs.redraw import can_redraw
 from ...runs.store import load_run
 from ..grid.store import STUDY, Study, read_study
@@ -233,8 +233,8 @@ def read(folder: Path) -> StudyData:
 def _of_folder(folder: Path) -> StudyData:
     """The runs at and below a plain folder."""
     folders = find_runs(folder)
-    names = {run: short_name(run, folders) for run in folders}
-    runs, failed = _loaded((run, name, "") for run, name in names.items())
+    named = ((run, run.relative_to(folder).as_posix() if run != folder else run.name) for run in folders)
+    runs, failed = _loaded((run, name, "") for run, name in named)
     return StudyData(title=folder.resolve().name, folder=folder, runs=runs, failed=failed)
 
 

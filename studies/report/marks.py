@@ -134,10 +134,25 @@ class _Judge:
 
     def not_worse(self, head: Entry, best: Entry | None) -> bool | None:
         """Whether the interval of the best head's lead over this one holds zero; None where that cannot be said."""
-        pair = None if best is None or head is best else self.pair(best, head)
+        if best is None or head is best:
+            return None
+        if _far_apart(best, head):
+            return False
+        pair = self.pair(best, head)
         if pair is None or pair.clips is None or pair.clips.ci95 is None:
             return None
         return pair.difference <= pair.clips.ci95
+
+
+def _far_apart(best: Entry, head: Entry) -> bool:
+    """Whether two heads differ so much that pairing cannot say otherwise: by twice the sum of their own intervals.
+
+    The standard error of a difference is at most the sum of both standard errors.
+    """
+    widths = [run.number("ci95_clips") for run in (*best.runs, *head.runs)]
+    if len(widths) > 2 or None in widths or not (best.first.can_pair and head.first.can_pair):
+        return False
+    return best.accuracy - head.accuracy > 2 * sum(width for width in widths if width is not None)
 
 
 def _drawn(runs: Sequence[ReportRun]) -> Draws | None:

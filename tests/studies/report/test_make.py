@@ -102,7 +102,9 @@ def test_free_rows_come_first_in_each_task(made: Report) -> None:
 
 def test_the_best_and_those_not_worse_are_what_a_comparison_says(study: Path, made: Report) -> None:
     task = next(row["task"] for row in made.runs if row["run"] == "protonet-lf")
-    kind = [row for row in made.runs if row["task"] == task and not row["transductive"] and not row["trained"]]
+    kind = [
+        row for row in made.runs if row["task"] == task and not row["transductive"] and not row["trained"]
+    ]
     best = max(kind, key=lambda row: row["accuracy"])
     assert [row["run"] for row in made.runs if row["task"] == task and row["best"]] == [
         best["run"],
@@ -115,7 +117,9 @@ def test_the_best_and_those_not_worse_are_what_a_comparison_says(study: Path, ma
             assert row["not_worse"] == (pair.difference <= pair.clips.ci95)
 
 
-def test_a_trained_head_is_judged_by_the_best_free_run_on_its_own_modalities(study: Path, made: Report) -> None:
+def test_a_trained_head_is_judged_by_the_best_free_run_on_its_own_modalities(
+    study: Path, made: Report
+) -> None:
     rows = {row["run"]: row for row in made.runs}
     free = max((rows[name] for name in ("protonet-frame", "nearest-frame")), key=lambda row: row["accuracy"])
     for name in ("relation-0", "relation-1"):
@@ -151,7 +155,9 @@ def test_figures_show_the_figures_of_the_runs(study: Path, made: Report) -> None
     accuracy = {row["run"]: 100 * row["accuracy"] for row in made.runs}
     (curve,) = (trace for trace in figures["missing-1"]["data"] if trace.get("mode") == "lines+markers")
     assert curve["x"] == [0, 50, 100]
-    assert curve["y"] == pytest.approx([accuracy[name] for name in ("protonet-lf", "missing-0.5", "missing-1.0")])
+    assert curve["y"] == pytest.approx(
+        [accuracy[name] for name in ("protonet-lf", "missing-0.5", "missing-1.0")]
+    )
     floor = figures["missing-1"]["layout"]["shapes"][0]["y0"]
     assert floor == pytest.approx(max(accuracy["protonet-frame"], accuracy["nearest-frame"]))
     (matrix,) = figures["matrix-1"]["data"]
@@ -160,7 +166,9 @@ def test_figures_show_the_figures_of_the_runs(study: Path, made: Report) -> None
     assert cells["frame", "frame"] == pytest.approx(accuracy["cross-same"], abs=0.06)
     per_class = load_run(study / "protonet-lf")[1]["per_class"]
     together = figures["carried-1"]["data"][-1]
-    assert dict(zip(together["y"], together["x"])) == pytest.approx({n: 100 * v for n, v in per_class.items()})
+    assert dict(zip(together["y"], together["x"])) == pytest.approx(
+        {n: 100 * v for n, v in per_class.items()}
+    )
 
 
 def test_what_failed_is_named_with_the_reason(made: Report) -> None:
