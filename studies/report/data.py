@@ -21,7 +21,7 @@ from ...runs.store import load_run
 from ..grid.store import STUDY, Study, read_study
 
 FREE = ("nearest", "protonet", "ridge", "ridge-words")
-"""The methods that need no training, by which trained heads are judged; alone, or by late fusion."""
+"""The methods that need no training, by which trained heads are judged: alone, concatenated, or fused late."""
 _SHOWN = ("missing", "support_modalities", "query_modalities", "dirichlet", "n_query", "seed", "train_seed")
 
 
@@ -113,7 +113,7 @@ class ReportRun:
     @property
     def free(self) -> bool:
         """Whether the run is one of those that need no training, by which the others are judged."""
-        plain = self.base in FREE and self.fusion in ("", "lf")
+        plain = self.base in FREE and self.fusion in ("", "ec", "lf")
         return plain and not self.trained and not self.transductive
 
     @property
@@ -240,16 +240,17 @@ def _of_folder(folder: Path) -> StudyData:
 
 def _of_sweep(study: Study) -> StudyData:
     """The runs that a sweep has made, those that failed, and those that are still to be made."""
-    done = {row.key for row in study.done}
-    asked = [(study.run_folder(row), f"{row.block}: {row.label}", row.block) for row in study.done]
-    runs, failed = _loaded(asked)
-    for row in study.rows:
+    once = list({row.key: row for row in reversed(study.rows)}.values())[
+        ::-1
+    ]  # Two blocks may ask for one run.
+    stored = {row.key for row in study.done}
+    done = [row for row in once if row.key in stored]
+    runs, failed = _loaded((study.run_folder(row), f"{row.block}: {row.label}", row.block) for row in done)
+    for row in once:
         if (failure := study.failures.get(row.key)) is not None:
             failed.append((f"{row.block}: {row.label}", failure.reason))
     waiting = [
-        f"{row.block}: {row.label}"
-        for row in study.rows
-        if row.key not in done and row.key not in study.failures
+        f"{row.block}: {row.label}" for row in once if row.key not in stored and row.key not in study.failures
     ]
     return StudyData(
         title=study.name, folder=study.folder, runs=runs, failed=failed, waiting=waiting, about=study.about

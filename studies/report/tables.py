@@ -72,6 +72,7 @@ def task_rows(data: StudyData, marks: Mapping[str, Mark]) -> list[Row]:
         for name, run in (("inductive", best[False]), ("transductive", best[True]), ("free", free)):
             row |= {
                 f"best_{name}": run and run.name,
+                f"best_{name}_head": run and f"{run.method} on {'+'.join(run.modalities)}",
                 f"best_{name}_accuracy": run and run.accuracy,
                 f"best_{name}_ci95_clips": run and run.number("ci95_clips"),
             }
@@ -242,7 +243,7 @@ def _cell(row: Row, name: str) -> str:
     if name == "accuracy":
         return _with_interval(row["accuracy"], row["ci95_clips"])
     if name.startswith("best_"):
-        found = row[name]
+        found = row[f"{name}_head"]
         return (
             ""
             if not found

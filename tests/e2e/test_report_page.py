@@ -1,4 +1,4 @@
-"""The page of ``fsmm report`` in headless Chromium, as a person uses it: sorting, filters, groups, theme, keyboard, print."""
+"""The page of ``fsmm report`` in headless Chromium: sorting, filters, groups, theme, keyboard, print, no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: their rows are the runs' own figures, their marks those of a comparison, and each section has its figures."""
+"""Reports: rows are the figures of the runs, marks those of a comparison, and each section has its figures."""
 
 from __future__ import annotations
 
