@@ -48,6 +48,8 @@ def report(folder: Path | str, out: Path | str | None = None, *, cache: Path | s
     installed, or the page cannot be written.
     """
     check_installed()
+    from .page import render
+
     if cache is not None and not Path(cache).is_dir():
         raise UsageError(f"There is no cache {str(cache)!r}; name a cache's folder, or leave --cache out.")
     data = read(Path(folder))
@@ -59,7 +61,7 @@ def report(folder: Path | str, out: Path | str | None = None, *, cache: Path | s
         place.mkdir(parents=True, exist_ok=True)
         tables, notes = write_tables(place, runs, tasks)
         notes = [*notes, *_unpaired(data, marks)]
-        _write_page(place / PAGE, data, runs, made, notes)
+        write_bytes(place / PAGE, render(data, runs, made, notes).encode())
     except OSError as error:
         raise FsmmError(
             f"The report cannot be written to {str(place)!r} ({error.strerror or error}); name a folder of yours with "
@@ -110,11 +112,3 @@ def _unpaired(data: StudyData, marks: dict[str, Mark]) -> list[str]:
         f"Of {count} run{'s' * (count != 1)} it cannot be said whether they are worse than the best, since they cannot "
         "be paired over clips; `fsmm compare` says why."
     ]
-
-
-def _write_page(
-    path: Path, data: StudyData, rows: Sequence[dict[str, Any]], made: Sequence[Section], notes: Sequence[str]
-) -> None:
-    from .page import render
-
-    write_bytes(path, render(data, rows, made, notes).encode())
