@@ -6,11 +6,14 @@ respect to logits [B, M, N], zero for absent samples; these functions carry them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+NEVER = -1e4  # the logit of a class without support
 
 
 class Descent:
@@ -92,3 +95,33 @@ def span_coordinates(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         return support, query
     basis = torch.linalg.qr(support.transpose(1, 2)).Q
     return support @ basis, query @ basis
+
+
+def fitted(
+    x: Tensor,
+    w: Tensor,
+    *,
+    gradient: Callable[[Tensor], Tensor],
+    class_present: Tensor,
+    distance: Literal["euclidean", "cosine"],
+    temperature: float,
+    rate: float,
+    iterations: int,
+) -> Tensor:
+    """The weights [B, N, D] that Adam reaches from ``w`` over samples x [B, M, D].
+
+    gradient: the objective's gradient [B, M, N] at logits [B, M, N]; class_present: which classes have a support,
+    bool [B, N], the logits of the others being ``NEVER``; temperature: the factor of the logits.
+    """
+    cosine = distance == "cosine"
+    x = F.normalize(x, dim=-1) if cosine else x
+    logits_of = cosine_logits if cosine else euclidean_logits
+    gradient_of = cosine_gradient if cosine else euclidean_gradient
+    class_absent = None if bool(class_present.all()) else ~class_present[:, None, :]
+    optimiser = Descent("adam", rate)
+    for _ in range(iterations):
+        logits = logits_of(x, w, temperature)
+        if class_absent is not None:
+            logits = logits.masked_fill(class_absent, NEVER)
+        w = optimiser.step(w, gradient_of(x, w, temperature, gradient(logits)))
+    return w

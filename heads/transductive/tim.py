@@ -2,8 +2,8 @@
 
 A classifier that starts at the class means is fitted to three things: the supports' labels, confident predictions on
 the queries (low conditional entropy) and predictions spread over all classes (high marginal entropy). Solved by
-gradient descent (TIM-GD) or by alternating closed-form updates (TIM-ADM). Transductive: no query label is used; the
-marginal entropy prefers balanced queries without being told the balance.
+gradient descent (TIM-GD) or by alternating closed-form updates (TIM-ADM; transductive/tim_adm.py). Transductive: no
+query label is used; the marginal entropy prefers balanced queries without being told the balance.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..metric.centred import CentredHead, CentredSettings
 from ..parts import descent
 from ..parts.task import Task
 from ..settings import CountOrNone, NonNegative, Positive
-
-_NEVER = -1e4  # the logit of a class without support
+from .sample_labels import SampleLabels
+from .tim_adm import Alternation
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class TIMSettings(CentredSettings):
 
     solver: Literal["gd", "adm"] = "gd"
     """Gradient descent by Adam, or alternating closed-form updates."""
+    guard: bool = True
+    """Shorten or leave out an alternating update that would raise the objective; false takes each as published."""
     iterations: CountOrNone = 0
     """Steps of the solver; 0 means the paper's: 1000 of gradient descent, 150 alternating ones."""
     rate: Positive = 1e-4
@@ -63,7 +65,20 @@ class TIM(CentredHead[TIMSettings]):
     @torch.no_grad()
     def fit(self, task: Task) -> Tensor:
         """The fitted weights [B, N, D]."""
-        return self._alternate(task) if self.settings.solver == "adm" else self._descend(task)
+        if self.settings.solver == "gd":
+            return self._descend(task)
+        return self.alternation(task).solved(self.settings.iterations or 150)
+
+    def alternation(self, task: Task) -> Alternation:
+        """The alternating solver at its start."""
+        return Alternation(
+            task,
+            logits=self.logits,
+            support_weight=self.settings.support_weight,
+            marginal_weight=self.settings.marginal_weight,
+            conditional_weight=self.settings.conditional_weight,
+            guard=self.settings.guard,
+        )
 
     def logits(self, x: Tensor, w: Tensor, class_present: Tensor) -> Tensor:
         """Logits [B, M, N] of samples x [B, M, D] and weights w [B, N, D]; never for a class without support."""
@@ -71,24 +86,21 @@ class TIM(CentredHead[TIMSettings]):
             logits = descent.cosine_logits(F.normalize(x, dim=-1), w, self.settings.temperature)
         else:
             logits = descent.euclidean_logits(x, w, self.settings.temperature)
-        return logits.masked_fill(~class_present[:, None, :], _NEVER)
+        return logits.masked_fill(~class_present[:, None, :], descent.NEVER)
 
     def _descend(self, task: Task) -> Tensor:
         """TIM-GD: the weights after Adam's steps, with gradients written out."""
-        temperature, labels = self.settings.temperature, SampleLabels(task)
-        cosine = self.settings.distance == "cosine"
-        x = torch.cat([task.support.flatten(1, 2), task.query], 1)
-        x = F.normalize(x, dim=-1) if cosine else x
-        logits_of = descent.cosine_logits if cosine else descent.euclidean_logits
-        gradient_of = descent.cosine_gradient if cosine else descent.euclidean_gradient
-        class_absent = None if bool(task.class_present.all()) else ~task.class_present[:, None, :]
-        w, optimiser = task.means(), descent.Descent("adam", self.settings.rate)
-        for _ in range(self.settings.iterations or 1000):
-            logits = logits_of(x, w, temperature)
-            if class_absent is not None:
-                logits = logits.masked_fill(class_absent, _NEVER)
-            w = optimiser.step(w, gradient_of(x, w, temperature, self.logit_gradient(logits, labels)))
-        return w
+        labels = SampleLabels(task)
+        return descent.fitted(
+            torch.cat([task.support.flatten(1, 2), task.query], 1),
+            task.means(),
+            gradient=lambda logits: self.logit_gradient(logits, labels),
+            class_present=task.class_present,
+            distance=self.settings.distance,
+            temperature=self.settings.temperature,
+            rate=self.settings.rate,
+            iterations=self.settings.iterations or 1000,
+        )
 
     def logit_gradient(self, logits: Tensor, labels: SampleLabels) -> Tensor:
         """The gradient [B, M, N] of the objective with respect to logits [B, M, N], supports first."""
@@ -115,47 +127,3 @@ class TIM(CentredHead[TIMSettings]):
         low = -(p * logs * labels.query_share).sum((1, 2))
         value = settings.support_weight * cross - settings.marginal_weight * high
         return value + settings.conditional_weight * low
-
-    def _alternate(self, task: Task) -> Tensor:
-        """TIM-ADM: the weights by closed forms, of assignments q and of weights in turn (paper, proposition 1)."""
-        settings, labels = self.settings, SampleLabels(task)
-        s, w = task.support.flatten(1, 2), task.means()
-        alpha = settings.conditional_weight / max(settings.marginal_weight, 1e-12)
-        ratio = settings.support_weight / (1 + alpha)
-        support_present = task.support_present.flatten(1, 2)[..., None].to(s.dtype)
-        query_present = task.query_present[..., None].to(s.dtype)
-        queries = query_present.sum(1, keepdim=True).clamp(min=1)
-        balance = (support_present.sum(1, keepdim=True) / queries).to(s.dtype)
-        for _ in range(settings.iterations or 150):
-            p_support = torch.softmax(self.logits(s, w, task.class_present), -1) * support_present
-            p = torch.softmax(self.logits(task.query, w, task.class_present), -1) * query_present
-            sharp = p ** (1 + alpha)
-            q = sharp / sharp.sum(1, keepdim=True).clamp(min=1e-12).sqrt()
-            q = q / q.sum(-1, keepdim=True).clamp(min=1e-12)
-            upper = ratio * _pulled(labels.hot, p_support, s, w) + balance * _pulled(q, p, task.query, w)
-            lower = ratio * labels.hot.sum(1) + (balance * q).sum(1)
-            w = torch.where(task.class_present[..., None], upper / lower.clamp(min=1e-12)[..., None], w)
-        return w
-
-
-class SampleLabels:
-    """What the objective knows of a task's samples.
-
-    hot: labels of the supports [B, N*K, N], zero rows for absent ones; support_share, query_share: the weight of each
-    support [B, N*K, 1] and of each query [B, Q, 1] in a mean over those present.
-    """
-
-    def __init__(self, task: Task) -> None:
-        batch, ways, shots = task.support_present.shape
-        present, query_present = task.support_present.flatten(1, 2), task.query_present
-        dtype = task.query.dtype
-        hot = torch.eye(ways, dtype=dtype, device=present.device).repeat_interleave(shots, 0)
-        self.hot = hot.expand(batch, -1, -1) * present[..., None].to(dtype)
-        self.support_share = (present / present.sum(1, keepdim=True).clamp(min=1))[..., None].to(dtype)
-        queries = query_present.sum(1, keepdim=True).clamp(min=1)
-        self.query_share = (query_present / queries)[..., None].to(dtype)
-
-
-def _pulled(target: Tensor, p: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    """sum_i ( target_ik x_i + p_ik (w_k - x_i) ), [B, N, D]."""
-    return (target - p).transpose(1, 2) @ x + p.sum(1)[..., None] * w

@@ -9,7 +9,8 @@ from torch import nn
 
 from fsmm.errors import UsageError
 from fsmm.heads.parts.task import encoded_task
-from fsmm.heads.transductive.tim import TIM, SampleLabels, TIMSettings
+from fsmm.heads.transductive.sample_labels import SampleLabels
+from fsmm.heads.transductive.tim import TIM, TIMSettings
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
@@ -98,3 +99,60 @@ def test_the_same_as_easyfsl() -> None:
 def test_the_alternating_solver_is_euclidean() -> None:
     with pytest.raises(UsageError, match="solver=gd"):
         TIM(inputs(), TIMSettings(solver="adm", distance="cosine"))
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 3.0])
+def test_no_step_of_the_alternating_solver_raises_its_objective(spread: float) -> None:
+    head = TIM(inputs(), TIMSettings(solver="adm", conditional_weight=0.3, marginal_weight=0.8))
+    episodes = random_episodes(batch=16, spread=spread)
+    gone = torch.rand(16, 12, generator=torch.Generator().manual_seed(1)) < 0.2
+    state = head.alternation(encoded_task(without_queries(episodes, gone), head.encode))
+    posteriors = state.log_posteriors(state.weights)
+    value = state.objective(posteriors, state.assignments)
+    start = value
+    for _ in range(80):
+        state.update_assignments(posteriors)
+        assigned = state.objective(posteriors, state.assignments)
+        posteriors = state.update_weights(posteriors)
+        moved = state.objective(posteriors, state.assignments)
+        assert (assigned <= value + 1e-12).all()
+        assert (moved <= assigned + 1e-12).all()
+        value = moved
+    assert (value < start).all()
+
+
+def test_a_published_step_can_raise_the_objective() -> None:
+    """So the guard has something to do: far samples are where the tangent of the log-sum-exp is no bound."""
+    head = TIM(inputs(), TIMSettings(solver="adm", guard=False))
+    state = head.alternation(encoded_task(random_episodes(batch=16, spread=3.0), head.encode))
+    posteriors = state.log_posteriors(state.weights)
+    state.update_assignments(posteriors)
+    before = state.objective(posteriors, state.assignments)
+    assert (state.objective(state.update_weights(posteriors), state.assignments) > before + 1e-2).any()
+
+
+def test_the_alternating_objective_is_that_of_tim_where_assignments_are_posteriors() -> None:
+    head = TIM(inputs(), TIMSettings(solver="adm", marginal_weight=0.8, conditional_weight=0.3))
+    task = encoded_task(random_episodes(), head.encode)
+    state = head.alternation(task)
+    posteriors = state.log_posteriors(state.weights)
+    found = 0.8 * state.objective(posteriors, posteriors[1].exp())
+    torch.testing.assert_close(found, head.objective(task, state.weights))
+
+
+def test_the_published_weights_are_a_step_down_the_gradient() -> None:
+    """w_new - w = -(dF/dw) / (temperature (1 + alpha) times the class's mass): the closed form of proposition 1."""
+    head = TIM(
+        inputs(), TIMSettings(solver="adm", marginal_weight=0.8, conditional_weight=0.3, temperature=6.0)
+    )
+    state = head.alternation(encoded_task(random_episodes(), head.encode))
+    state.update_assignments(state.log_posteriors(state.weights))
+    w = state.weights.clone().requires_grad_()
+    value = state.objective(state.log_posteriors(w), state.assignments).sum()
+    (slope,) = torch.autograd.grad(value, w)
+    move = state.published_weights(state.log_posteriors(state.weights)) - state.weights
+    ratio = -move / slope
+    torch.testing.assert_close(ratio, ratio.mean(-1, keepdim=True).expand_as(ratio), rtol=1e-6, atol=0)
+    shots, queries, alpha = 8, 12, 0.3 / 0.8
+    mass = (0.1 / 0.8) * 2 / shots + (1 + alpha) * state.assignments.sum(1) / queries
+    torch.testing.assert_close(ratio.mean(-1), 1 / (6.0 * mass), rtol=1e-6, atol=0)
