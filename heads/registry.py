@@ -311,6 +311,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         transductive=True,
         fits_base=True,
+        reference=("timgd",),
     ),
     "ptmap": Method(
         target="transductive.ptmap:PTMAP",
@@ -324,6 +325,20 @@ METHODS: dict[str, Method] = {
         regime="none",
         transductive=True,
         reference=("ptmap",),
+    ),
+    "alpha-tim": Method(
+        target="transductive.alpha_tim:AlphaTIM",
+        paper=Paper(
+            authors="Veilleux et al.",
+            title="Realistic Evaluation of Transductive Few-Shot Learning",
+            venue="NeurIPS",
+            year=2021,
+            url=arxiv("2204.11181"),
+        ),
+        regime="none",
+        transductive=True,
+        fits_base=True,
+        reference=("alphatim", "alphatim_alphace"),
     ),
     # graph
     "gnn": Method(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from fsmm.cache.table import Stream
 from fsmm.episodes.batch import Episodes
 from fsmm.errors import FsmmError
+from fsmm.heads.parts.task import Task, encoded_task
 
 ONLY = "frame"  # the modality of the episodes that one_task makes
 
@@ -110,3 +111,38 @@ def _stream(x: Tensor, axes: int) -> Stream:
     x = x.unsqueeze(-2) if x.ndim == axes + 1 else x
     present = torch.ones(x.shape[:axes], dtype=torch.bool)
     return Stream(x, present, present.long() * x.shape[-2])
+
+
+class Fitted(Protocol):
+    """What TIM and alpha-TIM have in common."""
+
+    def encode(self, clips: Stream) -> Tensor: ...
+
+    def fit(self, task: Task) -> Tensor: ...
+
+
+def tim_outputs(case: Case, head: Callable[[int], Fitted]) -> dict[str, Tensor]:
+    """What the cases of TIM and alpha-TIM hold: weights before and after every step, and what follows from them.
+
+    head: the head that makes a given number of steps, at least one.
+    """
+    support = by_class(case.inputs["support"], case.inputs["support_labels"])
+    task = encoded_task(one_task(support, case.inputs["query"]), head(1).encode)
+    steps = [task.means(), *(head(count).fit(task) for count in range(1, case.meta["iter"] + 1))]
+    weights = torch.cat(steps)
+    logits = -0.5 * case.meta["temp"] * torch.cdist(task.query, weights).square()
+    p = logits.softmax(-1)
+    entropy, conditional = _shannon(p.mean(1)), _shannon(p).mean(1)
+    return {
+        "weights": weights,
+        "query_logits": logits[-1],
+        "query_probs": p[-1],
+        "mutual_info": entropy - conditional,
+        "entropy": entropy,
+        "cond_entropy": conditional,
+        "accuracy": (p.argmax(-1) == query_classes(case)).double().mean(1),
+    }
+
+
+def _shannon(p: Tensor) -> Tensor:
+    return -(p * (p + 1e-12).log()).sum(-1)

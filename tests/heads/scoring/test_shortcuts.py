@@ -59,7 +59,12 @@ EXTRA: list[tuple[str, dict[str, str]]] = [
     ("matching-lf", {"fusion.rule": "product"}),
 ]
 # Iterated methods do as few steps as show the law, which holds after each of them.
-SHORT = {"tim": {"iterations": "20"}, "maml": {}, "finetune": {"steps": "10"}}
+SHORT = {
+    "tim": {"iterations": "20"},
+    "alpha-tim": {"iterations": "20"},
+    "maml": {},
+    "finetune": {"steps": "10"},
+}
 CASES = [(name, SHORT.get(name, {})) for name in METHODS] + EXTRA
 
 

@@ -1,0 +1,13 @@
+"""As alphatim, which reads from the case which entropies are alpha-entropies."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+_spec = importlib.util.spec_from_file_location("mapping_alphatim", Path(__file__).with_name("alphatim.py"))
+assert _spec is not None
+assert _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+outputs = _module.outputs
