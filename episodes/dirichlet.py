@@ -27,12 +27,16 @@ def dirichlet_counts(
         missing = total - counts.sum(1, keepdims=True)
         weight = np.where(room > 0, gamma, 0.0)
         share = missing * weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
-        counts += np.minimum(_largest_remainders(share, missing), room)
+        counts += np.minimum(largest_remainders(share, missing), room)
     return counts
 
 
-def _largest_remainders(share: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """The whole numbers [B, N] nearest to ``share`` that sum to ``total`` [B, 1]."""
+def largest_remainders(share: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The whole numbers [B, N] nearest to ``share`` that sum to ``total`` [B, 1].
+
+    Where no two remainders are equal they are what the rule published with the protocol gives (Veilleux et al., 2021):
+    round; while the sum is too large (small), floor (ceil) the number whose fraction is nearest to a half.
+    """
     floor = np.floor(share).astype(np.int64)
     rank = np.argsort(np.argsort(floor - share, axis=1, kind="stable"), axis=1, kind="stable")
     return floor + (rank < total - floor.sum(1, keepdims=True))

@@ -340,6 +340,27 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("alphatim", "alphatim_alphace"),
     ),
+    "em-dirichlet": Method(
+        target="transductive.em_dirichlet:EMDirichlet",
+        paper=Paper(
+            authors="Martin et al.",
+            title="Transductive Zero-Shot and Few-Shot CLIP",
+            venue="CVPR",
+            year=2024,
+            url=arxiv("2405.18437"),
+        ),
+        regime="none",
+        transductive=True,
+        words="needed",
+        zero_shot=True,
+        fits_base=True,
+        reference=(
+            "em_dirichlet_fewshot",
+            "em_dirichlet_zeroshot",
+            "hard_em_dirichlet_fewshot",
+            "hard_em_dirichlet_zeroshot",
+        ),
+    ),
     # graph
     "gnn": Method(
         target="graph.gnn:GNN",

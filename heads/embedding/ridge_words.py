@@ -67,7 +67,14 @@ class RidgeWords(Head[RidgeWordsSettings]):
         if episodes.words is None:
             raise UsageError("The ridge map to words needs class words; extract a word stream.")
         (query,) = episodes.query.values()
-        image = (query.pooled() - self.centre.to(query.x)) @ self.map.to(query.x)
-        words = F.normalize(episodes.words.to(query.x), dim=-1) - self.word_centre.to(query.x)
+        image, words = self.image(query.pooled()), self.names(episodes.words.to(query.x))
         class_present = torch.ones_like(episodes.class_id, dtype=torch.bool)  # every class has words
         return neutral(cosine(image, words) / self.settings.temperature, query.present, class_present)
+
+    def image(self, x: Tensor) -> Tensor:
+        """The images [..., E] of features [..., D] among centred words."""
+        return (x - self.centre.to(x)) @ self.map.to(x)
+
+    def names(self, words: Tensor) -> Tensor:
+        """Class words [..., E] of length one, centred by those of the base classes."""
+        return F.normalize(words, dim=-1) - self.word_centre.to(words)

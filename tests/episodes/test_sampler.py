@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.episodes.dirichlet import dirichlet_counts
+from fsmm.episodes.dirichlet import dirichlet_counts, largest_remainders
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import EpisodeIndex, Sampler, TooFew
 
@@ -225,3 +225,16 @@ def test_protocols_survive_json() -> None:
     assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
     assert len({p.describe() for p in (protocol, Protocol(), Protocol(k_shot=0))}) == 3
     assert list(itertools.islice(protocol.to_dict(), 1)) == ["n_way"]
+
+
+@pytest.mark.parametrize("classes", [2, 5, 12])
+def test_largest_remainders_are_the_published_counts(classes: int) -> None:
+    """Round; while the sum is off, floor or ceil the number whose fraction is nearest to a half."""
+    share = 40 * np.random.default_rng(0).dirichlet([0.4] * classes, 200)
+    expected = []
+    for row in share.copy():
+        while (gap := np.round(row).sum() - 40) != 0:
+            place = min(range(classes), key=lambda j: abs(row[j] % 1 - 0.5))
+            row[place] = np.floor(row[place]) if gap > 0 else np.ceil(row[place])
+        expected.append(np.round(row))
+    np.testing.assert_array_equal(largest_remainders(share, np.full((200, 1), 40)), expected)
