@@ -58,8 +58,11 @@ class EMDirichletSettings(Settings):
     it is told the true number of classes among the queries, which we never tell."""
     naming: Literal["graph", "basic"] = "graph"
     """Clusters without supports are named each by another class, the best matching of all, or each by its likeliest."""
+    search: Literal["newton", "bound"] = "newton"
+    """The search for the parameters of the Dirichlet distributions: Newton's steps where they raise the likelihood, or
+    the published ones that maximise a lower bound, which end a little before the same parameters."""
     steps: Count = 1000
-    """The most steps of the search for the parameters of the Dirichlet distributions, in each round."""
+    """The most steps of that search, in each round."""
     tolerance: NonNegative = 1e-11
     """The squared relative change of a task's parameters at which that search ends."""
 
@@ -159,7 +162,13 @@ class EMDirichlet(EncodingHead[EMDirichletSettings, Tensor, Tensor]):
             full = mass > _EPSILON
             mean = (total + u.transpose(1, 2) @ l_query) / mass.clamp(min=_EPSILON)
             mean = torch.where(full, mean, _EMPTY)
-            found = most_likely(alpha, mean, steps=given.steps, tolerance=given.tolerance)
+            found = most_likely(
+                alpha,
+                mean,
+                steps=given.steps,
+                tolerance=given.tolerance,
+                newton=given.search == "newton",
+            )
             alpha = torch.where(full, found, alpha)
             v = (u.sum(1) / asked.sum(1).clamp(min=1) + _EPSILON).log() + 1
             score = log_density(alpha, l_query) + weight * v[:, None]

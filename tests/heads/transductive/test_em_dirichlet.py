@@ -17,11 +17,13 @@ from fsmm.heads.parts.naming import as_classes, cluster_names
 from fsmm.heads.transductive.em_dirichlet import EMDirichlet, EMDirichletSettings
 
 
-def test_the_parameters_are_those_of_a_general_optimiser() -> None:
+@pytest.mark.parametrize("newton", [False, True])
+def test_the_parameters_are_those_of_a_general_optimiser(newton: bool) -> None:
     chance = np.random.default_rng(0)
     logs = np.log(chance.dirichlet([2.0, 5.0, 1.0], 40)).mean(0)
     start = torch.ones(1, 1, 3, dtype=torch.float64)
-    found = most_likely(start, torch.from_numpy(logs)[None, None], steps=1000, tolerance=1e-16)[0, 0].numpy()
+    given = torch.from_numpy(logs)[None, None]
+    found = most_likely(start, given, steps=1000, tolerance=1e-16, newton=newton)[0, 0].numpy()
 
     def loss(log_alpha: np.ndarray) -> float:
         alpha = np.exp(log_alpha)
@@ -31,13 +33,15 @@ def test_the_parameters_are_those_of_a_general_optimiser() -> None:
     np.testing.assert_allclose(found, other, rtol=1e-4)
 
 
-def test_no_step_towards_the_parameters_lowers_the_likelihood() -> None:
+@pytest.mark.parametrize("newton", [False, True])
+@pytest.mark.parametrize("first", [1e-3, 1.0, 300.0])
+def test_no_step_towards_the_parameters_lowers_the_likelihood(first: float, newton: bool) -> None:
     chance = torch.Generator().manual_seed(0)
     z = torch.randn(4, 9, 3, generator=chance, dtype=torch.float64).mul(3).softmax(-1)
-    alpha, logs = torch.ones(4, 1, 3, dtype=torch.float64), z.log().mean(1, keepdim=True)
+    alpha, logs = torch.full((4, 1, 3), first, dtype=torch.float64), z.log().mean(1, keepdim=True)
     before = log_density(alpha, z.log()).sum(1)
     for _ in range(40):
-        alpha = most_likely(alpha, logs, steps=1, tolerance=0.0)
+        alpha = most_likely(alpha, logs, steps=1, tolerance=0.0, newton=newton)
         after = log_density(alpha, z.log()).sum(1)
         assert (after >= before - 1e-9).all()
         before = after

@@ -20,6 +20,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
         assignment="hard" if case.stem.startswith("hard") else "soft",
         effective=meta["k_eff"] if few else 5,
         iterations=meta["iter"],
+        search="bound",
         steps=meta["iter_mm"],
     )
     head = EMDirichlet(Inputs(streams={"frame": (1, ways)}, word_dim=ways), settings)
