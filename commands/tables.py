@@ -38,6 +38,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
     rows += [
         ("clips, classes", _clips(metrics)),
         ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
+        *([("effective classes", _effective(found))] if (found := metrics.get("effective_classes")) else []),
         *([("auto", metrics["why_so_many"])] if metrics.get("why_so_many") else []),
         ("streams", " + ".join(metrics["streams"].values())),
         *_choices(metrics),
@@ -55,6 +56,13 @@ def show_run(metrics: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "value"), rows)
     if "reliability" in metrics:
         show_reliability(metrics["reliability"])
+
+
+def _effective(found: Mapping[str, float]) -> str:
+    """The classes that an episode's queries come from: their number, or its mean, least and most."""
+    if found["least"] == found["most"]:
+        return f"{found['least']} in every episode"
+    return f"{found['mean']:.2f} on average, {found['least']} to {found['most']}"
 
 
 def _choices(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -157,6 +157,7 @@ class Scoring:
             source=None if uneven else Source.of(bank, protocol),
             imbalance=uneven,
             transductive=transductive,
+            effective=np.concatenate(total.effective)[order],
         )
 
 
@@ -236,6 +237,8 @@ class Tally:
     """The accuracies of the episodes, float32, one array for each block."""
     right_bits: list[np.ndarray] = field(default_factory=list)
     """A bit for each query that says whether it was classified rightly, uint8, one array for each block."""
+    effective: list[np.ndarray] = field(default_factory=list)
+    """The number of classes that the queries of each episode come from, int64, one array for each block."""
 
     @classmethod
     def empty(cls, classes: int, *, keep: bool) -> Tally:
@@ -250,6 +253,7 @@ class Tally:
             total.episode += part.episode
             total.accuracy += part.accuracy
             total.right_bits += part.right_bits
+            total.effective += part.effective
         return total
 
     def add(self, index: EpisodeIndex, predicted: Tensor) -> None:
@@ -262,6 +266,7 @@ class Tally:
         pair = pair.ravel() if real.all() else pair[real]
         self.confusion += np.bincount(pair, minlength=size * size).reshape(size, size)
         self.episode.append(index.episode.numpy())
+        self.effective.append((label[..., None] == np.arange(classes.shape[1])).any(1).sum(1))
         self.accuracy.append((right.sum(1) / np.maximum(real.sum(1), 1)).astype(np.float32))
         if self.keep:
             self.right_bits.append(np.packbits(right, axis=1))

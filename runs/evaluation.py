@@ -45,6 +45,8 @@ class Evaluation(Result):
     """The clause that says why episodes are not balanced; None where they are."""
     transductive: bool = True
     """Whether the queries of an episode were decided together, so that one of them may change the others."""
+    effective: np.ndarray | None = None
+    """int64 [E], the number of classes that each episode's queries come from; None where it was not counted."""
     why_so_many: str | None = None
     """The sentence that says why so many episodes were drawn; None where their number was given."""
 
@@ -61,11 +63,22 @@ class Evaluation(Result):
             **interval_summary(self.uncertainties),
             "per_class": {n: float(r) for n, r, s in zip(self.class_names, right, seen) if s},
             "episodes": len(self.accuracy),
+            "effective_classes": self.effective_classes(),
             "why_so_many": self.why_so_many,
             "eval_seconds": self.seconds,
             "episodes_per_second": len(self.accuracy) / max(self.seconds, 1e-9),
             "chunk": self.chunk,
             "excluded_classes": self.excluded,
+        }
+
+    def effective_classes(self) -> dict[str, float] | None:
+        """The mean, least and most classes that an episode's queries come from; None for inductive heads."""
+        if not self.transductive or self.effective is None or not len(self.effective):
+            return None
+        return {
+            "mean": float(self.effective.mean()),
+            "least": int(self.effective.min()),
+            "most": int(self.effective.max()),
         }
 
     @cached_property

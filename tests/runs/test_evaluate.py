@@ -115,6 +115,22 @@ def test_dirichlet_with_a_huge_alpha_is_balanced(bank: FeatureBank) -> None:
     assert abs(a.mean() - b.mean()) < 4 * error
 
 
+def test_a_transductive_result_states_its_effective_classes(bank: FeatureBank) -> None:
+    head = build_head("protonet", inputs_of(bank))
+    balanced = evaluate(head, bank, Protocol(n_query=3), 20).summary()["effective_classes"]
+    assert balanced == {"mean": 5.0, "least": 5, "most": 5}
+    uneven = Protocol(n_query=3, dirichlet=0.2)
+    found = evaluate(head, bank, uneven, 40)
+    label = next(Sampler(bank, uneven).batches(0, 40, 40)).query_label
+    expected = [len(set(row.tolist()) - {-1}) for row in label]
+    assert found.effective is not None
+    assert found.effective.tolist() == expected
+    stated = found.summary()["effective_classes"]
+    assert (stated["least"], stated["most"]) == (min(expected), max(expected))
+    alone = evaluate(head, bank, uneven, 40, transductive=False)
+    assert alone.summary()["effective_classes"] is None
+
+
 def test_the_confusion_matrix_counts_every_query(bank: FeatureBank) -> None:
     head = build_head("protonet", inputs_of(bank))
     found = evaluate(head, bank, Protocol(n_query=3), 50)
