@@ -567,6 +567,28 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("molo",),
     ),
+    "chamfer": Method(
+        target="temporal.chamfer:Chamfer",
+        paper=Paper(
+            authors="Bertrand et al.",
+            title="Rethinking Matching-based Few-shot Action Recognition",
+            venue="SCIA",
+            year=2023,
+            url=arxiv("2303.16084"),
+        ),
+        regime="none",
+        reads_time=True,
+        reference=(
+            "tm_chamfer",
+            "tm_chamferpp",
+            "tm_diag",
+            "tm_linear",
+            "tm_max",
+            "tm_mean",
+            "tm_otam",
+            "tm_visil",
+        ),
+    ),
     "sloshnet": Method(
         target="temporal.sloshnet:SloshNet",
         paper=Paper(

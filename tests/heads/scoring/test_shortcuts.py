@@ -47,6 +47,11 @@ EXTRA: list[tuple[str, dict[str, str]]] = [
     ("common-space", {"decision": "prototype"}),
     ("otam", {"direction": "both"}),
     ("otam", {"direction": "reversed", "gamma": "0"}),
+    *(
+        ("chamfer", {"matching": matching})
+        for matching in ("chamfer", "chamfer-query", "mean", "max", "diagonal", "linear", "otam", "visil")
+    ),
+    ("chamfer", {"project": "6"}),
     ("tarn", {"padded": "true"}),
     ("hyrsm", {"form": "videos"}),
     ("clipfsar", {"merge": "before"}),
