@@ -616,6 +616,32 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("hyrsmpp_1shot", "hyrsmpp_5shot"),
     ),
+    "uot": Method(
+        target="temporal.uot:UOT",
+        paper=Paper(
+            authors="Li et al.",
+            title="Frame Order Matters: A Temporal Sequence-Aware Model for Few-Shot Action Recognition",
+            venue="arXiv",
+            year=2024,
+            url=arxiv("2408.12475"),
+        ),
+        regime="none",
+        reads_time=True,
+        reference=("uot_sinkhorn",),
+    ),
+    "team": Method(
+        target="temporal.team:TEAM",
+        paper=Paper(
+            authors="Lee et al.",
+            title="Temporal Alignment-Free Video Matching for Few-shot Action Recognition",
+            venue="CVPR",
+            year=2025,
+            url=arxiv("2504.05956"),
+        ),
+        regime="episodic",
+        reads_time=True,
+        reference=("team", "team_neg_with_pos_loss", "team_pos", "team_pos_neg"),
+    ),
     # multimodal
     "amefunet": Method(
         target="multimodal.amefunet:AMeFuNet",

@@ -1,4 +1,4 @@
-"""The small convolutional network of ViSiL (Kordopatis-Zilos et al., ICCV 2019) over similarities of two clips' steps."""
+"""The small convolutional network of ViSiL (Kordopatis-Zilos et al., ICCV 2019) over step similarities of two clips."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MIN_STEPS = 4
 class ViSiL(nn.Module):
     """Similarities [..., I, J] become refined ones [..., I // 4, J // 4] in [-1, 1].
 
-    3x3 convolutions 1 -> 32 -> 64 -> 128 without biases, the first two each with a maximum over blocks of two by two and
-    a ReLU behind it, then a 1x1 convolution to one map, clamped. With ``start`` one channel carries the similarities
-    through and the others weigh nothing in the end, so that the untrained network is the best of each block of four by
-    four (where it is positive).
+    3x3 convolutions 1 -> 32 -> 64 -> 128 without biases, the first two each with a maximum over blocks of two by two
+    and a ReLU behind it, then a 1x1 convolution to one map, clamped. With ``start`` one channel carries the
+    similarities through and the others weigh nothing in the end, so that the untrained network is the best of each
+    block of four by four (where it is positive).
     """
 
     def __init__(self, *, start: bool) -> None:

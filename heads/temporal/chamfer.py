@@ -198,7 +198,7 @@ class Chamfer(EncodingHead[ChamferSettings, Tuples, Tuples]):
         return cosines.unflatten(2, support.valid.shape[1:3])
 
     def score(self, similarity: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """How alike clips are, [...], from similarities [..., I, J] of which rows [..., I] and columns [..., J] count."""
+        """How alike clips are, [...], by similarities [..., I, J] of which rows [..., I] and columns [..., J] count."""
         matching = self.settings.matching
         if matching == "mean":
             return mean_match(similarity, rows, columns, summed=self.settings.summed)

@@ -52,6 +52,9 @@ EXTRA: list[tuple[str, dict[str, str]]] = [
         for matching in ("chamfer", "chamfer-query", "mean", "max", "diagonal", "linear", "otam", "visil")
     ),
     ("chamfer", {"project": "6"}),
+    ("uot", {"supports": "joint"}),
+    ("uot", {"penalty": "inf", "score": "similarity"}),
+    ("team", {"discriminate": "no"}),
     ("tarn", {"padded": "true"}),
     ("hyrsm", {"form": "videos"}),
     ("clipfsar", {"merge": "before"}),
