@@ -642,6 +642,34 @@ METHODS: dict[str, Method] = {
         reads_time=True,
         reference=("team", "team_neg_with_pos_loss", "team_pos", "team_pos_neg"),
     ),
+    "mpl": Method(
+        target="temporal.mpl:MPL",
+        paper=Paper(
+            authors="Authors of MPL-FSAR",
+            title="MPL: Match-guided Prototype Learning for Few-shot Action Recognition",
+            venue="CVPR",
+            year=2026,
+            url="https://cvpr.thecvf.com/virtual/2026/poster/36569",
+        ),
+        regime="episodic",
+        transductive=True,
+        reads_time=True,
+        reference=("mpl",),
+    ),
+    "tsdcm": Method(
+        target="temporal.tsdcm:TSDCM",
+        paper=Paper(
+            authors="Long et al.",
+            title="Task-Specific Distance Correlation Matching for Few-Shot Action Recognition",
+            venue="AAAI",
+            year=2026,
+            url=arxiv("2512.11340"),
+        ),
+        regime="none",
+        reads_time=True,
+        fits_base=True,
+        reference=("tsdcm",),
+    ),
     # multimodal
     "amefunet": Method(
         target="multimodal.amefunet:AMeFuNet",

@@ -55,6 +55,8 @@ EXTRA: list[tuple[str, dict[str, str]]] = [
     ("uot", {"supports": "joint"}),
     ("uot", {"penalty": "inf", "score": "similarity"}),
     ("team", {"discriminate": "no"}),
+    ("mpl", {"keys": "released"}),
+    ("tsdcm", {"patches": "3"}),
     ("tarn", {"padded": "true"}),
     ("hyrsm", {"form": "videos"}),
     ("clipfsar", {"merge": "before"}),

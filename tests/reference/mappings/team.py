@@ -42,10 +42,16 @@ def outputs(case: Case) -> dict[str, Tensor]:
     support, query = task.support[ONLY], task.query[ONLY]
     context = TaskContext(support.present, query.present)
     positive, negative = head.distances(head.encode(support), head.encode_query(query), context)
+    filed = positive if meta["module"] == "TEAM_pos" else negative
+    tokens = head.tokens(head.read(class_steps(head.encode(support))))
     given = {
-        "logits": head(task)[0], "logits_pos": -positive[0], "logits_neg": -(positive if meta["module"] == "TEAM_pos" else negative)[0], "loss": losses.total,
-        "support_positive_tokens": head.tokens(head.read(class_steps(head.encode(support)))).positive[0],
-    } | {f"loss_{name[:3]}": value for name, value in losses.parts.items()}  # fmt: skip
+        "logits": head(task)[0],
+        "logits_pos": -positive[0],
+        "logits_neg": -filed[0],
+        "loss": losses.total,
+        "support_positive_tokens": tokens.positive[0],
+    }
+    given |= {f"loss_{name[:3]}": value for name, value in losses.parts.items()}
     gradients = {f"grad.{NAMES[name]}": weight.grad for name, weight in head.named_parameters()}
     return given | {
         name: grad.view_as(case.expected[name])
