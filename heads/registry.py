@@ -589,6 +589,19 @@ METHODS: dict[str, Method] = {
             "tm_visil",
         ),
     ),
+    "auto-temporal": Method(
+        target="temporal.auto_temporal:AutoTemporal",
+        paper=Paper(
+            authors="Bertrand et al.",
+            title="Rethinking Matching-based Few-shot Action Recognition",
+            venue="SCIA",
+            year=2023,
+            url=arxiv("2303.16084"),
+        ),
+        regime="none",
+        reads_time=True,
+        fits_base=True,
+    ),
     "sloshnet": Method(
         target="temporal.sloshnet:SloshNet",
         paper=Paper(

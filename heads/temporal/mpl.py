@@ -80,8 +80,14 @@ class MPL(Head[MPLSettings]):
         _, self.steps, dim = inputs.one()
         self.gain = unit_gain(dim, rescale=settings.rescale)
         self.shots = ShotAttention(dim, settings.heads, dropout=settings.dropout, start=settings.start)
-        options = {"dropout": settings.dropout, "start": settings.start}
-        self.context = TokenBlock(dim, settings.heads, settings.width, settings.hidden, **options)
+        self.context = TokenBlock(
+            dim,
+            settings.heads,
+            settings.width,
+            settings.hidden,
+            dropout=settings.dropout,
+            start=settings.start,
+        )
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]."""

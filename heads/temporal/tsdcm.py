@@ -1,9 +1,9 @@
 """TS-DCM: Task-Specific Distance Correlation Matching for Few-Shot Action Recognition (Long et al., AAAI 2026).
 
 A frame is described by how far apart its channels are over its patches, which also catches dependencies that are not
-linear (the distance correlation); two frames are as alike as these descriptions are, and a matrix that is generated from
-the task weighs the pairs of frames. Where a step has one pooled feature, the steps of a clip take the patches' place.
-Inductive.
+linear (the distance correlation); two frames are as alike as these descriptions are, and a matrix that is generated
+from the task weighs the pairs of frames. Where a step has one pooled feature, the steps of a clip take the patches'
+place. Inductive.
 """
 
 from __future__ import annotations

@@ -78,9 +78,15 @@ class UOT(EncodingHead[UOTSettings, UnitSteps, UnitSteps]):
             (valid / valid.sum(-1, keepdim=True).clamp(min=1)).to(cost.dtype).expand(*cost.shape[:-2], -1)
             for valid in (rows, columns)
         )
-        given = self.settings
-        options = {"softness": given.softness, "penalty": given.penalty}
-        return transport_plan(cost, *masses, **options, iterations=given.iterations)
+        row_mass, column_mass = masses
+        return transport_plan(
+            cost,
+            row_mass,
+            column_mass,
+            softness=self.settings.softness,
+            penalty=self.settings.penalty,
+            iterations=self.settings.iterations,
+        )
 
     def shortcuts(self) -> Iterable[Shortcut]:
         """Each pair of clips is matched once; separate supports count by the mean of their scores."""

@@ -1,0 +1,117 @@
+"""A matching of clips that base classes choose: their mean, Chamfer++ or an ordered alignment.
+
+Whether time matters depends on the data: where classes differ in the order of what is seen, an alignment wins; elsewhere
+it costs accuracy. The matchings are those of Bertrand et al. (SCIA 2023, see ``chamfer``), of which nothing is learned,
+and each is tried on the same episodes of base classes. Inductive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...cache.bank import FeatureBank
+from ...episodes.batch import Episodes
+from ...episodes.gather import materialise
+from ...episodes.protocol import Protocol
+from ...episodes.sampler import Sampler
+from ..head import Head, Inputs
+from ..scoring.shortcut import Shortcut
+from ..settings import Count, Settings
+from .chamfer import Chamfer, ChamferSettings, Matching
+
+CANDIDATES: tuple[Matching, ...] = ("mean", "chamfer++", "otam")
+QUERIES, AT_ONCE = 5, 20
+SHOTS = 5
+"""The supports of a class where those of the evaluated episodes vary."""
+SEED = 77_019  # The episodes of the choice share no draws with those of validation or the test.
+
+
+@dataclass(frozen=True)
+class AutoTemporalSettings(Settings):
+    """The settings of the choice."""
+
+    episodes: Count = 200
+    """Episodes of base classes on which the matchings are tried."""
+
+
+class AutoTemporal(Head[AutoTemporalSettings]):
+    """The matching that is most accurate on base classes; Chamfer++ where they cannot serve an episode."""
+
+    Settings = AutoTemporalSettings
+    choice: Tensor
+    accuracy: Tensor
+
+    def __init__(self, inputs: Inputs, settings: AutoTemporalSettings) -> None:
+        super().__init__(inputs, settings)
+        own = (ChamferSettings(matching=matching) for matching in CANDIDATES)
+        self.candidates = nn.ModuleList(Chamfer(inputs, each) for each in own)
+        self.register_buffer("choice", torch.tensor(CANDIDATES.index("chamfer++")))
+        self.register_buffer("accuracy", torch.full((len(CANDIDATES),), math.nan))
+
+    @property
+    def matching(self) -> Chamfer:
+        """The matching that was chosen."""
+        found = self.candidates[int(self.choice)]
+        assert isinstance(found, Chamfer)
+        return found
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        """Logits [B, Q, N]."""
+        logits: Tensor = self.matching(episodes)
+        return logits
+
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """Those of the chosen matching."""
+        return self.matching.shortcuts()
+
+    @torch.no_grad()
+    def fit_base(self, base: FeatureBank) -> None:
+        """Tries every matching on the same episodes of base classes and keeps the most accurate."""
+        task = self._protocol(base)
+        if task is None:
+            return
+        right, asked = torch.zeros(len(CANDIDATES), dtype=torch.int64), 0
+        for index in Sampler(base, task).batches(0, self.settings.episodes, AT_ONCE):
+            episodes = materialise(base, index, task)
+            for number, candidate in enumerate(self.candidates):
+                right[number] += (candidate(episodes).argmax(-1) == episodes.query_label).sum().cpu()
+            asked += episodes.query_label.numel()
+        self.accuracy.copy_(right / max(asked, 1))
+        self.choice.copy_(right.argmax())
+
+    def _protocol(self, base: FeatureBank) -> Protocol | None:
+        """Episodes like the evaluated ones as far as base classes allow; None where they do not."""
+        counts, shot = base.counts(), self.inputs.shot or SHOTS
+        shot = max(min(shot, int(np.quantile(counts, 0.25)) - 1), 1)
+        queries = max(min(QUERIES, int(np.quantile(counts, 0.25)) - shot), 1)
+        usable = int((counts >= shot + queries).sum())
+        if base.multi or usable < 2:
+            return None
+        way = min(self.inputs.way, usable)
+        return Protocol(
+            n_way=way, k_shot=shot, n_query=queries, split="base", seed=SEED, small_classes="exclude"
+        )
+
+    def chosen(self) -> dict[str, Any]:
+        """The matching, and the accuracy of each on base classes where they were tried."""
+        found: dict[str, Any] = {"matching": CANDIDATES[int(self.choice)]}
+        if bool(self.accuracy.isfinite().all()):
+            found |= {
+                f"base accuracy of {name}": value for name, value in zip(CANDIDATES, self.accuracy.tolist())
+            }
+        return found
+
+    def notes(self) -> list[str]:
+        """That there was no choice, where base classes could not serve it."""
+        if bool(self.accuracy.isfinite().all()):
+            return []
+        return [
+            "The base classes are too few, or have several labels a clip, to choose a matching; it is chamfer++."
+        ]
