@@ -148,6 +148,29 @@ def show_seeds(found: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "accuracy", "± (draws) / sd"), rows)
 
 
+def show_order(found: Mapping[str, Any]) -> None:
+    """Print an order certificate: a row for each class, with what it loses without the order of steps."""
+    rows = []
+    for row in found["rows"]:
+        cells = [f"{100 * row['accuracy']['in order']:.1f}"]
+        for change, lost in row["loss"].items():
+            width = row["interval"][change]
+            cells.append(f"{100 * lost:+.1f}" + ("" if width is None else f" ± {100 * width:.1f}"))
+        rows.append((row["name"], *cells, "yes" if row["needs_order"] else "no"))
+    columns = [
+        "class",
+        "in order (%)",
+        *(f"lost: {change}" for change in found["rows"][0]["loss"]),
+        "needs order",
+    ]
+    title = f"{found['method']} on {found['dataset']}, {found['label_set']}: what the order of steps is worth"
+    caption = (
+        f"Points of accuracy on the same {found['episodes']:,} episodes, paired; half widths at 95 % over the clips of "
+        "a class, for all classes over classes. Shuffled: every clip; reversed: queries alone; single step: every clip."
+    )
+    console.print_table(title, columns, rows, caption)
+
+
 def show_comparison(found: Comparison) -> None:
     """Print the pairs of a comparison, with the intervals and p-values over each kind of chance that was looked at."""
     over = [name for name in _OVER if any(getattr(pair, name) for pair in found.pairs)]
