@@ -29,6 +29,7 @@ from ..head import Head, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import squared_distances
 from ..parts.losses import cross_entropy, targets
+from ..parts.ridge_map import without_each
 from ..parts.tensors import class_means, flat_support, single, support_labels
 from ..settings import Recipe
 from .blocks import balanced_mean
@@ -162,7 +163,7 @@ class ECKPN(Head[ECKPNSettings]):
         centre = (member.T @ x / count.clamp(min=1)[:, None])[count > 0]
         words.fit(base.words[count > 0], centre, self.settings.ridge)
         images = x.new_zeros(len(count), x.shape[1])
-        images[count > 0] = words.without_each(base.words[count > 0], centre, self.settings.ridge)
+        images[count > 0] = without_each(base.words[count > 0], centre, self.settings.ridge)
         return images
 
     def _start_from(self, choice: Choice) -> None:

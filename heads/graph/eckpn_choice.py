@@ -20,17 +20,13 @@ from torch import Tensor
 from ...cache.bank import FeatureBank
 from ...episodes.protocol import Protocol
 from ...episodes.sampler import EpisodeIndex, Sampler
+from ..parts.base_episodes import base_protocol
 from .eckpn_rule import Graph, Task, graph_of, logits_of, task_of
 from .eckpn_settings import MASS, Rule
 
 EPISODES = 200
-QUERIES = 15
-SHOTS = (1, 5)
-"""The supports of a class where those of the evaluated episodes vary."""
-FEWEST_CLASSES = 4
 TRUST = 1.0
 """The standard errors, over classes, that are taken off a gain before it counts."""
-SEED = 77_003  # The episodes of the choice share no draws with those of training, validation or the test.
 _AT_ONCE = 20
 
 
@@ -104,29 +100,13 @@ class Trial:
     word_images: Tensor | None
     """What its words say of each class without having seen it, [C, D]; None without words."""
 
-    def protocol(self, base: FeatureBank) -> Protocol | None:
-        """Episodes like the evaluated ones as far as base classes allow; None where they do not."""
-        counts, most = base.counts(), self.shot or SHOTS[1]
-        queries = max(min(QUERIES, int(np.quantile(counts, 0.25)) - most), 1)
-        usable = int((counts >= most + queries).sum())
-        if usable < FEWEST_CLASSES:
-            return None
-        return Protocol(
-            n_way=min(self.way, usable),
-            k_shot=self.shot or SHOTS,
-            n_query=queries,
-            split="base",
-            seed=SEED,
-            small_classes="exclude",
-        )
-
 
 def choose(base: FeatureBank, rules: Sequence[Rule], trial: Trial) -> Choice:
     """The rule that is the surest gain over the first one on episodes of base classes; the first where none is.
 
     base: the base clips, all present and with one step each.
     """
-    task = trial.protocol(base)
+    task = base_protocol(base, trial.way, trial.shot)
     if task is None:
         return Choice(rule=rules[0])
     right = class_accuracy(base, rules, trial, task)

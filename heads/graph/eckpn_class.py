@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..parts.ridge_map import ridge_map
 from .eckpn_graph import LOG_NO_EDGE, Relation, Update
 from .eckpn_settings import ECKPNSettings, Rule
 
@@ -80,42 +81,17 @@ class WordMap(nn.Module):
 
     @torch.no_grad()
     def fit(self, words: Tensor, centre: Tensor, ridge: float) -> None:
-        """Regress class means ``centre`` [C, D] on their words [C, E], both about their mean.
-
-        The penalty is ``ridge`` times the mean squared length of a centred word vector.
-        """
-        words, centre = words.double(), centre.double()
-        away = words - words.mean(0)
-        dual = torch.linalg.solve(_penalised(away @ away.T, ridge), centre - centre.mean(0))
-        self.mean.copy_(words.mean(0))
-        self.slope.copy_(away.T @ dual)
-        self.offset.copy_(centre.mean(0))
+        """Regress class means ``centre`` [C, D] on their words [C, E], as :func:`ridge_map` does."""
+        mean, slope = ridge_map(words, centre, ridge)
+        self.mean.copy_(mean)
+        self.slope.copy_(slope)
+        self.offset.copy_(centre.double().mean(0))
         self.fitted.fill_(1.0)
-
-    @staticmethod
-    @torch.no_grad()
-    def without_each(words: Tensor, centre: Tensor, ridge: float) -> Tensor:
-        """What the regression says of each class when it is fitted to the others, [C, D]; in closed form.
-
-        The residual of a class left out is its residual over one minus its leverage, at the penalty of all classes.
-        """
-        words, target = words.double(), centre.double()
-        away = words - words.mean(0)
-        gram = away @ away.T
-        hat = torch.linalg.solve(_penalised(gram, ridge), gram).T + 1 / len(gram)
-        left = (1 - hat.diagonal()).clamp(min=1e-9)[:, None]
-        return (target - (target - hat @ target) / left).to(centre)
 
     def forward(self, words: Tensor, scale: Tensor) -> Tensor:
         """The features [B, N, D] of words [B, N, E], times each task's scale [B, 1, 1] of nodes."""
         regression = (words - self.mean) @ self.slope + self.offset
         return regression * scale + self.second(F.leaky_relu(self.first(words)))
-
-
-def _penalised(gram: Tensor, ridge: float) -> Tensor:
-    """The inner products [C, C] of centred words plus ``ridge`` times the mean squared length on the diagonal."""
-    penalty = ridge * gram.diagonal().mean().clamp(min=1e-12)
-    return gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 
 class Calibration(nn.Module):

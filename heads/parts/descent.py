@@ -17,22 +17,24 @@ NEVER = -1e4  # the logit of a class without support
 
 
 class Descent:
-    """The state of one optimiser over batched weights: "sgd" (with momentum, dampening, decay) or "adam".
+    """The state of one optimiser over batched weights: "sgd" (with momentum, dampening, decay), "adam" or "adamw".
 
-    Its updates are those of torch.optim's classes of these names (Kingma and Ba, ICLR 2015, for Adam).
+    Its updates are those of torch.optim's classes of these names (Kingma and Ba, ICLR 2015, for Adam; Loshchilov and
+    Hutter, ICLR 2019, for AdamW). ``rate`` may be changed between steps, and may be a tensor that differs by episode.
     """
 
     def __init__(
         self,
-        kind: Literal["sgd", "adam"],
-        rate: float,
+        kind: Literal["sgd", "adam", "adamw"],
+        rate: float | Tensor,
         *,
         momentum: float = 0.0,
         dampening: float = 0.0,
         decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
     ) -> None:
-        self.kind, self.rate, self.decay, self.betas = kind, rate, decay, betas
+        self.kind, self.rate, self.decay, self.betas, self.epsilon = kind, rate, decay, betas, epsilon
         self.momentum, self.dampening = momentum, dampening
         self.count = 0
         self.first: Tensor | None = None
@@ -41,9 +43,11 @@ class Descent:
     def step(self, w: Tensor, gradient: Tensor) -> Tensor:
         """The weights after one step; ``w`` itself is left alone."""
         self.count += 1
-        if self.decay:
+        if self.decay and self.kind == "adamw":
+            w = w - self.rate * self.decay * w
+        elif self.decay:
             gradient = gradient + self.decay * w
-        return w + (self._adam(gradient) if self.kind == "adam" else self._sgd(gradient))
+        return w + (self._sgd(gradient) if self.kind == "sgd" else self._adam(gradient))
 
     def _sgd(self, gradient: Tensor) -> Tensor:
         if self.first is None or not self.momentum:
@@ -52,14 +56,14 @@ class Descent:
             self.first.mul_(self.momentum).add_(gradient, alpha=1 - self.dampening)
         return -self.rate * self.first
 
-    def _adam(self, gradient: Tensor, epsilon: float = 1e-8) -> Tensor:
+    def _adam(self, gradient: Tensor) -> Tensor:
         one, two = self.betas
         if self.first is None or self.second is None:
             self.first, self.second = torch.zeros_like(gradient), torch.zeros_like(gradient)
         self.first.lerp_(gradient, 1 - one)
         self.second.mul_(two).addcmul_(gradient, gradient, value=1 - two)
         size = self.rate / (1 - one**self.count)
-        return -size * self.first / ((self.second / (1 - two**self.count)).sqrt_().add_(epsilon))
+        return -size * self.first / ((self.second / (1 - two**self.count)).sqrt_().add_(self.epsilon))
 
 
 def cosine_logits(x: Tensor, w: Tensor, scale: float) -> Tensor:

@@ -23,10 +23,11 @@ from fsmm.episodes.batch import Episodes
 from fsmm.episodes.protocol import Protocol
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.graph.eckpn import ECKPN
-from fsmm.heads.graph.eckpn_class import WordMap, class_weights
+from fsmm.heads.graph.eckpn_class import class_weights
 from fsmm.heads.graph.eckpn_rule import graph_of, logits_of, task_of
 from fsmm.heads.graph.eckpn_settings import MASS, ECKPNSettings, Rule
 from fsmm.heads.head import Inputs
+from fsmm.heads.parts.ridge_map import without_each
 from fsmm.runs.run import episode_eval
 
 DIM, WORDS, WAYS, QUERIES = 6, 5, 3, 7
@@ -99,7 +100,7 @@ def test_words_of_a_class_left_out_are_a_regression_without_it() -> None:
     words, centre = torch.randn(9, WORDS).double(), torch.randn(9, DIM).double()
     away = words - words.mean(0)
     penalty = 0.5 * float(away.square().sum(1).mean())
-    found = WordMap.without_each(words, centre, 0.5)
+    found = without_each(words, centre, 0.5)
     for left in range(9):
         others = [i for i in range(9) if i != left]
         fitted = Ridge(alpha=penalty).fit(words[others], centre[others])
