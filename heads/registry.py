@@ -743,6 +743,33 @@ METHODS: dict[str, Method] = {
         zero_shot=True,
     ),
     # language
+    "tip-adapter": Method(
+        target="language.tip_adapter:TipAdapter",
+        paper=Paper(
+            authors="Zhang et al.",
+            title="Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification",
+            venue="ECCV",
+            year=2022,
+            url=arxiv("2207.09519"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("tipadapter",),
+    ),
+    "tip-adapter-f": Method(
+        target="language.tip_adapter:TipAdapterF",
+        paper=Paper(
+            authors="Zhang et al.",
+            title="Tip-Adapter: Training-free Adaption of CLIP (with trained keys)",
+            venue="ECCV",
+            year=2022,
+            url=arxiv("2207.09519"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+    ),
     "clipfsar": Method(
         target="language.clipfsar:CLIPFSAR",
         paper=Paper(
