@@ -785,6 +785,35 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("clipfsar",),
     ),
+    "gda": Method(
+        target="language.gda:GDA",
+        paper=Paper(
+            authors="Wang et al.",
+            title="A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
+            venue="ICLR",
+            year=2024,
+            url=arxiv("2402.04087"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("gda",),
+    ),
+    "gda-new": Method(
+        target="language.gda_new:GDANew",
+        paper=Paper(
+            authors="Wang et al.",
+            title="A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation (base to new)",
+            venue="ICLR",
+            year=2024,
+            url=arxiv("2402.04087"),
+        ),
+        regime="none",
+        words="needed",
+        zero_shot=True,
+        fits_base=True,
+        reference=("gda_new",),
+    ),
 }
 
 

@@ -21,7 +21,7 @@ from ..parts.ridge_map import ridge_map, without_each
 SHARED_SCALE = 100.0
 """The scale that CLIP learned for cosines of images and texts, which the published methods keep."""
 SCALES = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
-RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 FEWEST_CLASSES = 3
 _UNFITTED_SCALE = 10.0
 
@@ -67,7 +67,8 @@ class WordWeights(nn.Module):
             return None
         if self.shared:
             return base.words
-        x, member = _unit_clips(base)
+        x, label = unit_clips(base)
+        member = (label if base.multi else F.one_hot(label, len(base.class_names))).to(x)
         count = member.sum(0)
         seen = count > 0
         if int(seen.sum()) < FEWEST_CLASSES:
@@ -102,11 +103,8 @@ class WordWeights(nn.Module):
                     self.scale.fill_(scale)
 
 
-def _unit_clips(base: FeatureBank) -> tuple[Tensor, Tensor]:
-    """Features [n, D] of length one of the clips that are present, and their classes [n, C] as zeros and ones."""
+def unit_clips(base: FeatureBank) -> tuple[Tensor, Tensor]:
+    """Features [n, D] of length one of the base clips that are present, in float64, and their labels [n] or [n, C]."""
     (table,) = base.pooled().tables.values()
     rows = torch.arange(len(base), device=base.device)[table.present]
-    x = F.normalize(table.gather(rows).pooled().double(), dim=-1)
-    label = base.label[rows]
-    member = label if base.multi else F.one_hot(label, len(base.class_names))
-    return x, member.to(x)
+    return F.normalize(table.gather(rows).pooled().double(), dim=-1), base.label[rows]
