@@ -814,6 +814,20 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("gda_new",),
     ),
+    "lppp": Method(
+        target="language.lppp:LPPP",
+        paper=Paper(
+            authors="Huang et al.",
+            title="LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP",
+            venue="CVPR",
+            year=2024,
+            url=arxiv("2404.02285"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("lppp",),
+    ),
 }
 
 
