@@ -785,6 +785,20 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("clipfsar",),
     ),
+    "taskres": Method(
+        target="language.clap:TaskRes",
+        paper=Paper(
+            authors="Yu et al.",
+            title="Task Residual for Tuning Vision-Language Models",
+            venue="CVPR",
+            year=2023,
+            url=arxiv("2211.10277"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("taskres",),
+    ),
     "gda": Method(
         target="language.gda:GDA",
         paper=Paper(
@@ -827,6 +841,34 @@ METHODS: dict[str, Method] = {
         words="needed",
         fits_base=True,
         reference=("lppp",),
+    ),
+    "zs-lp": Method(
+        target="language.clap:ZSLP",
+        paper=Paper(
+            authors="Silva-Rodriguez et al.",
+            title="A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models (ZS-LP)",
+            venue="CVPR",
+            year=2024,
+            url=arxiv("2312.12730"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("zslp",),
+    ),
+    "clap": Method(
+        target="language.clap:CLAP",
+        paper=Paper(
+            authors="Silva-Rodriguez et al.",
+            title="A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models",
+            venue="CVPR",
+            year=2024,
+            url=arxiv("2312.12730"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("clap", "clap_adaptative"),
     ),
 }
 

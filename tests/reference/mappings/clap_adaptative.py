@@ -1,0 +1,11 @@
+"""CLAP with multipliers that grow after every pass."""
+
+from __future__ import annotations
+
+from case import Case
+from clap_case import path
+from torch import Tensor
+
+
+def outputs(case: Case) -> dict[str, Tensor]:
+    return path(case, "adaptative")
