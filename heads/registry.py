@@ -785,6 +785,20 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("clipfsar",),
     ),
+    "cross-modal": Method(
+        target="language.cross_modal:CrossModal",
+        paper=Paper(
+            authors="Lin et al.",
+            title="Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models",
+            venue="CVPR",
+            year=2023,
+            url=arxiv("2301.06267"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        reference=("crossmodal",),
+    ),
     "taskres": Method(
         target="language.clap:TaskRes",
         paper=Paper(
