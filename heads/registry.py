@@ -884,6 +884,29 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("clap", "clap_adaptative"),
     ),
+    "hoso": Method(
+        target="language.hoso:HOSO",
+        paper=Paper(
+            authors="Vorster et al.",
+            title="HOSO-Adapter",
+            venue="arXiv",
+            year=2026,
+            url=arxiv("2603.04341"),
+        ),
+        regime="none",
+        words="needed",
+        fits_base=True,
+        branches=(
+            "ridge",
+            "protonet",
+            "simpleshot",
+            "nearest",
+            "linear-probe",
+            "finetune",
+            "ridge-words",
+            "gda-new",
+        ),
+    ),
 }
 
 

@@ -47,7 +47,8 @@ class WordWeights(nn.Module):
             self.register_buffer("offset", torch.zeros(dim))
             self.register_buffer("ridge", torch.ones(()))
         start = SHARED_SCALE if shared else _UNFITTED_SCALE
-        self.register_buffer("scale", torch.tensor(start if scale is None else scale))
+        first = start if scale is None else scale
+        self.register_buffer("scale", torch.tensor(first, dtype=torch.float64))
 
     def forward(self, words: Tensor) -> Tensor:
         """The weights [..., D] of class words [..., E], of any length."""
