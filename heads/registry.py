@@ -884,6 +884,22 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("clap", "clap_adaptative"),
     ),
+    "actalign": Method(
+        target="language.actalign:ActAlign",
+        paper=Paper(
+            authors="Aghdam et al.",
+            title="ActAlign: Zero-Shot Fine-Grained Video Classification via Language-Guided Sequence Alignment",
+            venue="arXiv",
+            year=2025,
+            url=arxiv("2506.22967"),
+        ),
+        regime="none",
+        words="needed",
+        zero_shot=True,
+        reads_time=True,
+        fits_base=True,
+        reference=("actalign",),
+    ),
     "hoso": Method(
         target="language.hoso:HOSO",
         paper=Paper(
