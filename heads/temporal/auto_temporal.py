@@ -1,8 +1,8 @@
 """A matching of clips that base classes choose: their mean, Chamfer++ or an ordered alignment.
 
 Whether time matters depends on the data: where classes differ in the order of what is seen, an alignment wins, and it
-costs accuracy elsewhere. The matchings are those of Bertrand et al. (SCIA 2023, see ``chamfer``), of which nothing is learned,
-and each is tried on the same episodes of base classes. Inductive.
+costs accuracy elsewhere. The matchings are those of Bertrand et al. (SCIA 2023, see ``chamfer``), of which nothing is
+learned, and each is tried on the same episodes of base classes. Inductive.
 """
 
 from __future__ import annotations
