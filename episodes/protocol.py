@@ -13,6 +13,8 @@ Side = Literal["support", "query", "both"]
 SmallClasses = Literal["refuse", "exclude", "short"]
 # A Range is a number, or an inclusive range that is drawn from anew for every episode.
 Range = int | tuple[int, int]
+# The fields of a protocol that say which groups an episode may draw from.
+GROUP_RULES = ("shared_group", "support_groups", "query_groups", "support_group_share")
 _MISSING = re.compile(r"(?P<modality>[^=@]+)=(?P<rate>[^=@]+)(@(?P<side>support|query|both))?")
 
 

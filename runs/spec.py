@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from ..episodes.protocol import Missing, Protocol
+from ..episodes.protocol import GROUP_RULES, Missing, Protocol
 from ..heads.registry import Method, find
 from .digest import digest
 
@@ -58,8 +58,15 @@ class RunSpec:
         return asdict(self)
 
     def digest(self) -> str:
-        """Ten hexadecimal digits that name this specification."""
-        return digest(self.to_dict())
+        """Ten hexadecimal digits that name this specification.
+
+        Rules about groups count only where there are any, so that folders of runs from before them keep their names.
+        """
+        values = self.to_dict()
+        if not self.protocol.rules_groups:
+            for name in GROUP_RULES:
+                values["protocol"].pop(name)
+        return digest(values)
 
     def training_identity(self) -> dict[str, Any]:
         """The fields on which a trained head depends: all but the test split and its sampling."""

@@ -78,10 +78,10 @@ ROWS = (
     Row(title="ProtoNet-LF, all", method="protonet", folder="protonet-lf", fusion="lf"),
     Row(title="ECKPN, all", method="eckpn", folder="eckpn", label_sets=("event",)),
     Row(
-        title="ECKPN, no words",
+        title="ECKPN, with words",
         method="eckpn",
         folder="eckpn-words",
-        settings={"words": "false"},
+        settings={"word_weight": "0.1"},
         label_sets=("event",),
     ),
     Row(
