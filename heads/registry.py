@@ -338,7 +338,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         transductive=True,
         fits_base=True,
-        reference=("alphatim", "alphatim_alphace"),
+        reference=("alphatim", "alphatim_alphace", "dirichlet_counts"),
     ),
     "em-dirichlet": Method(
         target="transductive.em_dirichlet:EMDirichlet",
