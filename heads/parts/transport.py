@@ -22,13 +22,15 @@ def transport_plan(
     damping = 1.0 if math.isinf(penalty) else penalty / (penalty + softness)
     if softness < LOGARITHMS_BELOW:
         return _by_logarithms(cost / softness, row_mass, column_mass, damping, iterations)
-    kernel = (-cost / softness).exp()
-    column = torch.ones_like(column_mass)
-    row = torch.ones_like(row_mass)
+    # Steps go before pairs of clips, so that each operation runs over all pairs at once.
+    kernel = (-cost / softness).exp().movedim((-2, -1), (0, 1)).contiguous()
+    rows, columns = row_mass.movedim(-1, 0), column_mass.movedim(-1, 0)
+    column = torch.ones_like(kernel[0])
+    row = torch.ones_like(kernel[:, 0])
     for _ in range(iterations):
-        row = _scaling(row_mass, (kernel @ column[..., None]).squeeze(-1), damping)
-        column = _scaling(column_mass, (row[..., None, :] @ kernel).squeeze(-2), damping)
-    return row[..., None] * kernel * column[..., None, :]
+        row = _scaling(rows, (kernel * column).sum(1), damping)
+        column = _scaling(columns, (kernel * row[:, None]).sum(0), damping)
+    return (row[:, None] * kernel * column).movedim((0, 1), (-2, -1))
 
 
 def _scaling(mass: Tensor, reached: Tensor, damping: float) -> Tensor:
