@@ -57,8 +57,14 @@ def expand(
     found = []
     for number, block in enumerate(document.file.blocks):
         try:
-            for choice, label, varying in _choices(document, block, facts_of, place, overrides):
-                run = _planned(document, number, choice, label, varying, place, overrides)
+            base = {**document.file.fixed, **block.fixed}
+            names = _varying(base, block, overrides)
+            for choice, label in _choices(
+                base, block, lambda c: facts_of(c.get("dataset") or place.dataset), overrides
+            ):
+                run = _planned(
+                    document, number, choice, label=label, names=names, place=place, overrides=overrides
+                )
                 facts = facts_of(run.job.place.dataset)
                 job = replace(run.job, spec=canonical(run.job.spec, facts))
                 found.append(replace(run, job=job, trained_as=canonical(run.trained_as, facts)))
@@ -72,10 +78,12 @@ def expand(
 
 
 def _choices(
-    document: StudyDocument, block: Block, facts_of: FactsOf, place: Place, overrides: Mapping[str, Any]
-) -> Iterator[tuple[Choice, str, list[str]]]:
-    """The options of each run of a block, its label ("" where the file gives none), and the names of what varies."""
-    base = {**document.file.fixed, **block.fixed}
+    base: Choice, block: Block, facts_of: Callable[[Choice], DataFacts], overrides: Mapping[str, Any]
+) -> Iterator[tuple[Choice, str]]:
+    """The options of each run of a block, and its label ("" where the file gives none).
+
+    base: the options that all its runs have. facts_of: gives what is known of a run's data set.
+    """
     rest = {key: values for key, values in block.grid.items() if key not in overrides}
     variants = [_without(variant, overrides) for variant in block.variants] or [{}]
     made: list[Choice] = []
@@ -83,23 +91,22 @@ def _choices(
         products = itertools.product(variants, *rest.values())
         made = [{**base, **first, **dict(zip(rest, values)), **overrides} for first, *values in products]
     made += [{**base, **_without(entry, overrides), **overrides} for entry in block.include]
-    varying = {key for entry in [*block.variants, *block.include] for key in entry if key != "label"} | {
-        *rest
-    }
-    spread = {
-        key for key, value in [*base.items(), *overrides.items()] if _is_spread(key, value)
-    }  # one value of the file that stands for several
-    names = [key for key in _ORDER if key in varying | spread]
-    names += sorted((varying | spread).difference(names))
     seen = []
     for choice in made:
-        label = str(choice.pop("label", ""))
-        facts = facts_of(choice.get("dataset") or place.dataset)
+        label, facts = str(choice.pop("label", "")), facts_of(choice)
         for resolved in _resolved(choice, facts):
             excluded = any(_matches(resolved, entry, facts) for entry in block.exclude)
             if not excluded and resolved not in seen:
                 seen.append(resolved)
-                yield resolved, label, names
+                yield resolved, label
+
+
+def _varying(base: Choice, block: Block, overrides: Mapping[str, Any]) -> list[str]:
+    """The names of the options in which a block's runs differ, or may differ where one value stands for several."""
+    varying = {key for entry in [*block.variants, *block.include, block.grid] for key in entry}
+    varying |= {key for key, value in {**base, **overrides}.items() if _is_spread(key, value)}
+    varying -= {"label"} | {key for key in overrides if not _is_spread(key, overrides[key])}
+    return sorted(varying, key=lambda key: (_ORDER.index(key) if key in _ORDER else len(_ORDER), key))
 
 
 _ORDER = ("dataset", "method", "fusion", "streams", "modalities", "n_way", "k_shot")
@@ -192,6 +199,7 @@ def _planned(
     document: StudyDocument,
     number: int,
     choice: Choice,
+    *,
     label: str,
     names: Sequence[str],
     place: Place,

@@ -145,13 +145,14 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
     banks = Banks(spec, task.job.place, shared)
     head = built_head(spec, banks)
     more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
+    score = partial(measure, head, banks.test, spec.protocol, **more)
     if whole_split(spec.protocol):
         return Cost(start=1.0, memory_mb=own_peak_mb() - before)
-    count, episode = 1, _seconds(lambda: measure(head, banks.test, spec.protocol, 1, **more))
+    count, episode = 1, _seconds(partial(score, episodes=1))
     start = time.perf_counter() - began - episode
     while episode * count < _AIM and count < _MOST:  # the first episodes pay for what is made once
         count = min(max(2 * count, int(_AIM / max(episode, 1e-6) / 2)), _MOST)
-        episode = _seconds(partial(measure, head, banks.test, spec.protocol, count, **more)) / count
+        episode = _seconds(partial(score, episodes=count)) / count
     found = Cost(start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
     if not learns(head):
         return found
@@ -172,7 +173,8 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
 
 def _training_seconds(head: Head, spec: RunSpec, banks: Banks, recipe: Recipe) -> float:
     """The seconds of a short training."""
-    return _seconds(partial(train, head, banks.base, banks.val, spec.protocol, recipe, seed=spec.train_seed))
+    learn = partial(train, head, banks.base, banks.val)
+    return _seconds(partial(learn, spec.protocol, recipe, seed=spec.train_seed))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -129,7 +129,7 @@ def plan_study(
         heads = with_costs(trainings(lacking, folder), costs)
     return Plan(
         folder=folder,
-        about=_about(document, root, dataset, overrides, command),
+        about=_about(document, root, dataset, overrides=overrides, command=command),
         rows=rows,
         runs=lacking,
         heads=heads,
@@ -231,7 +231,7 @@ def _check_same(folder: Path, document: StudyDocument) -> None:
 
 
 def _about(
-    document: StudyDocument, cache: Path, dataset: str | None, overrides: Mapping[str, Any], command: str
+    document: StudyDocument, cache: Path, dataset: str | None, *, overrides: Mapping[str, Any], command: str
 ) -> dict[str, Any]:
     """The content of study.json but for its times."""
     file = document.file
