@@ -14,7 +14,17 @@ from ...runs.job import Job, Place
 from ...runs.spec import RunSpec
 from .data import DataFacts
 from .identity import canonical, check_settings, may_learn
-from .options import ALL, DEFAULTS, EACH, MISSING_OPTIONS, MODALITY_OPTIONS, SAME, SETTINGS, SUBSETS
+from .options import (
+    ALL,
+    DEFAULTS,
+    EACH,
+    JOB_OPTIONS,
+    MISSING_OPTIONS,
+    MODALITY_OPTIONS,
+    SAME,
+    SETTINGS,
+    SUBSETS,
+)
 from .spec import Block, StudyDocument
 
 FIRST = ("first", "second", "third")
@@ -251,7 +261,7 @@ def job_of(choice: Mapping[str, Any], place: Place) -> Job:
     own = {key: value for key, value in choice.items() if key in _RUN_FIELDS}
     spec = RunSpec(**{"train_seed": protocol.seed, **own}, protocol=protocol, settings=settings)
     find(spec.method)
-    more = {key: choice[key] for key in ("episodes", "reliability") if key in choice}
+    more = {key: choice[key] for key in JOB_OPTIONS if key in choice}
     return Job(spec=spec, place=replace(place, dataset=choice.get("dataset") or place.dataset), **more)
 
 

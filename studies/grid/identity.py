@@ -20,6 +20,7 @@ from ...runs.digest import digest
 from ...runs.job import Job
 from ...runs.spec import RunSpec
 from .data import DataFacts
+from .options import JOB_OPTIONS
 
 _RECIPE, _WRAPPER = "train.", "fusion."
 
@@ -30,8 +31,7 @@ def run_key(job: Job, trained_as: RunSpec, facts: DataFacts) -> str:
         **_content(job.spec, facts),
         "spec": job.spec.to_dict(),
         "trained_as": trained_as.training_identity() if may_learn(job.spec) else None,
-        "episodes": str(job.episodes),
-        "reliability": job.reliability,
+        **{name: str(getattr(job, name)) for name in JOB_OPTIONS},
     }
     return f"{job.spec.method}-{digest(content)}"
 

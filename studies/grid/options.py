@@ -39,6 +39,8 @@ def _fields() -> Iterator[tuple[str, Any, Any]]:
     yield "dataset", get_type_hints(Place)["dataset"], None
 
 
+JOB_OPTIONS = tuple(f.name for f in fields(Job) if f.name not in ("spec", "place", "retrain"))
+"""The options of a run that belong to neither its specification nor its place."""
 DEFAULTS = {name: default for name, _, default in _fields()}
 """The default of each option; that of ``method`` is missing."""
 _KINDS = {name: kind_of(hint, None if default is MISSING else default) for name, hint, default in _fields()}
