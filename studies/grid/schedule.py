@@ -25,11 +25,8 @@ from ...runs.train import train
 from .work import Loader, Task
 
 COSTS = "costs.json"
-_STEPS, _LONG = (
-    4,
-    2.0,
-)  # The steps by which a training is longer, and the seconds of one that is not repeated.
-_AIM, _MOST = 0.1, 100  # The seconds that a measurement aims at, and the most episodes that it takes.
+_EPISODES, _STEPS = 25, 4  # The episodes and steps by which the longer of two measurements is longer.
+_LONG = 2.0  # The seconds of a first episode or step that is not repeated.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +145,11 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
     score = partial(measure, head, banks.test, spec.protocol, **more)
     if whole_split(spec.protocol):
         return Cost(start=1.0, memory_mb=own_peak_mb() - before)
-    count, episode = 1, _seconds(partial(score, episodes=1))
-    start = time.perf_counter() - began - episode
-    while episode * count < _AIM and count < _MOST:  # the first episodes pay for what is made once
-        count = min(max(2 * count, int(_AIM / max(episode, 1e-6) / 2)), _MOST)
-        episode = _seconds(partial(score, episodes=count)) / count
+    episode = _seconds(partial(score, episodes=1))
+    start = time.perf_counter() - began
+    if episode < _LONG:  # the first episode pays for what is made once
+        one, many = (_seconds(partial(score, episodes=n)) for n in (1, 1 + _EPISODES))
+        episode = max(many - one, 0.0) / _EPISODES
     found = Cost(start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
     if not learns(head):
         return found
