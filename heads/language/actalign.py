@@ -7,6 +7,7 @@ the path of greatest total affinity, and the class with the best mean affinity a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,11 @@ class ActAlign(Head[ActAlignSettings]):
             x, words = unit_clips(base)[0], unseen.unflatten(-1, (-1, self.dim)).flatten(0, 1)
             near = x @ F.normalize(words[words.norm(dim=-1) > 0].to(x), dim=-1).T
             self.bias.fill_(-float(self.words.scale) * float(near.mean()))
+
+    def chosen(self) -> dict[str, Any]:
+        """What base classes chose of the map of words, and the bias."""
+        found = self.words.chosen()
+        return found if self.settings.bias is not None else {**found, "bias": round(float(self.bias), 4)}
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]. Raises UsageError where there are no class words."""

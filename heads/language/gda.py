@@ -86,7 +86,9 @@ class GDA(BlendingHead[GDASettings, Tensor]):
 
     def __init__(self, inputs: Inputs, settings: GDASettings) -> None:
         super().__init__(inputs, settings)
-        self.register_buffer("scatter", torch.tensor(0.5))  # of unit features; base clips tell it
+        self.register_buffer(
+            "scatter", torch.tensor(0.5, dtype=torch.float64)
+        )  # of unit features; base clips tell it
 
     @torch.no_grad()
     def fit_base(self, base: FeatureBank) -> None:

@@ -119,10 +119,7 @@ class WordHead(Head[W]):
 
     def chosen(self) -> dict[str, Any]:
         """What base classes chose of the map of words."""
-        if self.words.shared:
-            return {}
-        own = {"word_ridge": float(self.words.ridge)}
-        return own if self.settings.scale is not None else {**own, "scale": float(self.words.scale)}
+        return self.words.chosen()
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]; words tell of every class, those without supports among them."""

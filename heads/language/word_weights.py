@@ -10,6 +10,8 @@ In shapes B is the number of tasks, N that of classes, E the width of words, D t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,10 +47,17 @@ class WordWeights(nn.Module):
             self.register_buffer("mean", torch.zeros(words))
             self.register_buffer("slope", torch.zeros(words, dim))
             self.register_buffer("offset", torch.zeros(dim))
-            self.register_buffer("ridge", torch.ones(()))
+            self.register_buffer("ridge", torch.ones((), dtype=torch.float64))
         start = SHARED_SCALE if shared else _UNFITTED_SCALE
         first = start if scale is None else scale
         self.register_buffer("scale", torch.tensor(first, dtype=torch.float64))
+
+    def chosen(self) -> dict[str, Any]:
+        """The penalty and the scale that base classes chose, without those that are set; none in a shared space."""
+        if self.shared:
+            return {}
+        own = {"word_ridge": float(self.ridge)}
+        return own if self.fixed_scale is not None else {**own, "scale": float(self.scale)}
 
     def forward(self, words: Tensor) -> Tensor:
         """The weights [..., D] of class words [..., E], of any length."""

@@ -81,4 +81,5 @@ def test_the_bias_centres_affinities_of_base_clips() -> None:
     head = build_head("actalign", inputs).double()
     head.fit_base(spoken_bank())
     assert float(head.bias) != 0
+    assert set(head.chosen()) == {"word_ridge", "scale", "bias"}
     assert bool(torch.isfinite(head(word_episodes(width=WORD))).all())
