@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import episodes, extract, heads, heads_temporal, startup, sweep
+from . import episodes, extract, heads, heads_temporal, reports, startup, sweep
 from .table import Row, print_rows
 
 
@@ -22,6 +22,7 @@ def main() -> None:
     print_rows("Extraction of demo clips", rows)
     print_rows(f"Start-up over {startup.CLIPS[0]:,} clips in two streams", startup.run())
     print_rows(f"Sweep of {sweep.RUNS} runs of 1,000 episodes", sweep.run())
+    print_rows(f"The report of {reports.RUNS} runs of {reports.EPISODES:,} episodes", reports.rows())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -130,7 +131,7 @@ class ReportRun:
     @property
     def command(self) -> str:
         """The command that does the run again."""
-        return f"fsmm episode-eval --config {self.folder / CONFIG}"
+        return shlex.join(["fsmm", "episode-eval", "--config", str(self.folder / CONFIG)])
 
     @cached_property
     def task(self) -> str:
