@@ -82,7 +82,7 @@ def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertif
     if bank.multi or protocol.k_shot == 0 or protocol.unlabelled:
         raise UsageError("An order certificate needs one label a clip, supports, and no unlabelled clips.")
     head, episodes = ready(job, banks, progress).head.eval(), planned(job.episodes)
-    right, asked = clip_outcomes(head, bank, Sampler(bank, protocol), job, episodes, progress)
+    right, asked = clip_outcomes(head, bank, job, episodes=episodes, progress=progress)
     return OrderCertificate(
         method=job.spec.method,
         dataset=bank.dataset,
@@ -94,10 +94,10 @@ def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertif
 
 @torch.no_grad()
 def clip_outcomes(
-    head: Head[Any], bank: FeatureBank, sampler: Sampler, job: Job, episodes: int, progress: Progress | None
+    head: Head[Any], bank: FeatureBank, job: Job, *, episodes: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each clip was classified rightly under each change, int [changes, n], and how often asked, int [n]."""
-    key = step_keys(bank, job.spec.protocol.seed)
+    sampler, key = Sampler(bank, job.spec.protocol), step_keys(bank, job.spec.protocol.seed)
     right, asked = np.zeros((len(CHANGES), len(bank)), np.int64), np.zeros(len(bank), np.int64)
     for done, index in enumerate(sampler.batches(0, episodes, AT_ONCE)):
         task = materialise(bank, index, job.spec.protocol)

@@ -11,6 +11,7 @@ import pytest
 SCRIPT = """
 import signal, sys
 from fsmm.machine.interrupt import InterruptedOnce
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell starts processes in the background without it.
 with InterruptedOnce():
     try:
         for _ in range({times}):
