@@ -29,7 +29,7 @@ from fsmm.heads.parts.distances import squared_distances
 from fsmm.heads.parts.task import pooled_task
 from fsmm.heads.settings import Positive, Settings
 from fsmm.runs.evaluate import evaluate
-from fsmm.studies.compare import paired
+from fsmm.studies.pairs import paired
 
 
 # 1. The method: settings with a docstring each, and logits.

@@ -448,12 +448,16 @@ def git(checkout: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+_PATHS = ("out", "cache")  # The fields of a run that name places on the machine that made it.
+
+
 def small_row(
     folder: str, config: Mapping[str, Any], metrics: Mapping[str, Any], *, command: str, commit: str | None
 ) -> dict[str, Any]:
     """A run without its tables by class and episode, and without the paths of the machine that made it."""
-    kept = {k: v for k, v in metrics.items() if k not in ("out", "cache") and not k.startswith("per_")}
-    return {"folder": folder, "command": command, "commit": commit, "config": config, "metrics": kept}
+    kept = {k: v for k, v in metrics.items() if k not in _PATHS and not k.startswith("per_")}
+    asked = {k: v for k, v in config.items() if k not in _PATHS}
+    return {"folder": folder, "command": command, "commit": commit, "config": asked, "metrics": kept}
 
 
 def keep_run(root: Path, name: str, row: Mapping[str, Any]) -> None:
