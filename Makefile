@@ -45,7 +45,7 @@ test-fast: install browser
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing Chromium for the tests of reports." \
-	  && { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1; } \
+	  && { timeout 120 apt-get update && timeout 240 apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1; } \
 	  || echo "There is no Chromium, and it cannot be installed here: the tests of a report's page are skipped."
 
 bench: install
