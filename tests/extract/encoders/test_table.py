@@ -68,7 +68,7 @@ def test_rows_say_what_each_encoder_takes(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_missing_package_is_said_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "find_spec", lambda name: None)
     assert encoders.state("dis-hof") == "needs cv2"
-    with pytest.raises(UsageError, match=r"fsmm\[extract\]"):
+    with pytest.raises(UsageError, match=r"pip install .*\[extract\]"):
         build("dis-hof")
 
 
