@@ -658,7 +658,7 @@ METHODS: dict[str, Method] = {
     "mpl": Method(
         target="temporal.mpl:MPL",
         paper=Paper(
-            authors="Authors of MPL-FSAR",
+            authors="Authors not verified",
             title="MPL: Match-guided Prototype Learning for Few-shot Action Recognition",
             venue="CVPR",
             year=2026,
@@ -904,7 +904,7 @@ METHODS: dict[str, Method] = {
         target="language.hoso:HOSO",
         paper=Paper(
             authors="Vorster et al.",
-            title="HOSO-Adapter",
+            title="Hold-One-Shot-Out (HOSO) for Validation-Free Few-Shot CLIP Adapters",
             venue="arXiv",
             year=2026,
             url=arxiv("2603.04341"),
