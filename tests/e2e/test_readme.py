@@ -69,13 +69,13 @@ def test_every_block_is_one_that_runs() -> None:
 def test_each_form_of_the_demo_has_a_home_of_its_own(target: str, form: str, home: str) -> None:
     def recipe(*words: str) -> str:
         done = subprocess.run(
-            ["make", "-n", target, *words], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "-n", "-B", target, *words], cwd=ROOT, capture_output=True, text=True, check=True
         )
         return done.stdout
 
     assert f"scripts/demo.py --form {form} --home {home}\n" in recipe()
     assert f"scripts/demo.py --form {form} --home elsewhere\n" in recipe("DEMO_HOME=elsewhere")
-    assert '-e ".[extract]"' in recipe(), "the demo installs no tools"
+    assert '-e ".[extract,report]"' in recipe(), "the demo installs no tools"
 
 
 def test_slow_heads_are_named_with_their_seconds() -> None:
