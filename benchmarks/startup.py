@@ -60,8 +60,18 @@ def phases(cache: Path, clips: int) -> list[Row]:
             next(folder.glob(f"streams/{stream}/{NAME}")).unlink(missing_ok=True)
             stream_index(folder, stream)
 
-    command = [sys.executable, "-m", "fsmm", "episode-eval", "--cache", str(cache), "--method", "protonet-ec"]
-    command += ["--episodes", "100", "--out", str(cache / "run"), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "fsmm",
+        "-q",
+        "episode-eval",
+        "--cache",
+        str(cache),
+        "--method",
+        "protonet-ec",
+    ]
+    command += ["--episodes", "100", "--out", str(cache / "run")]
     work = {
         "catalog": lambda: Catalog.read(folder),
         "both indices, as they lie": lambda: [stream_index(folder, stream) for stream in streams],
