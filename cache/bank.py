@@ -167,12 +167,8 @@ class FeatureBank:
             for key, stream in chosen.items()
         }
         names = [labels.class_names[i] for i in classes]
-        word_stream = choose_words(folder, words)
-        no_words = ""
-        if word_stream is not None and words == "auto":
-            split_names = [labels.class_names[i] for i in _in_class_split(labels, class_split)]
-            if lacking := _lacking_words(folder, word_stream, label_set, [*names, *split_names]):
-                word_stream, no_words = None, f"{lacking}; class words are left out."
+        split_names = [labels.class_names[i] for i in _in_class_split(labels, class_split)]
+        word_stream, no_words = _usable_words(folder, words, label_set, [*names, *split_names])
         vectors = (
             None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
         )
@@ -341,6 +337,17 @@ def load_words(folder: Path, stream: StreamName, label_set: str, names: Sequence
                     raise damaged_clips(path, [key])
                 found[key] = shard.clip(i).astype(np.float32).mean(0)
     return torch.from_numpy(np.stack([found[word_key(label_set, name)] for name in names]))
+
+
+def _usable_words(
+    folder: Path, words: str | None, label_set: str, names: Sequence[str]
+) -> tuple[StreamName | None, str]:
+    """The word stream that ``words`` asks for, and the sentence that says why "auto" leaves it out, if it does."""
+    stream = choose_words(folder, words)
+    lacking = (
+        _lacking_words(folder, stream, label_set, names) if stream is not None and words == "auto" else ""
+    )
+    return (None, f"{lacking}; class words are left out.") if lacking else (stream, "")
 
 
 def _lacking_words(folder: Path, stream: StreamName, label_set: str, names: Sequence[str]) -> str:

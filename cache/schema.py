@@ -183,10 +183,7 @@ def dataset_folder(cache: Path, dataset: str | None) -> Path:
         if len(names) == 1:
             return cache / names[0]
         if not names:
-            raise CacheError(
-                f"There is no dataset in the cache {str(cache)!r}; run `fsmm extract --dataset demo` or "
-                "`fsmm cache import` first, or point --cache (or FSMM_CACHE) to another folder."
-            )
+            raise _no_dataset(cache)
         raise UsageError(f"The cache holds several datasets; name one with --dataset: {listed(names)}.")
     check_name("Dataset", dataset)
     if dataset not in names:
@@ -195,6 +192,27 @@ def dataset_folder(cache: Path, dataset: str | None) -> Path:
             "extract or import it first."
         )
     return cache / dataset
+
+
+def dataset_folders(cache: Path, dataset: str | None = None, *, may_be_empty: bool = False) -> list[Path]:
+    """The folder of the data set ``dataset``, or the folders of all data sets of the cache.
+
+    may_be_empty: whether a cache without a data set gives no folder, and is not refused.
+    Raises CacheError where there is no such data set.
+    """
+    if dataset is not None:
+        return [dataset_folder(cache, dataset)]
+    folders = [cache / name for name in list_datasets(cache)]
+    if not folders and not may_be_empty:
+        raise _no_dataset(cache)
+    return folders
+
+
+def _no_dataset(cache: Path) -> CacheError:
+    return CacheError(
+        f"There is no dataset in the cache {str(cache)!r}; run `fsmm extract --dataset demo` or "
+        "`fsmm cache import` first, or point --cache (or FSMM_CACHE) to another folder."
+    )
 
 
 def list_streams(folder: Path) -> list[StreamName]:

@@ -306,8 +306,3 @@ def feature_block(path: Path) -> FeatureBlock:
             return FeatureBlock(path, begin or 0, data.shape[0], data.shape[1], data.dtype)
     except Exception as error:  # Damaged HDF5 makes h5py raise nearly anything.
         raise damaged_shard(path, error) from None
-
-
-def feature_map(path: Path) -> np.ndarray:
-    """The features [sum T, D] of a shard as a read-only memory map. Raises CacheError for a damaged shard."""
-    return feature_block(path).map()

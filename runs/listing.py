@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..cache.schema import dataset_folder, list_datasets
+from ..cache.schema import dataset_folders
 from ..episodes.protocol import Missing, Protocol
 from ..errors import FsmmError, UsageError, listed, unknown
 from ..machine.digests import SUMS
@@ -137,7 +137,7 @@ def runs_of_cache(cache: Path, dataset: str | None = None) -> dict[str, Path]:
 
     Raises CacheError for an unknown data set.
     """
-    folders = [dataset_folder(cache, dataset)] if dataset else [cache / name for name in list_datasets(cache)]
+    folders = dataset_folders(cache, dataset, may_be_empty=True)
     return {
         f"{folder.name}/{run.relative_to(folder / RUNS).as_posix()}": run
         for folder in folders

@@ -13,8 +13,7 @@ from ..catalog import Catalog, LabelSet
 from ..schema import (
     CLASS_SPLITS,
     StreamName,
-    dataset_folder,
-    list_datasets,
+    dataset_folders,
     list_streams,
     shard_paths,
 )
@@ -125,7 +124,7 @@ def info(cache: Path, dataset: str | None = None) -> CacheInfo:
 
     Raises CacheError for an unknown data set and for files that cannot be read.
     """
-    folders = [dataset_folder(cache, dataset)] if dataset else [cache / name for name in list_datasets(cache)]
+    folders = dataset_folders(cache, dataset, may_be_empty=True)
     datasets = [_dataset(folder) for folder in folders]
     return CacheInfo(str(cache), datasets, sum(d.bytes for d in datasets))
 

@@ -12,7 +12,7 @@ from ...errors import CacheError
 from ..catalog import Catalog
 from ..locking import refuse_older, update_catalog
 from ..rewrite import rewrite_stream
-from ..schema import dataset_folder, list_datasets, list_streams
+from ..schema import dataset_folders, list_streams
 from .forget import forget_failures
 
 
@@ -43,7 +43,7 @@ def prune(
     dry_run: nothing is removed, only told. progress: called with the name of each stream.
     Raises CacheError where there is no such data set, one of an older schema, or one that another process writes.
     """
-    folders = [dataset_folder(cache, dataset)] if dataset else [cache / name for name in list_datasets(cache)]
+    folders = dataset_folders(cache, dataset)
     report = PruneReport(str(cache))
     for folder in folders:
         catalog = Catalog.read(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..catalog import Catalog
 from ..locking import CATALOG, locked
-from ..schema import SCHEMA_VERSION, dataset_folder, list_datasets
+from ..schema import SCHEMA_VERSION, dataset_folders
 
 
 @dataclass
@@ -36,7 +36,7 @@ def upgrade(
     progress: called with the name of each data set.
     Raises CacheError where there is no such data set, or a catalog cannot be read or written.
     """
-    folders = [dataset_folder(cache, dataset)] if dataset else [cache / name for name in list_datasets(cache)]
+    folders = dataset_folders(cache, dataset)
     report = UpgradeReport(str(cache))
     for folder in folders:
         progress(folder.name)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from av import AudioStream
+from av import AudioStream, VideoStream
 from av.container import InputContainer
 
 from ...errors import DecodeError
@@ -104,18 +104,7 @@ class _Job:
             audio = audio_stream(container) if self.source.audio is None else None
             if video is None and audio is None:
                 raise DecodeError(f"{shown(path)} holds neither video nor sound that can be decoded.")
-            sound = self._sound_reader(audio, container)
-            reel = read_once(
-                path=path,
-                container=container,
-                video=video,
-                audio=audio,
-                sound=sound,
-                notes=self.notes,
-                until=self.span.end if self.span else math.inf,
-            )
-            self._check_span(reel)
-            self._finish_sound(sound)
+            reel = self._read_streams(path, container, video, audio)
             self.seconds = self._seconds_of(reel)
             if video is not None and len(reel):
                 self._show_reel(reel, float(video.sample_aspect_ratio or 1))
@@ -125,19 +114,26 @@ class _Job:
             audio = audio_stream(container)
             if audio is None:
                 raise DecodeError(f"{shown(path)} holds no sound that can be decoded.")
-            sound = self._sound_reader(audio, container)
-            reel = read_once(
-                path=path,
-                container=container,
-                video=None,
-                audio=audio,
-                sound=sound,
-                notes=self.notes,
-                until=self.span.end if self.span else math.inf,
-            )
-            self._check_span(reel)
-            self._finish_sound(sound)
+            reel = self._read_streams(path, container, None, audio)
         self.seconds = float(np.fmax(self.seconds, self._seconds_of(reel)))
+
+    def _read_streams(
+        self, path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
+    ) -> Reel:
+        """The reel of a file that is read once, with its sound, both checked against the span."""
+        sound = self._sound_reader(audio, container)
+        reel = read_once(
+            path=path,
+            container=container,
+            video=video,
+            audio=audio,
+            sound=sound,
+            notes=self.notes,
+            until=self.span.end if self.span else math.inf,
+        )
+        self._check_span(reel)
+        self._finish_sound(sound)
+        return reel
 
     def _sound_reader(self, stream: AudioStream | None, container: InputContainer) -> SoundReader | None:
         if stream is None:

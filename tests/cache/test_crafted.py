@@ -17,7 +17,7 @@ from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.header import HEADER_BYTES, header_is_right
 from fsmm.cache.schema import Provenance, StreamName, list_streams, shard_paths
-from fsmm.cache.shard import KIND, feature_map, read_shard
+from fsmm.cache.shard import KIND, feature_block, read_shard
 from fsmm.cache.stream import StreamWriter
 from fsmm.cache.upkeep.info import info
 from fsmm.cache.upkeep.merge import merge
@@ -161,7 +161,7 @@ def begin_of(path: Path, name: str) -> int:
 def test_features_beyond_the_end_of_a_sealed_file_are_refused(cache: Path, beyond: int) -> None:
     path = shard(cache)
     move_block(path, begin_of(path, "features"), path.stat().st_size - 8 + beyond)
-    for read in (read_shard, feature_map, lambda _: FeatureBank.load(cache)):
+    for read in (read_shard, feature_block, lambda _: FeatureBank.load(cache)):
         with pytest.raises(CacheError, match="is damaged"):
             read(path)
     assert not verify(cache).ok

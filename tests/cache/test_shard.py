@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fsmm.cache.header import HEADER_BYTES, header_is_right
 from fsmm.cache.schema import Provenance
-from fsmm.cache.shard import KIND, build_shard, clip_check, feature_map, read_shard, write_shard
+from fsmm.cache.shard import KIND, build_shard, clip_check, feature_block, read_shard, write_shard
 from fsmm.errors import CacheError
 
 FRAME = Provenance("net", "frame", 3, dtype="float32")
@@ -27,7 +27,7 @@ def test_what_is_written_is_read(drawn) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "00000.h5"
         write_shard(path, shard)
-        found, mapped = read_shard(path), feature_map(path)
+        found, mapped = read_shard(path), feature_block(path).map()
         assert header_is_right(path, KIND)
         assert [p.name for p in Path(folder).iterdir()] == ["00000.h5"]
         index = read_shard(path, features=False, facts=False)

@@ -12,6 +12,7 @@ from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
 from fsmm.cache.upkeep.info import info
 from fsmm.cache.upkeep.merge import merge
+from fsmm.cache.upkeep.prune import prune
 from fsmm.cache.upkeep.upgrade import upgrade
 from fsmm.cache.upkeep.verify import verify
 from fsmm.errors import CacheError
@@ -54,3 +55,9 @@ def test_an_upgrade_changes_the_catalog_alone(older: Path) -> None:
     assert again.notes == []
     assert not Catalog.read(older / "toy").sources.origins[0].is_known
     assert verify(older).findings == []
+
+
+@pytest.mark.parametrize("work", [upgrade, prune])
+def test_a_cache_without_a_data_set_is_refused(work: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="no dataset in the cache"):
+        work(tmp_path / "nowhere")
