@@ -41,10 +41,10 @@ class ApartSupply:
     """
 
     def __init__(self, bank: FeatureBank, protocol: Protocol) -> None:
-        if protocol.dirichlet is not None or protocol.small_classes == "short":
+        if protocol.uneven_queries or protocol.small_classes == "short":
             raise UsageError(
-                "With --no-shared-group every class has its whole number of queries; leave out --dirichlet, and use "
-                "--small-classes refuse or exclude."
+                "With --no-shared-group every class has its whole number of queries; leave out --dirichlet "
+                "and --query-classes, and use --small-classes refuse or exclude."
             )
         self.bank, self.protocol = bank, protocol
         self.classes = GroupedClasses(bank)

@@ -37,8 +37,11 @@ class BinarySampler:
             raise UsageError("Multi-label episodes take one number for --n-way and one for --k-shot.")
         if protocol.k_shot < 1:
             raise UsageError("Multi-label episodes need at least one shot; use --k-shot 1 or more.")
-        if protocol.dirichlet is not None or protocol.unlabelled:
-            raise UsageError("Multi-label episodes have neither Dirichlet queries nor unlabelled clips.")
+        if protocol.uneven_queries or protocol.unlabelled:
+            raise UsageError(
+                "Multi-label episodes have no unlabelled clips and no uneven queries: leave out --unlabelled, "
+                "--dirichlet and --query-classes."
+            )
         if not (protocol.shared_group or protocol.cross_group):
             raise UsageError(
                 "Multi-label episodes share their queries among labels, and --no-shared-group has no such form; let "

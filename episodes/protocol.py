@@ -97,6 +97,8 @@ class Protocol:
     """Whether a clip may lose every modality; otherwise it keeps at least one of its own."""
     dirichlet: float | None = None
     """The alpha of the Dirichlet law that divides an episode's queries among its classes (else equal shares)."""
+    query_classes: int | None = None
+    """The number of classes of an episode that all its queries come from, drawn anew for every episode (else all)."""
     small_classes: SmallClasses = "refuse"
     """What becomes of classes with fewer clips than supports and queries need: refuse, exclude, or draw them short."""
     unlabelled: int = 0
@@ -123,6 +125,7 @@ class Protocol:
             raise UsageError(f"unlabelled is {self.unlabelled}; it must not be negative.")
         if self.dirichlet is not None and not self.dirichlet > 0:
             raise UsageError(f"The Dirichlet parameter is {self.dirichlet}; it must be positive.")
+        self._check_query_classes()
         if self.small_classes not in ("refuse", "exclude", "short"):
             raise UsageError(f"small_classes is {self.small_classes!r}; use refuse, exclude or short.")
         self._check_groups()
@@ -134,6 +137,16 @@ class Protocol:
         if twice:
             raise UsageError(
                 f"--missing names {twice[0].modality!r} at {twice[0].side} twice; give one rate."
+            )
+
+    def _check_query_classes(self) -> None:
+        fewest = bounds(self.n_way)[0]
+        if self.query_classes is not None and self.query_classes < 1:
+            raise UsageError(f"query_classes is {self.query_classes}; at least one class needs queries.")
+        if self.query_classes is not None and 0 < fewest < self.query_classes:
+            raise UsageError(
+                f"query_classes is {self.query_classes}, but an episode has as few as {fewest} classes; lower it, or "
+                "raise --n-way."
             )
 
     def _check_groups(self) -> None:
@@ -157,6 +170,11 @@ class Protocol:
     @property
     def cross_modal(self) -> bool:
         return self.support_modalities != self.query_modalities
+
+    @property
+    def uneven_queries(self) -> bool:
+        """Whether the classes of an episode have different numbers of queries by design."""
+        return self.dirichlet is not None or self.query_classes is not None
 
     @property
     def cross_group(self) -> bool:
@@ -191,6 +209,8 @@ class Protocol:
         shot = f"{_range(self.k_shot)}-shot" if self.k_shot != 0 else "zero-shot"
         way = f"{_range(self.n_way)}-way" if self.n_way != 0 else "all-way"
         parts = [f"{way} {shot}", f"{self.n_query} queries a class"]
+        if self.query_classes is not None:
+            parts.append(f"queries from {self.query_classes} classes")
         if self.dirichlet is not None:
             parts.append(f"query classes Dirichlet({self.dirichlet:g})")
         if self.cross_modal:

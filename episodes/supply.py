@@ -9,7 +9,7 @@ import numpy as np
 
 from ..cache.bank import FeatureBank
 from . import counter
-from .dirichlet import dirichlet_counts
+from .dirichlet import chosen_classes, dirichlet_weights, shared_counts
 from .groups import sides
 from .protocol import Protocol, bounds
 
@@ -80,7 +80,8 @@ class ClipSupply:
         self.least = 1 if protocol.small_classes == "short" else protocol.n_query
         self.enough = (self.support.count >= self.shots) & (self._left(self.shots) >= self.least)
         self._keys = {
-            purpose: counter.key(protocol.seed, purpose) for purpose in ("support", "query", "dirichlet")
+            purpose: counter.key(protocol.seed, purpose)
+            for purpose in ("support", "query", "query classes", "dirichlet")
         }
 
     def draw(self, episode: np.ndarray, classes: np.ndarray, shots: int) -> Drawn:
@@ -108,18 +109,22 @@ class ClipSupply:
 
     def _shares(self, episode: np.ndarray, left: np.ndarray) -> tuple[int, np.ndarray | None]:
         """The query slots of a class, and the number that each class fills, int [B, N], or None where it fills all."""
-        if self.protocol.dirichlet is not None:
+        if self.protocol.uneven_queries:
             total = self.protocol.n_query * left.shape[1]
-            return total, dirichlet_counts(
-                key=self._keys["dirichlet"],
-                episode=episode,
-                left=left,
-                total=total,
-                alpha=self.protocol.dirichlet,
-            )
+            return total, shared_counts(self._weights(episode, left), left, total)
         if self.protocol.small_classes == "short":
             return self.protocol.n_query, np.minimum(left, self.protocol.n_query)
         return self.protocol.n_query, None
+
+    def _weights(self, episode: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """The weights [B, N] by which uneven queries are shared; 0 for classes that have none."""
+        alpha, count = self.protocol.dirichlet, self.protocol.query_classes
+        weight = np.ones(left.shape)
+        if alpha is not None:
+            weight = dirichlet_weights(self._keys["dirichlet"], episode, left.shape[1], alpha)
+        if count is not None:
+            weight = np.where(chosen_classes(self._keys["query classes"], episode, left, count), weight, 0.0)
+        return weight
 
     def refusal(self) -> str:
         spare = np.minimum(self.support.count - self.shots, self._left(self.shots) - self.least)

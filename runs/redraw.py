@@ -38,7 +38,7 @@ def imbalance(protocol: Protocol) -> str | None:
     (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
     if way_low != way_high or shot_low != shot_high:
         return "episodes differ in size"
-    if protocol.dirichlet is not None or protocol.small_classes == "short":
+    if protocol.uneven_queries or protocol.small_classes == "short":
         return "episodes differ in the number of queries of a class"
     return "groups decide which clips an episode may hold" if protocol.rules_groups else None
 

@@ -60,17 +60,20 @@ class RunSpec:
     def digest(self) -> str:
         """Ten hexadecimal digits that name this specification.
 
-        Rules about groups count only where there are any, so that folders of runs from before them keep their names.
+        Rules about groups and about classes that have queries count only where there are any, so that folders of runs
+        from before them keep their names.
         """
         values = self.to_dict()
         if not self.protocol.rules_groups:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
+        if self.protocol.query_classes is None:
+            values["protocol"].pop("query_classes")
         return digest(values)
 
     def training_identity(self) -> dict[str, Any]:
         """The fields on which a trained head depends: all but the test split and its sampling."""
         values = self.to_dict()
-        for name in ("split", "n_query", "dirichlet", "small_classes", "clip_split", "seed"):
+        for name in ("split", "n_query", "dirichlet", "query_classes", "small_classes", "clip_split", "seed"):
             values["protocol"].pop(name)
         return values

@@ -40,6 +40,7 @@ def training_protocol(
         n_query=max(min(recipe.query, spare), 1),
         seed=seed + TRAINING_SEED,
         dirichlet=None,
+        query_classes=None,
         small_classes="exclude",
         generalised=False,
         unlabelled=0,

@@ -502,6 +502,7 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "missing": None,
     "may_lose_all": None,
     "dirichlet": None,
+    "query_classes": None,
     "small_classes": "refuse",
     "unlabelled": 0,
     "generalised": None,

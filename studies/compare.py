@@ -28,6 +28,7 @@ _SAME = (
     "protocol.n_query",
     "protocol.seed",
     "protocol.dirichlet",
+    "protocol.query_classes",
     "protocol.small_classes",
     "protocol.unlabelled",
     "protocol.shared_group",

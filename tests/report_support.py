@@ -23,6 +23,7 @@ SECTIONS = (
         "shots",
         "matrix",
         "missing",
+        "stress",
         "carried",
         "classes",
         "confusion",
@@ -50,6 +51,9 @@ def make_study(root: Path) -> Path:
     make("protonet-lf-1", fusion="lf", protocol=replace(TASK, k_shot=1))
     make("nearest-frame", method="nearest", modalities=("frame",))
     make("bdcspn-frame", method="bdcspn", modalities=("frame",))
+    uneven = (("two-classes", replace(TASK, query_classes=2)), ("dirichlet", replace(TASK, dirichlet=1.0)))
+    for name, protocol in uneven:
+        make(name, method="bdcspn", modalities=("frame",), protocol=protocol)
     for seed in (0, 1):
         make(f"relation-{seed}", method="relation", modalities=("frame",), settings=BRIEF, train_seed=seed)
     for rate in (0.5, 1.0):

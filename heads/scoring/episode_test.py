@@ -33,7 +33,7 @@ class EpisodeTest:
     def complete(self) -> bool:
         """Whether nothing is withheld, every class has a support and every query exists, with one label each."""
         protocol = self.protocol
-        filled = protocol.dirichlet is None and protocol.small_classes != "short"
+        filled = not protocol.uneven_queries and protocol.small_classes != "short"
         return self.withholds_nothing and filled and self.shots[0] > 0 and not self.bank.multi
 
     @cached_property

@@ -76,6 +76,52 @@ def shots_section(data: StudyData) -> Section | None:
     return Section(name="shots", title="Shots", figures=figures) if figures else None
 
 
+def stress_section(data: StudyData) -> Section | None:
+    """Accuracy by the classes that queries come from, by their imbalance and by their number; None where none vary."""
+    figures = []
+    for field, axis, label in STRESSES:
+        figures += [
+            Figure(
+                title=f"{label[:1].upper()}{label[1:]}; {apart}",
+                plot=_lines(curves, label, over="ci95"),
+                caption=f"Bars are 95 % intervals over draws of episodes.{_guessing(curves)}",
+            )
+            for apart, curves in _figures_along(data.runs, axis, field)
+        ]
+    text = (
+        "A transductive head decides an episode's queries together, and may rely on every class having as many. "
+        "Effective classes are 1 / the expected sum of squared shares: of N classes whose shares follow "
+        "Dirichlet(α), (Nα + 1) / (α + 1)."
+    )
+    return Section(name="stress", title="Uneven queries", text=text, figures=figures) if figures else None
+
+
+def _ways(run: ReportRun) -> int | None:
+    """The classes of an episode; None where episodes differ in them, or take all classes."""
+    way = run.protocol.n_way
+    return way if isinstance(way, int) and way > 0 else None
+
+
+def _query_classes(run: ReportRun) -> float | None:
+    way = _ways(run)
+    return None if way is None else float(run.protocol.query_classes or way)
+
+
+def _effective_classes(run: ReportRun) -> float | None:
+    way, alpha = _ways(run), run.protocol.dirichlet
+    if way is None or run.protocol.query_classes is not None:
+        return None
+    return float(way) if alpha is None else (way * alpha + 1) / (alpha + 1)
+
+
+STRESSES: tuple[tuple[str, Callable[[ReportRun], float | None], str], ...] = (
+    ("query_classes", _query_classes, "classes that have queries"),
+    ("dirichlet", _effective_classes, "effective classes of Dirichlet queries"),
+    ("n_query", lambda run: float(run.protocol.n_query), "queries a class"),
+)
+"""The field of the protocol, a run's place on the axis, and the axis's label, of each figure on uneven queries."""
+
+
 def learning_section(data: StudyData) -> Section | None:
     """The training of each head that was trained in a run: loss, and accuracy on val classes where there are any."""
     trained = [(run, (run.metrics.get("training") or {}).get("curve") or []) for run in data.runs]
@@ -149,10 +195,13 @@ def _names(runs: Sequence[ReportRun]) -> list[str]:
 
 def _apart(run: ReportRun, field: str) -> str:
     """What the task of a figure is, without the value that the figure's axis has."""
-    protocol = replace(run.protocol, missing=()) if field == "missing" else run.protocol
+    whole: dict[str, Any] = {"missing": (), "dirichlet": None, "query_classes": None}
+    protocol = replace(run.protocol, **{field: whole[field]}) if field in whole else run.protocol
     parts = described_task(protocol).split("; ")
     if field == "k_shot":
         parts[0] = parts[0].partition(" ")[0]
+    if field == "n_query":
+        parts = [part for part in parts if not part.endswith("queries a class")]
     return f"{run.dataset}, {'; '.join(parts)}"
 
 
@@ -196,12 +245,12 @@ def _line(name: str, points: Sequence[tuple[float, float]], number: int, **more:
     }
 
 
-def _lines(curves: Sequence[Curve], axis: str) -> Any:
-    """Curves with error bars over clips."""
+def _lines(curves: Sequence[Curve], axis: str, over: str = "ci95_clips") -> Any:
+    """Curves with error bars, whose half widths the runs have under the name ``over``."""
     traces = []
     for number, curve in enumerate(curves):
         points = [(x, 100 * run.accuracy) for x, run in curve.points]
-        widths = [100 * (run.number("ci95_clips") or 0.0) for _, run in curve.points]
+        widths = [100 * (run.number(over) or 0.0) for _, run in curve.points]
         bars = {"type": "data", "array": widths, "width": 3, "thickness": 1}
         traces.append(_line(curve.name, points, number, error_y=bars))
     x = {"title": {"text": axis}, "tickvals": sorted({x for curve in curves for x, _ in curve.points})}

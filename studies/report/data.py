@@ -23,7 +23,10 @@ from ..grid.store import STUDY, Study, read_study
 
 FREE = ("nearest", "protonet", "ridge", "ridge-words")
 """The methods that need no training, by which trained heads are judged: alone, concatenated, or fused late."""
-_SHOWN = ("missing", "support_modalities", "query_modalities", "dirichlet", "n_query", "seed", "train_seed")
+_SHOWN = (
+    *("missing", "support_modalities", "query_modalities", "dirichlet", "query_classes", "n_query"),
+    *("seed", "train_seed"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

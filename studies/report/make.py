@@ -86,6 +86,7 @@ def sections(data: StudyData, cache: Path | None) -> list[Section]:
         curves.shots_section(data),
         grids.matrix_section(data),
         curves.missing_section(data),
+        curves.stress_section(data),
         grids.carried_section(data.tasks),
         grids.classes_section(data.tasks),
         grids.confusion_section(data.tasks),

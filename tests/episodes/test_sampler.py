@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.episodes.dirichlet import dirichlet_counts, largest_remainders
+from fsmm.episodes.dirichlet import chosen_classes, dirichlet_weights, largest_remainders, shared_counts
 from fsmm.episodes.protocol import Protocol
 from fsmm.episodes.sampler import EpisodeIndex, Sampler, TooFew
 
@@ -63,6 +63,7 @@ protocols = st.builds(
     n_query=st.integers(1, 15),
     seed=st.integers(0, 1000),
     dirichlet=st.sampled_from([None, None, 0.3, 5.0]),
+    query_classes=st.sampled_from([None, None, 1, 2]),
     small_classes=st.sampled_from(["refuse", "short"]),
 )
 
@@ -92,8 +93,12 @@ def test_an_episode_holds_what_its_protocol_says(bank: FeatureBank, protocol: Pr
             assert len(set(classes.tolist())) == ways
             assert (bank.label[support] == classes[:, None]).all()
             assert (bank.label[query] == classes[label]).all()
-            assert len(query) == protocol.n_query * ways
-            if protocol.dirichlet is None:
+            spare = 25 - support.shape[1]
+            given = min(protocol.query_classes or ways, ways)
+            assert len(query) == min(protocol.n_query * ways, spare * given)
+            if protocol.query_classes is not None:
+                assert len(label.unique()) <= protocol.query_classes
+            if not protocol.uneven_queries:
                 assert (torch.bincount(label, minlength=ways) == protocol.n_query).all()
 
 
@@ -154,25 +159,47 @@ def test_query_order_says_nothing_about_the_class(bank: FeatureBank) -> None:
     assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
+def dirichlet_counts(*, episode: np.ndarray, left: np.ndarray, total: int, alpha: float) -> np.ndarray:
+    """The numbers of queries of each class under one key."""
+    return shared_counts(dirichlet_weights(np.uint64(7), episode, left.shape[1], alpha), left, total)
+
+
+def test_every_choice_of_the_classes_that_have_queries_is_as_likely() -> None:
+    """Chi-square over the ten pairs of five classes; two classes share 75 queries as 38 and 37."""
+    chosen = chosen_classes(np.uint64(3), np.arange(20_000), np.full((20_000, 5), 100), 2)
+    assert (chosen.sum(1) == 2).all()
+    counts = np.unique(chosen @ (1 << np.arange(5)), return_counts=True)[1]
+    assert len(counts) == 10
+    assert stats.chisquare(counts).pvalue > 1e-4
+    shared = shared_counts(chosen.astype(float), np.full((20_000, 5), 100), 75)
+    np.testing.assert_array_equal(np.sort(shared, axis=1), np.tile([0, 0, 0, 37, 38], (20_000, 1)))
+
+
+def test_classes_without_queries_do_not_help_out() -> None:
+    """The chosen classes have 3 and 20 clips to give: they give 23 of 75."""
+    counts = shared_counts(np.array([[1.0, 0, 1, 0, 0]]), np.array([[3, 20, 20, 20, 20]]), 75)
+    np.testing.assert_array_equal(counts, [[3, 0, 20, 0, 0]])
+
+
 def test_dirichlet_tends_to_balance_and_to_one_class() -> None:
-    key, episode = np.uint64(7), np.arange(500)
+    episode = np.arange(500)
     left = np.full((500, 5), 1000)
-    even = dirichlet_counts(key=key, episode=episode, left=left, total=75, alpha=1e7)
+    even = dirichlet_counts(episode=episode, left=left, total=75, alpha=1e7)
     assert (even == 15).all()
-    spread = dirichlet_counts(key=key, episode=episode, left=left, total=75, alpha=1.0)
+    spread = dirichlet_counts(episode=episode, left=left, total=75, alpha=1.0)
     assert (spread.sum(1) == 75).all()
     # Dirichlet(1) over 5 classes: each share has mean 1/5 and variance (1/5)(4/5)/6
     share = spread / 75
     assert abs(share.mean(0) - 0.2).max() < 5 * np.sqrt(0.16 / 6 / 500)
     assert share.var() == pytest.approx(0.16 / 6, rel=0.15)
-    peaked = (dirichlet_counts(key=key, episode=episode, left=left, total=75, alpha=0.05).max(1) > 70).mean()
+    peaked = (dirichlet_counts(episode=episode, left=left, total=75, alpha=0.05).max(1) > 70).mean()
     expected = (np.random.default_rng(0).dirichlet([0.05] * 5, 200_000).max(1) > 70.5 / 75).mean()
     assert peaked == pytest.approx(expected, abs=5 * np.sqrt(0.25 / 500))
 
 
 def test_dirichlet_respects_what_a_class_can_give() -> None:
     left = np.tile([[3, 20, 20, 20, 20]], (300, 1))
-    counts = dirichlet_counts(key=np.uint64(1), episode=np.arange(300), left=left, total=75, alpha=0.2)
+    counts = dirichlet_counts(episode=np.arange(300), left=left, total=75, alpha=0.2)
     assert (counts <= left).all()
     assert (counts.sum(1) == 75).all()
 
@@ -203,6 +230,8 @@ def test_all_ways_takes_every_class(bank: FeatureBank) -> None:
         ("seed", -1, "must not be negative"),
         ("n_query", 0, "at least one query"),
         ("dirichlet", 0.0, "positive"),
+        ("query_classes", 0, "at least one class"),
+        ("query_classes", 6, "as few as 5 classes"),
         ("n_way", (6, 3), "ascend"),
         ("k_shot", -1, "at least 0"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from report_support import SECTIONS, made_up, make_study
 
 from fsmm.errors import FsmmError, UsageError
+from fsmm.heads.registry import METHODS
 from fsmm.runs.listing import find_runs
 from fsmm.runs.store import load_run
 from fsmm.studies.compare import compare
@@ -70,13 +71,13 @@ def test_rows_are_the_figures_of_the_runs(study: Path, made: Report) -> None:
     whole = [folder for folder in find_runs(study) if folder.name != "damaged"]
     assert len(rows) == len(whole)
     for folder in whole:
-        config, metrics, arrays = load_run(folder)
+        config, metrics, _ = load_run(folder)
         row = rows[folder.name]
         assert row["accuracy"] == metrics["accuracy"]
         assert (row["ci95_clips"], row["ci95_draws"]) == (metrics["ci95_clips"], metrics["ci95"])
         assert row["modalities"] == "+".join(sorted(metrics["streams"]))
         assert row["shots"] == str(config["protocol"]["k_shot"])
-        assert row["transductive"] == bool(arrays["transductive"])
+        assert row["transductive"] == METHODS[config["method"]].transductive
         assert row["seconds"] == pytest.approx(metrics["train_seconds"] + metrics["eval_seconds"])
     with open(made.page.parent / "runs.csv", newline="") as file:
         read = {row["run"]: row for row in csv.DictReader(file)}
@@ -156,6 +157,12 @@ def test_figures_show_the_figures_of_the_runs(study: Path, made: Report) -> None
     )
     floor = figures["missing-1"]["layout"]["shapes"][0]["y0"]
     assert floor == pytest.approx(max(accuracy["protonet-frame"], accuracy["nearest-frame"]))
+    (few,) = figures["stress-1"]["data"]
+    assert few["x"] == [2, 5]
+    assert few["y"] == pytest.approx([accuracy["two-classes"], accuracy["bdcspn-frame"]])
+    (uneven,) = figures["stress-2"]["data"]
+    assert uneven["x"] == [3, 5], "(5 alpha + 1) / (alpha + 1) at alpha 1"
+    assert uneven["y"] == pytest.approx([accuracy["dirichlet"], accuracy["bdcspn-frame"]])
     (matrix,) = figures["matrix-1"]["data"]
     cells = {(y, x): z for y, row in zip(matrix["y"], matrix["z"]) for x, z in zip(matrix["x"], row)}
     assert cells["frame", "audio"] == 25
