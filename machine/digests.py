@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import FsmmError
@@ -25,9 +25,13 @@ def file_sha256(path: Path) -> str:
 
 def write_sums(folder: Path, names: Sequence[str], into: str = SUMS) -> None:
     """Write the digests of these files of a folder into its file ``into``, whole or absent."""
-    text = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names)
     with whole_or_absent(folder / into) as temporary:
-        temporary.write_text(text, "utf-8")
+        temporary.write_text(sums_text({name: file_sha256(folder / name) for name in names}), "utf-8")
+
+
+def sums_text(digests: Mapping[str, str]) -> str:
+    """The lines of a list of digests, which are given by the names of the files."""
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
 
 def read_sums(folder: Path) -> dict[str, str] | None:

@@ -5,6 +5,8 @@ The list, SHA256SUMS, is written last. It shows damage, and that all files are o
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import time
 import zipfile
@@ -18,7 +20,7 @@ import numpy as np
 
 from ..episodes.protocol import Protocol
 from ..errors import CacheError, FsmmError
-from ..machine.digests import SUMS, changed_files, write_sums
+from ..machine.digests import SUMS, changed_files, file_sha256, sums_text
 from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
 from ..machine.locks import turn_at
 from .layout import CHECKPOINT, CONFIG, EPISODES, FILES, METRICS
@@ -34,21 +36,62 @@ def save_run(
 ) -> None:
     """Write a run's folder; of several processes that write the same one, the last wins as a whole.
 
-    keep: writes the head of the run into the folder, where the folder is that of a trained head.
+    The files are written aside and take their places when all are whole, so that the folder's former run stays where
+    they cannot be written. keep: writes the head of the run into the folder, where the folder is of a trained head.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with turn_at(folder):
         _sweep(folder)
-        for name in (SUMS, METRICS):  # A folder with metrics.json is complete.
-            (folder / name).unlink(missing_ok=True)
+        _take_places(folder)
         if keep is not None:
             keep()
-        write_json(folder / CONFIG, config)
-        values: dict[str, Any] = dict(arrays)
-        with whole_or_absent(folder / EPISODES) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **values)
-        write_json(folder / METRICS, metrics)
-        write_sums(folder, [*FILES, *([CHECKPOINT] if keep is not None else [])])
+        try:
+            with whole_or_absent(folder / _WRITTEN) as aside:
+                _write(aside, config, metrics, arrays)
+                kept = {} if keep is None else {CHECKPOINT: file_sha256(folder / CHECKPOINT)}
+                digests = {name: file_sha256(aside / name) for name in FILES}
+                (aside / SUMS).write_text(sums_text({**digests, **kept}), "utf-8")
+        except OSError as error:
+            error.filename = str(folder)  # The folder of a moment tells the reader nothing.
+            raise
+        _take_places(folder)
+
+
+def _write(
+    folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write the files of a run into a new folder."""
+    folder.mkdir()
+    write_json(folder / CONFIG, config)
+    values: dict[str, Any] = dict(arrays)
+    with open(folder / EPISODES, "wb") as file:
+        np.savez(file, **values)
+    write_json(folder / METRICS, metrics)
+
+
+_WRITTEN = ".written"
+"""The folder, in a run's folder, of the whole files of a run that are about to take their places."""
+
+
+def settle(folder: Path) -> None:
+    """Let the files of a run take their places where a writer was killed while they did."""
+    if (folder / _WRITTEN).is_dir():
+        with (
+            suppress(OSError),
+            turn_at(folder),
+        ):  # On a disk that is only read, the digests tell of the mixture.
+            _take_places(folder)
+
+
+def _take_places(folder: Path) -> None:
+    """Move the whole files of a run to their places, if there are any; the list of digests comes last."""
+    written = folder / _WRITTEN
+    if not written.is_dir():
+        return
+    for name in (*FILES, SUMS):
+        with suppress(FileNotFoundError):  # It has its place already.
+            os.replace(written / name, folder / name)
+    written.rmdir()
 
 
 def _sweep(folder: Path) -> None:
@@ -56,7 +99,7 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(".*.tmp"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _LEFT_ALONE:
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 _LEFT_ALONE = 3600.0  # seconds; no writer of a run's file takes that long.
@@ -84,6 +127,7 @@ def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np
     Raises FsmmError where the folder is not a complete run, or its files are not as they were written. The files of a
     run without SHA256SUMS, which older releases made, are read as they are.
     """
+    settle(folder)
     try:
         with turn_at(folder, shared=True):
             config, metrics = _texts(folder)
@@ -95,6 +139,7 @@ def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, np
 
 def load_texts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration and metrics of a run, after the digests of all its files. Raises FsmmError as load_run does."""
+    settle(folder)
     try:
         with turn_at(folder, shared=True):
             return _texts(folder)

@@ -30,7 +30,7 @@ from ...errors import FsmmError
 from ...machine.digests import changed_files
 from ...machine.files import parsed_json, write_json
 from ...runs.layout import FILES
-from ...runs.store import load_run, load_texts
+from ...runs.store import load_run, load_texts, settle
 
 STUDY, ROWS, FAILED = "study.json", "rows.json", "failed.jsonl"
 RUNS, HEADS, LOCKS = "runs", "heads", "locks"
@@ -114,6 +114,7 @@ class Study:
 
 def is_stored(folder: Path) -> bool:
     """Whether a folder holds a whole run whose files are as they were written."""
+    settle(folder)
     if not all((folder / name).is_file() for name in FILES):
         return False
     try:

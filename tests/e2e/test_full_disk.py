@@ -18,6 +18,7 @@ from extract_support import videos
 from fsmm.cache.catalog import Catalog
 from fsmm.cache.schema import list_datasets
 from fsmm.cache.upkeep.verify import verify
+from fsmm.runs.store import load_run
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small file system needs root"
@@ -125,6 +126,18 @@ def test_a_run_folder_that_does_not_fit_is_not_left_half_written(
         done = fsmm("-q", "episode-eval", "--cache", source / "cache", "--method", method, *words)
         refused(done, disk)
         assert list(disk.iterdir()) == []
+
+
+def test_a_run_over_an_older_one_that_does_not_fit_leaves_the_older_one_whole(
+    source: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 60) as disk:
+        words = ("-q", "episode-eval", "--cache", source / "cache", "--method", "nearest", "--n-query", 5)
+        first = fsmm(*words, "--episodes", 100, "--out", disk / "run")
+        assert first.returncode == 0, first.stderr
+        refused(fsmm(*words, "--episodes", 10_000, "--out", disk / "run"), disk)
+        _, metrics, arrays = load_run(disk / "run")
+        assert metrics["episodes"] == len(arrays["accuracy"]) == 100
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 
 from fsmm.errors import FsmmError
+from fsmm.machine import files
 from fsmm.machine.digests import SUMS
 from fsmm.machine.locks import turn_at
+from fsmm.runs import store
 from fsmm.runs.layout import FILES
 from fsmm.runs.store import load_run, load_texts, save_run
+from fsmm.studies.grid.store import is_stored
 
 CONFIG = {"method": "protonet", "dataset": "toy", "protocol": {"n_way": 5, "k_shot": 1}}
 ACCURACY = np.linspace(0, 1, 200).astype(np.float32)
@@ -122,6 +126,39 @@ def test_what_killed_writers_left_behind_goes_with_the_next_run(folder: Path) ->
     save_run(folder, CONFIG, {"accuracy": 0.5}, ARRAYS)
     assert not old.exists()
     assert new.exists(), "it may be of a writer at work"
+
+
+def test_a_run_that_cannot_be_written_leaves_the_former_one_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = load_run(folder)[:2]
+    for name in ("json_text", "file_sha256", "savez"):
+        with monkeypatch.context() as patched:
+            place = {"json_text": files, "file_sha256": store, "savez": np}[name]
+            patched.setattr(place, name, full)
+            with pytest.raises(OSError, match="No space left") as caught:
+                save_run(folder, {**CONFIG, "method": "nearest"}, {"accuracy": 0.25}, ARRAYS)
+        assert caught.value.filename == str(folder)
+        assert load_run(folder)[:2] == before
+        assert sorted(os.listdir(folder)) == sorted([*FILES, SUMS])
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_a_writer_killed_while_files_take_their_places_leaves_the_new_run_whole(
+    folder: Path, tmp_path: Path, moved: int
+) -> None:
+    """The state of the disk after each of the moves of ``save_run``, by moving the files of another run by hand."""
+    save_run(tmp_path / "new", {**CONFIG, "method": "nearest"}, {"accuracy": 0.25}, ARRAYS)
+    (tmp_path / "new").rename(folder / ".written")
+    for name in [*FILES, SUMS][:moved]:
+        (folder / ".written" / name).rename(folder / name)
+    assert is_stored(folder)
+    config, metrics, _ = load_run(folder)
+    assert (config["method"], metrics["accuracy"]) == ("nearest", 0.25)
+    assert sorted(os.listdir(folder)) == sorted([*FILES, SUMS])
 
 
 def test_a_half_copied_run_is_no_run(folder: Path, tmp_path: Path) -> None:
