@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -184,23 +185,28 @@ def chosen_runs(texts: Sequence[str], cache: Path, dataset: str | None = None) -
     return list(found)
 
 
-def short_name(folder: Path, folders: Sequence[Path]) -> str:
-    """The name of one of several runs: its path from where they all lie, or the last parts that no other one ends with.
+def short_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """The names of several runs: each path from where all lie, or the last parts that no other one ends with.
 
     >>> runs = [Path("toy/runs/protonet-1"), Path("toy/runs/relation-2/seed-0"), Path("toy/runs/relation-2/seed-1")]
-    >>> [short_name(run, runs) for run in runs]
+    >>> list(short_names(runs).values())
     ['protonet-1', 'relation-2/seed-0', 'relation-2/seed-1']
-    >>> [short_name(run, [Path("a/b/c/x"), Path("d/e/f/y")]) for run in (Path("a/b/c/x"), Path("d/e/f/y"))]
+    >>> list(short_names([Path("a/b/c/x"), Path("d/e/f/y")]).values())
     ['x', 'y']
     """
-    own, others = folder.absolute(), [other.absolute().parts for other in folders]
-    below = own.relative_to(os.path.commonpath([Path(*parts).parent for parts in others]))
-    if len(below.parts) <= 2:
-        return below.as_posix()
-    for count in range(1, len(own.parts)):
-        if [parts[-count:] for parts in others].count(own.parts[-count:]) == 1:
-            return "/".join(own.parts[-count:])
-    return str(folder)
+    paths = {folder: folder.absolute() for folder in folders}
+    root = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
+    below = {folder: path.relative_to(root) for folder, path in paths.items()}
+    names = {folder: path.as_posix() for folder, path in below.items() if len(path.parts) <= 2}
+    deepest = max((len(path.parts) for path in paths.values()), default=0)
+    for count in range(1, deepest):
+        if len(names) == len(paths):
+            break
+        ends = Counter(path.parts[-count:] for path in paths.values())
+        for folder, path in paths.items():
+            if folder not in names and ends[path.parts[-count:]] == 1:
+                names[folder] = "/".join(path.parts[-count:])
+    return {folder: names.get(folder, str(folder)) for folder in paths}
 
 
 def run_named(text: str, runs: Mapping[str, Path]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsmmError, UsageError
-from ..runs.listing import described, short_name
+from ..runs.listing import described, short_names
 from ..runs.store import load_run
 from .compare import Comparison, compare, differences
 
@@ -53,20 +53,25 @@ def compare_groups(folders: Sequence[Path], *, draws: bool = False) -> Groups:
     paired = [group for group in groups if len(group) > 1]
     if not paired:
         _refuse(configs, left_out)
-    left_out += [_alone(group[0], paired, configs) for group in groups if len(group) == 1]
+    names = short_names([*configs])
+    left_out += [_alone(group[0], paired, configs, names) for group in groups if len(group) == 1]
     comparisons = [compare(group, draws=draws) for group in paired]
-    for comparison, group in zip(comparisons, paired):
-        for run, folder in zip(comparison.runs, group):
-            run.update({**described(folder, run["name"]).to_dict(), **run})
+    for comparison in comparisons:
+        for run in comparison.runs:
+            run.update({**described(Path(run["folder"]), run["name"]).to_dict(), **run, **_of_seeds(run)})
     return Groups(comparisons=comparisons, left_out=left_out)
+
+
+def _of_seeds(run: Mapping[str, Any]) -> dict[str, None]:
+    """The figures that a head with several training seeds has none of: those of its first seed alone."""
+    return dict.fromkeys(("ci95", "ci95_clips", "ci95_classes")) if run["seeds"] > 1 else {}
 
 
 def _readable(folders: Sequence[Path]) -> tuple[dict[Path, dict[str, Any]], list[LeftOut]]:
     """The configurations of the runs that can be read and have several episodes, by folder, and the other runs."""
     configs: dict[Path, dict[str, Any]] = {}
     left_out = []
-    for folder in folders:
-        name = short_name(folder, folders)
+    for folder, name in short_names(folders).items():
         try:
             config, _, arrays = load_run(folder)
         except FsmmError as error:
@@ -93,11 +98,16 @@ def _grouped(configs: Mapping[Path, dict[str, Any]]) -> list[list[Path]]:
     return sorted(groups, key=len, reverse=True)
 
 
-def _alone(folder: Path, paired: Sequence[Sequence[Path]], configs: Mapping[Path, dict[str, Any]]) -> LeftOut:
+def _alone(
+    folder: Path,
+    paired: Sequence[Sequence[Path]],
+    configs: Mapping[Path, dict[str, Any]],
+    names: Mapping[Path, str],
+) -> LeftOut:
     """The run of a folder that is on other episodes than any group; the reason is its difference from the nearest."""
     apart = {group[0]: differences(configs[folder], configs[group[0]]) for group in paired}
     nearest = min(apart, key=lambda other: len(apart[other]))
-    name, other = (short_name(run, [*configs]) for run in (folder, nearest))
+    name, other = names[folder], names[nearest]
     what = "; ".join(apart[nearest])
     return LeftOut(name=name, reason=f"Run {name} is on other episodes than {other}: {what}.")
 
@@ -106,7 +116,7 @@ def _refuse(configs: Mapping[Path, dict[str, Any]], left_out: Sequence[LeftOut])
     """Raise the error of runs of which no two can be compared."""
     if len(configs) < 2:
         raise FsmmError(left_out[0].reason)
-    names = [short_name(run, [*configs]) for run in configs]
+    names = [*short_names([*configs]).values()]
     config, other, *_ = configs.values()
     more = f", and no other two of the {len(names)} runs can be" if len(names) > 2 else ""
     what = "; ".join(differences(config, other))
