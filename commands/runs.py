@@ -51,7 +51,8 @@ def runs_command(
 
 
 def show_listed(runs: Sequence[Mapping[str, Any]]) -> None:
-    """Print described runs as a table, one row for each."""
+    """Print described runs as a table, one row for each; those of a comparison begin with what needs no training."""
+    compared = any("free" in run for run in runs)
     rows = [
         (
             run["name"],
@@ -62,19 +63,27 @@ def show_listed(runs: Sequence[Mapping[str, Any]]) -> None:
             " ".join(f"{key}={value}" for key, value in run["settings"].items()),
             f"{100 * run['accuracy']:.2f} %",
             "-" if run["ci95_clips"] is None else f"± {100 * run['ci95_clips']:.2f}",
+            *((_mark(run),) if compared else ()),
             f"{run['episodes']:,}",
         )
-        for run in runs
+        for run in sorted(runs, key=lambda run: not run.get("free"))
     ]
     columns = (
-        "run",
-        "data",
-        "method",
-        "modalities",
-        "task",
-        "not default",
-        "accuracy",
-        "(clips)",
+        *("run", "data", "method", "modalities", "task", "not default", "accuracy", "(clips)"),
+        *(("mark",) if compared else ()),
         "episodes",
     )
-    console.print_table("", columns, rows)
+    console.print_table("", columns, rows, _MARKS if compared else "")
+
+
+_MARKS = (
+    "free: needs no training. not above free: a trained head that does not beat the best free run on its modalities, "
+    "by the paired interval over clips."
+)
+
+
+def _mark(run: Mapping[str, Any]) -> str:
+    """The mark of a compared run."""
+    if run["free"]:
+        return "free"
+    return "not above free" if run.get("beats_free") is False else ""

@@ -13,11 +13,13 @@ import numpy as np
 from ..episodes.protocol import Protocol
 from ..errors import UsageError
 from ..runs import redraw
-from ..runs.listing import short_name
+from ..runs.listing import short_names
 from ..runs.redraw import DrawnOtherwise, Source, can_redraw, imbalance, outcomes
 from ..runs.statistics import Draws
 from ..runs.store import load_run
-from .pairs import Pair, correct, over_draws, pair_of_outcomes
+from .pairs import Pair, correct, over_draws
+from .seeded_pairs import pair_of_seeds, seeded_name
+from .stored_head import StoredHead
 
 # Episode i of one run is episode i of another only where these values agree.
 _SAME = (
@@ -45,9 +47,10 @@ class Comparison:
     """The result of a comparison on the episodes that all runs share."""
 
     runs: list[dict[str, Any]]
-    """The name, method and accuracy of each run."""
+    """The name, method, accuracy and first folder of each head; the number of its training seeds, whether it is free,
+    and for a trained head the best free one on its modalities, with the difference from that."""
     pairs: list[Pair]
-    """The comparison of every pair of runs."""
+    """The comparison of every pair of heads."""
     episodes: int
     """The number of episodes that all runs share."""
     notes: list[str] = field(default_factory=list)
@@ -57,19 +60,14 @@ class Comparison:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Stored:
+@dataclass(frozen=True, kw_only=True)
+class _Stored(StoredHead):
     """A run that was read from its folder."""
 
     name: str
-    config: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    folder: Path
 
-    @property
-    def transductive(self) -> bool:
-        return bool(self.arrays["transductive"])
-
-    def accuracy(self, episodes: int) -> np.ndarray:
+    def figures(self, episodes: int) -> np.ndarray:
         """The figures of the first episodes, float64."""
         return self.arrays["accuracy"][:episodes].astype(np.float64)
 
@@ -78,23 +76,40 @@ class _Stored:
         return outcomes(self.arrays["right_bits"][: len(draws)], draws.query.shape[1])
 
 
+@dataclass(frozen=True)
+class _Head:
+    """The runs of a head, which differ in the seed of its training alone."""
+
+    runs: tuple[_Stored, ...]
+
+    @property
+    def name(self) -> str:
+        return seeded_name(self.runs[0].name, len(self.runs))
+
+    def figures(self, episodes: int) -> np.ndarray:
+        """The figures of the first episodes, float64: their means over seeds."""
+        mean: np.ndarray = np.mean([run.figures(episodes) for run in self.runs], 0)
+        return mean
+
+
 def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
     """Compare two or more run folders in pairs on their common episodes, over clips and over classes.
 
-    draws: compare over episode draws as well, which is done in any case where nothing else can be had; a note of the
-    comparison then says why.
+    Runs that differ in the seed of their training alone are one head, which is judged by the mean over its seeds; where
+    there is no other head, its seeds are compared with one another. draws: compare over episode draws as well, which is
+    done in any case where nothing else can be had; a note of the comparison then says why.
     Raises UsageError, naming the differences, where the runs' episodes differ, and for fewer than two runs; FsmmError
     for a folder that is not a run.
     """
     if len(folders) < 2:
         raise UsageError("Comparing needs at least two runs; name their folders.")
-    runs = []
+    names, runs = short_names(folders), []
     for folder in folders:
-        config, _, arrays = load_run(folder)
-        runs.append(_Stored(short_name(folder, folders), config, arrays))
-    for one, other in itertools.combinations(runs, 2):
-        if differ := differences(one.config, other.config):
-            raise UsageError(f"Runs {one.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
+        config, metrics, arrays = load_run(folder)
+        runs.append(_Stored(name=names[folder], folder=folder, config=config, metrics=metrics, arrays=arrays))
+    for other in runs[1:]:
+        if differ := differences(runs[0].config, other.config):
+            raise UsageError(f"Runs {runs[0].name} and {other.name} cannot be paired: {'; '.join(differ)}.")
     lengths = [len(run.arrays["accuracy"]) for run in runs]
     shared = min(*lengths, redraw.MOST)
     drawn, notes = _drawn(runs, shared)
@@ -103,18 +118,52 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
             "differ in number of episodes" if min(lengths) == shared else "have more episodes than are needed"
         )
         notes.append(f"The runs {why}; they are compared on the first {shared:,}.")
+    heads = _heads(runs)
     pairs = []
-    for one, other in itertools.combinations(runs, 2):
-        pair = _pair(one, other, drawn, shared)
+    for one, two in itertools.combinations(heads, 2):
+        pair = _pair(one, two, drawn, shared)
         if draws or drawn is None:
-            pair.draws = over_draws(one.accuracy(shared), other.accuracy(shared))
+            pair.draws = over_draws(one.figures(shared), two.figures(shared))
         pairs.append(pair)
     correct(pairs)
-    listed = [
-        {"name": run.name, "accuracy": float(run.accuracy(shared).mean()), "method": run.config["method"]}
-        for run in runs
-    ]
+    listed = [_listed(head, heads, pairs, shared) for head in heads]
     return Comparison(runs=listed, pairs=pairs, episodes=shared, notes=notes)
+
+
+def _heads(runs: Sequence[_Stored]) -> list[_Head]:
+    """The heads of runs, in their order; runs of the same seed are heads of their own, and so are those of one head."""
+    found: dict[str, list[_Stored]] = {}
+    for run in runs:
+        found.setdefault(run.head if run.trained else run.name, []).append(run)
+    if len(found) == 1:
+        return [_Head((run,)) for run in runs]
+    heads = []
+    for group in found.values():
+        seeds = {run.config.get("train_seed") for run in group}
+        heads += [_Head(tuple(group))] if len(seeds) == len(group) else [_Head((run,)) for run in group]
+    return heads
+
+
+def _listed(head: _Head, heads: Sequence[_Head], pairs: Sequence[Pair], shared: int) -> dict[str, Any]:
+    """What a comparison says of a head by itself, and where it stands beside the best head without training."""
+    first = head.runs[0]
+    about: dict[str, Any] = {
+        "name": head.name,
+        "accuracy": float(head.figures(shared).mean()),
+        "method": first.config["method"],
+        "folder": str(first.folder),
+        "seeds": len(head.runs),
+        "free": first.free,
+    }
+    fair = [other for other in heads if other.runs[0].free and other.runs[0].may_judge(first)]
+    if not first.trained or not fair:
+        return about
+    free = max(fair, key=lambda other: float(other.figures(shared).mean()))
+    pair = next(pair for pair in pairs if {pair.first, pair.second} == {head.name, free.name})
+    difference = pair.difference if pair.first == head.name else -pair.difference
+    width = None if pair.clips is None else pair.clips.ci95
+    beats = None if width is None else difference > width
+    return {**about, "best_free": free.name, "above_free": difference, "beats_free": beats}
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -127,14 +176,15 @@ def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return found
 
 
-def _pair(one: _Stored, other: _Stored, drawn: Draws | None, shared: int) -> Pair:
-    """The pair of two runs, over clips and classes where their episodes were drawn again."""
+def _pair(one: _Head, other: _Head, drawn: Draws | None, shared: int) -> Pair:
+    """The pair of two heads, over clips and classes where their episodes were drawn again."""
     names = (one.name, other.name)
     if drawn is None:
-        difference = float((one.accuracy(shared) - other.accuracy(shared)).mean())
+        difference = float((one.figures(shared) - other.figures(shared)).mean())
         return Pair(first=names[0], second=names[1], difference=difference)
-    transductive = one.transductive or other.transductive
-    return pair_of_outcomes(names, one.right(drawn), other.right(drawn), drawn, transductive=transductive)
+    transductive = any(run.transductive for run in (*one.runs, *other.runs))
+    first, second = ([run.right(drawn) for run in head.runs] for head in (one, other))
+    return pair_of_seeds(names, first, second, drawn, transductive=transductive)
 
 
 def _drawn(runs: Sequence[_Stored], episodes: int) -> tuple[Draws | None, list[str]]:

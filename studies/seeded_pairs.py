@@ -46,6 +46,15 @@ def pair_of_seeds(
     )
 
 
+def seeded_name(name: str, seeds: int) -> str:
+    """The name of a head by that of its first run.
+
+    >>> seeded_name("relation", 3), seeded_name("relation", 1)
+    ('relation, 3 seeds', 'relation')
+    """
+    return f"{name}, {seeds} seeds" if seeds > 1 else name
+
+
 def _mean(seeds: Sequence[np.ndarray]) -> np.ndarray:
     """The mean outcome of each query over seeds, float64 [E, Q]."""
     mean: np.ndarray = np.stack(seeds).mean(0, dtype=np.float64)

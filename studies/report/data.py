@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,19 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...episodes.protocol import Protocol
 from ...errors import FsmmError, UsageError
-from ...heads.registry import Method, base_name, find
 from ...runs.layout import CONFIG
 from ...runs.listing import changed_settings, described, find_runs
 from ...runs.redraw import can_redraw
 from ...runs.store import load_run
 from ..grid.store import STUDY, Study, read_study
+from ..stored_head import StoredHead
 
-FREE = ("nearest", "protonet", "ridge", "ridge-words")
-"""The methods that need no training, by which trained heads are judged: alone, concatenated, or fused late."""
 _SHOWN = (
     *("missing", "support_modalities", "query_modalities", "dirichlet", "query_classes", "n_query"),
     *("seed", "train_seed"),
@@ -30,47 +25,15 @@ _SHOWN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportRun:
+class ReportRun(StoredHead):
     """One run of a study."""
 
     name: str
     """The name of the run within the study."""
     folder: Path
     """The folder of the run."""
-    config: Mapping[str, Any]
-    """The content of config.json."""
-    metrics: Mapping[str, Any]
-    """The content of metrics.json."""
-    arrays: Mapping[str, np.ndarray]
-    """The arrays of episodes.npz that a report needs."""
     block: str = ""
     """The block of the study file that asks for the run; empty where there is none."""
-
-    @cached_property
-    def protocol(self) -> Protocol:
-        """The protocol of the run's episodes."""
-        return Protocol.from_dict(dict(self.config["protocol"]))
-
-    @cached_property
-    def row(self) -> Method | None:
-        """The method's row of the registry; None for a method that this installation does not know."""
-        try:
-            return find(self.config["method"])[0]
-        except FsmmError:
-            return None
-
-    @cached_property
-    def base(self) -> str:
-        """The method without its fusion."""
-        return self.config["method"] if self.row is None else base_name(self.config["method"])
-
-    @property
-    def fusion(self) -> str:
-        """How a method of one modality takes several: ec, ea or lf, or nothing."""
-        own = (
-            self.config["method"].removeprefix(f"{self.base}-") if self.config["method"] != self.base else ""
-        )
-        return str(self.config.get("fusion") or own)
 
     @property
     def method(self) -> str:
@@ -81,11 +44,6 @@ class ReportRun:
     def family(self) -> str:
         """The family of the method."""
         return "unknown" if self.row is None else self.row.family
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The modalities that the head was built for, sorted."""
-        return tuple(sorted(self.metrics.get("streams") or self.config.get("modalities") or ()))
 
     @property
     def dataset(self) -> str:
@@ -104,23 +62,6 @@ class ReportRun:
         return float(self.metrics["accuracy"])
 
     @property
-    def transductive(self) -> bool:
-        """Whether the method decides the queries of a task together."""
-        return bool(self.arrays.get("transductive", self.row is not None and self.row.transductive))
-
-    @property
-    def trained(self) -> bool:
-        """Whether anything of the head was learned from base classes step by step."""
-        learns = self.row is not None and self.row.regime != "none"
-        return learns or self.fusion == "ea" or bool(self.number("parameters"))
-
-    @property
-    def free(self) -> bool:
-        """Whether the run is one of those that need no training, by which the others are judged."""
-        plain = self.base in FREE and self.fusion in ("", "ec", "lf")
-        return plain and not self.trained and not self.transductive
-
-    @property
     def settings(self) -> str:
         """What is set otherwise than by default and has no column of its own."""
         found = {k: v for k, v in changed_settings(self.config).items() if k not in _SHOWN}
@@ -136,39 +77,10 @@ class ReportRun:
         """The command that does the run again."""
         return shlex.join(["fsmm", "episode-eval", "--config", str(self.folder / CONFIG)])
 
-    @cached_property
-    def task(self) -> str:
-        """A text that two runs share where they were asked the same episodes with the same things withheld."""
-        values = self.protocol.to_dict()
-        values["missing"] = sorted(str(missing) for missing in self.protocol.missing if missing.rate > 0)
-        told = [self.dataset, self.metrics.get("fingerprint", self.config.get("fingerprint")), values]
-        return json.dumps(told, sort_keys=True, default=str)
-
-    @cached_property
-    def head(self) -> str:
-        """A text that two runs of one task share where only the seed of their training differs."""
-        keys = (
-            "method",
-            "fusion",
-            "train_modalities",
-            "train_missing",
-            "settings",
-            "words",
-            "normalise",
-            "dtype",
-        )
-        told = [self.task, self.metrics.get("streams"), {key: self.config.get(key) for key in keys}]
-        return json.dumps(told, sort_keys=True, default=str)
-
     @property
     def can_pair(self) -> bool:
         """Whether the run holds the outcome of each query, by which it is compared over clips."""
         return can_redraw(self.arrays) and "right_bits" in self.arrays
-
-    def number(self, key: str) -> float | None:
-        """A figure of metrics.json; None where there is none."""
-        value = self.metrics.get(key)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from ...runs import redraw
 from ...runs.redraw import Source, outcomes
 from ...runs.statistics import Draws
 from ..pairs import Pair
-from ..seeded_pairs import pair_of_seeds
+from ..seeded_pairs import pair_of_seeds, seeded_name
 from .data import ReportRun, Task
 
 
@@ -56,8 +56,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        seeds = f", {len(self.runs)} seeds" if len(self.runs) > 1 else ""
-        return f"{self.first.name}{seeds}"
+        return seeded_name(self.first.name, len(self.runs))
 
     def outcomes(self, draws: Draws) -> list[np.ndarray]:
         """The outcomes of the queries of drawn episodes, bool [E, Q] for each seed."""
@@ -92,7 +91,7 @@ def marks_of(task: Task) -> dict[str, Mark]:
 
 def best_free(run: ReportRun, heads: Sequence[Entry]) -> Entry | None:
     """The most accurate head without training whose modalities are all among the run's."""
-    fair = [head for head in heads if head.first.free and set(head.first.modalities) <= set(run.modalities)]
+    fair = [head for head in heads if head.first.free and head.first.may_judge(run)]
     return max(fair, key=lambda head: head.accuracy, default=None)
 
 

@@ -63,12 +63,13 @@ def test_compare_takes_short_names_and_compares_what_can_be(cache: Path) -> None
     digests = [name.rpartition("-")[2][:6] for name in names if "protonet" in name]
     done = fsmm("compare", "--cache", cache, *digests, "near", "relation", "--json")
     found = json.loads(done.stdout)
-    assert len(found["runs"]) == 4
-    assert len(found["pairs"]) == 6
+    assert [run["seeds"] for run in found["runs"]] == [1, 1, 2], "two seeds of one training are one head"
+    assert len(found["pairs"]) == 3
     assert [entry["name"].split("-")[0] for entry in found["left_out"]] == ["nearest"]
     assert "n_query is 3 and 4" in found["left_out"][0]["reason"]
     done = fsmm("compare", "--cache", cache, *digests, "near")
     assert "protonet" in done.stdout
+    assert "free: needs no training" in done.stdout
     assert "n_query is 3 and 4" in done.stderr
     assert (
         "2 runs are called like 'protonet'"

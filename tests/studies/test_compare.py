@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from fsmm.errors import FsmmError, UsageError
 from fsmm.machine.digests import SUMS
 from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.job import Job, Place
+from fsmm.runs.listing import short_names
 from fsmm.runs.run import run
 from fsmm.runs.spec import RunSpec
+from fsmm.runs.store import load_run, save_run
 from fsmm.studies.compare import compare
 from fsmm.studies.groups import compare_groups
 from fsmm.studies.pairs import holm, paired
@@ -85,6 +88,62 @@ def test_what_can_be_compared_is_and_the_rest_is_named(cache: Path, tmp_path: Pa
             assert entry["task"] == "5-way 2-shot"
     assert [len(other["pairs"]) for other in found.to_dict()["others"]] == [1]
     assert len(found.to_dict()["pairs"]) == 3
+
+
+@pytest.fixture(scope="module")
+def seeded(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A free run, and a head that was trained with three seeds, on frames."""
+    home, learned = tmp_path_factory.mktemp("seeded"), {"train.steps": "3"}
+    jobs = [job_of(cache, home / "nearest", method="nearest", modalities=("frame",))]
+    for seed in (0, 1, 2):
+        given = {"settings": learned, "train_seed": seed, "modalities": ("frame",)}
+        jobs.append(job_of(cache, home / f"seed-{seed}", method="relation", **given))
+    return [run(job).out for job in jobs]
+
+
+def test_seeds_of_one_training_are_one_head_and_none_is_picked(seeded: list[Path]) -> None:
+    found = compare(seeded)
+    assert [head["name"] for head in found.runs] == ["nearest", "seed-0, 3 seeds"]
+    every = [load_run(folder)[2]["accuracy"].astype(float) for folder in seeded]
+    (pair,) = found.pairs
+    assert found.runs[1]["accuracy"] == pytest.approx(np.mean(every[1:]))
+    assert pair.difference == pytest.approx(every[0].mean() - np.mean(every[1:]))
+    # The interval counts the spread of the trainings, so it is above that of the mean outcome over clips alone.
+    alone = [compare([seeded[0], folder]).pairs[0].difference for folder in seeded[1:]]
+    assert pair.difference == pytest.approx(np.mean(alone))
+    groups = compare_groups(seeded)
+    assert groups.comparisons[0].pairs == found.pairs
+    assert groups.comparisons[0].runs[1]["ci95_clips"] is None, "that of one seed is not that of the head"
+    among = compare(seeded[1:])
+    assert len(among.pairs) == 3, "seeds of one head alone are compared with one another"
+
+
+def test_a_trained_head_is_judged_by_the_best_free_one_on_its_modalities(
+    cache: Path, seeded: list[Path], tmp_path: Path
+) -> None:
+    audio = run(job_of(cache, tmp_path / "audio", modalities=("audio",)))
+    found = compare([*seeded[:2], audio.out])
+    frame, relation, other = found.runs
+    assert (frame["free"], relation["free"], other["free"]) == (True, False, True)
+    assert relation["best_free"] == frame["name"], "the head of audio sees what this one does not have"
+    pair = found.pairs[0]
+    assert relation["above_free"] == pytest.approx(-pair.difference)
+    assert relation["beats_free"] == (-pair.difference > pair.clips.ci95)
+    assert "beats_free" not in frame
+    # A copy of the free head's outcomes under the name of a trained one does not beat it, whatever they are.
+    config, metrics, arrays = load_run(seeded[0])
+    save_run(tmp_path / "copy", {**config, "method": "relation"}, {**metrics, "parameters": 9}, arrays)
+    (copy,) = compare([seeded[0], tmp_path / "copy"]).runs[1:]
+    assert copy["above_free"] == 0
+    assert copy["beats_free"] is False
+
+
+def test_the_names_of_many_runs_are_found_at_once() -> None:
+    folders = [Path(f"studies/{i % 7}/deep/runs/{i}/seed-{i % 3}") for i in range(20_000)]
+    began = time.process_time()
+    names = short_names(folders)
+    assert time.process_time() - began < 5, "a quadratic search takes minutes"
+    assert len(set(names.values())) == len(folders)
 
 
 def test_runs_of_which_no_two_can_be_compared_are_refused(cache: Path, tmp_path: Path) -> None:
