@@ -6,11 +6,11 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UsageError, unknown
 from ..machine.pace import clock_text
 from ..runs.kinds import pairs_reader
 from . import completion, console
@@ -20,7 +20,7 @@ from .grouped import GroupedCommand, examples
 if TYPE_CHECKING:
     from ..studies.grid.execute import Ended
     from ..studies.grid.store import Row, Study
-    from ..studies.grid.sweep import Plan
+    from ..studies.grid.sweep import Engine, Plan
 
 EXAMPLES = examples(
     [
@@ -28,6 +28,7 @@ EXAMPLES = examples(
         "fsmm sweep quick",
         "fsmm sweep study.yaml --dry-run",
         "fsmm sweep table1 --dataset ave28 --set episodes=1000",
+        "RAY_ADDRESS=10.0.0.1:6379 fsmm sweep study.yaml --engine ray",
     ]
 )
 
@@ -58,6 +59,13 @@ def sweep(
             autocompletion=completion.one_of(("auto", "cpu", "cuda")),
         ),
     ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where runs are done: local, or ray (the cluster of RAY_ADDRESS, else one started here).",
+            autocompletion=completion.one_of(("local", "ray")),
+        ),
+    ] = "local",
     settings: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -88,6 +96,7 @@ def sweep(
         jobs=jobs,
         overrides=pairs_reader(str)("--set", settings or []),
         device=device,
+        engine=_engine(engine),
         command=shlex.join(["fsmm", *sys.argv[1:]]),
     )
     _show_cost(plan)
@@ -101,6 +110,17 @@ def sweep(
         _show_study(found)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _engine(name: str) -> Engine:
+    """The engine of that name. Raises UsageError for another."""
+    from ..studies.grid.sweep import Engine
+
+    known: tuple[Engine, ...] = get_args(Engine)
+    for engine in known:
+        if engine == name:
+            return engine
+    raise unknown("engine", name, known)
 
 
 def _carry_out(plan: Plan) -> Study:

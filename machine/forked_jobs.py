@@ -77,7 +77,7 @@ class ForkedJobs:
     def start(self, job: Hashable, work: Callable[[], Any]) -> None:
         """Start a job; its result or error comes with ``wait`` under the name ``job``."""
         if not self._forked:
-            self._ended.append(_outcome(job, _attempt(work)))
+            self._ended.append(_outcome(job, attempt(work)))
             return
         context = multiprocessing.get_context("fork")
         receive, send = context.Pipe(duplex=False)
@@ -102,12 +102,12 @@ def _child(work: Callable[[], Any], send: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent)
     torch.set_num_threads(1)
-    send.send(_attempt(work))
+    send.send(attempt(work))
     os._exit(0)  # The streams of the parent, which another thread of it may have held, are left alone.
 
 
-def _attempt(work: Callable[[], Any]) -> tuple[Any, str, str]:
-    """The result of a job, or the kind and the sentence of its error, whatever that is."""
+def attempt(work: Callable[[], Any]) -> tuple[Any, str, str]:
+    """The result of a job, the kind of its error and the sentence of that, whatever it is; "" without an error."""
     try:
         return work(), "", ""
     except Exception as error:

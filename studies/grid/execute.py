@@ -1,4 +1,4 @@
-"""Doing the runs of a study in forked workers, each of which takes whole runs with one thread."""
+"""Doing the runs of a study by workers, each of which takes whole runs with one thread."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...machine.forked_jobs import ForkedJobs, Outcome
+from ...machine.forked_jobs import Outcome
 from .store import Failure, add_failure
-from .work import BUSY, Loader, Task, do, is_trained
+from .work import BUSY, Task, is_trained
+from .workers import Workers
 
 _PAUSE = 0.5  # The seconds between two looks at a run that another sweep is doing.
 
@@ -32,21 +32,19 @@ class Ended:
 Tell = Callable[[Ended], None]
 
 
-def execute(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs, tell: Tell) -> None:
+def execute(tasks: Sequence[Task], folder: Path, workers: Workers, *, tell: Tell) -> None:
     """Do all tasks, trainings first and the longest first; failures are recorded and stop no other run.
 
-    folder: the folder of the study. loader: loads the banks that workers share. pool: the workers. tell: called after
-    each run. Raises OSError where a failure cannot be recorded.
+    folder: the folder of the study. tell: called after each run. Raises OSError where a failure cannot be recorded.
     """
     queue = _Queue(tasks, folder)
-    with pool:
-        while queue.tasks or not pool.is_idle:
-            while pool.has_room and (task := queue.take()) is not None:
-                loader.load(task)
-                pool.start(task.key, partial(do, task, folder, loader.shared))
-            if pool.is_idle:  # Every task that is left is being done by another sweep.
+    with workers:
+        while queue.tasks or not workers.is_idle:
+            while workers.has_room and (task := queue.take()) is not None:
+                workers.begin(task)
+            if workers.is_idle:  # Every task that is left is being done by another sweep.
                 time.sleep(_PAUSE)
-            for outcome in pool.wait(_PAUSE):
+            for outcome in workers.wait(_PAUSE):
                 for ended in queue.ended(outcome):
                     tell(ended)
 

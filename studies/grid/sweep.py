@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ...machine.cores import default_workers
 from ...machine.device import pick_device
 from ...machine.files import parsed_json
 from ...machine.forked_jobs import ForkedJobs
+from ...machine.ray_engine import RayJobs, ray, slots
 from ...runs.job import Place
 from ...runs.store import check_writable
 from .data import DataFacts
@@ -32,9 +33,12 @@ from .schedule import Cost, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
 from .store import RUNS, STUDY, Row, Study, is_stored, read_study, write_study
 from .work import Loader, Task
+from .workers import LocalWorkers, RayWorkers, Workers
 
 FOLDER = "studies"
 """The folder of a cache in which studies lie that are given no folder of their own."""
+Engine = Literal["local", "ray"]
+"""Where runs are done: on this machine, or on the machines of a Ray cluster."""
 # Called with a row when its run has ended: its figures, or why it failed.
 Tell = Callable[[Row, Ended], None]
 
@@ -61,6 +65,8 @@ class Plan:
     """The measured cost of each kind of task, which the study keeps."""
     forked: bool
     """Whether tasks have processes of their own."""
+    engine: Engine
+    """Where the runs are done."""
     loader: Loader
     """What was loaded for the estimate."""
 
@@ -79,16 +85,26 @@ def sweep(
     jobs: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     device: str = "auto",
+    engine: Engine = "local",
     tell: Tell | None = None,
 ) -> Study:
     """Do the runs of a study that its folder lacks, and return the study as it then is.
 
     study: a study file, or the name of a preset. out: the study's folder (default: below ``studies`` in the cache).
     jobs: how many runs are done at a time (default: one for each core). overrides: options that win over the file's.
-    tell: called when a run has ended. Raises UsageError, which names the line, for a study file that is not right.
+    engine: "ray" does the runs on the machines of the cluster that RAY_ADDRESS names, which read the cache at the same
+    path. tell: called when a run has ended. Raises UsageError, which names the line, for a study file that is not right.
     """
     plan = plan_study(
-        study, cache, dataset, out=out, jobs=jobs, overrides=overrides or {}, device=device, command=""
+        study,
+        cache,
+        dataset,
+        out=out,
+        jobs=jobs,
+        overrides=overrides or {},
+        device=device,
+        engine=engine,
+        command="",
     )
     return carry_out(plan, tell)
 
@@ -102,6 +118,7 @@ def plan_study(
     jobs: int | None,
     overrides: Mapping[str, Any],
     device: str,
+    engine: Engine = "local",
     command: str,
 ) -> Plan:
     """The plan of a sweep; nothing is written. The parameters are those of ``sweep``; command: is noted in the study.
@@ -111,6 +128,8 @@ def plan_study(
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}; it must be at least 1.")
+    if engine == "ray":
+        ray()
     document = find_study(str(study))
     root = default_cache() if cache is None else Path(cache).expanduser()
     folder = _folder_of(document, root, dataset) if out is None else Path(out).expanduser()
@@ -127,16 +146,19 @@ def plan_study(
         costs = costs_of(lacking, folder, loader, pool=pool)
         lacking = with_costs(lacking, costs)
         heads = with_costs(trainings(lacking, folder), costs)
+    # Ray has threads of its own, beside which no process is forked.
+    most = _ray_slots(jobs, device) if engine == "ray" and lacking else pool.most
     return Plan(
         folder=folder,
         about=_about(document, root, dataset, overrides=overrides, command=command),
         rows=rows,
         runs=lacking,
         heads=heads,
-        estimate=estimate([*lacking, *heads], costs, jobs=pool.most),
-        jobs=pool.most,
+        estimate=estimate([*lacking, *heads], costs, jobs=most),
+        jobs=most,
         costs=costs,
         forked=forked,
+        engine=engine,
         loader=loader,
     )
 
@@ -156,10 +178,28 @@ def carry_out(plan: Plan, tell: Tell | None = None) -> Study:
 
     started = _now()
     with _one_thread():
-        pool = ForkedJobs(plan.jobs, forked=plan.forked)
-        execute([*plan.runs, *plan.heads], plan.folder, plan.loader, pool=pool, tell=told)
+        if plan.runs:
+            execute([*plan.runs, *plan.heads], plan.folder, _workers(plan), tell=told)
     write_study(plan.folder, {**plan.about, "started": started, "ended": _now()}, plan.rows)
     return read_study(plan.folder)
+
+
+def _workers(plan: Plan) -> Workers:
+    """The workers that do the runs of a plan."""
+    if plan.engine == "ray":
+        return RayWorkers(RayJobs(plan.jobs, gpus=_gpus(plan.runs[0].job.place.device)), plan.folder)
+    return LocalWorkers(ForkedJobs(plan.jobs, forked=plan.forked), plan.folder, plan.loader)
+
+
+def _gpus(device: str) -> float:
+    """The GPUs that a run on another machine has to itself; ``auto`` computes on the CPU there."""
+    return 0.0 if device in ("auto", "cpu") else 1.0
+
+
+def _ray_slots(jobs: int | None, device: str) -> int:
+    """How many runs the Ray cluster does at a time."""
+    room = max(slots(gpus=_gpus(device)), 1)
+    return min(jobs or room, room)
 
 
 class _Facts:
