@@ -1,9 +1,9 @@
 """Where the shards of a shared extraction lie: each is a small cache of its own, until it is joined with the data set.
 
-    CACHE/<dataset>/job/plan.json                the plan (extract/shards/plan.py)
-    CACHE/<dataset>/job/shards/00003/            a finished shard: manifest.json, and a cache with some of the clips
-    CACHE/<dataset>/job/shards/.00003.work/      a shard that is being done, or that was left half done
-    CACHE/<dataset>/job/joined/00003.json        the manifest of a shard that is part of the data set's streams
+CACHE/<dataset>/job/plan.json                the plan (extract/shards/plan.py)
+CACHE/<dataset>/job/shards/00003/            a finished shard: manifest.json, and a cache with some of the clips
+CACHE/<dataset>/job/shards/.00003.work/      a shard that is being done, or that was left half done
+CACHE/<dataset>/job/joined/00003.json        the manifest of a shard that is part of the data set's streams
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import CacheError
 from ..machine.files import parsed_json
+from .schema import list_datasets
 
 PLAN, MANIFEST = "plan.json", "manifest.json"
 
@@ -101,4 +102,12 @@ def read_manifest(path: Path) -> Manifest:
         values: dict[str, Any] = parsed_json(path.read_text("utf-8"))
         return Manifest(**values)
     except (OSError, ValueError, TypeError) as error:
-        raise CacheError(f"The manifest {str(path)!r} cannot be read ({error}); do the shard again.") from None
+        raise CacheError(
+            f"The manifest {str(path)!r} cannot be read ({error}); do the shard again."
+        ) from None
+
+
+def with_shards(cache: Path, dataset: str | None = None) -> list[Path]:
+    """A cache, and the finished shards of its data sets, or of one of them, which are caches too."""
+    names = list_datasets(cache) if dataset is None else [dataset]
+    return [cache, *(shard for name in names for shard in JobFolder(cache / name).all_finished())]

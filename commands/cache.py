@@ -197,18 +197,25 @@ def upgrade_command(cache: Cache = None, dataset: Dataset = None, json: Json = F
 
 @app.command("merge")
 def merge_command(
-    sources: Annotated[list[Path], typer.Argument(help="Cache folders to add.")],
+    sources: Annotated[
+        Optional[list[Path]],
+        typer.Argument(help="Cache folders to add; with none, the finished shards in this one are joined."),
+    ] = None,
     cache: Cache = None,
     dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,
     any_origin: AnyOrigin = False,
     json: Json = False,
 ) -> None:
-    """Add caches made on other machines to this one.
+    """Add caches made on other machines to this one, or join the shards that a shared extraction has left in it.
 
     Caches that contradict each other are refused, with the name of the clip."""
+    from ..cache.upkeep.join import join_shards
     from ..cache.upkeep.merge import merge
 
-    report = merge(sources, cache_root(cache), dataset, console.detail, any_origin=any_origin)
+    if sources:
+        report = merge(sources, cache_root(cache), dataset, console.detail, any_origin=any_origin)
+    else:
+        report = join_shards(cache_root(cache), dataset, console.detail)
     if json:
         console.print_json(report.to_json())
         return

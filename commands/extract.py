@@ -30,6 +30,8 @@ EXAMPLES = examples(
         "fsmm extract --dataset folder --data my-videos",
         "fsmm extract --dataset csv --data clips.csv --class-split seed=1",
         "fsmm extract --dataset folder --data my-videos --encoder frame=i3d-rgb",
+        "fsmm extract --dataset folder --data my-videos --shard 3/16",
+        "fsmm extract --dataset folder --status",
     ]
 )
 _GROUPS: dict[type[Any] | str, str] = {
@@ -37,6 +39,7 @@ _GROUPS: dict[type[Any] | str, str] = {
     DatasetOptions: "Clips and classes",
     Sampling: "Sampling",
     **dict.fromkeys(("workers", "timeout", "flush_seconds", "retry_failed", "device"), "Work"),
+    **dict.fromkeys(("max_failures", "shard", "engine", "shards"), "Many machines, many clips"),
 }
 
 
@@ -62,10 +65,21 @@ def extract(
             rich_help_panel="Clips and classes",
         ),
     ] = None,
+    status: Annotated[
+        bool,
+        typer.Option(
+            "--status",
+            help="Tell how far the shards are, from their files alone, and do nothing.",
+            rich_help_panel="Many machines, many clips",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")] = False,
 ) -> None:
     """Turn a data set's videos into cached features; a repeated run extracts what is still missing."""
+    if status:
+        _tell_status(request, json=json)
+        return
     if class_split is not None:
         request = replace(request, options=_with_split(request.options, class_split))
     from ..extract.run import carry_out
@@ -74,6 +88,22 @@ def extract(
     print(report.to_json() if json else report.summary())
     if report.clips and not (report.done or report.skipped):
         raise FsmmError(f"None of the {report.clips} clips could be used; {report.failures_file} says why.")
+
+
+def _tell_status(request: Request, *, json: bool) -> None:
+    """Print the state of the jobs of a data set, or of all in the cache where it is not known under its own name."""
+    from ..cache.schema import default_cache, list_datasets
+    from ..extract.shards.status import job_statuses
+
+    root = request.cache or default_cache()
+    name = request.into or request.name
+    if name is None and request.dataset in list_datasets(root):
+        name = request.dataset
+    found = job_statuses(root, name)
+    if json:
+        console.print_json([job.to_json() for job in found])
+    else:
+        print("\n".join(job.summary() for job in found))
 
 
 def encoders(

@@ -11,6 +11,7 @@ from .contract import Sampling
 from .datasets.base import DatasetOptions
 
 StoredType = Literal["float16", "float32"]
+Engine = Literal["local", "ray"]
 TIMEOUT = 300.0  # seconds a clip
 FLUSH_SECONDS = 30.0
 
@@ -49,3 +50,11 @@ class Request:
     """The seconds that a finished clip waits for its shard at most, so that a kill costs no more than that."""
     dtype: StoredType = "float16"
     """How features are stored: as float16 or float32."""
+    max_failures: str | None = None
+    """The failures that end the job: a share of the clips such as 2%, or a number; 50 of all kinds are tried first."""
+    shard: str | None = None
+    """Only the shard I of N, given as I/N, in a small cache of its own that `fsmm cache merge` joins."""
+    engine: Engine = "local"
+    """Where clips are extracted: on this machine, or on the Ray cluster of RAY_ADDRESS (else one started here)."""
+    shards: int | None = None
+    """The number of shards of --engine ray (else one for 500 clips)."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
-from ..cache.origin import Origin
-from ..cache.schema import check_name, dataset_folder, default_cache
-from ..errors import UsageError
 from ..machine.cores import default_workers, half_of_the_cores
-from ..machine.device import pick_device
 from ..machine.memory import keep_freed_memory
 from ..machine.progress import silence
-from .choose import Chosen, build_encoders, choose_streams, need_extra
-from .contract import Position, Sampling
-from .datasets.base import DatasetOptions, Listing
+from .choose import Chosen, need_extra
+from .contract import Sampling
+from .datasets.base import DatasetOptions
 from .pipeline.extraction import Extraction
 from .pipeline.report import ExtractReport
-from .request import FLUSH_SECONDS, TIMEOUT, Request, StoredType
+from .prepared import check, prepare
+from .request import FLUSH_SECONDS, TIMEOUT, Engine, Request, StoredType
+from .shards.cluster import extract_on_cluster
+from .shards.one import extract_shard
+from .shards.plan import Part
 
 
 def extract(
@@ -41,6 +38,10 @@ def extract(
     retry_failed: bool = False,
     timeout: float = TIMEOUT,
     flush_seconds: float = FLUSH_SECONDS,
+    max_failures: str | None = None,
+    shard: str | None = None,
+    engine: Engine = "local",
+    shards: int | None = None,
     quiet: bool = False,
 ) -> ExtractReport:
     """Turn the clips of a dataset into cached features; what the cache holds already is not made again.
@@ -51,11 +52,14 @@ def extract(
     device: "auto", "cpu", "cuda". workers: decoding processes; None for one a core. name: the dataset's name in
     the cache; into: that of a data set made from other data, which these clips join. retry_failed: try clips again
     that failed before. timeout: seconds a clip may take to decode. flush_seconds: no finished clip waits longer for
-    its shard, so that a kill costs no more than that.
+    its shard, so that a kill costs no more than that. max_failures: "2%" or a number of clips; more failures end the
+    job. shard: "3/16" does the third of sixteen shards alone; engine: "ray" does all shards on the machines of the Ray
+    cluster that RAY_ADDRESS names, ``shards`` of them (docs/scale.md).
 
     Raises UsageError for a request that cannot be met, WeightsError, CacheError for a cache that cannot be read
-    or written, and Interrupted after Ctrl-C: in each case all clips finished before are safe, and the same call
-    goes on from there. Clips that cannot be read are no error: they are counted, and listed in failures.jsonl.
+    or written, TooManyFailures, and Interrupted after Ctrl-C: in each case all clips finished before are safe, and the
+    same call goes on from there. Clips that cannot be read are no error: they are counted, and listed in
+    failures.jsonl.
     """
     request = Request(
         dataset=dataset,
@@ -77,6 +81,10 @@ def extract(
         timeout=timeout,
         flush_seconds=flush_seconds,
         dtype=dtype,
+        max_failures=max_failures,
+        shard=shard,
+        engine=engine,
+        shards=shards,
     )
     return carry_out(request, quiet=quiet)
 
@@ -84,53 +92,18 @@ def extract(
 def carry_out(request: Request, *, quiet: bool = False) -> ExtractReport:
     """Run the extraction that a request describes. quiet: neither progress nor warnings are shown."""
     need_extra()
-    _check(request)
+    check(request)
     with silence(wanted=quiet):
         return _carried_out(request, quiet=quiet)
 
 
 def _carried_out(request: Request, *, quiet: bool) -> ExtractReport:
-    chosen = choose_streams(request.streams, request.encoders)
-    device = str(pick_device(request.device))
-    encoders = build_encoders(chosen, request.weights, device)
-    listing = _listing(request)
-    folder = (request.cache or default_cache()) / listing.catalog.dataset
-    extraction = Extraction(request, folder, listing, encoders, quiet=quiet)
+    if request.engine == "ray":
+        return extract_on_cluster(request, quiet=quiet)
+    prepared = prepare(request)
     keep_freed_memory()
-    with half_of_the_cores(of=default_workers(), unless=device != "cpu"):
-        return extraction.run(device)
-
-
-def _check(request: Request) -> None:
-    """Refuse values that no extraction can have."""
-    sampling, dtypes = request.sampling, get_args(StoredType)
-    if request.dtype not in dtypes:
-        raise UsageError(f"Features are stored as {' or '.join(dtypes)}, not {request.dtype!r}.")
-    if request.workers is not None and request.workers < 1:
-        raise UsageError(f"--workers must be at least 1; it is {request.workers}.")
-    if not request.timeout > 0:
-        raise UsageError(f"--timeout must be above 0 seconds; it is {request.timeout:g}.")
-    if request.into is not None:
-        if request.name is not None:
-            raise UsageError(
-                "--name gives a data set a name of its own and --into unites it with another; give one."
-            )
-        dataset_folder(request.cache or default_cache(), request.into)
-    if sampling.segments < 1:
-        raise UsageError(f"--segments must be at least 1; it is {sampling.segments}.")
-    if sampling.position not in get_args(Position):
-        raise UsageError(f"--sampling is 'centre' or 'random', not {sampling.position!r}.")
-
-
-def _listing(request: Request) -> Listing:
-    """The clips of the data set, under the requested name."""
-    from .datasets import load
-
-    data = None if request.data is None else request.data.expanduser()
-    listing = load(request.dataset, data, request.options)
-    if listing.origin is None:
-        root = "" if data is None else os.path.realpath(data)
-        listing = replace(listing, origin=Origin(request.dataset, root, str(listing.root)))
-    if (name := request.into or request.name) is None:
-        return listing
-    return replace(listing, catalog=replace(listing.catalog, dataset=check_name("Dataset", name)))
+    with half_of_the_cores(of=default_workers(), unless=prepared.device != "cpu"):
+        if request.shard is not None:
+            return extract_shard(prepared, Part.parse(request.shard), quiet=quiet)
+        extraction = Extraction(request, prepared.folder, prepared.listing, prepared.encoders, quiet=quiet)
+        return extraction.run(prepared.device)

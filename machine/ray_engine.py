@@ -26,6 +26,9 @@ _STORE_BYTES = 256 << 20  # the object store of a cluster that is started here; 
 
 def ray() -> Any:
     """The package of Ray. Raises UsageError, which names the extra, where it is not installed."""
+    # What Ray has to say about lost machines would stand on standard output, among results.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray")
     except ImportError:
@@ -38,7 +41,6 @@ def connect() -> Any:
     if package.is_initialized():
         return package
     address = os.environ.get(ADDRESS)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     started: dict[str, Any] = (
         {} if address else {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     )

@@ -20,7 +20,9 @@ def two_nodes() -> Iterator[tuple[Any, Any]]:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    place = tempfile.mkdtemp(prefix="fr", dir="/tmp")  # Ray makes sockets below it, whose paths must be short.
+    place = tempfile.mkdtemp(
+        prefix="fr", dir="/tmp"
+    )  # Ray makes sockets below it, whose paths must be short.
     few = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_USAGE_STATS_ENABLED")}
     os.environ.update(RAY_TMPDIR=place, RAY_USAGE_STATS_ENABLED="0")

@@ -14,9 +14,17 @@ from ...machine.files import parsed_json, write_bytes
 from ..attempt import first_attempt
 from ..catalog import FACTS, UNLABELLED, Catalog, LabelSet
 from ..header import header_is_right
+from ..job import with_shards
 from ..locking import FAILURES, locked, refuse_older, update_catalog
 from ..origin import Origin, united_sources
-from ..schema import Provenance, StreamName, check_name, list_datasets, list_streams, shard_paths
+from ..schema import (
+    Provenance,
+    StreamName,
+    check_name,
+    list_datasets,
+    list_streams,
+    shard_paths,
+)
 from ..shard import KIND, read_shard
 from ..stream import StreamWriter, stream_checks, stream_keys, stream_provenance
 
@@ -50,7 +58,8 @@ def merge(
 ) -> MergeReport:
     """Add the data sets of ``sources`` (or one of them) to ``cache``, which may hold them already.
 
-    any_origin: data sets of one name are united even where they share no clip and were made from other data.
+    any_origin: data sets of one name are united even where they share no clip and were made from other data. A source
+    brings the finished shards of its shared extractions (cache/job.py) along.
 
     Everything is compared before anything is written. Rows are copied unchanged; a repeated merge does nothing.
     Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split, group or source
@@ -62,6 +71,7 @@ def merge(
             raise UsageError(f"{str(source)!r} is both a source and the destination; name the caches to add.")
     if dataset is not None:
         check_name("Dataset", dataset)
+    sources = [part for source in sources for part in with_shards(source, dataset)]
     held = {name for source in sources for name in list_datasets(source)}
     names = sorted(held if dataset is None else held & {dataset})
     if not names:
@@ -71,7 +81,11 @@ def merge(
     plans = [
         _Plan(
             name,
-            [s / name for s in sources if name in list_datasets(s)],
+            [
+                s / name
+                for s in sources
+                if name in list_datasets(s) or (s / name / "failures.jsonl").is_file()
+            ],
             cache / name,
             any_origin=any_origin,
         )
@@ -87,7 +101,9 @@ class _Plan:
     """The merge of one data set, whose caches have been compared and agree."""
 
     def __init__(self, dataset: str, folders: list[Path], target: Path, *, any_origin: bool) -> None:
-        self.dataset, self.folders, self.target = dataset, folders, target
+        self.dataset, self.target = dataset, target
+        self.with_failures = folders
+        self.folders = folders = [folder for folder in folders if (folder / "catalog.h5").is_file()]
         is_held = (target / "catalog.h5").is_file()
         self.all = [target, *folders] if is_held else folders
         self.parts = [(str(folder.parent), Catalog.read(folder)) for folder in self.all]
@@ -108,7 +124,7 @@ class _Plan:
             copied, dropped = self._copy(stream, provenance)
             report.copied[f"{self.dataset}/{stream}"] = copied
             report.duplicates[f"{self.dataset}/{stream}"] = dropped
-        _unite_failures(self.folders, self.target)
+        unite_failures(self.with_failures, self.target)
 
     def _united(self, held: Catalog | None) -> Catalog:
         """The union with the target's catalog as it is now, which another process may have changed meanwhile."""
@@ -281,7 +297,7 @@ def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(unequal.reshape(len(a), -1).any(1)) if unequal.size else np.zeros(len(a), bool)
 
 
-def _unite_failures(folders: Sequence[Path], target: Path) -> None:
+def unite_failures(folders: Sequence[Path], target: Path) -> None:
     """Write one list of all failures, without those of clips that another cache could read after all."""
     with locked(target, FAILURES):
         _write_united_failures(folders, target / "failures.jsonl")

@@ -1,4 +1,4 @@
-"""The failures that a job may have: a few clips of every kind of file are tried first, and a hopeless job is stopped."""
+"""The failures that a job may have: some clips of every kind of file are tried first; a hopeless job is stopped."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ class Budget:
         if self.canary and self.tried == self.canary and self._canary_is_lost():
             return self._sentence(f"{self.failed} of the {self.canary} clips that were tried first failed")
         if self.limit is not None and self.failed > self.limit.of(self.clips):
-            allowed = f"--max-failures {self.limit.text} allows {self.limit.of(self.clips):,} of {self.clips:,}"
+            allowed = (
+                f"--max-failures {self.limit.text} allows {self.limit.of(self.clips):,} of {self.clips:,}"
+            )
             return self._sentence(f"{self.failed:,} clips failed, and {allowed}")
         return ""
 
@@ -110,7 +112,9 @@ class Budget:
     def _sentence(self, what: str) -> str:
         counted = "; ".join(f"{count:,} x {reason}" for reason, count in self.reasons.most_common(_REASONS))
         more = f"; {len(self.reasons) - _REASONS} further reasons" if len(self.reasons) > _REASONS else ""
-        return f"The job was stopped: {what} ({counted}{more}). Mend the cause, or allow more by --max-failures."
+        return (
+            f"The job was stopped: {what} ({counted}{more}). Mend the cause, or allow more by --max-failures."
+        )
 
 
 def at_least(failed: int, tried: int, rate: float) -> float:

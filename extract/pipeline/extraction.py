@@ -20,6 +20,7 @@ from ...machine.cores import default_workers
 from ..contract import Encoder
 from ..datasets.base import Listing, asks_for_split
 from ..request import Request
+from .budget import CANARY, Budget, Limit, TooManyFailures, canary_first
 from .class_words import Words, embed_words, unknown_words
 from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
@@ -60,6 +61,7 @@ class Extraction:
         self.clock, self.log = Clock(), FailureLog(folder)
         self._solved: set[Key] = set()
         self._known_damage: dict[str, str] = {}
+        self._budget = Budget(None, 0)
         self._flushed = time.monotonic()
 
     @property
@@ -71,8 +73,8 @@ class Extraction:
         """Bring the cache up to date.
 
         Raises CacheError if the cache cannot be written or a stream is of another origin, FsmmError if the workers or
-        an encoder fail as a whole, and Interrupted. Rows that were written before stay, and the next run continues
-        after them.
+        an encoder fail as a whole, TooManyFailures, and Interrupted. Rows that were written before stay, and the next
+        run continues after them.
         """
         with first_attempt(self.folder, is_worth_keeping=self._is_worth_keeping), StopOnSignal() as stop:
             streams = [StreamName(encoder.modality, encoder.name) for encoder in self.clip_encoders]
@@ -85,6 +87,8 @@ class Extraction:
             interrupted = self._run_clips(plan, stop, known_digests(catalog))
             with self.clock("catalog"):
                 self.gone = int(self.membership.unite_with_facts().sources.gone.sum())
+        if verdict := self._budget.verdict():
+            raise TooManyFailures(verdict)
         if interrupted:
             raise Interrupted(
                 f"Interrupted: {plan.complete + self.done} of {len(self.listing.sources)} clips are in the cache; run "
@@ -135,6 +139,7 @@ class Extraction:
             self.log.append(copied)
             self.log.tell_missing(self.listing.missing)
             began = time.perf_counter()
+            self._set_limit(plan)
             if plan.jobs:
                 pool = stack.enter_context(self._pool(plan, lanes, stop))
                 self._consume(pool, lanes, progress, began)
@@ -147,6 +152,18 @@ class Extraction:
         seconds["wait"] = max(0.0, self.wall - seconds["encode"] - seconds["write"])
         self.log.forget(self._solved)
         return interrupted
+
+    def _set_limit(self, plan: Plan) -> None:
+        """Obey the user's limit of failures: some clips of every kind of file come first."""
+        if self.request.max_failures is not None:
+            plan.jobs = canary_first(plan.jobs, lambda job: job.source, lambda job: job.clip_id)
+            limit, count = Limit.parse(self.request.max_failures), len(plan.jobs)
+            self._budget = Budget(limit, count, canary=min(CANARY, count))
+
+    def _record(self, failures: Sequence[Failure]) -> None:
+        """Write lines into the log, and count what failed."""
+        self.log.append(failures)
+        self._budget.note(failures)
 
     def _pool(self, plan: Plan, lanes: Sequence[Lane], stop: StopOnSignal) -> Pool:
         setup = Setup(tuple(self.clip_encoders), self.request.sampling)
@@ -175,7 +192,7 @@ class Extraction:
         name = StreamName(encoder.modality, encoder.name)
 
         def failed(clip: str, stage: str, reason: str) -> None:
-            self.log.append([Failure.of(clip, self.listing.sources[clip], stage, reason, stream=str(name))])
+            self._record([Failure.of(clip, self.listing.sources[clip], stage, reason, stream=str(name))])
             self._solved.discard((clip, str(name)))
 
         self.lanes[name] = Lane(encoder, writer, self.clock, failed)
@@ -187,13 +204,16 @@ class Extraction:
                 self.clock.seconds[stage] += seconds
             if outcome.stage:
                 self.failed += 1
-                self.log.append([_failure(job, outcome.stage, outcome.reason)])
+                self._record([_failure(job, outcome.stage, outcome.reason)])
             else:
                 self.done += 1
                 self._spread(job, outcome, lanes)
             self._make_safe(lanes)
             busy = self.clock.seconds["encode"] / max(time.perf_counter() - began, 1e-9)
             progress.advance(failed=self.failed, busy=busy)
+            self._budget.add(tried=1, reasons={})
+            if self._budget.verdict():
+                return
 
     def _spread(self, job: Job, outcome: Outcome, lanes: Sequence[Lane]) -> None:
         """Hand one clip's parts to the streams that wanted it."""
@@ -210,7 +230,7 @@ class Extraction:
             else:
                 self._solved.add((job.clip_id, stream))
             lanes[number].add(job.clip_id, part, facts)
-        self.log.append(failures)
+        self._record(failures)
 
     def _damage(self, job: Job, notes: Sequence[str]) -> list[Failure]:
         """The line about a clip that was read in part, with what earlier runs noted about the same file."""

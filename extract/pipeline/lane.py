@@ -62,12 +62,13 @@ class Lane:
         self.seconds = 0.0
         self._waiting: list[_Waiting] = []
         self._ready = self._in_a_row = 0
+        self._most = encoder.batch_clips  # It shrinks where a batch did not fit into the memory.
 
     def add(self, key: str, part: Part, facts: Mapping[str, object]) -> None:
         """Take one clip. Raises CacheError if the cache cannot be written, FsmmError if the encoder is unusable."""
         self._waiting.append(_Waiting(key, part, facts))
         self._ready += part.state == READY
-        if self._ready >= self.encoder.batch_clips or (not self._ready and len(self._waiting) >= 64):
+        if self._ready >= self._most or (not self._ready and len(self._waiting) >= 64):
             self.drain()
 
     def copy(self, key: str, features: np.ndarray | None, facts: Mapping[str, object]) -> None:
@@ -102,8 +103,11 @@ class Lane:
             made: list[np.ndarray | None] = list(self.encoder.encode([row.part.value for row in rows]))
         except Exception as error:
             self._stop_if_hopeless(error)
-            if len(rows) > 1:  # This finds the clip at fault; a batch too large fits clip by clip.
-                return [self._encode([row])[0] for row in rows]
+            if len(rows) > 1:  # This finds the clip at fault; a batch too large for the memory fits in parts.
+                half = len(rows) // 2
+                if _is_want_of_memory(error):
+                    self._most = min(self._most, half)
+                return [*self._encode(rows[:half]), *self._encode(rows[half:])]
             self._fail(rows[0].key, error)
             return [None]
         self._in_a_row = 0
@@ -142,6 +146,11 @@ class Lane:
             self.absent += 1
         else:
             self.written += 1
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory, of the machine or of a GPU, did not suffice; torch's is a RuntimeError."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def _unstorable(features: np.ndarray, provenance: Provenance) -> str:

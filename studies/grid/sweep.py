@@ -93,7 +93,8 @@ def sweep(
     study: a study file, or the name of a preset. out: the study's folder (default: below ``studies`` in the cache).
     jobs: how many runs are done at a time (default: one for each core). overrides: options that win over the file's.
     engine: "ray" does the runs on the machines of the cluster that RAY_ADDRESS names, which read the cache at the same
-    path. tell: called when a run has ended. Raises UsageError, which names the line, for a study file that is not right.
+    path. tell: called when a run has ended. Raises UsageError, which names the line, for a study file that is not
+    right.
     """
     plan = plan_study(
         study,

@@ -186,9 +186,7 @@ def _refuse_other_data(task: Task) -> None:
     place = task.job.place
     assert place.cache is not None
     facts = _facts(Path(place.cache), place.dataset)
-    name = (
-        head_name(task.trained_as, facts) if task.trains else run_key(task.job, task.trained_as, facts)
-    )
+    name = head_name(task.trained_as, facts) if task.trains else run_key(task.job, task.trained_as, facts)
     if name != task.key:
         raise CacheError(
             f"The cache {str(place.cache)!r} holds other data on a machine of the cluster; let all machines read one "
@@ -248,5 +246,3 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-

@@ -26,7 +26,7 @@ GROUPS = {
     "episode-eval": [
         "Method and features", "Task", "What clips lack", "Training", "Place", "Evaluation", "Several runs", "General"
     ],
-    "extract": ["Data and streams", "Work", "Clips and classes", "Sampling", "General"],
+    "extract": ["Data and streams", "Work", "Many machines, many clips", "Clips and classes", "Sampling", "General"],
 }  # fmt: skip
 
 

@@ -58,14 +58,16 @@ def test_a_worker_that_cannot_be_made_says_why(cluster: tuple[Any, Any]) -> None
     def fail() -> Callable[[int], int]:
         raise ValueError("no such weights")
 
-    with pytest.raises(FsmmError, match="could not start: no such weights"):
-        with RayActors(fail) as actors:
-            list(actors.outcomes([1, 2]))
+    with pytest.raises(FsmmError, match="could not start: no such weights"), RayActors(fail) as actors:
+        list(actors.outcomes([1, 2]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_items_of_a_lost_node_are_done_by_the_other(cluster: tuple[Any, Any], tmp_path: Path) -> None:
-    """Both nodes have begun an item when one is killed; every item has one outcome all the same. This test is the last."""
+    """Both nodes have begun an item when one is killed; every item has one outcome all the same.
+
+    No test after this one has two nodes.
+    """
 
     def make() -> Callable[[int], int]:
         def work(item: int) -> int:

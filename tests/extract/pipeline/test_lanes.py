@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,29 @@ def test_a_clip_that_cannot_be_encoded_leaves_the_others(tmp_path: Path, white: 
     assert [(key, stage) for key, stage, _ in failed] == [("k2", "encode"), ("k7", "encode")]
     assert all(told in reason for _, _, reason in failed)
     assert (lane.written, lane.failures) == (7, 2)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_a_batch_too_large_for_the_memory_is_halved_and_so_are_those_after_it(
+    tmp_path: Path, error: Exception
+) -> None:
+    class Narrow(Tint):
+        batch_clips = 8
+
+        def encode(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+            self.batches.append(len(batch))
+            if len(batch) > 3:
+                raise error
+            return [np.asarray(clip, np.float32) for clip in batch]
+
+    encoder, parts = Narrow(), some_parts(20)
+    lane, failed = run_lane(tmp_path, encoder, parts)
+    assert encoder.batches == [8, 4, 2, 2, 4, 2, 2, *[2] * 6]
+    assert (lane.written, failed) == (20, [])
+    got = rows(tmp_path, "frame/tint")
+    assert all(np.array_equal(got[key], part.value.astype(np.float32)) for key, part in parts.items())
 
 
 def test_values_beyond_the_stored_type_are_a_failure_of_that_clip(tmp_path: Path) -> None:
