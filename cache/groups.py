@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 _UCF = re.compile(r"v_(?P<group>[A-Za-z]+_g\d+)_c\d+")
 _UTD_MHAD = re.compile(r"a\d+_(?P<group>s\d+)_t\d+(_[a-z]+)?")
 _NTU = re.compile(r"S\d{3}C\d{3}(?P<group>P\d{3})R\d{3}A\d{3}(_[a-z]+)?")
-_HMDB = re.compile(r"(?P<film_and_action>.+)_[fhlu]_(?:nm|cm)_np\d_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+")
+_HMDB = re.compile(r"(?P<film_and_action>.+)_[fhlu]_(?:nm|cm)_np\d+_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+")
 
 
 def group_by_name(path: str) -> str:
