@@ -31,6 +31,8 @@ class DatasetEntry:
     """Whether --data may not be left out."""
     takes_root: bool = False
     """Whether the data set's paths may be relative to a folder that --root names."""
+    takes_lists: bool = False
+    """Whether published lists of its videos may be given by --lists."""
 
     def listing(self, data: Path | None, options: DatasetOptions) -> Listing:
         """The clips of the data set."""
@@ -56,6 +58,38 @@ _ENTRIES = (
     DatasetEntry(
         "3massiv", "massiv", "the official 3massiv_*.csv files, and videos named by post id anywhere below"
     ),
+    DatasetEntry(
+        "kinetics-100", "kinetics100", "Kinetics videos in one folder a class, at any depth", takes_lists=True
+    ),
+    DatasetEntry(
+        "ssv2-100",
+        "ssv2_100",
+        "numbered Something-Something V2 videos, with the JSON files of their classes",
+        takes_lists=True,
+    ),
+    DatasetEntry(
+        "ssv2-full",
+        "ssv2_full",
+        "numbered Something-Something V2 videos, with the JSON files of their classes",
+        takes_lists=True,
+    ),
+    DatasetEntry("hmdb51", "hmdb51", "HMDB51 videos in one folder a class, at any depth", takes_lists=True),
+    DatasetEntry("ucf101", "ucf101", "UCF101 videos in one folder a class, at any depth", takes_lists=True),
+    DatasetEntry(
+        "ucf-gzsl", "ucf_gzsl", "UCF101 videos in one folder a class, at any depth", takes_lists=True
+    ),
+    DatasetEntry(
+        "activitynet-gzsl",
+        "activitynet_gzsl",
+        "cut ActivityNet videos, named as the stage_*.csv of --lists say, or in one folder a class",
+        takes_lists=True,
+    ),
+    DatasetEntry(
+        "vggsound-gzsl",
+        "vggsound_gzsl",
+        "VGGSound videos named ID_SECONDS (six digits), as the stage_*.csv of --lists say, or in one folder a class",
+        takes_lists=True,
+    ),
 )
 
 DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -77,6 +111,8 @@ def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
     entry = datasets()[name]
     if options.root is not None and not entry.takes_root:
         raise UsageError(f"Dataset {name!r} has no use for --root; its paths are relative to --data.")
+    if options.lists is not None and not entry.takes_lists:
+        raise UsageError(f"Dataset {name!r} has no use for --lists; its clips are those of --data.")
     if data is None and entry.needs_data:
         raise UsageError(f"Dataset {name!r} needs --data: {entry.expects}.")
     if data is not None and entry.needs_data and not data.exists():

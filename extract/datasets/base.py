@@ -81,6 +81,10 @@ class DatasetOptions:
     """The numbers of base, val and novel classes of a drawn split, such as 16,4,12."""
     unlabelled: Path | None = None
     """A folder of further clips without labels."""
+    lists: Path | None = None
+    """The published lists of a benchmark's videos: a file, or the folder that holds those of train, val and test."""
+    unlabelled_clips: int | None = None
+    """At most this many of the clips without labels, drawn by the seed."""
     limit: int | None = None
     """Only this many clips are taken, the first ones."""
     root: Path | None = None

@@ -24,7 +24,7 @@ from ...cache.groups import groups_by_name
 from ...errors import UsageError
 from ...machine.files import parsed_json, refuse_special
 from ...machine.texts import plain_text
-from .base import DatasetOptions, Listing, Source
+from .base import DatasetOptions, Listing, Source, asks_for_split
 from .walk import walk
 
 _SMALL_PER_CLASS = 8
@@ -73,21 +73,26 @@ def finish(listing: Listing, options: DatasetOptions) -> Listing:
     catalog = catalog.take(rows)
     sources = {clip: listing.sources[clip] for clip in catalog.clip_id}
     done = replace(listing, catalog=catalog, sources=sources, partial=partial)
-    return (
-        done
-        if options.unlabelled is None
-        else add_unlabelled(done, options.unlabelled, follow_links=options.follow_links)
-    )
+    if options.unlabelled is not None:
+        return add_unlabelled(done, options.unlabelled, options)
+    if options.unlabelled_clips is not None:
+        raise UsageError(
+            "--unlabelled-clips is a number of the clips of --unlabelled; name that folder, too."
+        )
+    return done
 
 
 def set_class_splits(catalog: Catalog, options: DatasetOptions) -> None:
     """Give every label set its "default" class split, in place.
 
     The default label set's split comes from ``split_file``, else it is drawn with ``split_sizes``; the splits of
-    the other label sets are drawn with the usual sizes. ``split_seed`` seeds all draws.
+    the other label sets are drawn with the usual sizes. ``split_seed`` seeds all draws. A split that the data set
+    brings stays unless the options ask for another.
     """
     for name, labels in catalog.label_sets.items():
         chosen = name == catalog.default_label_set
+        if "default" in labels.splits and not (chosen and asks_for_split(options)):
+            continue
         if chosen and options.split_file is not None:
             codes = read_split_file(options.split_file, labels.class_names)
             origin = f"the split file {options.split_file.name}"
@@ -192,13 +197,21 @@ def _at_least(option: str, value: int, least: int) -> None:
         raise UsageError(f"--{option} is {value}; it must be at least {least}.")
 
 
-def add_unlabelled(listing: Listing, folder: Path, *, follow_links: bool = False) -> Listing:
-    """The listing with every video below ``folder`` as a further clip ``unlabelled/<path>`` without any label."""
-    found = walk(folder, follow_links=follow_links)
+def add_unlabelled(listing: Listing, folder: Path, options: DatasetOptions) -> Listing:
+    """The listing with the videos below ``folder`` as further clips ``unlabelled/<path>`` without any label.
+
+    They are all taken, or ``options.unlabelled_clips`` of them, of which a larger number keeps those of a smaller one.
+    """
+    found = walk(folder, follow_links=options.follow_links)
     if not found.videos:
         raise UsageError(f"The folder of unlabelled videos {str(folder)!r} holds no video.")
-    old = listing.catalog
-    added = {f"unlabelled/{plain_text(path)}": Source(video=found.root / path) for path in found.videos}
+    old, most = listing.catalog, options.unlabelled_clips
+    paths = found.videos
+    if most is not None:
+        _at_least("unlabelled-clips", most, 1)
+        order = _drawing_order([plain_text(path) for path in paths], np.arange(len(paths)), options.seed)
+        paths = [paths[row] for row in sorted(order[:most])]
+    added = {f"unlabelled/{plain_text(path)}": Source(video=found.root / path) for path in paths}
     count = len(added)
     catalog = Catalog(
         dataset=old.dataset,
@@ -216,7 +229,7 @@ def add_unlabelled(listing: Listing, folder: Path, *, follow_links: bool = False
         catalog=catalog,
         sources={**listing.sources, **added},
         warnings=warnings,
-        lists_unlabelled=not found.unreadable,
+        lists_unlabelled=not found.unreadable and len(paths) == len(found.videos),
     )
 
 

@@ -7,6 +7,8 @@ videos, named by post id (``<id>.mp4`` or another container), all at any depth.
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...cache.catalog import Catalog
@@ -14,7 +16,7 @@ from ...errors import UsageError
 from ...machine.texts import plain_text
 from .base import DatasetOptions, Listing, Source
 from .common import finish
-from .massiv_tables import LABEL_SETS, TOPIC, annotation_files, label_set, read_tables
+from .massiv_tables import LABEL_SETS, SPLITS, TOPIC, Tables, annotation_files, label_set, read_tables
 from .walk import Walk, some, walk
 
 
@@ -46,7 +48,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     )
     sources = {str(post): Source(video=found.root / video_of[post]) for post in posts}
     missing = [str(post) for post in tables.split if post not in video_of]
-    warnings = [*tables.warnings, *found.warnings()]
+    warnings = [*tables.warnings, *found.warnings(), *_what_is_left(tables, video_of)]
     if repeated:
         warnings.append(
             f"{len(repeated)} videos are there more than once, the first counts: {some(repeated)}."
@@ -62,6 +64,17 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         ),
         options,
     )
+
+
+def _what_is_left(tables: Tables, video_of: Mapping[int, str]) -> list[str]:
+    """A sentence about the published split where videos are gone: the posts of each part that are left."""
+    listed = Counter(tables.split.values())
+    left = Counter(split for post, split in tables.split.items() if post in video_of)
+    if left == listed:
+        return []
+    gone = 1 - left.total() / listed.total()
+    parts = ", ".join(f"{split} {left[split]:,} of {listed[split]:,}" for split in SPLITS if listed[split])
+    return [f"{gone:.1%} of the posts have no video; of the published split are left: {parts}."]
 
 
 def _videos_by_post(found: Walk) -> tuple[dict[int, str], list[str]]:

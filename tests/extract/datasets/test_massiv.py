@@ -252,3 +252,54 @@ def test_full_size(tmp_path: Path) -> None:
     print(f"listed {len(listing.catalog)} clips in {time.perf_counter() - began:.2f} s")
     assert len(listing.catalog) == 53_865
     assert len(load_from(root, per_class=10).catalog) == 340
+
+
+def test_a_share_of_videos_gone_is_told_by_the_published_split(tmp_path: Path) -> None:
+    """Three train posts and one test post lose their video; clips keep their part of the published split."""
+    root = with_videos(official(tmp_path / "data"))
+    gone = [*IDS["train"][:3], IDS["test"][0]]
+    for path in root.rglob("*"):
+        if path.stem in map(str, gone):
+            path.unlink()
+    listing = load_from(root)
+    assert listing.missing == [str(post) for post in gone]
+    assert warned(listing, "6.7% of the posts", "train 31 of 34, val 13 of 13, test 12 of 13")
+    left = dict(zip(listing.catalog.clip_id, listing.catalog.clip_split))
+    assert {s: sum(split == s for split in left.values()) for s in IDS} == {
+        "train": 31,
+        "val": 13,
+        "test": 12,
+    }
+    assert not warned(load_from(with_videos(official(tmp_path / "whole"))), "of the posts have no video")
+
+
+@pytest.mark.parametrize("name", LABEL_SETS)
+def test_any_label_set_can_be_split(tmp_path: Path, name: str) -> None:
+    listing = load_from(
+        with_videos(official(tmp_path / "data")), label_set=name, split_sizes=(4, 1, 3), split_seed=3
+    )
+    labels = listing.catalog.labels()
+    assert len(labels.class_names) == LABEL_SETS[name]
+    assert np.bincount(labels.splits["default"], minlength=4)[1:].tolist() == [4, 1, 3]
+
+
+def test_unlabelled_clips_can_be_capped(tmp_path: Path) -> None:
+    root = with_videos(official(tmp_path / "data"))
+    more = tmp_path / "unlabelled"
+    more.mkdir()
+    for number in range(40):
+        (more / f"{number}.mp4").write_bytes(b"x")
+    few, some, every = (
+        {
+            c
+            for c in load_from(root, unlabelled=more, unlabelled_clips=n).catalog.clip_id
+            if c.startswith("unl")
+        }
+        for n in (5, 12, 100)
+    )
+    assert (len(few), len(some), len(every)) == (5, 12, 40)
+    assert few < some < every
+    other = load_from(root, unlabelled=more, unlabelled_clips=5, seed=1).catalog.clip_id
+    assert few != {clip for clip in other if clip.startswith("unl")}
+    with pytest.raises(UsageError, match="name that folder"):
+        load_from(root, unlabelled_clips=5)
