@@ -28,8 +28,10 @@ from ..shard import clip_check, storable
 from ..stream import StreamWriter, stream_checks
 from ..upkeep.merge import unite
 from .columns import ArrayColumn, Column
+from .concatenated import ConcatenatedColumn
 from .labelling import import_catalog, read_flags
 from .mapping import ArraySpec, ImportMapping, Sources, WordSpec, read_mapping
+from .named_vectors import vectors_by_text
 
 
 @dataclass
@@ -228,6 +230,11 @@ class _Array:
         column = files.column(spec.array)
         self.column = column.transposed() if spec.transposed else column
         n = len(chosen)
+        self.length: np.ndarray | None = None
+        if spec.length is not None and column.rows is not None:
+            self.length = _whole_numbers(files.values(spec.length, n), spec.length)
+        if spec.concatenated and self.length is not None:
+            self.column, self.length = ConcatenatedColumn(self.column, self.length), None
         if self.column.rows is None and (spec.length or spec.present):
             raise UsageError(
                 f"Array {spec.array!r} has one file or dataset a clip, which shows its length and whether it is there; "
@@ -237,9 +244,6 @@ class _Array:
             raise CacheError(
                 f"Array {spec.array!r} has {self.column.rows:,} rows where the clips are {n:,}{_hint(column, n)}."
             )
-        self.length = (
-            None if spec.length is None else _whole_numbers(files.values(spec.length, n), spec.length)
-        )
         self.present = (
             None if spec.present is None else read_flags(files.values(spec.present, n), spec.present)
         )
@@ -290,6 +294,8 @@ class _Array:
 
     def _features(self, clip: str, x: np.ndarray) -> np.ndarray:
         spec = self.spec
+        if spec.flatten and x.ndim > 2:
+            x = x.reshape(len(x), -1)
         if x.ndim not in (1, 2) or x.dtype.kind not in "biuf":
             raise CacheError(_shape_message(spec.array, x, f"clip {clip!r}"))
         x = x[None] if x.ndim == 1 else x
@@ -383,11 +389,15 @@ def _whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
 def _words(
     spec: WordSpec, files: Sources, catalog: Catalog
 ) -> tuple[Provenance, list[tuple[str, np.ndarray]], list[str]]:
+    warnings: list[str] = []
+    if spec.by is not None:
+        rows, without = vectors_by_text(spec, files.column(spec.vectors), catalog)
+        how = f"the vector of each class's {spec.by}"
+        return _word_provenance(spec, rows[0][1].shape[-1], how), rows, _about_classes(without)
     vectors = files.values(spec.vectors)
     if vectors.ndim not in (2, 3) or vectors.dtype.kind not in "biuf" or not np.isfinite(vectors).all():
         raise CacheError(f"Array {spec.vectors!r} must hold finite numbers, one vector a word or class.")
     names = files.values(spec.words or spec.keys or "", len(vectors)).astype(str)
-    warnings: list[str] = []
     if spec.keys is not None:
         length = (
             None
@@ -402,19 +412,13 @@ def _words(
     else:
         rows, warnings = _averaged(spec, names, vectors, catalog)
         how = "mean of the vectors of the words of each class"
+    return _word_provenance(spec, vectors.shape[-1], how), rows, warnings
+
+
+def _word_provenance(spec: WordSpec, dim: int, how: str) -> Provenance:
+    """The provenance of class-word vectors; how: what they are, unless the mapping says."""
     about = {"weights": "imported", "preprocessing": how, **spec.about}
-    return (
-        Provenance(
-            encoder=spec.stream.encoder,
-            modality="word",
-            dim=vectors.shape[-1],
-            axis="class",
-            dtype=spec.dtype,
-            **about,
-        ),
-        rows,
-        warnings,
-    )
+    return Provenance(spec.stream.encoder, "word", dim, axis="class", dtype=spec.dtype, **about)
 
 
 def _averaged(

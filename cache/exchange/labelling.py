@@ -158,11 +158,17 @@ def _label_set(name: str, spec: LabelSpec, files: Sources, ids: Sequence[str]) -
 def _from_texts(labels: list[str], named: list[str] | None, array: str) -> tuple[np.ndarray, list[str]]:
     """The class indices int32 [n] of labels given as class names, and the class names.
 
-    A text that means no label (see ``is_unlabelled``) is a class all the same if ``named`` has one of this name. Raises
-    CacheError for a label that is not among the class names ``named``.
+    A text that means no label (see ``is_unlabelled``) is a class all the same if ``named`` has one of this name. A
+    label may differ in upper and lower case from the one class that is meant. Raises CacheError for a label that is not
+    among the class names ``named``.
     """
     names = sorted({label for label in labels if not is_unlabelled(label)}) if named is None else named
     index = {name: i for i, name in enumerate(names)}
+    folded = Counter(name.casefold() for name in names)
+    in_other_case = {name.casefold(): i for name, i in index.items() if folded[name.casefold()] == 1}
+    for label in set(labels) - index.keys():
+        if not is_unlabelled(label) and label.casefold() in in_other_case:
+            index[label] = in_other_case[label.casefold()]
     for label in labels:
         if label not in index and not is_unlabelled(label):
             raise CacheError(f"Label {brief(label)} in {array!r} is not among the class names.")

@@ -25,14 +25,15 @@ _TOP = {
     "arrays", "label_sets", "default_label_set", "words",
 }  # fmt: skip
 _ARRAY = {
-    "stream", "scale", "offset", "dtype", "transposed", "length", "present", "weights", "weights_sha256",
-    "preprocessing", "sampling", "extra",
+    "stream", "scale", "offset", "dtype", "transposed", "flatten", "length", "concatenated", "present", "weights",
+    "weights_sha256", "preprocessing", "sampling", "extra",
 }  # fmt: skip
 _LABELS = {"label", "class_names", "words", "splits"}
 _WORDS = {
     "words",
     "vectors",
     "keys",
+    "by",
     "length",
     "dtype",
     "weights",
@@ -61,8 +62,12 @@ class ArraySpec:
     """The type in which the features are stored."""
     transposed: bool = False
     """Whether the axes are stored in reverse order, clips last, as MATLAB writes plain HDF5."""
+    flatten: bool = False
+    """Whether a step of several axes becomes one vector, such as the coordinates of joints or the pixels of a map."""
     length: str | None = None
     """The name of the array of valid lengths, or None."""
+    concatenated: bool = False
+    """Whether the steps of all clips follow one another in the array, as many for each clip as ``length`` says."""
     present: str | None = None
     """The name of the array that says whether each clip is present, or None."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +90,7 @@ class LabelSpec:
 
 @dataclass(frozen=True)
 class WordSpec:
-    """The description of class-word vectors: those of a vocabulary of V words, or those of classes by key."""
+    """The description of class-word vectors: those of a vocabulary of V words, or those of classes by key or text."""
 
     stream: StreamName
     """The word stream that the vectors become."""
@@ -95,6 +100,8 @@ class WordSpec:
     """The name of the array of the vocabulary's words [V], or None."""
     keys: str | None = None
     """The name of the array of keys ("label set/class name"), or None."""
+    by: str | None = None
+    """What names the vectors of an array that has one a text: "words", the classes' texts, or "names"; or None."""
     length: str | None = None
     """The name of the array of valid lengths of vectors by key, or None."""
     dtype: str = "float32"
@@ -277,6 +284,11 @@ def _array_spec(array: str, spec: Any) -> ArraySpec:
     stream = StreamName.parse(str(_needed(spec, "stream", what)))
     if stream.modality == "word":
         raise UsageError(f"Stream {stream} holds class words; describe it under 'words', not under 'arrays'.")
+    concatenated = _flag(spec, "concatenated", what)
+    if concatenated and "length" not in spec:
+        raise UsageError(
+            f"The steps of {what} are concatenated; name the array of each clip's length by 'length'."
+        )
     return ArraySpec(
         array=array,
         stream=stream,
@@ -284,7 +296,9 @@ def _array_spec(array: str, spec: Any) -> ArraySpec:
         offset=_number(spec, "offset", 0.0, what),
         dtype=_stored(spec, "float16", what),
         transposed=_flag(spec, "transposed", what),
+        flatten=_flag(spec, "flatten", what),
         length=_text(spec, "length"),
+        concatenated=concatenated,
         present=_text(spec, "present"),
         about=_about(spec),
     )
@@ -308,13 +322,19 @@ def _word_spec(stream: str, spec: Any) -> WordSpec:
     name = StreamName.parse(stream)
     if name.modality != "word":
         raise UsageError(f"Stream {stream!r} is not a word stream; describe it under 'arrays'.")
-    if ("words" in spec) == ("keys" in spec):
-        raise UsageError(f"The {what} needs either 'words' (a vocabulary) or 'keys' (one vector a class).")
+    if sum(key in spec for key in ("words", "keys", "by")) != 1:
+        raise UsageError(
+            f"The {what} needs either 'words' (a vocabulary), 'keys' (one vector a class) or 'by' (vectors that are "
+            "named by the classes' words or names)."
+        )
+    if (by := spec.get("by")) not in (None, "words", "names"):
+        raise unknown(f"value of 'by' of {what}", str(by), ("words", "names"))
     return WordSpec(
         stream=name,
         vectors=str(_needed(spec, "vectors", what)),
         words=_text(spec, "words"),
         keys=_text(spec, "keys"),
+        by=_text(spec, "by"),
         length=_text(spec, "length"),
         dtype=_stored(spec, "float32", what),
         about=_about(spec),

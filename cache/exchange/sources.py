@@ -1,6 +1,7 @@
 """Arrays of npz, npy, HDF5, pickle and CSV files and of folders of npy files are read a few clips at a time.
 
-A folder holds one npy file for each clip (format "folder"), or one for each array (format "arrays").
+A folder holds one npy file for each clip (format "folder"), one for each array ("arrays"), one HDF5 file or pickle for
+each class ("classes"), or a folder for each video ("videos").
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import numpy as np
 from ...errors import CacheError, listed, unknown
 from ...machine.files import refuse_special
 from ...machine.texts import CsvTable, plain_text, read_csv
+from . import class_files, video_folders
+from .class_files import ClassFiles
 from .columns import ArrayColumn, Column, CsvColumn, FolderColumn, ListColumn, NpzColumn
 from .hdf5_source import Hdf5Arrays
 from .per_clip import ClipColumn, members_of, unknown_array
 from .pickles import holds_objects, load_untrusted
+from .video_folders import VideoFolders
 
 _BY_SUFFIX = {
     ".npz": "npz",
@@ -31,7 +35,8 @@ _BY_SUFFIX = {
     ".pickle": "pickle",
     ".csv": "csv",
 }
-FORMATS = ("npz", "npy", "hdf5", "folder", "arrays", "pickle", "csv")
+_FOLDERS = ("folder", "arrays", "classes", "videos")
+FORMATS = ("npz", "npy", "hdf5", "pickle", "csv", *_FOLDERS)
 
 
 class Source:
@@ -47,7 +52,7 @@ class Source:
         self.kind = kind or ("folder" if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower(), ""))
         if self.kind not in FORMATS:
             raise unknown(f"format of source {path.name!r}", self.kind, FORMATS)
-        if (self.kind in ("folder", "arrays")) != path.is_dir():
+        if (self.kind in _FOLDERS) != path.is_dir():
             raise CacheError(
                 f"Source {str(path)!r} is {'a' if path.is_dir() else 'no'} folder; mend its format."
             )
@@ -55,7 +60,7 @@ class Source:
         self._open: dict[str, Any] = {}
         self._archive: zipfile.ZipFile | None = None
         self._file: h5py.File | None = None
-        self._arrays: Hdf5Arrays | None = None
+        self._arrays: Hdf5Arrays | ClassFiles | VideoFolders | None = None
         try:
             self.names = self._list()
         except CacheError:
@@ -71,8 +76,11 @@ class Source:
             if self.path.suffix.lower() == ".mat" and not h5py.is_hdf5(self.path):
                 raise CacheError(f"{str(self.path)!r} is of an older MATLAB format; save it with '-v7.3'.")
             self._file = h5py.File(self.path, "r")
-            self._arrays = Hdf5Arrays(self._file, self.path.name)
-            return self._arrays.names
+            self._arrays = found = Hdf5Arrays(self._file, self.path.name)
+            return found.names
+        if self.kind in ("classes", "videos"):
+            self._arrays = ClassFiles(self.path) if self.kind == "classes" else VideoFolders(self.path)
+            return list(class_files.NAMES if self.kind == "classes" else video_folders.NAMES)
         if self.kind == "folder":
             _refuse_other_files(self.path)
         if self.kind == "arrays":
