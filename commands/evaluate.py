@@ -74,6 +74,7 @@ def note_if_changed(config: Path) -> None:
     Job,
     flags={"settings": "--set"},
     follows={"train_seed": "seed"},
+    without=("replay",),
     groups=_GROUPS,
     complete=_COMPLETE,
     on_file=note_if_changed,

@@ -113,6 +113,8 @@ class Protocol:
     """The groups that queries come from; supports come from the others unless named, too."""
     support_group_share: float | None = None
     """The share of the groups, drawn by the seed, that supports come from; queries come from the other groups."""
+    replay: str | None = None
+    """The SHA-256 of the file that the episodes were read from (else they are drawn)."""
 
     def __post_init__(self) -> None:
         _check_range("n_way", self.n_way, 0)
@@ -187,8 +189,11 @@ class Protocol:
         return self.cross_group or not self.shared_group
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return asdict(self)
+        """The fields as plain JSON values; that of a file of episodes only where there is one."""
+        values = asdict(self)
+        if self.replay is None:
+            del values["replay"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
@@ -223,6 +228,8 @@ class Protocol:
             parts.append("generalised")
         if self.rules_groups:
             parts.append(self._describe_groups())
+        if self.replay is not None:
+            parts.append(f"episodes of the file {self.replay[:10]}")
         return "; ".join(parts)
 
     def _describe_groups(self) -> str:

@@ -21,6 +21,8 @@ from .shared import SharedBanks
 from .spec import RunSpec
 from .zero_shot import held_out
 
+_ALL_STEPS = 1 << 20
+
 
 class Banks:
     """The test, base, val and unlabelled clips of ``spec``, read from the cache of ``place``, on its device.
@@ -28,12 +30,16 @@ class Banks:
     method: the row of the table of methods; its name is looked up once a run, by this class.
     normalise: how features are normalised; choice: why, where base and val classes chose it.
     shared: the banks that several runs share; None where the run is alone.
+    steps: the number of steps that longer sequences are averaged down to; None takes the banks' own.
     For generalised zero-shot, the base clips are split into those of training and those on which S is measured.
     Raises UsageError and CacheError where the method, the device or the test clips cannot be had.
     """
 
-    def __init__(self, spec: RunSpec, place: Place, shared: SharedBanks | None = None) -> None:
+    def __init__(
+        self, spec: RunSpec, place: Place, shared: SharedBanks | None = None, *, steps: int | None = None
+    ) -> None:
         self.spec, self.device, self._shared = spec, pick_device(place.device), shared
+        self._steps = steps
         self.cache = default_cache() if place.cache is None else place.cache
         self.folder = dataset_folder(self.cache, place.dataset)
         self.method = spec.resolved
@@ -109,6 +115,15 @@ class Banks:
             "class words": digest({"checks": [[checks.get(key) for key in part] for part in keys]}),
         }
 
+    def with_all_steps(self) -> FeatureBank:
+        """The test clips with all their steps, as they are in the cache: :meth:`prepare` brings them to a head."""
+        return self._read(self.spec.protocol.split, steps=_ALL_STEPS)
+
+    def prepare(self, bank: FeatureBank) -> FeatureBank:
+        """Test clips as the head reads them, normalised as this run's are."""
+        means = self._load("base").means() if self.normalise == "centre-l2" else None
+        return prepared(bank, self.normalise, pools=self._pools, means=means)
+
     def _seen(self, which: int) -> FeatureBank:
         if "seen 0" not in self._ready:
             self._ready["seen 0"], self._ready["seen 1"] = held_out(
@@ -151,11 +166,14 @@ class Banks:
             self._raw[split] = self._read(split)
         return self._raw[split]
 
-    def _read(self, split: str, sample: Sample | None = None) -> FeatureBank:
-        """The clips of a split, or a sample of them without class words, from the cache."""
+    def _read(self, split: str, sample: Sample | None = None, *, steps: int | None = None) -> FeatureBank:
+        """The clips of a split, or a sample of them without class words, from the cache.
+
+        steps: longer sequences are averaged down to so many; these keep their steps whatever the method reads.
+        """
         spec, extra = self.spec, split == "unlabelled"
         no_words = extra or sample is not None
-        needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto")
+        needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto") or steps is not None
         choice: dict[str, Any] = {
             "dataset": self.folder.name,
             "label_set": spec.protocol.label_set,
@@ -167,6 +185,8 @@ class Banks:
             "unlabelled": extra,
             "sample": sample,
         }
+        if most := steps or self._steps:
+            choice["max_steps"] = most
         names, part = spec.streams or spec.modalities, "all" if extra else split
         if self._shared is None:
             bank = FeatureBank.load(self.cache, names, part, **choice)

@@ -35,6 +35,8 @@ class Job:
     """The place where the run reads, computes and writes."""
     episodes: Extent = 10_000
     """The number of episodes; auto draws until they add little to the interval over clips, auto:0.5 until ± 0.5."""
+    episodes_file: Path | None = None
+    """A file of episodes that are replayed, such as `fsmm episodes import` makes (else episodes are drawn)."""
     retrain: bool = False
     """Whether the head is trained again even where a checkpoint fits."""
     reliability: bool = False
@@ -43,6 +45,14 @@ class Job:
     def __post_init__(self) -> None:
         if isinstance(self.episodes, int) and self.episodes < 1:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1.")
+        if self.episodes_file is not None and not isinstance(self.episodes, int):
+            raise UsageError(
+                "A file of episodes has so many episodes; give --episodes a number, or leave it out."
+            )
+        if self.episodes_file is not None and self.reliability:
+            raise UsageError(
+                "--reliability draws episodes of its own; leave it out where they come from a file."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The request in plain JSON values, flat except for the protocol; the run's own folder is left out.
@@ -52,6 +62,8 @@ class Job:
         place = {"dataset": self.place.dataset, "device": self.place.device}
         if self.place.cache is not None:
             place["cache"] = str(self.place.cache.expanduser().absolute())
+        if self.episodes_file is not None:
+            place["episodes_file"] = str(self.episodes_file.expanduser().absolute())
         return {
             **self.spec.to_dict(),
             **place,

@@ -35,6 +35,8 @@ class DrawnOtherwise(FsmmError):
 
 def imbalance(protocol: Protocol) -> str | None:
     """Why episodes do not all draw as many clips of as many classes, any clip as often as any; None where they do."""
+    if protocol.replay is not None:
+        return "episodes were read from a file"
     (way_low, way_high), (shot_low, shot_high) = bounds(protocol.n_way), bounds(protocol.k_shot)
     if way_low != way_high or shot_low != shot_high:
         return "episodes differ in size"

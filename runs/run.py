@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..cache.bank import FeatureBank
+from ..episodes.episode_file import EpisodeFile
 from ..episodes.protocol import Missing, Protocol
 from ..errors import UsageError
 from ..heads.head import Head
@@ -21,6 +22,7 @@ from .measure import measure
 from .metrics import metrics_of
 from .ready import ReadyHead, ready_head
 from .reliability import reliability
+from .replay import evaluate_file, replayed
 from .result import Result
 from .shared import SharedBanks
 from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
@@ -59,6 +61,7 @@ def episode_eval(
     *,
     protocol: Protocol | None = None,
     episodes: Extent = 10_000,
+    episodes_file: Path | str | None = None,
     streams: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
     train_modalities: Sequence[str] | None = None,
@@ -78,6 +81,7 @@ def episode_eval(
     """Evaluate ``method`` on episodes of the cached data set; train it on base classes first where it learns.
 
     episodes: their number, or Auto for as many as the precision needs.
+    episodes_file: the file of episodes that are replayed in place of drawn ones.
     streams: the stream names or modalities to load; None takes every modality's only stream.
     modalities: the loaded modalities that the head is built for (default: all).
     train_modalities, train_missing: the modalities that training clips carry and lose (default: all, none).
@@ -106,7 +110,14 @@ def episode_eval(
         train_seed=protocol.seed if train_seed is None else train_seed,
     )
     place = Place(cache=_path(cache), dataset=dataset, device=device, out=_path(out))
-    job = Job(spec=spec, place=place, episodes=episodes, retrain=retrain, reliability=with_reliability)
+    job = Job(
+        spec=spec,
+        place=place,
+        episodes=episodes,
+        episodes_file=_path(episodes_file),
+        retrain=retrain,
+        reliability=with_reliability,
+    )
     return run(job, progress)
 
 
@@ -126,8 +137,12 @@ def load(job: Job, *, shared: SharedBanks | None = None) -> tuple[Job, Banks]:
     Raises CacheError where the cache does not hold the job's clips or the run's folder cannot be written, UsageError
     where the job cannot be run.
     """
-    banks = Banks(job.spec, job.place, shared)
-    spec = with_protocol(job.spec, label_set=banks.test.label_set)
+    spec, steps = job.spec, None
+    if job.episodes_file is not None:
+        file = EpisodeFile.read(job.episodes_file.expanduser())
+        spec, steps = replace(spec, protocol=replayed(spec.protocol, file)), file.steps
+    banks = Banks(spec, job.place, shared, steps=steps)
+    spec = with_protocol(spec, label_set=banks.test.label_set)
     check_modalities(spec, banks.test)
     out = job.place.out or banks.folder / RUNS / f"{spec.method}-{spec.digest()}"
     check_writable(out)
@@ -167,18 +182,7 @@ def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
 def finish(ready: Ready, progress: Progress | None = None) -> Run:
     """Measure a ready head and store the run."""
     job, banks, made, folder = ready.job, ready.banks, ready.made, folder_of(ready.job)
-    generalised = job.spec.protocol.generalised
-    result = measure(
-        made.head,
-        banks.test,
-        job.spec.protocol,
-        job.episodes,
-        unlabelled=banks.unlabelled,
-        seen=banks.seen if generalised else None,
-        val=banks.val if generalised else None,
-        progress=_episode_progress(progress, job.episodes),
-        transductive=job.spec.resolved.transductive,
-    )
+    result = _measured(ready, progress)
     metrics = metrics_of(
         spec=job.spec,
         banks=banks,
@@ -204,6 +208,27 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         save_run(folder, config, metrics, result.arrays(), keep=made.keep if kept else None)
     return Run(
         metrics=metrics, accuracy=result.per_episode(), result=result, training=made.training, out=folder
+    )
+
+
+def _measured(ready: Ready, progress: Progress | None) -> Result:
+    """The result of a ready head on the episodes of its protocol, or of its file."""
+    job, banks, made = ready.job, ready.banks, ready.made
+    count, transductive = _episode_progress(progress, job.episodes), job.spec.resolved.transductive
+    if job.episodes_file is not None and isinstance(job.episodes, int):
+        file = EpisodeFile.read(job.episodes_file.expanduser())
+        return evaluate_file(made.head, banks, file, job.episodes, progress=count, transductive=transductive)
+    generalised = job.spec.protocol.generalised
+    return measure(
+        made.head,
+        banks.test,
+        job.spec.protocol,
+        job.episodes,
+        unlabelled=banks.unlabelled,
+        seen=banks.seen if generalised else None,
+        val=banks.val if generalised else None,
+        progress=count,
+        transductive=transductive,
     )
 
 

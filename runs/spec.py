@@ -55,7 +55,7 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "protocol": self.protocol.to_dict()}
 
     def digest(self) -> str:
         """Ten hexadecimal digits that name this specification.

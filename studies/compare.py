@@ -37,6 +37,7 @@ _SAME = (
     "protocol.support_groups",
     "protocol.query_groups",
     "protocol.support_group_share",
+    "protocol.replay",
 )
 # What runs that were made before an option meant by saying nothing of it.
 _UNSAID = {"protocol.shared_group": True}

@@ -25,7 +25,8 @@ ALL, EACH, SUBSETS, SAME = "all", "each", "subsets", "same"
 ``all`` is also every method that can run, and ``each`` every class split."""
 MODALITY_OPTIONS = ("streams", "modalities", "support_modalities", "query_modalities", "train_modalities")
 MISSING_OPTIONS = ("missing", "train_missing")
-_OF = ((RunSpec, ("protocol", "settings")), (Protocol, ()), (Job, ("spec", "place", "retrain")))
+_NO_OPTIONS = ("spec", "place", "retrain", "episodes_file")
+_OF = ((RunSpec, ("protocol", "settings")), (Protocol, ("replay",)), (Job, _NO_OPTIONS))
 
 
 def _fields() -> Iterator[tuple[str, Any, Any]]:
@@ -39,7 +40,7 @@ def _fields() -> Iterator[tuple[str, Any, Any]]:
     yield "dataset", get_type_hints(Place)["dataset"], None
 
 
-JOB_OPTIONS = tuple(f.name for f in fields(Job) if f.name not in ("spec", "place", "retrain"))
+JOB_OPTIONS = tuple(f.name for f in fields(Job) if f.name not in _NO_OPTIONS)
 """The options of a run that belong to neither its specification nor its place."""
 DEFAULTS = {name: default for name, _, default in _fields()}
 """The default of each option; that of ``method`` is missing."""
