@@ -41,11 +41,14 @@ _GROUPS: dict[type[Any] | str, str] = {
     Place: "Place",
     Job: "Evaluation",
     **dict.fromkeys(("support_modalities", "query_modalities", "missing", "may_lose_all"), "What clips lack"),
-    **dict.fromkeys(("train_modalities", "train_missing", "train_seed", "retrain"), "Training"),
+    **dict.fromkeys(
+        ("train_modalities", "train_missing", "train_dataset", "train_seed", "retrain"), "Training"
+    ),
 }
 _COMPLETE: dict[str, Completer] = {
     "method": completion.methods,
     "dataset": completion.held_datasets,
+    "train_dataset": completion.held_datasets,
     "streams": completion.held_streams,
     **dict.fromkeys(
         ("modalities", "train_modalities", "support_modalities", "query_modalities"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..cache.bank import FeatureBank, word_key
+from ..cache.bank import FeatureBank, choose_streams, word_key
 from ..cache.catalog import Catalog
 from ..cache.sample import Sample
-from ..cache.schema import dataset_folder, default_cache
+from ..cache.schema import StreamName, dataset_folder, default_cache
 from ..cache.stream import stream_checks
 from ..errors import CacheError, NoClips, UsageError
 from ..heads.registry import find
@@ -17,11 +18,14 @@ from ..machine.device import pick_device, pick_dtype
 from .digest import digest
 from .job import Place
 from .normalisation import NormalisationChoice, choose_normalisation, prepared
+from .other_training import OtherTraining
 from .shared import SharedBanks
 from .spec import RunSpec
 from .zero_shot import held_out
 
 _ALL_STEPS = 1 << 20
+_OTHER = "training"
+"""The key of the base clips where they are another data set's."""
 
 
 class Banks:
@@ -31,6 +35,7 @@ class Banks:
     normalise: how features are normalised; choice: why, where base and val classes chose it.
     shared: the banks that several runs share; None where the run is alone.
     steps: the number of steps that longer sequences are averaged down to; None takes the banks' own.
+    other: the data set whose classes take the place of the base classes; None where they are the tested data set's.
     For generalised zero-shot, the base clips are split into those of training and those on which S is measured.
     Raises UsageError and CacheError where the method, the device or the test clips cannot be had.
     """
@@ -45,6 +50,8 @@ class Banks:
         self.method = spec.resolved
         self._raw: dict[str, FeatureBank] = {}
         self._ready: dict[str, FeatureBank] = {}
+        self.other = self._other_training()
+        self._base = "base" if self.other is None else _OTHER
         self.choice = self._chosen() if spec.normalise == "auto" else None
         self.normalise = spec.normalise if self.choice is None else self.choice.pick
         self.test = self._bank(spec.protocol.split)
@@ -52,7 +59,7 @@ class Banks:
     @property
     def base(self) -> FeatureBank:
         """The base clips of training."""
-        return self._seen(0) if self.spec.protocol.generalised else self._bank("base")
+        return self._seen(0) if self.spec.protocol.generalised else self._bank(self._base)
 
     def base_sample(self, sample: Sample) -> FeatureBank:
         """A sample of the base clips; where the others are not in memory, they are not read for it.
@@ -60,11 +67,11 @@ class Banks:
         The clips are the same in either case. Raises NoClips where there are no base clips.
         """
         all_needed = self.method.fits_base or self.method.regime != "none" or self.normalise == "centre-l2"
-        if all_needed or self.spec.protocol.generalised or "base" in self._raw:
+        if all_needed or self.spec.protocol.generalised or self._base in self._raw:
             base = self.base
             rows = np.arange(len(base)) if base.multi else sample.rows(base.label.cpu().numpy())
             return base if len(rows) == len(base) else base.rows(rows)
-        return prepared(self._read("base", sample), self.normalise, pools=self._pools)
+        return prepared(self._read(self._base, sample), self.normalise, pools=self._pools)
 
     @property
     def seen(self) -> FeatureBank:
@@ -84,6 +91,26 @@ class Banks:
         """The clips without labels, or None where the protocol gives none to heads."""
         return self._bank("unlabelled") if self.spec.protocol.unlabelled else None
 
+    @property
+    def reads_base(self) -> bool:
+        """Whether the head takes anything from base classes: weights, statistics, or how features are scaled."""
+        learns = self.method.regime != "none" or self.method.fits_base
+        weighs = (
+            self.spec.settings.get("fusion.weights") == "base" or self.spec.settings.get("weights") == "base"
+        )
+        joins = len(self.test.tables) > 1 and self.method.modalities == "one"
+        return learns or weighs or joins or self.normalise == "centre-l2" or self.choice is not None
+
+    def training_notes(self) -> list[str]:
+        """Sentences about the classes that the head trains on; none where they are the tested data set's."""
+        if self.other is None:
+            return []
+        if not self.reads_base:
+            return [
+                f"{self.spec.method} takes nothing from training classes, so --train-dataset changes nothing."
+            ]
+        return [*self.other.notes]
+
     def training_groups(self) -> list[str]:
         """Digests of the base and val clips with their groups, on which training depends where episodes rule groups."""
         return [bank.fingerprint(groups=True) for bank in (self.base, self.val) if bank is not None]
@@ -94,25 +121,29 @@ class Banks:
         The features' digest is made of the checksums that the shards have of them, so that it is the same on any
         machine and costs no reading of features.
         """
-        ids = Catalog.read(self.folder).clip_id
         banks = [bank for bank in (self.base, self.val) if bank is not None]
+        folders = [self.folder.parent / bank.dataset for bank in banks]
+        ids = {folder: Catalog.read(folder).clip_id for folder in dict.fromkeys(folders)}
         clips = [
-            [bank.class_names, [ids[row] for row in bank.clip_row], bank.label.tolist()] for bank in banks
+            [bank.class_names, [ids[folder][row] for row in bank.clip_row], bank.label.tolist()]
+            for bank, folder in zip(banks, folders)
         ]
-        features = {
-            str(stream): [[checks.get(clip) for clip in named] for _, named, _ in clips]
-            for stream in self.base.streams.values()
-            for checks in [stream_checks(self.folder, stream)]
-        }
+
+        def checks(stream: StreamName, keys: Sequence[Sequence[str]]) -> list[list[int | None]]:
+            held = {folder: stream_checks(folder, stream) for folder in ids}
+            return [[held[folder].get(key) for key in part] for folder, part in zip(folders, keys)]
+
+        named = [part for _, part, _ in clips]
+        features = {str(stream): checks(stream, named) for stream in self.base.streams.values()}
         words = self.base.word_stream
-        checks = {} if words is None else stream_checks(self.folder, words)
         keys = [[word_key(bank.label_set, name) for name in bank.class_names] for bank in banks]
+        said = [[None] * len(part) for part in keys] if words is None else checks(words, keys)
         return {
             "streams": {key: str(stream) for key, stream in self.base.streams.items()},
             "words": None if words is None else str(words),
             "clips": digest({"clips": clips}),
             "features": digest(features),
-            "class words": digest({"checks": [[checks.get(key) for key in part] for part in keys]}),
+            "class words": digest({"checks": said}),
         }
 
     def with_all_steps(self) -> FeatureBank:
@@ -127,13 +158,13 @@ class Banks:
     def _seen(self, which: int) -> FeatureBank:
         if "seen 0" not in self._ready:
             self._ready["seen 0"], self._ready["seen 1"] = held_out(
-                self._bank("base"), self.spec.protocol.seed
+                self._bank(self._base), self.spec.protocol.seed
             )
         return self._ready[f"seen {which}"]
 
     def _bank(self, split: str) -> FeatureBank:
         if split not in self._ready:
-            base = self._load("base") if self.normalise == "centre-l2" else None
+            base = self._load(self._base) if self.normalise == "centre-l2" else None
             means, bank = None if base is None else base.means(), self._load(split)
             if self._shared is None:
                 self._ready[split] = prepared(bank, self.normalise, pools=self._pools, means=means)
@@ -158,7 +189,7 @@ class Banks:
 
         late = "lf" in (self.spec.fusion, find(self.spec.method)[1])
         return choose_normalisation(
-            held("base"), held("val"), self.spec.protocol, pools=self._pools, late=late
+            held(self._base), held("val"), self.spec.protocol, pools=self._pools, late=late
         )
 
     def _load(self, split: str) -> FeatureBank:
@@ -188,6 +219,10 @@ class Banks:
         if most := steps or self._steps:
             choice["max_steps"] = most
         names, part = spec.streams or spec.modalities, "all" if extra else split
+        if self.other is not None and split == _OTHER:
+            part = self.other.split
+            names = [*map(str, choose_streams(self.folder, names).values())]
+            choice |= self._other_choice(self.other, pooled=not needs_steps, no_words=no_words)
         if self._shared is None:
             bank = FeatureBank.load(self.cache, names, part, **choice)
             bank = bank if needs_steps else bank.pooled()
@@ -195,4 +230,32 @@ class Banks:
             bank = self._shared.load(self.cache, names, part, pooled=not needs_steps, **choice)
         if self.method.words == "needed" and bank.no_words and not no_words:
             raise CacheError(f"Method {spec.method!r} needs class words. {bank.no_words}")
+        if self.other is not None and split == _OTHER:
+            bank = self.other.without_left_out(bank)
         return bank.select(spec.modalities) if spec.modalities else bank
+
+    def _other_choice(self, other: OtherTraining, *, pooled: bool, no_words: bool) -> dict[str, Any]:
+        """What the clips of the other data set are read with: as many steps at most as the tested ones have."""
+        tested = self._load(self.spec.protocol.split)
+        words = tested.word_stream
+        choice: dict[str, Any] = {
+            "dataset": other.name,
+            "label_set": other.label_set,
+            "class_split": other.class_split,
+            "words": None if no_words or words is None else str(words),
+        }
+        if not pooled:
+            choice["max_steps"] = max(table.steps for table in tested.tables.values())
+        return choice
+
+    def _other_training(self) -> OtherTraining | None:
+        """The training classes of another data set, where the run names one that is not the tested one."""
+        name, protocol = self.spec.train_dataset, self.spec.protocol
+        if name is None or name == self.folder.name:
+            return None
+        if protocol.generalised:
+            raise UsageError(
+                "Generalised zero-shot measures seen classes of the tested data set; leave out --train-dataset."
+            )
+        streams = choose_streams(self.folder, self.spec.streams or self.spec.modalities)
+        return OtherTraining.of(self.cache, name, self.folder, [*streams.values()], protocol)

@@ -66,6 +66,7 @@ def episode_eval(
     modalities: Sequence[str] | None = None,
     train_modalities: Sequence[str] | None = None,
     train_missing: Sequence[Missing] = (),
+    train_dataset: str | None = None,
     fusion: Fusion | None = None,
     settings: Mapping[str, str] | None = None,
     normalise: Normalisation = "l2",
@@ -85,6 +86,7 @@ def episode_eval(
     streams: the stream names or modalities to load; None takes every modality's only stream.
     modalities: the loaded modalities that the head is built for (default: all).
     train_modalities, train_missing: the modalities that training clips carry and lose (default: all, none).
+    train_dataset: the data set of the cache whose base classes train the head (default: the one that is tested).
     fusion: ec, ea or lf, for methods of a single modality.
     settings: the ``key=value`` of the head; keys ``train.*`` belong to the recipe, ``fusion.*`` to the wrapper.
     normalise: none, l2, centre-l2 (by the base classes' mean), per-step, or auto (as base and val classes choose).
@@ -103,6 +105,7 @@ def episode_eval(
         modalities=_tuple(modalities),
         train_modalities=_tuple(train_modalities),
         train_missing=tuple(train_missing),
+        train_dataset=train_dataset,
         settings=dict(settings or {}),
         words=words,
         normalise=normalise,

@@ -17,6 +17,7 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 Fusion = Literal["ec", "ea", "lf"]
 Normalisation = Literal["l2", "centre-l2", "per-step", "none", "auto"]
 TableType = Literal["float32", "bfloat16"]
+_LATER = ("train_dataset",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class RunSpec:
     """The modalities that training clips carry (else all of the head's)."""
     train_missing: tuple[Missing, ...] = ()
     """A modality that training clips lack at a rate, such as audio=0.5; repeatable."""
+    train_dataset: str | None = None
+    """The data set whose base classes train the head, with the same streams (else the one that is tested)."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """A key=value of the head; train.KEY is its recipe's and fusion.KEY the wrapper's; repeatable."""
     words: str | None = "auto"
@@ -57,13 +60,21 @@ class RunSpec:
         """The fields as plain JSON values."""
         return {**asdict(self), "protocol": self.protocol.to_dict()}
 
+    def content(self) -> dict[str, Any]:
+        """The fields that say what the run is, from which digests are made.
+
+        An option that older releases did not have counts only where it is set, so that their runs and heads are found.
+        """
+        values = self.to_dict()
+        return {name: value for name, value in values.items() if value is not None or name not in _LATER}
+
     def digest(self) -> str:
         """Ten hexadecimal digits that name this specification.
 
         Rules about groups and about classes that have queries count only where there are any, so that folders of runs
         from before them keep their names.
         """
-        values = self.to_dict()
+        values = self.content()
         if not self.protocol.rules_groups:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
@@ -73,7 +84,7 @@ class RunSpec:
 
     def training_identity(self) -> dict[str, Any]:
         """The fields on which a trained head depends: all but the test split and its sampling."""
-        values = self.to_dict()
+        values = self.content()
         for name in ("split", "n_query", "dirichlet", "query_classes", "small_classes", "clip_split", "seed"):
             values["protocol"].pop(name)
         return values

@@ -21,6 +21,7 @@ _OF_HEAD = (
     "fusion",
     "train_modalities",
     "train_missing",
+    "train_dataset",
     "settings",
     "words",
     "normalise",

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...cache.bank import choose_streams, choose_words
 from ...cache.catalog import Catalog
 from ...cache.index import stream_index
-from ...cache.schema import StreamName, dataset_folder, default_cache, list_streams
+from ...cache.schema import StreamName, dataset_folder, default_cache, list_datasets, list_streams
 from ...runs.digest import digest
 
 
@@ -23,6 +23,7 @@ class DataFacts:
         self.folder = dataset_folder(default_cache() if cache is None else cache, dataset)
         self._streams: dict[StreamName, str] = {}
         self._labels: dict[str, str] = {}
+        self._others: dict[str, DataFacts] = {}
 
     @property
     def dataset(self) -> str:
@@ -58,6 +59,23 @@ class DataFacts:
     def streams(self, names: Sequence[str] | None) -> list[StreamName]:
         """The streams that a run loads. Raises UsageError for an unknown one."""
         return list(choose_streams(self.folder, names).values())
+
+    def neighbours(self) -> list[str]:
+        """The names of the data sets of the cache, this one first."""
+        names = list_datasets(self.folder.parent)
+        return [self.dataset, *(name for name in names if name != self.dataset)]
+
+    def other(self, name: str) -> DataFacts:
+        """The facts about another data set of the cache. Raises CacheError where it is not there."""
+        if name == self.dataset:
+            return self
+        if name not in self._others:
+            self._others[name] = DataFacts(self.folder.parent, name)
+        return self._others[name]
+
+    def can_train(self, name: str, streams: Sequence[str] | None) -> bool:
+        """Whether a data set of the cache holds all streams that a run on this one loads."""
+        return set(self.streams(streams)) <= set(self.other(name).held)
 
     def digest_of(
         self, streams: Sequence[str] | None, words: str | None, label_set: str | None

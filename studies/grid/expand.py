@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ...cache.schema import default_cache, list_datasets, list_streams
 from ...episodes.protocol import Missing, Protocol, bounds
 from ...errors import FsmmError, UsageError
 from ...heads.registry import Method, find, methods
@@ -69,9 +70,7 @@ def expand(
         try:
             base = {**document.file.fixed, **block.fixed}
             names = _varying(base, block, overrides)
-            for choice, label in _choices(
-                base, block, lambda c: facts_of(c.get("dataset") or place.dataset), overrides
-            ):
+            for choice, label in _choices(base, block, facts_of, place, overrides):
                 run = _planned(
                     document, number, choice, label=label, names=names, place=place, overrides=overrides
                 )
@@ -88,11 +87,11 @@ def expand(
 
 
 def _choices(
-    base: Choice, block: Block, facts_of: Callable[[Choice], DataFacts], overrides: Mapping[str, Any]
+    base: Choice, block: Block, facts_of: FactsOf, place: Place, overrides: Mapping[str, Any]
 ) -> Iterator[tuple[Choice, str]]:
     """The options of each run of a block, and its label ("" where the file gives none).
 
-    base: the options that all its runs have. facts_of: gives what is known of a run's data set.
+    base: the options that all its runs have. facts_of: gives what is known of a data set. place: the place of all runs.
     """
     rest = {key: values for key, values in block.grid.items() if key not in overrides}
     variants = [_without(variant, overrides) for variant in block.variants] or [{}]
@@ -102,13 +101,24 @@ def _choices(
         made = [{**base, **first, **dict(zip(rest, values)), **overrides} for first, *values in products]
     made += [{**base, **_without(entry, overrides), **overrides} for entry in block.include]
     seen = []
-    for choice in made:
-        label, facts = str(choice.pop("label", "")), facts_of(choice)
+    for choice in itertools.chain.from_iterable(_on_each_dataset(choice, place) for choice in made):
+        label, facts = str(choice.pop("label", "")), facts_of(choice.get("dataset") or place.dataset)
         for resolved in _resolved(choice, facts):
             excluded = any(_matches(resolved, entry, facts) for entry in block.exclude)
             if not excluded and resolved not in seen:
                 seen.append(resolved)
                 yield resolved, label
+
+
+def _on_each_dataset(choice: Choice, place: Place) -> Iterator[Choice]:
+    """The options with a data set in place of ``each``: the one of the place, or every one that holds features."""
+    if choice.get("dataset") != EACH:
+        yield choice
+        return
+    cache = default_cache() if place.cache is None else place.cache
+    for name in [place.dataset] if place.dataset else list_datasets(cache):
+        if list_streams(cache / name):
+            yield {**choice, "dataset": name}
 
 
 def _varying(base: Choice, block: Block, overrides: Mapping[str, Any]) -> list[str]:
@@ -119,7 +129,7 @@ def _varying(base: Choice, block: Block, overrides: Mapping[str, Any]) -> list[s
     return sorted(varying, key=lambda key: (_ORDER.index(key) if key in _ORDER else len(_ORDER), key))
 
 
-_ORDER = ("dataset", "method", "fusion", "streams", "modalities", "n_way", "k_shot")
+_ORDER = ("train_dataset", "dataset", "method", "fusion", "streams", "modalities", "n_way", "k_shot")
 
 
 def _without(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> Choice:
@@ -134,7 +144,7 @@ def _is_spread(key: str, value: Any) -> bool:
         return value in ((EACH,), (SUBSETS,))
     if key in MISSING_OPTIONS:
         return any(m.modality == EACH for m in value)
-    return bool(key == "class_split" and value == EACH)
+    return bool(key in ("class_split", "dataset", "train_dataset") and value == EACH)
 
 
 def _resolved(choice: Choice, facts: DataFacts) -> Iterator[Choice]:
@@ -144,6 +154,10 @@ def _resolved(choice: Choice, facts: DataFacts) -> Iterator[Choice]:
         found = dict(zip(spread, values))
         if found.get("query_modalities") == (SAME,):
             found["query_modalities"] = found.get("support_modalities")
+        if choice.get("train_dataset") == EACH and not facts.can_train(
+            found["train_dataset"], found.get("streams") or found.get("modalities")
+        ):
+            continue
         if choice.get("method") != ALL:
             yield {**choice, **found}
             continue
@@ -169,6 +183,8 @@ def _values(key: str, value: Any, facts: DataFacts) -> Iterator[Any]:
         yield tuple(Missing(_named(m.modality, facts), m.rate, m.side) for m in value)
     elif key == "class_split" and value == EACH:
         yield from facts.class_splits()
+    elif key == "train_dataset" and value == EACH:
+        yield from facts.neighbours()
     elif key == "settings.teacher":
         yield _named(value, facts)
     else:

@@ -29,7 +29,7 @@ def run_key(job: Job, trained_as: RunSpec, facts: DataFacts) -> str:
     """The key of a run with canonical specifications: ``protonet-0a1b2c3d4e``."""
     content = {
         **_content(job.spec, facts),
-        "spec": job.spec.to_dict(),
+        "spec": job.spec.content(),
         "trained_as": trained_as.training_identity() if may_learn(job.spec) else None,
         **{name: str(getattr(job, name)) for name in JOB_OPTIONS},
     }
@@ -99,12 +99,17 @@ def _defaults(method: Method) -> dict[str, Any]:
 
 def _content(spec: RunSpec, facts: DataFacts) -> dict[str, Any]:
     """What the figures of any run with this specification depend on beyond its fields."""
-    words = None if spec.resolved.words == "no" else spec.words
-    return {
+    words, streams = None if spec.resolved.words == "no" else spec.words, spec.streams or spec.modalities
+    found = {
         "numeric": NUMERIC_VERSION,
         "settings": settings_of(spec),
-        "data": facts.digest_of(spec.streams or spec.modalities, words, spec.protocol.label_set),
+        "data": facts.digest_of(streams, words, spec.protocol.label_set),
     }
+    if spec.train_dataset is not None:
+        other = facts.other(spec.train_dataset)
+        same = [*map(str, facts.streams(streams))]
+        found["training data"] = other.digest_of(same, words, None)
+    return found
 
 
 def canonical(spec: RunSpec, facts: DataFacts) -> RunSpec:
@@ -124,4 +129,5 @@ def canonical(spec: RunSpec, facts: DataFacts) -> RunSpec:
         streams=tuple(map(str, streams)),
         modalities=spec.modalities if spec.streams else None,
         protocol=replace(spec.protocol, label_set=label_set),
+        train_dataset=None if spec.train_dataset == facts.dataset else spec.train_dataset,
     )

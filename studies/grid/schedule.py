@@ -112,7 +112,7 @@ def kind_of_task(task: Task) -> str:
     return digest(
         {
             "method": [spec.method, spec.fusion, dict(spec.settings), spec.dtype],
-            "streams": [task.job.place.dataset, spec.streams, spec.modalities],
+            "streams": [task.job.place.dataset, spec.train_dataset or "", spec.streams, spec.modalities],
             "task": [
                 protocol.n_way,
                 protocol.k_shot,

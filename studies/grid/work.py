@@ -78,6 +78,7 @@ def _reads(spec: RunSpec) -> dict[str, Any]:
     return {
         "streams": [spec.streams, spec.modalities, spec.words, spec.dtype, spec.normalise],
         "clips": [protocol.label_set, protocol.split, protocol.class_split, protocol.clip_split],
+        "base": spec.train_dataset,
         "more": [protocol.unlabelled > 0, protocol.generalised, protocol.seed if protocol.generalised else 0],
         "method": [method.reads_time, method.words],
     }

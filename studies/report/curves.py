@@ -176,7 +176,8 @@ def _figures_along(
 
 def _identity(run: ReportRun) -> list[Any]:
     """What tells the heads of a figure apart."""
-    keys = ("train_modalities", "train_missing", "settings", "words", "normalise", "dtype", "train_seed")
+    keys = ("train_modalities", "train_missing", "train_dataset", "settings", "words", "normalise", "dtype")
+    keys = (*keys, "train_seed")
     return [run.method, run.modalities, {key: run.config.get(key) for key in keys}]
 
 

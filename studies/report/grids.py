@@ -1,8 +1,7 @@
-"""Heat maps of classes and modalities: train to test, per class, confusion, reliability, and what carries a class."""
+"""Heat maps of classes and modalities: per class, confusion, reliability, and what carries a class."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,52 +18,6 @@ MOST_RUNS = 12
 MOST_FIGURES = 12
 
 
-def matrix_section(data: StudyData) -> Section | None:
-    """Accuracy by the modalities of supports (or of training) and of queries; None where they never differ."""
-    found: dict[str, list[ReportRun]] = {}
-    for run in data.runs:
-        protocol = {**run.protocol.to_dict(), "support_modalities": None, "query_modalities": None}
-        if any(missing.rate > 0 for missing in run.protocol.missing):
-            continue
-        told = [run.dataset, protocol, run.method, run.config.get("settings"), run.config.get("normalise")]
-        found.setdefault(json.dumps(told, sort_keys=True, default=str), []).append(run)
-    figures = []
-    for runs in found.values():
-        figure = _matrix(runs)
-        if figure is not None:
-            figures.append(figure)
-    if not figures:
-        return None
-    notes = _left_out(len(figures), MOST_FIGURES, "matrices")
-    text = (
-        "A row is what a head learned from: training clips where their modalities were chosen, else supports."
-    )
-    return Section(
-        name="matrix",
-        title="From one modality to another",
-        text=text,
-        figures=figures[:MOST_FIGURES],
-        notes=notes,
-    )
-
-
-def _matrix(runs: Sequence[ReportRun]) -> Figure | None:
-    """The matrix of one method on one task; None unless a cell lies off the diagonal."""
-    cells: dict[tuple[str, str], float] = {}
-    for run in runs:
-        train = run.config.get("train_modalities") or run.protocol.support_modalities or run.modalities
-        test = run.protocol.query_modalities or run.modalities
-        cells.setdefault(("+".join(sorted(train)), "+".join(sorted(test))), run.accuracy)
-    if not any(row != column for row, column in cells):
-        return None
-    rows, columns = (sorted({cell[side] for cell in cells}, key=_by_size) for side in (0, 1))
-    values = [[cells.get((row, column)) for column in columns] for row in rows]
-    plot = _heat(values, columns, rows, x="queries carry", y="learned from", height=120 + 60 * len(rows))
-    protocol = runs[0].protocol.describe().split("; support ")[0]
-    title = f"{runs[0].method}, {runs[0].dataset}: {protocol}"
-    return Figure(title=title, plot=plot, caption="Accuracy in %.", wide=True)
-
-
 def classes_section(tasks: Sequence[Task]) -> Section | None:
     """The accuracy of each class by each of the best runs of a task."""
     figures = []
@@ -76,13 +29,13 @@ def classes_section(tasks: Sequence[Task]) -> Section | None:
         classes = sorted(_per_class(best[0]), key=lambda name: _per_class(best[0])[name])
         values = [[_per_class(run).get(name) for run in best] for name in classes]
         names = [f"{i}. {name}" for i, name in enumerate(short_names(best), 1)]
-        plot = _heat(values, names, classes, height=220 + 24 * len(classes), whole=False)
+        plot = heat_map(values, names, classes, height=220 + 24 * len(classes), whole=False)
         left = f" The best {len(best)} of {len(runs)} runs are shown." if len(runs) > len(best) else ""
         caption = f"Accuracy in %; classes by the accuracy of the best run, hardest below.{left}"
         figures.append(Figure(title=task.title, plot=plot, caption=caption, wide=True))
     if not figures:
         return None
-    notes = _left_out(len(several(tasks)), MOST_TASKS, "tasks")
+    notes = left_out(len(several(tasks)), MOST_TASKS, "tasks")
     return Section(name="classes", title="Accuracy of each class", figures=figures, notes=notes)
 
 
@@ -95,7 +48,7 @@ def confusion_section(tasks: Sequence[Task]) -> Section | None:
             continue
         counts, names = best.arrays["confusion"], best.arrays["class_names"].tolist()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        plot = _heat(
+        plot = heat_map(
             shares.tolist(), names, names, x="taken for", y="true class", height=200 + 26 * len(names)
         )
         caption = "The share of a class's queries in %. An episode holds some of the classes, so rows are not those of "
@@ -103,7 +56,7 @@ def confusion_section(tasks: Sequence[Task]) -> Section | None:
         figures.append(Figure(title=f"{best.name}; {task.title}", plot=plot, caption=caption, wide=True))
     if not figures:
         return None
-    notes = _left_out(len(several(tasks)), MOST_TASKS, "tasks")
+    notes = left_out(len(several(tasks)), MOST_TASKS, "tasks")
     return Section(name="confusion", title="Confusion of the best run", figures=figures, notes=notes)
 
 
@@ -122,13 +75,13 @@ def reliability_section(data: StudyData) -> Section | None:
         names = list(found["modalities"])
         cross = found["right_where_other_is_wrong"]
         values = [[cross.get(a, {}).get(b) for b in names] for a in names]
-        plot = _heat(values, names, names, x="where this one is wrong", y="this one is right", height=240)
+        plot = heat_map(values, names, names, x="where this one is wrong", y="this one is right", height=240)
         figures.append(
             Figure(title=f"Complementarity: {run.name}", plot=plot, caption="Shares in %.", wide=True)
         )
     if not measured:
         return None
-    notes = _left_out(len(measured), MOST_FIGURES, "runs")
+    notes = left_out(len(measured), MOST_FIGURES, "runs")
     return Section(
         name="reliability", title="Reliability of modalities", figures=figures, tables=tables, notes=notes
     )
@@ -143,7 +96,7 @@ def carried_section(tasks: Sequence[Task]) -> Section | None:
             tables.append(_carried_table(task, fused, alone))
     if not figures:
         return None
-    notes = _left_out(len(figures), MOST_FIGURES, "pairs of a fused run and its modalities alone")
+    notes = left_out(len(figures), MOST_FIGURES, "pairs of a fused run and its modalities alone")
     text = "A method on each modality alone and on several together, a class a row."
     return Section(
         name="carried",
@@ -229,17 +182,14 @@ def _per_class(run: ReportRun) -> Mapping[str, float]:
     return run.metrics["per_class"]
 
 
-def _by_size(name: str) -> tuple[int, str]:
-    return name.count("+"), name
-
-
-def _left_out(count: int, most: int, what: str) -> list[str]:
+def left_out(count: int, most: int, what: str) -> list[str]:
+    """The note on figures that are not drawn, where there are more than ``most``."""
     return [f"{count - most} further {what} are not drawn; the tables beside this page hold all."] * (
         count > most
     )
 
 
-def _heat(
+def heat_map(
     values: Sequence[Sequence[float | None]],
     columns: Sequence[str],
     rows: Sequence[str],

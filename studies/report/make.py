@@ -80,11 +80,11 @@ def check_installed() -> None:
 
 def sections(data: StudyData, cache: Path | None) -> list[Section]:
     """The sections of which the study has data, in the order of the page."""
-    from . import cost, curves, embedding, grids, made_of
+    from . import cost, curves, embedding, grids, made_of, matrices
 
     found = [
         curves.shots_section(data),
-        grids.matrix_section(data),
+        matrices.matrix_section(data),
         curves.missing_section(data),
         curves.stress_section(data),
         grids.carried_section(data.tasks),

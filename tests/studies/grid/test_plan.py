@@ -162,3 +162,19 @@ def test_heads_are_shared_by_tests_that_need_the_same_training(cache: Path) -> N
     assert head_name(other, facts) != head_name(found[0].trained_as, facts)
     assert head_name(RunSpec(method="protonet"), facts) is None
     assert Job(spec=found[0].job.spec).spec.train_seed == 0
+
+
+def test_each_data_set_trains_for_each_that_has_its_streams(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        synthetic_cache(tmp_path, dataset=name, classes=6, clips=4)
+    synthetic_cache(tmp_path, dataset="odd", classes=6, clips=4, streams={"frame/other": (2, 8)})
+    block = {"fixed": {"method": "relation"}, "grid": {"train_dataset": ["each"], "dataset": ["each"]}}
+    found = runs(tmp_path, block)
+    pairs = [("odd", "odd"), ("one", "one"), ("two", "one"), ("two", "two"), ("one", "two")]
+    assert told(found, "train_dataset", "dataset") == pairs
+    own = {
+        run.job.place.dataset: run.job.spec.train_dataset for run in found if run.varies["dataset"] == "odd"
+    }
+    assert own == {"odd": None}  # It is the usual training, and has its name.
+    keys = {run_key(run.job, run.trained_as, DataFacts(tmp_path, run.job.place.dataset)) for run in found}
+    assert len(keys) == len(pairs)
