@@ -1,15 +1,15 @@
-"""`fsmm cache ...` as a user runs it: one process a command."""
+"""`fsmm cache ...` as a user calls it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_support import called
 
 from fsmm.cache.schema import StreamName, shard_paths
 from fsmm.cache.stream import stream_checks
@@ -17,8 +17,7 @@ from fsmm.cache.upkeep.info import info
 
 
 def fsmm(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fsmm", "cache", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = called("cache", *words)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_support import called
 from tests_support import synthetic_cache
 
 from fsmm.cache.catalog import Catalog
@@ -17,8 +18,7 @@ from fsmm.cache.schema import list_datasets, list_streams
 
 
 def fsmm(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fsmm", "cache", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = called("cache", *words)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_support import called
 from tests_support import synthetic_cache
 
 from fsmm.cache.catalog import Catalog, LabelSet
@@ -84,18 +83,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_it_fails_before_any_training(cache: Path, tmp_path: Path, case: str) -> None:
     words, sentence = CASES[case]
-    command = [
-        sys.executable,
-        "-m",
-        "fsmm",
-        "episode-eval",
-        "--cache",
-        cache,
-        "--out",
-        tmp_path / "run",
-        *words,
-    ]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
+    done = called("episode-eval", "--cache", cache, "--out", tmp_path / "run", *words)
     assert done.returncode not in (0, 130)
     assert sentence in done.stderr.replace("\n", " "), done.stderr
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_support import called
 from tests_support import flip, synthetic_cache
 
 
@@ -163,7 +164,7 @@ def test_wrong_use_gets_one_sentence_and_a_code(
     cache: Path, words: list[str], code: int, sentence: str
 ) -> None:
     more = ["--cache", str(cache)] if words[0] in ("episode-eval", "compare") else []
-    done = fsmm(*words, *more)
+    done = called(*words, *more)
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
