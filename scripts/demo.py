@@ -1,7 +1,8 @@
 """``make demo`` turns real videos into an accuracy table; ``make demo-full`` does so with the whole demo set.
 
 The script makes and extracts the synthetic demo set, then evaluates ProtoNet on each modality and fused, and ECKPN
-with and without class words; at the end it prints the places of all files and what to type next.
+with and without class words. It ends with the study ``quick`` and its report, and prints the places of all files and
+what to type next.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from fsmm.errors import FsmmError
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
 from fsmm.runs.spec import Fusion, RunSpec
-from fsmm.studies.report.make import report
 
 LABEL_SETS = ("event", "content", "motion", "sound")
 ALL = ("frame", "flow", "audio")
@@ -108,19 +108,31 @@ def main() -> None:
     try:
         extract(form)
         show_table(given.form, form)
-        page = report(form.home / "runs", form.home / "report").page
     except FsmmError as error:
         sys.exit(f"demo: {error}")
-    print_places(form, page)
+    print_places(form, sweep(form))
     print(f"Done in {time.perf_counter() - started:.0f} s. Next: README.md, 'First steps'.")
 
 
 def extract(form: Form) -> None:
     """Run the extraction by the same command that a user types first."""
-    command = ["fsmm", "extract", "--dataset", "demo", "--data", str(form.home / "clips"), *form.option]
-    command += ["--cache", str(form.home / "cache")]
-    print("$", shlex.join(command), flush=True)
-    done = subprocess.run([sys.executable, "-m", *command], check=False)
+    command = ["extract", "--dataset", "demo", "--data", str(form.home / "clips"), *form.option]
+    fsmm(*command, "--cache", str(form.home / "cache"))
+
+
+def sweep(form: Form) -> Path:
+    """Do the study ``quick`` and make its report by the commands of a user; the page is returned."""
+    study = form.home / "quick"
+    fsmm("sweep", "quick", "--cache", str(form.home / "cache"), "--out", str(study), shown=False)
+    fsmm("report", str(study), shown=False)
+    return study / "report" / "report.html"
+
+
+def fsmm(*words: str, shown: bool = True) -> None:
+    """Print a command and run it; where it fails, so does the demo. shown: whether its results are printed."""
+    print("$", shlex.join(["fsmm", *words]), flush=True)
+    out = None if shown else subprocess.DEVNULL
+    done = subprocess.run([sys.executable, "-m", "fsmm", *words], check=False, stdout=out)
     if done.returncode:
         sys.exit(done.returncode)
 
@@ -175,7 +187,7 @@ def print_places(form: Form, page: Path) -> None:
     command += ["--n-query", str(form.n_query), "--episodes", str(form.episodes)]
     command += ["--cache", str(home / "cache")]
     print("The first cell again:", shlex.join(command))
-    print(f"The report of these runs, for your browser: {page}")
+    print(f"The report of the study `quick` on these clips, for your browser: {page}")
 
 
 if __name__ == "__main__":
