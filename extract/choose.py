@@ -61,6 +61,26 @@ def build_encoders(streams: Sequence[StreamName], weights: Mapping[str, Path], d
     return [build(s.encoder, weights=weights.get(s.encoder), device=device) for s in streams]
 
 
+def fit_to_series(encoders: Sequence[Encoder], axes: Mapping[str, int], dataset: str) -> None:
+    """Let the encoders of time series take the number of axes that a data set's series have, by the series' names.
+
+    Raises UsageError where the data set does not have a series that an encoder reads.
+    """
+    from .contract import SeriesNeed
+    from .encoders.sensor import SeriesEncoder
+
+    for encoder in encoders:
+        if not isinstance(encoder.need, SeriesNeed):
+            continue
+        if not (count := axes.get(encoder.need.series, 0)):
+            raise UsageError(
+                f"Data set {dataset!r} has no {encoder.need.series!r} series for encoder {encoder.name!r}; leave out "
+                f"{encoder.modality!r}."
+            )
+        if isinstance(encoder, SeriesEncoder):
+            encoder.fit_to(count)
+
+
 def _names(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 

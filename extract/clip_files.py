@@ -29,9 +29,10 @@ NOWHERE = State(UNSEEN, UNSEEN, "")
 
 
 def files_of(source: Source) -> list[Path]:
-    """The files of a clip: its video, or its images in order, then separate sound."""
+    """The files of a clip: its video, or its images in order, then separate sound, then time series."""
     pictures: Sequence[Path] = (source.video,) if source.video is not None else source.images
-    return [*pictures, *([source.audio] if source.audio is not None else [])]
+    sound = [source.audio] if source.audio is not None else []
+    return [*pictures, *sound, *(series.path for series in source.series)]
 
 
 def state_of(source: Source) -> State:

@@ -44,11 +44,21 @@ class AudioNeed:
 
 
 @dataclass(frozen=True)
+class SeriesNeed:
+    """A time series of the clip, such as that of a sensor, cut into the windows that the run's Sampling says.
+
+    series: its name.
+    """
+
+    series: str = "sensor"
+
+
+@dataclass(frozen=True)
 class TextNeed:
     """The need of an encoder that embeds class words and reads no pixels."""
 
 
-Need = FrameNeed | AudioNeed | TextNeed
+Need = FrameNeed | AudioNeed | SeriesNeed | TextNeed
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,10 @@ class Sampling:
     """The seed of random frame places."""
     max_seconds: float = 600.0
     """The seconds of sound that are read at most; a longer clip's frames are still spread over all of it."""
+    window: float = 1.0
+    """The seconds of a window of a time series, such as that of a sensor."""
+    hop: float = 0.5
+    """The seconds from one window of a time series to the next."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +101,14 @@ class Decoded:
 
     frames: per FrameNeed, uint8 [T, L, S, S, 3] RGB; a need that could not be met is missing.
     audio: per AudioNeed, float32 [samples]; missing where the clip has no sound.
+    series: per SeriesNeed, windows float32 [T, W, C]; missing where the clip does not have the series.
     notes: faults that were survived ("audio stream is damaged after 1.2 s"), for the log.
     """
 
     facts: ClipFacts
     frames: dict[FrameNeed, np.ndarray] = field(default_factory=dict)
     audio: dict[AudioNeed, np.ndarray] = field(default_factory=dict)
+    series: dict[SeriesNeed, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -102,9 +118,9 @@ class Encoder(Protocol):
     The pipeline calls ``prepare`` in the decoding workers (cheap, per clip, numpy only: classical flow or
     spectrograms belong there) and ``encode`` in the one encoding process (batched across clips).
 
-    name: the encoder's part of the stream's name, e.g. "efficientnet-lite0". modality: frame, flow, audio,
-    word or object. dim: size D of a feature vector. need: the input that it must be given. dtype: the type
-    that its features are stored in. batch_clips: the number of clips that suits one call of ``encode``.
+    name: the encoder's part of the stream's name, e.g. "efficientnet-lite0". modality: frame, flow, audio, word,
+    object, sensor or a name of the data's own. dim: size D of a feature vector. need: the input that it must be given.
+    dtype: the type that its features are stored in. batch_clips: the number of clips that suits one call of ``encode``.
     """
 
     name: str
@@ -114,7 +130,7 @@ class Encoder(Protocol):
     batch_clips: int
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
-        """Turn the decoded frames [T, L, S, S, 3] or samples [n] of one clip into this encoder's input.
+        """Turn the frames [T, L, S, S, 3], samples [n] or windows [T, W, C] of a clip into this encoder's input.
 
         Raises DecodeError if the clip cannot be used by this encoder, for instance because its sound is too short.
         """

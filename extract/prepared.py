@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from ..cache.origin import Origin
 from ..cache.schema import check_name, dataset_folder, default_cache
 from ..errors import UsageError
 from ..machine.device import pick_device
-from .choose import build_encoders, choose_streams
+from .choose import build_encoders, choose_streams, fit_to_series
 from .contract import Encoder, Position
 from .datasets.base import Listing
 from .pipeline.budget import Limit
@@ -36,10 +37,13 @@ class Prepared:
 
 def prepare(request: Request) -> Prepared:
     """List the clips of a request and load its encoders. Raises UsageError and WeightsError."""
-    chosen = choose_streams(request.streams, request.encoders)
     device = str(pick_device(request.device))
-    encoders = build_encoders(chosen, request.weights, device)
+    chosen = choose_streams(request.streams, request.encoders)  # A wrong name is refused before any folder is read.
     listing = listed(request)
+    if request.streams is None and not request.encoders and listing.streams:
+        chosen = choose_streams(listing.streams, request.encoders)
+    encoders = build_encoders(chosen, request.weights, device)
+    fit_to_series(encoders, listing.axes, listing.catalog.dataset)
     folder = (request.cache or default_cache()) / listing.catalog.dataset
     return Prepared(request=request, folder=folder, listing=listing, encoders=encoders, device=device)
 
@@ -61,6 +65,11 @@ def check(request: Request) -> None:
         dataset_folder(request.cache or default_cache(), request.into)
     if sampling.segments < 1:
         raise UsageError(f"--segments must be at least 1; it is {sampling.segments}.")
+    if not 0 < sampling.hop <= sampling.window < math.inf:
+        raise UsageError(
+            f"--window is {sampling.window:g} s and --hop {sampling.hop:g} s; both must be above 0, "
+            "and a hop no longer than a window."
+        )
     if sampling.position not in get_args(Position):
         raise UsageError(f"--sampling is 'centre' or 'random', not {sampling.position!r}.")
     _check_sharing(request)

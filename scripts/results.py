@@ -510,6 +510,7 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "support_groups": None,
     "query_groups": None,
     "support_group_share": None,
+    "replay": None,
 }
 RANGES = ("n_way", "k_shot")
 REPEATED = ("missing", "train_missing", "settings")
@@ -530,7 +531,7 @@ def command_of(config: Mapping[str, Any], cache: str) -> str:
             )
     defaults = {**RUN_DEFAULTS, **PROTOCOL_DEFAULTS, "train_seed": protocol.get("seed", 0)}
     for name, value in {**{k: config.get(k) for k in RUN_DEFAULTS}, **protocol}.items():
-        if value != defaults[name]:
+        if name != "replay" and value != defaults[name]:  # The file of episodes is named by its path.
             words += option(name, value)
     return shlex.join([*words, "--cache", cache])
 

@@ -33,6 +33,8 @@ class DatasetEntry:
     """Whether the data set's paths may be relative to a folder that --root names."""
     takes_lists: bool = False
     """Whether published lists of its videos may be given by --lists."""
+    takes_rate: bool = False
+    """Whether the steps a second of its time series may be given by --rate."""
 
     def listing(self, data: Path | None, options: DatasetOptions) -> Listing:
         """The clips of the data set."""
@@ -90,6 +92,24 @@ _ENTRIES = (
         "VGGSound videos named ID_SECONDS (six digits), as the stage_*.csv of --lists say, or in one folder a class",
         takes_lists=True,
     ),
+    DatasetEntry("ekman-6", "ekman6", "a folder with one subfolder an emotion, videos anywhere below it"),
+    DatasetEntry(
+        "videoemotion-8", "videoemotion8", "a folder with one subfolder an emotion, videos anywhere below it"
+    ),
+    DatasetEntry(
+        "utd-mhad", "utd_mhad", "files such as a1_s1_t1_inertial.mat, and the videos of the same names"
+    ),
+    DatasetEntry(
+        "ego-activity",
+        "ego_activity",
+        "sensor files such as act01seq01.csv, and the videos of the same names",
+    ),
+    DatasetEntry(
+        "video-series",
+        "video_series",
+        "a folder with one subfolder a class; videos and time series of one name are a clip",
+        takes_rate=True,
+    ),
 )
 
 DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -111,6 +131,12 @@ def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
     entry = datasets()[name]
     if options.root is not None and not entry.takes_root:
         raise UsageError(f"Dataset {name!r} has no use for --root; its paths are relative to --data.")
+    if options.rate is not None and not entry.takes_rate:
+        raise UsageError(
+            f"Dataset {name!r} has no use for --rate; the rate of its series is known, or it has none."
+        )
+    if options.rate is not None and not 0 < options.rate < float("inf"):
+        raise UsageError(f"--rate is {options.rate:g}; it must be above 0 steps a second.")
     if options.lists is not None and not entry.takes_lists:
         raise UsageError(f"Dataset {name!r} has no use for --lists; its clips are those of --data.")
     if data is None and entry.needs_data:

@@ -41,8 +41,22 @@ def _plain(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
+class Series:
+    """A time series in a file, such as that of a sensor.
+
+    name: the series', by which encoders ask for it. rate: the steps a second; 0 where the file's own times say it.
+    variable: that of a MATLAB file; "" for its first one.
+    """
+
+    name: str
+    path: Path
+    rate: float = 0.0
+    variable: str = ""
+
+
+@dataclass(frozen=True)
 class Source:
-    """The absolute paths of one clip's files: a video, or still images in order, and separate sound if it has any.
+    """The absolute paths of one clip's files: a video, or still images in order, separate sound, and time series.
 
     span: the part of the video, or of the sound where there is no video, that the clip is; None for all of it.
     """
@@ -51,6 +65,7 @@ class Source:
     images: tuple[Path, ...] = ()
     audio: Path | None = None
     span: Span | None = None
+    series: tuple[Series, ...] = ()
 
     def digest(self, sha256: str) -> str:
         """The hex digest of the clip, given that of its files: parts of one file differ; "" if that is ""."""
@@ -81,6 +96,8 @@ class DatasetOptions:
     """The numbers of base, val and novel classes of a drawn split, such as 16,4,12."""
     unlabelled: Path | None = None
     """A folder of further clips without labels."""
+    rate: float | None = None
+    """The steps a second of time series whose files have no column of times."""
     lists: Path | None = None
     """The published lists of a benchmark's videos: a file, or the folder that holds those of train, val and test."""
     unlabelled_clips: int | None = None
@@ -106,7 +123,9 @@ class Listing:
     sentences that are shown once. root: the folder that catalog paths are relative to. origin: the data that the clips
     were listed from; None stands for what --data names. partial: options may have left clips out, so that a clip that
     is not listed need not be gone. is_table: the clips are those that a table names, so that one that it names no more
-    is gone even where its file is there. lists_unlabelled: the clips of ``add_unlabelled`` are all listed.
+    is gone even where its file is there. lists_unlabelled: the clips of ``add_unlabelled`` are all listed. streams: the
+    modalities that are made unless others are asked for; none stands for the usual ones. axes: the number of axes of
+    each time series, by its name.
     """
 
     catalog: Catalog
@@ -118,3 +137,5 @@ class Listing:
     partial: bool = False
     is_table: bool = False
     lists_unlabelled: bool = False
+    streams: tuple[str, ...] = ()
+    axes: dict[str, int] = field(default_factory=dict)

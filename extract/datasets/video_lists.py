@@ -81,7 +81,7 @@ def _files(place: Path, hints: Sequence[str]) -> Mapping[str, list[Path]]:
             f"No list was found at {str(place)!r}: the name of a file of lists says train, val or test and ends in "
             "'.txt' or '.list'."
         )
-    return {word: _of_this_data_set(place, files, hints) for word, files in sorted(held.items())}
+    return {word: _of_this_data_set(place, files, hints) for word in PART_OF if (files := held.get(word))}
 
 
 def _of_this_data_set(place: Path, files: list[Path], hints: Sequence[str]) -> list[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from av import AudioStream, VideoStream
@@ -14,8 +15,8 @@ from av.container import InputContainer
 
 from ...errors import DecodeError
 from ..clip_files import files_of, sha256_of, state_of
-from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling
-from ..datasets.base import Source
+from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling, SeriesNeed
+from ..datasets.base import Series, Source
 from .clock import longest_gap
 from .excerpt import Excerpt
 from .film import Film, Stills, Unforeseen, counted, foretold
@@ -32,6 +33,7 @@ from .media import (
 )
 from .pictures import Painter, shown_size
 from .sampling import pick_frames
+from .series import windows_of
 from .sound import SoundReader
 from .window import Window
 
@@ -50,13 +52,17 @@ def decode(
     decides; 1 suits worker processes, one a core).
 
     The result holds, per FrameNeed, uint8 [T, L, S, S, 3] RGB, upright and in display shape; per AudioNeed, mono
-    float32 [samples] in [-1, 1]; and the facts, whose sha256 covers the files' bytes (video, or images in order,
-    then separate sound) and a span. The result lacks what the clip lacks; damage that leaves
-    something usable is reported in ``notes``. Of a source with a span, only this part is read, as if it were the file.
+    float32 [samples] in [-1, 1]; per SeriesNeed, the windows float32 [T, W, C] of a time series; and the facts, whose
+    sha256 covers the files' bytes (video, or images in order, then separate sound, then series) and a span. The result
+    lacks what the clip lacks; damage that leaves something usable is reported in ``notes``. Of a source with a span,
+    only this part is read, as if it were the file.
 
     Raises DecodeError if the clip's files give neither a picture nor sound, or a span lies outside of them.
     """
     return _Job(source=source, clip_id=clip_id, needs=needs, sampling=sampling, threads=threads).run()
+
+
+_File = TypeVar("_File", Path, Series)
 
 
 class _Job:
@@ -68,6 +74,8 @@ class _Job:
         self.source, self.clip_id, self.sampling, self.threads = source, clip_id, sampling, threads
         self.span = source.span
         self.frame_needs = list(dict.fromkeys(need for need in needs if isinstance(need, FrameNeed)))
+        self.series_needs = {need.series: need for need in needs if isinstance(need, SeriesNeed)}
+        self.windows: dict[SeriesNeed, np.ndarray] = {}
         self.audio_needs = list(dict.fromkeys(need for need in needs if isinstance(need, AudioNeed)))
         self.notes: list[str] = []
         self.frames: dict[FrameNeed, np.ndarray] = {}
@@ -84,18 +92,31 @@ class _Job:
             self._show(Stills(self.source.images, self.threads, self.notes), 1.0)
         if self.source.audio is not None:
             self._attempt(self._read_audio, self.source.audio)
-        if self.size == (0, 0) and not self.heard:
+        for series in self.source.series:
+            self._attempt(self._read_series, series)
+        if self.size == (0, 0) and not self.heard and not self._has_series:
             raise self.trouble or DecodeError(self._nothing_usable())
         audio = {need: self.sounds[need.rate] for need in self.audio_needs if need.rate in self.sounds}
-        return Decoded(self._facts(), self.frames, audio, self.notes)
+        return Decoded(self._facts(), self.frames, audio, self.windows, self.notes)
 
-    def _attempt(self, step: Callable[[Path], None], path: Path) -> None:
+    @property
+    def _has_series(self) -> bool:
+        """Whether a time series was read, or none was asked for of a clip that is nothing else."""
+        only = self.source.video is None and not self.source.images and self.source.audio is None
+        return bool(self.windows) or (only and bool(self.source.series) and not self.series_needs)
+
+    def _attempt(self, step: Callable[[_File], None], file: _File) -> None:
         """Take a step on a file; a file that cannot be read becomes a note as long as the clip has another file."""
         try:
-            step(path)
+            step(file)
         except DecodeError as error:
             self.trouble = self.trouble or error
             self.notes.append(str(error).rstrip("."))
+
+    def _read_series(self, series: Series) -> None:
+        if (need := self.series_needs.get(series.name)) is not None:
+            window, hop = self.sampling.window, self.sampling.hop
+            self.windows[need] = windows_of(series, window=window, hop=hop, span=self.span)
 
     def _read_video(self, path: Path) -> None:
         with ExitStack() as stack:

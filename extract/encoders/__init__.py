@@ -32,7 +32,7 @@ class EncoderEntry:
     modality: str
     """The modality of its streams."""
     dim: int
-    """The width of a feature vector; 0 if the user's file decides it."""
+    """The width of a feature vector; 0 if the user's file or data decides it."""
     about: str
     """The description of the encoder, in one line."""
     weights: str = ""
@@ -201,6 +201,15 @@ ENCODERS: dict[str, EncoderEntry] = {
         weights="openclip-vit-l-14",
         needs=_CLIP,
     ),
+    "window-stats": EncoderEntry(
+        "sensor:WindowStats", "sensor", 0, "time and frequency features of a sensor's windows"
+    ),
+    "skeleton-window-stats": EncoderEntry(
+        "sensor:SkeletonWindowStats",
+        "skeleton",
+        0,
+        "the same features of a skeleton's coordinates",
+    ),
     "efficientdet-lite0": EncoderEntry(
         target="detector:EfficientDetLite",
         modality="object",
@@ -217,6 +226,8 @@ DEFAULTS = {
     "audio": "yamnet",
     "word": "potion-8m",
     "object": "efficientdet-lite0",
+    "sensor": "window-stats",
+    "skeleton": "skeleton-window-stats",
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ...cache.schema import Provenance
 from ...cache.stream import StreamWriter
 from ...errors import CacheError, DecodeError, FsmmError, UsageError, install_hint
-from ..contract import AudioNeed, Encoder, FrameNeed, Sampling
+from ..contract import AudioNeed, Encoder, FrameNeed, Sampling, SeriesNeed
 from .worker import READY, Part
 
 # After this many failures other than DecodeError, with no success in between, the encoder is at fault.
@@ -200,4 +200,6 @@ def sampling_text(encoder: Encoder, sampling: Sampling) -> str:
         )
     if isinstance(need, AudioNeed):
         return f"mono {need.rate} Hz, at most {sampling.max_seconds:g} s"
+    if isinstance(need, SeriesNeed):
+        return f"windows of {sampling.window:g} s, {sampling.hop:g} s apart"
     return ""

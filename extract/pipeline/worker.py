@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import DecodeError
 from ...machine.orphans import end_with_parent
-from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, TextNeed
+from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, SeriesNeed, TextNeed
 from ..datasets.base import Source
 from .wire import receive, send, widen
 
@@ -109,6 +109,8 @@ def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
 def _raw(decoded: Decoded, need: Need) -> np.ndarray | None:
     if isinstance(need, TextNeed):
         return None
+    if isinstance(need, SeriesNeed):
+        return decoded.series.get(need)
     return decoded.frames.get(need) if isinstance(need, FrameNeed) else decoded.audio.get(need)
 
 

@@ -12,13 +12,14 @@ import pytest
 from fsmm.cache.schema import MODALITIES, StreamName
 from fsmm.errors import UsageError, WeightsError
 from fsmm.extract import encoders
-from fsmm.extract.contract import AudioNeed, FrameNeed, TextNeed
+from fsmm.extract.contract import AudioNeed, FrameNeed, SeriesNeed, TextNeed
 from fsmm.extract.encoders import DEFAULTS, ENCODERS, build, rows
 from fsmm.extract.encoders.base import BaseEncoder, Spec
 from fsmm.extract.weights.store import Located
 from fsmm.extract.weights.table import WEIGHTS
 
 NEED = {"frame": FrameNeed, "flow": FrameNeed, "object": FrameNeed, "audio": AudioNeed, "word": TextNeed}
+NEED |= {"sensor": SeriesNeed, "skeleton": SeriesNeed}
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))
@@ -43,7 +44,7 @@ def test_each_row_names_a_class_that_makes_what_the_row_says(name: str, tmp_path
 
 
 def test_defaults_are_of_their_modality() -> None:
-    assert set(DEFAULTS) == set(MODALITIES) - {"sensor"}
+    assert set(DEFAULTS) == {*MODALITIES, "skeleton"}
     for modality, name in DEFAULTS.items():
         assert ENCODERS[name].modality == modality
 
