@@ -27,7 +27,13 @@ BORROWED = {
     "examples/README.md": "python-examples.md",
 }
 """From a file of the repository to the page of the site that shows it."""
-FOLDERS = {"Methods": "methods", "Results": "results", "Python": "api", "Decisions": "decisions"}
+FOLDERS = {
+    "Data sets": "datasets",
+    "Methods": "methods",
+    "Results": "results",
+    "Python": "api",
+    "Decisions": "decisions",
+}
 """From a section of the navigation to the folder of docs/ whose pages it holds."""
 _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 

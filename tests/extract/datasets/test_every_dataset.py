@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,12 @@ def test_streams_of_a_data_set_without_videos_are_its_series(tmp_path: Path, vid
             workers=1,
             sampling=Sampling(window=0.5, hop=0.5),
         )
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_has_a_page(name: str) -> None:
+    docs = Path(__file__).resolve().parents[3] / "docs"
+    (row,) = [line for line in (docs / "datasets.md").read_text().splitlines() if f"`{name}`" in line]
+    target = re.search(r"\]\(([a-z0-9/-]+\.md)", row)
+    assert target is not None
+    assert name in (docs / target[1]).read_text()
