@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
-from .commands import cache, contents, episodes, evaluate, extract, methods, report, runs, studies, sweep
+from .commands import cache, contents, doctor, episodes, evaluate, extract, methods, report, runs, studies, sweep
 from .commands.console import Verbosity, set_verbosity
 from .errors import FsmmError
 from .machine.interrupt import INTERRUPTED, InterruptedOnce
@@ -46,7 +46,7 @@ def _options(
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
 
 
-for group in (extract, evaluate, episodes, runs, sweep, studies, report, methods, cache, contents):
+for group in (extract, evaluate, episodes, runs, sweep, studies, report, methods, cache, contents, doctor):
     group.register(app)
 
 

@@ -149,6 +149,9 @@ def test_the_wheel_and_the_sdist_hold_every_module(built: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         assert {n.removeprefix("fsmm/") for n in file.namelist() if n.endswith(".py")} == modules
         assert "fsmm/py.typed" in file.namelist()
+        carried = {f"fsmm/{name}" for name in known_to_git("extract/built_in")}
+        assert any(name.endswith(".mp4") for name in carried)
+        assert carried <= set(file.namelist()), "the built-in clips are not whole"
     with tarfile.open(sdist) as file:
         held = {name.partition("/")[2] for name in file.getnames()}
         assert modules <= held

@@ -118,6 +118,16 @@ def locate(name: str, given: Path | None = None) -> Located:
     return Located(path, name, pinned)
 
 
+def held() -> list[str]:
+    """The names of the table whose weights lie in the weight cache."""
+    return [name for name, row in WEIGHTS.items() if (weight_cache() / name / row.file).is_file()]
+
+
+def check(name: str) -> None:
+    """Raise WeightsError where a file of ``name`` in the weight cache is missing or has another hash."""
+    _verify(name, entry(name), weight_cache() / name)
+
+
 def own_file(name: str, given: Path) -> Located:
     """A file that the user gives for ``name``. Raises WeightsError if it cannot be read."""
     try:
