@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import CacheError
 from .schema import StreamName, list_streams
 from .stream import lock_stream
+from .thumbnails import THUMBNAILS
 
 
 @contextmanager
@@ -46,7 +47,8 @@ def _remove(folder: Path) -> None:
     locks: list[int] = []
     try:
         locks = [lock_stream(folder / "streams" / s.modality / s.encoder, s) for s in streams]
-        (folder / "catalog.h5").unlink(missing_ok=True)
+        for name in ("catalog.h5", THUMBNAILS):
+            (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "streams", ignore_errors=True)
         for lock in folder.glob(".*.lock"):
             lock.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
     CACHE/<dataset>/catalog.h5
     CACHE/<dataset>/streams/<modality>/<encoder>/00000.h5 ...
-    CACHE/<dataset>/failures.jsonl and missing.json
+    CACHE/<dataset>/failures.jsonl, missing.json and thumbnails.sqlite
 
 docs/cache.md describes every HDF5 dataset and attribute for readers that do not use fsmm.
 """

@@ -58,3 +58,5 @@ class Request:
     """Where clips are extracted: on this machine, or on the Ray cluster of RAY_ADDRESS (else one started here)."""
     shards: int | None = None
     """The number of shards of --engine ray (else one for 500 clips)."""
+    thumbnails: bool = True
+    """Whether a small picture of each clip is kept, which reports show."""

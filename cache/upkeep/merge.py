@@ -27,6 +27,7 @@ from ..schema import (
 )
 from ..shard import KIND, read_shard
 from ..stream import StreamWriter, stream_checks, stream_keys, stream_provenance
+from ..thumbnails import add_thumbnails, thumbnails_of
 
 
 @dataclass
@@ -125,6 +126,11 @@ class _Plan:
             report.copied[f"{self.dataset}/{stream}"] = copied
             report.duplicates[f"{self.dataset}/{stream}"] = dropped
         unite_failures(self.with_failures, self.target)
+        clips = Catalog.read(self.target).clip_id
+        for folder in self.folders:
+            held = thumbnails_of(self.target, clips)
+            new = thumbnails_of(folder, clips)
+            add_thumbnails(self.target, {clip: jpeg for clip, jpeg in new.items() if clip not in held})
 
     def _united(self, held: Catalog | None) -> Catalog:
         """The union with the target's catalog as it is now, which another process may have changed meanwhile."""

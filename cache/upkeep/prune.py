@@ -13,6 +13,7 @@ from ..catalog import Catalog
 from ..locking import refuse_older, update_catalog
 from ..rewrite import rewrite_stream
 from ..schema import dataset_folders, list_streams
+from ..thumbnails import forget_thumbnails
 from .forget import forget_failures
 
 
@@ -74,3 +75,4 @@ def _remove(
 
     update_catalog(folder, without)
     forget_failures(folder, lambda entry: entry.get("id") in gone)
+    forget_thumbnails(folder, gone)

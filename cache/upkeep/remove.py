@@ -24,6 +24,7 @@ from ..rewrite import rewrite_stream
 from ..schema import StreamName, check_name, dataset_folder, list_streams, shard_paths, stream_folder
 from ..shard import read_shard
 from ..stream import lock_stream
+from ..thumbnails import forget_thumbnails
 from .forget import forget_failures
 
 _LEFT_ALONE = 600.0  # seconds, after which what another removal left behind is deleted.
@@ -123,6 +124,7 @@ def plan_clips(cache: Path, dataset: str | None, ids: Sequence[str]) -> Removal:
         for stream in streams:
             rewrite_stream(folder, stream, lambda key, digest: None if key in gone else key)
         forget_failures(folder, lambda entry: entry.get("id") in gone)
+        forget_thumbnails(folder, gone)
 
     what = f"{len(gone):,} clip{'s' if len(gone) > 1 else ''} of {len(catalog):,} ({listed(sorted(gone)[:5])}"
     what += f" and {len(gone) - 5:,} more)" if len(gone) > 5 else ")"

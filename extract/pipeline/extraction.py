@@ -16,6 +16,8 @@ from pathlib import Path
 from ...cache.attempt import first_attempt
 from ...cache.catalog import Catalog
 from ...cache.schema import StreamName
+from ...cache.thumbnails import add_thumbnails, rename_thumbnails
+from ...errors import CacheError
 from ...machine.cores import default_workers
 from ..contract import Encoder
 from ..datasets.base import Listing, asks_for_split
@@ -62,6 +64,7 @@ class Extraction:
         self._solved: set[Key] = set()
         self._known_damage: dict[str, str] = {}
         self._budget = Budget(None, 0)
+        self._pictures: dict[str, bytes] = {}
         self._flushed = time.monotonic()
 
     @property
@@ -106,6 +109,7 @@ class Extraction:
             self.membership.compare(streams)
             changes = self.membership.changes
             catalog = self.membership.unite()
+            rename_thumbnails(self.folder, changes.moved)
             self.log.rename({old: (new, self.listing.sources[new]) for old, new in changes.moved.items()})
         self.warnings += self.membership.notes
         if changes.gone:
@@ -147,6 +151,7 @@ class Extraction:
             for lane in lanes:
                 lane.drain()
                 lane.flush()
+            self._keep_pictures()
             self.wall = time.perf_counter() - began
         seconds = self.clock.seconds
         seconds["wait"] = max(0.0, self.wall - seconds["encode"] - seconds["write"])
@@ -166,7 +171,7 @@ class Extraction:
         self._budget.note(failures)
 
     def _pool(self, plan: Plan, lanes: Sequence[Lane], stop: StopOnSignal) -> Pool:
-        setup = Setup(tuple(self.clip_encoders), self.request.sampling)
+        setup = Setup(tuple(self.clip_encoders), self.request.sampling, self.request.thumbnails)
         self.workers = min(self.request.workers or default_workers(), len(plan.jobs))
         return Pool(
             setup,
@@ -184,7 +189,17 @@ class Extraction:
             for lane in lanes:
                 lane.drain()
                 lane.flush()
+            self._keep_pictures()
             self._flushed = time.monotonic()
+
+    def _keep_pictures(self) -> None:
+        """Write the pictures of the clips that are safe; features matter more, so that a failure is a warning."""
+        pictures, self._pictures = self._pictures, {}
+        try:
+            add_thumbnails(self.folder, pictures)
+        except CacheError as error:
+            if str(error) not in self.warnings:
+                self.warnings.append(str(error))
 
     def _lane(self, encoder: Encoder, stack: ExitStack) -> Lane:
         writer = open_writer(self.folder, provenance_of(encoder, self.request.sampling, self.request.dtype))
@@ -207,6 +222,8 @@ class Extraction:
                 self._record([_failure(job, outcome.stage, outcome.reason)])
             else:
                 self.done += 1
+                if outcome.thumbnail:
+                    self._pictures[job.clip_id] = outcome.thumbnail
                 self._spread(job, outcome, lanes)
             self._make_safe(lanes)
             busy = self.clock.seconds["encode"] / max(time.perf_counter() - began, 1e-9)

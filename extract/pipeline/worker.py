@@ -20,6 +20,7 @@ from ...errors import DecodeError
 from ...machine.orphans import end_with_parent
 from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, SeriesNeed, TextNeed
 from ..datasets.base import Source
+from .thumbnail import thumbnail_of
 from .wire import receive, send, widen
 
 READY, ABSENT, FAILED = "ready", "absent", "failed"
@@ -27,10 +28,14 @@ READY, ABSENT, FAILED = "ready", "absent", "failed"
 
 @dataclass(frozen=True)
 class Setup:
-    """A worker's first message. encoders: those of all clip streams of the run; jobs name them by number."""
+    """A worker's first message. encoders: those of all clip streams of the run; jobs name them by number.
+
+    thumbnails: whether outcomes have the clips' pictures.
+    """
 
     encoders: tuple[Encoder, ...]
     sampling: Sampling
+    thumbnails: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Outcome:
     """The outcome of a job.
 
     stage and reason: "" unless the whole clip failed. notes: the damage that decoding survived. seconds: by stage.
+    thumbnail: a JPEG of the clip, or empty.
     """
 
     parts: dict[int, Part] = field(default_factory=dict)
@@ -64,6 +70,7 @@ class Outcome:
     reason: str = ""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    thumbnail: bytes = b""
 
     @property
     def nbytes(self) -> int:
@@ -87,8 +94,9 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
         )
     middle = time.perf_counter()
     parts = {number: prepare_part(encoder, decoded) for number, encoder in encoders.items()}
+    picture = thumbnail_of(decoded) if setup.thumbnails else b""
     seconds = {"decode": middle - began, "prepare": time.perf_counter() - middle}
-    return Outcome(parts, decoded.facts, notes=decoded.notes, seconds=seconds)
+    return Outcome(parts, decoded.facts, notes=decoded.notes, seconds=seconds, thumbnail=picture)
 
 
 def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
