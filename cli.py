@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
-from .commands import cache, contents, doctor, episodes, evaluate, extract, methods, report, runs, studies, sweep
+from .commands import (
+    cache,
+    contents,
+    doctor,
+    episodes,
+    evaluate,
+    extract,
+    methods,
+    report,
+    runs,
+    studies,
+    sweep,
+)
 from .commands.console import Verbosity, set_verbosity
 from .errors import FsmmError
 from .machine.interrupt import INTERRUPTED, InterruptedOnce

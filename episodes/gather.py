@@ -1,4 +1,4 @@
-"""Gathering the features of a batch of episodes, without the modalities that the protocol withholds."""
+"""Gathering the features of a batch of episodes, without the modalities that the protocol withholds or replaces."""
 
 from __future__ import annotations
 
@@ -78,9 +78,42 @@ def _side(
         }
     if padded.any():
         absent = {key: absent.get(key, torch.zeros_like(padded)) | padded for key in streams}
-    return {
+    kept = {
         key: _without(s, absent[key].to(bank.device)) if key in absent else s for key, s in streams.items()
     }
+    if not protocol.noisy:
+        return kept
+    clip = bank.clip_row[safe.cpu().numpy()].astype(np.uint64)
+    return {
+        key: _noisy(s, key, clip=clip, index=index, protocol=protocol, side=side) for key, s in kept.items()
+    }
+
+
+def _noisy(
+    stream: Stream, key: str, *, clip: np.ndarray, index: EpisodeIndex, protocol: Protocol, side: str
+) -> Stream:
+    """The Stream with noise of unit length in place of the features of the clips that the protocol chooses.
+
+    The choice and the noise depend on (seed, episode, clip) alone. clip: catalog rows, uint64 of the shape of a side.
+    """
+    rate = max(
+        (m.rate for m in protocol.noisy if m.modality == key and m.side in (side, "both")), default=0.0
+    )
+    if not rate:
+        return stream
+    episode = index.episode.numpy()
+    state = counter.states(counter.key(protocol.seed, f"noisy/{key}/{side}"), episode)
+    state = state.reshape(-1, *[1] * (clip.ndim - 1))
+    word = counter.bits(state, clip)
+    chosen = torch.from_numpy(counter.uniform(word >> np.uint64(32)) < rate).to(stream.x.device)
+    steps, width = stream.x.shape[-2:]
+    slots = np.arange(2 * steps * width, dtype=np.uint64)
+    draws = counter.uniform(counter.bits(word[..., None], slots) >> np.uint64(32))
+    radius, angle = np.split(draws, 2, axis=-1)  # Box and Muller's normal numbers.
+    normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    noise = torch.from_numpy(normal.reshape(*clip.shape, steps, width)).to(stream.x)
+    noise = torch.nn.functional.normalize(noise, dim=-1) * stream.mask()[..., None].to(stream.x.dtype)
+    return Stream(torch.where(chosen[..., None, None], noise, stream.x), stream.present, stream.length)
 
 
 def dropped(

@@ -93,6 +93,8 @@ class Protocol:
     """The modalities that queries carry, such as audio (else all)."""
     missing: tuple[Missing, ...] = ()
     """A modality that clips lack at a rate, such as audio=0.5@query; repeatable."""
+    noisy: tuple[Missing, ...] = ()
+    """A modality that is noise instead of features at a rate, such as audio=0.5@query; repeatable."""
     may_lose_all: bool = False
     """Whether a clip may lose every modality; otherwise it keeps at least one of its own."""
     dirichlet: float | None = None
@@ -131,15 +133,10 @@ class Protocol:
         if self.small_classes not in ("refuse", "exclude", "short"):
             raise UsageError(f"small_classes is {self.small_classes!r}; use refuse, exclude or short.")
         self._check_groups()
-        twice = [
-            m
-            for m in self.missing
-            if [(n.modality, n.side) for n in self.missing].count((m.modality, m.side)) > 1
-        ]
-        if twice:
-            raise UsageError(
-                f"--missing names {twice[0].modality!r} at {twice[0].side} twice; give one rate."
-            )
+        for option, rates in (("--missing", self.missing), ("--noisy", self.noisy)):
+            sides = [(m.modality, m.side) for m in rates]
+            if twice := [side for side in sides if sides.count(side) > 1]:
+                raise UsageError(f"{option} names {twice[0][0]!r} at {twice[0][1]} twice; give one rate.")
 
     def _check_query_classes(self) -> None:
         fewest = bounds(self.n_way)[0]
@@ -204,9 +201,9 @@ class Protocol:
                 f"A protocol has no field {sorted(strange)[0]!r}; it has {', '.join(sorted(names))}."
             )
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        given["missing"] = tuple(
-            m if isinstance(m, Missing) else Missing(**m) for m in given.get("missing", ())
-        )
+        for name in ("missing", "noisy"):
+            rates = given.get(name, ())
+            given[name] = tuple(m if isinstance(m, Missing) else Missing(**m) for m in rates)
         return cls(**given)
 
     def describe(self) -> str:
@@ -222,6 +219,8 @@ class Protocol:
             parts.append(f"support {_names(self.support_modalities)}, query {_names(self.query_modalities)}")
         if self.missing:
             parts.append("missing " + ", ".join(map(str, self.missing)))
+        if self.noisy:
+            parts.append("noisy " + ", ".join(map(str, self.noisy)))
         if self.unlabelled:
             parts.append(f"{self.unlabelled} unlabelled clips")
         if self.generalised:

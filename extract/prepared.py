@@ -38,7 +38,9 @@ class Prepared:
 def prepare(request: Request) -> Prepared:
     """List the clips of a request and load its encoders. Raises UsageError and WeightsError."""
     device = str(pick_device(request.device))
-    chosen = choose_streams(request.streams, request.encoders)  # A wrong name is refused before any folder is read.
+    chosen = choose_streams(
+        request.streams, request.encoders
+    )  # A wrong name is refused before any folder is read.
     listing = listed(request)
     if request.streams is None and not request.encoders and listing.streams:
         chosen = choose_streams(listing.streams, request.encoders)

@@ -26,10 +26,11 @@ def check_meaning(protocol: Protocol, bank: FeatureBank) -> None:
         raise UsageError(
             "Generalised zero-shot classifies whole splits; use --n-way 0 --k-shot 0 with --generalised."
         )
-    if not bank.multi and whole_split(protocol) and (protocol.missing or protocol.cross_modal):
+    changed = protocol.missing or protocol.noisy or protocol.cross_modal
+    if not bank.multi and whole_split(protocol) and changed:
         raise UsageError(
             "Zero-shot over whole splits takes clips as they are; choose --modalities, or use --n-way 5 --k-shot 0 "
-            "with --missing or --query-modalities."
+            "with --missing, --noisy or --query-modalities."
         )
 
 

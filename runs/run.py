@@ -258,7 +258,7 @@ def check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
         *(protocol.query_modalities or ()),
         *(spec.train_modalities or ()),
     ]
-    named += [m.modality for m in (*protocol.missing, *spec.train_missing)]
+    named += [m.modality for m in (*protocol.missing, *protocol.noisy, *spec.train_missing)]
     bank.select(list(dict.fromkeys(named)))
     for name, table in bank.tables.items():
         if not bool(table.present.any()):

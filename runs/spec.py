@@ -17,7 +17,8 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 Fusion = Literal["ec", "ea", "lf"]
 Normalisation = Literal["l2", "centre-l2", "per-step", "none", "auto"]
 TableType = Literal["float32", "bfloat16"]
-_LATER = ("train_dataset",)
+_LATER = ("train_dataset", "query_classes", "noisy")
+"""Options that older releases did not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +66,39 @@ class RunSpec:
 
         An option that older releases did not have counts only where it is set, so that their runs and heads are found.
         """
-        values = self.to_dict()
-        return {name: value for name, value in values.items() if value is not None or name not in _LATER}
+        values = _set_or_old(self.to_dict())
+        return {**values, "protocol": _set_or_old(values["protocol"])}
 
     def digest(self) -> str:
         """Ten hexadecimal digits that name this specification.
 
-        Rules about groups and about classes that have queries count only where there are any, so that folders of runs
-        from before them keep their names.
+        Rules about groups count only where there are any, so that folders of runs from before them keep their names.
         """
         values = self.content()
         if not self.protocol.rules_groups:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
-        if self.protocol.query_classes is None:
-            values["protocol"].pop("query_classes")
         return digest(values)
 
     def training_identity(self) -> dict[str, Any]:
         """The fields on which a trained head depends: all but the test split and its sampling."""
         values = self.content()
-        for name in ("split", "n_query", "dirichlet", "query_classes", "small_classes", "clip_split", "seed"):
-            values["protocol"].pop(name)
+        for name in (
+            "split",
+            "n_query",
+            "dirichlet",
+            "query_classes",
+            "small_classes",
+            "clip_split",
+            "seed",
+            "noisy",
+        ):
+            values["protocol"].pop(name, None)
         return values
+
+
+def _set_or_old(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set, and those that every release had."""
+    return {
+        name: value for name, value in values.items() if name not in _LATER or value not in (None, (), [])
+    }

@@ -22,10 +22,11 @@ class EpisodeTest:
 
     @cached_property
     def withholds_nothing(self) -> bool:
-        """Whether every drawn clip comes with all that the bank holds of every modality, and no other clip does."""
+        """Whether every drawn clip comes with what the bank holds of every modality, and no other clip does."""
         protocol = self.protocol
         chosen = protocol.support_modalities is not None or protocol.query_modalities is not None
-        if chosen or protocol.missing or protocol.unlabelled or self.unlabelled is not None:
+        changed = chosen or protocol.missing or protocol.noisy
+        if changed or protocol.unlabelled or self.unlabelled is not None:
             return False
         return all(table.all_present for table in self.bank.tables.values())
 

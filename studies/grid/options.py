@@ -24,7 +24,7 @@ ALL, EACH, SUBSETS, SAME = "all", "each", "subsets", "same"
 
 ``all`` is also every method that can run, and ``each`` every class split."""
 MODALITY_OPTIONS = ("streams", "modalities", "support_modalities", "query_modalities", "train_modalities")
-MISSING_OPTIONS = ("missing", "train_missing")
+MISSING_OPTIONS = ("missing", "noisy", "train_missing")
 _NO_OPTIONS = ("spec", "place", "retrain", "episodes_file")
 _OF = ((RunSpec, ("protocol", "settings")), (Protocol, ("replay",)), (Job, _NO_OPTIONS))
 

@@ -120,7 +120,7 @@ def kind_of_task(task: Task) -> str:
                 protocol.unlabelled,
                 protocol.label_set,
             ],
-            "withheld": bool(protocol.missing or protocol.cross_modal),
+            "withheld": bool(protocol.missing or protocol.noisy or protocol.cross_modal),
         }
     )
 

@@ -13,6 +13,7 @@ from ...machine.locks import lock_of
 from ...runs.banks import Banks
 from ...runs.digest import digest
 from ...runs.job import Job
+from ...runs.ready import built_head
 from ...runs.run import Ready, Run, finish, load, ready, run
 from ...runs.shared import SharedBanks
 from ...runs.spec import RunSpec
@@ -132,6 +133,10 @@ def _run(task: Task, folder: Path, shared: SharedBanks) -> Run:
     made = _ready(task, place, shared)
     trained = replace(made.made, training=_record(place) or made.made.training)
     job, banks = load(job, shared=shared)
+    if job.spec.settings != made.job.spec.settings:
+        head = built_head(job.spec, banks)
+        head.load_state_dict(trained.head.state_dict())
+        trained = replace(trained, head=head)
     with no_half_run(out):
         return finish(Ready(job=job, banks=banks, made=trained))
 

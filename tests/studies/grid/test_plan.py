@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,16 @@ from fsmm.cache.schema import Provenance
 from fsmm.cache.stream import StreamWriter
 from fsmm.errors import UsageError
 from fsmm.heads.metric.protonet import ProtoNet
+from fsmm.runs.banks import Banks
 from fsmm.runs.job import Job, Place
+from fsmm.runs.measure import measure
+from fsmm.runs.ready import ready_head
 from fsmm.runs.spec import RunSpec
 from fsmm.studies.grid.data import DataFacts
 from fsmm.studies.grid.expand import PlannedRun, expand, job_of
 from fsmm.studies.grid.identity import canonical, head_name, run_key
 from fsmm.studies.grid.spec import checked
+from fsmm.studies.grid.sweep import sweep
 
 Make = Callable[..., Path]
 
@@ -178,3 +183,26 @@ def test_each_data_set_trains_for_each_that_has_its_streams(tmp_path: Path) -> N
     assert own == {"odd": None}  # It is the usual training, and has its name.
     keys = {run_key(run.job, run.trained_as, DataFacts(tmp_path, run.job.place.dataset)) for run in found}
     assert len(keys) == len(pairs)
+
+
+def test_a_trained_head_is_read_with_the_settings_of_each_row(cache: Path, tmp_path: Path) -> None:
+    block: dict[str, Any] = {
+        "fixed": {"method": "amfar", "train.steps": 2, "episodes": 40, "n_query": 3}
+        | {"noisy": "second=0.5@query"},
+        "variants": [{"label": "weights"}, {"label": "equal", "settings": {"ami": False}}],
+        "trained_as": {"settings": {"ami": True}},
+    }
+    path = tmp_path / "toy.yaml"
+    path.write_text(json.dumps({"name": "toy", "blocks": [{"name": "b", **block}]}))
+    found = sweep(path, cache, out=tmp_path / "out", jobs=1)
+    weights, equal = found.rows
+    assert weights.head == equal.head, "the head is trained once"
+    made = {row.label: found.metrics(row)["settings"] for row in found.done}
+    assert made["equal"]["ami"] == "false"
+    # The same head, trained by itself with AMI and read with equal weights.
+    spec = runs(cache, block)[1].trained_as
+    banks = Banks(spec, Place(cache=cache, dataset="toy"))
+    head = ready_head(spec, banks, tmp_path / "alone").head
+    head.settings = replace(head.settings, ami=False)
+    measured = measure(head, banks.test, spec.protocol, 40, transductive=False)
+    assert found.metrics(equal)["accuracy"] == pytest.approx(measured.summary()["accuracy"], abs=1e-6)
