@@ -9,7 +9,7 @@ demo: DEMO_HOME ?= fsmm-demo
 demo-full: DEMO_HOME ?= fsmm-demo-full
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo demo-full test test-fast browser bench lint types docs format install install-demo clean
+.PHONY: demo demo-full test test-fast browser bench campaign lint types docs format install install-demo clean
 
 # what the demo and your own videos need
 install-demo: $(VENV)/.installed-demo
@@ -50,6 +50,10 @@ browser:
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# faults against sweeps: kills, full disks, mistakes, damage; a fixed small sample of them is among the tests
+campaign: install
+	$(BIN)/python scripts/campaigns/sweep.py
 
 lint: install
 	$(BIN)/ruff check .
