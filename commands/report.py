@@ -24,6 +24,10 @@ def report_command(
         Optional[Path],
         typer.Option(help="The cache of the runs, for origins and maps (else the one that each run names)."),
     ] = None,
+    maps: Annotated[
+        Optional[list[str]],
+        typer.Option("--map", help="A map of the features: pca, tsne or umap; repeatable [pca]."),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     json: Json = False,
 ) -> None:
@@ -33,7 +37,7 @@ def report_command(
     heads that do not beat the best run without training."""
     from ..studies.report.make import report
 
-    found = report(study, out, cache=cache)
+    found = report(study, out, cache=cache, maps=tuple(dict.fromkeys(maps or ("pca",))))
     for note in found.notes:
         console.note(note)
     if json:

@@ -180,26 +180,49 @@ def _show_plan(plan: Plan, *, json: bool) -> None:
 
 
 def _show_study(found: Study) -> None:
-    """Print a table for each block of a study."""
-    done = {row.key for row in found.done}
-    for block in dict.fromkeys(row.block for row in found.rows):
+    """Print a table for each block of a study, the block of what needs no training first."""
+    from ..studies.grid.free_rows import FREE_BLOCK
+    from ..studies.report.tables import LEGEND
+
+    marks = _marks(found)
+    blocks = dict.fromkeys(row.block for row in found.rows)
+    for block in sorted(blocks, key=lambda name: name != FREE_BLOCK):
         rows = [row for row in found.rows if row.block == block]
-        cells = [(row.label, *_figures(found, row, is_done=row.key in done)) for row in rows]
-        columns = ("run", "accuracy", "± (clips)", "± (classes)", "episodes", "seconds")
+        rows.sort(key=lambda row: not marks.get(row.key, {}).get("free"))
+        cells = [(row.label, *_figures(found, row, marks.get(row.key))) for row in rows]
+        columns = ("run", "accuracy", "± (clips)", "± (classes)", "marks", "episodes", "seconds")
         console.print_table(f"{found.about['title']}: {block}", columns, cells)
     failed = f", {len(found.failures)} failed (see failed.jsonl)" if found.failures else ""
+    console.note(LEGEND)
     console.note(f"{len(found.done):,} runs are in {found.folder}{failed}.")
 
 
-def _figures(found: Study, row: Row, *, is_done: bool) -> tuple[str, ...]:
-    """The cells of a run's figures, or of the reason why there are none."""
-    if not is_done:
+def _marks(found: Study) -> dict[str, dict[str, Any]]:
+    """What is said of each run that is done beside the others of its task, by key; see ``fsmm report``."""
+    from ..studies.report.data import of_sweep
+    from ..studies.report.marks import marks_of
+
+    marks = {}
+    for task in of_sweep(found).tasks:
+        made = marks_of(task)
+        for run in task.runs:
+            about = {"free": run.free, "transductive": run.transductive}
+            marks[run.folder.name] = {**vars(made[run.name]), **about}
+    return marks
+
+
+def _figures(found: Study, row: Row, mark: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The cells of a run's figures, or of the reason why there are none; mark: None where the run is not done."""
+    from ..studies.report.tables import mark_text
+
+    if mark is None:
         failure = found.failures.get(row.key)
-        return (f"failed: {failure.reason}" if failure else "not done", "", "", "", "")
+        return (f"failed: {failure.reason}" if failure else "not done", "", "", "", "", "")
     metrics = found.metrics(row)
     widths = [_points(metrics.get(key)) for key in ("ci95_clips", "ci95_classes")]
     spent = f"{metrics['eval_seconds'] + metrics['train_seconds']:.1f}"
-    return (f"{100 * metrics['accuracy']:.2f} %", *widths, f"{metrics['episodes']:,}", spent)
+    cells = (*widths, mark_text(dict(mark)), f"{metrics['episodes']:,}", spent)
+    return (f"{100 * metrics['accuracy']:.2f} %", *cells)
 
 
 def _points(width: float | None) -> str:
@@ -208,10 +231,10 @@ def _points(width: float | None) -> str:
 
 def _document(found: Study) -> Mapping[str, Any]:
     """The study as one JSON document."""
-    done = {row.key for row in found.done}
+    marks = _marks(found)
     rows = [
         {"key": row.key, "block": row.block, "label": row.label, "varies": row.varies}
-        | {"metrics": found.metrics(row) if row.key in done else None}
+        | {"metrics": found.metrics(row) if row.key in marks else None, "mark": marks.get(row.key)}
         for row in found.rows
     ]
     failed = {key: failure.reason for key, failure in found.failures.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def _listed(head: _Head, heads: Sequence[_Head], pairs: Sequence[Pair], shared: 
     return {**about, "best_free": free.name, "above_free": difference, "beats_free": beats}
 
 
-def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """One phrase for each value that makes the episodes of two runs differ; empty where they are the same."""
     found = []
     for path in _SAME:
@@ -206,8 +206,8 @@ def _drawn(runs: Sequence[_Stored], episodes: int) -> tuple[Draws | None, list[s
     return sources[0].draws(0, episodes), []
 
 
-def _at(config: dict[str, Any], path: str, unsaid: Any = None) -> Any:
+def _at(config: Mapping[str, Any], path: str, unsaid: Any = None) -> Any:
     value: Any = config
     for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        value = value.get(part) if isinstance(value, Mapping) else None
     return unsaid if value is None else value

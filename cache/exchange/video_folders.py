@@ -1,7 +1,7 @@
 """Features that are published as one folder a video, ``<split>/<class>/<video>/video_features.pth``.
 
 The file is a tensor [n, D] of torch.save, or [D] where n is 1, with a row for the 16 frames from every start frame. It
-is read with torch's own restricted reader (weights_only), on the CPU. A clip of the cache is a video, named by its folder.
+is read with torch's own restricted reader (weights_only), on the CPU. A clip is a video, named by its folder.
 """
 
 from __future__ import annotations

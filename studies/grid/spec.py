@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic import Field as Checked
@@ -92,6 +92,8 @@ class Block(_Model):
     """Runs of the grid that have all values of one of these tables are left out."""
     trained_as: Options = {}
     """The options under which heads are trained, where they are not the run's own."""
+    chart: Literal["none", "bars"] = "none"
+    """How a report draws the block beside its tables: bars has a bar for each run, with its interval."""
 
 
 class PublishedRow(_Model):
@@ -125,6 +127,8 @@ class StudyFile(_Model):
     """What the study shows, in a few sentences."""
     fixed: Options = {}
     """The options that all runs of the study have."""
+    free_rows: bool = False
+    """Whether rows that need no training are added for each task, on the streams that the study uses."""
     blocks: list[Block] = Checked(min_length=1)
     """The blocks, each with a name of its own."""
     published: Published | None = None

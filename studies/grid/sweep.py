@@ -26,6 +26,7 @@ from ...runs.store import check_writable
 from .data import DataFacts
 from .execute import Ended, execute, trainings
 from .expand import PlannedRun, expand
+from .free_rows import free_rows
 from .identity import head_name, run_key
 from .options import option_named, read_option
 from .presets import find_study
@@ -138,6 +139,8 @@ def plan_study(
     check_writable(folder)
     place, facts = Place(cache=root, dataset=dataset, device=device), _Facts(root)
     planned = expand(document, facts, place, _read(overrides))
+    if document.file.free_rows:
+        planned += free_rows(planned, facts)
     with _one_thread():
         rows = [_row(run, facts) for run in planned]
         tasks = {row.key: _task(row, run) for row, run in zip(rows, planned)}

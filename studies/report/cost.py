@@ -1,4 +1,4 @@
-"""Accuracy against cost: the time of training and test, the memory, and the runs that no other one beats in both."""
+"""Accuracy against cost: time, memory and parameters, and the runs that no other one beats in accuracy and cost."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ _KINDS = (
 
 
 def cost_section(tasks: Sequence[Task]) -> Section | None:
-    """Accuracy against seconds and against memory for each task of two runs or more."""
+    """Accuracy against seconds, memory and parameters for each task of two runs or more."""
     figures = []
     for task in [task for task in tasks if len(task.runs) > 1][:MOST_TASKS]:
         runs = distinct(task.runs)
         timed = [(seconds(run), run) for run in runs if run.number("eval_seconds")]
         held = [(memory, run) for run in runs if (memory := run.number("peak_memory_mb"))]
-        for points, axis in ((timed, "training and test in s"), (held, "peak memory in MB")):
+        learned = [(count, run) for run in runs if (count := run.number("parameters"))]
+        for points, axis in (
+            (timed, "training and test in s"),
+            (held, "peak memory in MB"),
+            (learned, "trained parameters"),
+        ):
             if len(points) > 1:
                 plot = _scatter(points, axis)
                 figures.append(Figure(title=f"{axis}; {task.title}", plot=plot, caption=_CAPTION))
     if not figures:
         return None
     text = "Times are those of the machine that made the runs, with whatever else it did at the time; a head "
-    text += "that was taken from an earlier run counts no training."
+    text += "that was taken from an earlier run counts no training. Heads without parameters are in no figure of those."
     return Section(name="cost", title="Accuracy against cost", text=text, figures=figures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from ...runs.layout import CONFIG
 from ...runs.listing import changed_settings, described, find_runs
 from ...runs.redraw import can_redraw
 from ...runs.store import load_run
-from ..grid.store import STUDY, Study, read_study
+from ..grid.store import STUDY, Row, Study, read_study
 from ..stored_head import StoredHead
 
 _SHOWN = (
@@ -111,6 +112,8 @@ class StudyData:
     """The runs that the study asks for and that have not been made."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What the study says of itself; empty for a plain folder of runs."""
+    asked: Sequence[tuple[Row, ReportRun]] = ()
+    """The rows of the study file, in its order, with their runs; several rows may have one run."""
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -138,7 +141,7 @@ def read(folder: Path) -> StudyData:
         raise UsageError(
             f"There is no folder {str(folder)!r}; name the folder of a study, or one that holds runs."
         )
-    data = _of_sweep(read_study(folder)) if (folder / STUDY).is_file() else _of_folder(folder)
+    data = of_sweep(read_study(folder)) if (folder / STUDY).is_file() else _of_folder(folder)
     if not data.runs and not data.failed:
         raise UsageError(
             f"The folder {str(folder)!r} holds no run yet; `fsmm episode-eval --out` puts runs there."
@@ -154,23 +157,36 @@ def _of_folder(folder: Path) -> StudyData:
     return StudyData(title=folder.resolve().name, folder=folder, runs=runs, failed=failed)
 
 
-def _of_sweep(study: Study) -> StudyData:
+def of_sweep(study: Study) -> StudyData:
     """The runs that a sweep has made, those that failed, and those that are still to be made."""
-    once = list({row.key: row for row in reversed(study.rows)}.values())[
-        ::-1
-    ]  # Two blocks may ask for one run.
+    names = _row_names(study.rows)
+    once: dict[str, Row] = {}
+    for row in study.rows:
+        once.setdefault(row.key, row)  # Two blocks may ask for one run.
     stored = {row.key for row in study.done}
-    done = [row for row in once if row.key in stored]
-    runs, failed = _loaded((study.run_folder(row), f"{row.block}: {row.label}", row.block) for row in done)
-    for row in once:
-        if (failure := study.failures.get(row.key)) is not None:
-            failed.append((f"{row.block}: {row.label}", failure.reason))
-    waiting = [
-        f"{row.block}: {row.label}" for row in once if row.key not in stored and row.key not in study.failures
-    ]
+    done = [row for row in once.values() if row.key in stored]
+    runs, failed = _loaded((study.run_folder(row), names[row.key], row.block) for row in done)
+    lost = {key: failure.reason for key, failure in study.failures.items() if key not in stored}
+    failed += [(names[key], reason) for key, reason in lost.items()]
+    by_key = {run.folder.name: run for run in runs}
     return StudyData(
-        title=study.name, folder=study.folder, runs=runs, failed=failed, waiting=waiting, about=study.about
+        title=study.name,
+        folder=study.folder,
+        runs=runs,
+        failed=failed,
+        waiting=[names[key] for key in once if key not in stored and key not in lost],
+        about=study.about,
+        asked=[(row, by_key[row.key]) for row in study.rows if row.key in by_key],
     )
+
+
+def _row_names(rows: Sequence[Row]) -> dict[str, str]:
+    """The name of each run by its key: that of its first row, with the key where another run is called the same."""
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row.key, f"{row.block}: {row.label}")
+    counts = Counter(first.values())
+    return {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in first.items()}
 
 
 def _loaded(

@@ -11,8 +11,10 @@ from typing import Any
 from ...errors import FsmmError, UsageError, install_hint
 from ...machine.files import write_bytes
 from .data import StudyData, read
+from .embedding import check_maps
 from .marks import Mark, marks_of
 from .parts import Section
+from .published import write_published
 from .tables import run_rows, task_rows, write_tables
 
 PAGE = "report.html"
@@ -38,16 +40,23 @@ class Report:
     """Sentences on what was left out, and why."""
 
 
-def report(folder: Path | str, out: Path | str | None = None, *, cache: Path | str | None = None) -> Report:
+def report(
+    folder: Path | str,
+    out: Path | str | None = None,
+    *,
+    cache: Path | str | None = None,
+    maps: Sequence[str] = ("pca",),
+) -> Report:
     """Write the report of a study: the folder of a sweep, or any folder of runs.
 
     out: the folder of the page and the tables (else ``report`` in the study's folder). cache: the cache that the runs
     were made on, for the origin of streams and the map of features (else the one that each run names, where it is still
-    there).
+    there). maps: the kinds of maps of the features, of ``pca``, ``tsne`` and ``umap``.
     Raises UsageError where the folder is none or holds no run, FsmmError where packages that a report needs are not
     installed, or the page cannot be written.
     """
     check_installed()
+    check_maps(maps)
     from .page import render
 
     if cache is not None and not Path(cache).is_dir():
@@ -56,10 +65,11 @@ def report(folder: Path | str, out: Path | str | None = None, *, cache: Path | s
     marks = {name: mark for task in data.tasks for name, mark in marks_of(task).items()}
     place = Path(folder) / FOLDER if out is None else Path(out)
     runs, tasks = run_rows(data, marks), task_rows(data, marks)
-    made = sections(data, None if cache is None else Path(cache))
+    made = sections(data, None if cache is None else Path(cache), maps)
     try:
         place.mkdir(parents=True, exist_ok=True)
         tables, notes = write_tables(place, runs, tasks)
+        tables += write_published(place, data)
         notes = [*notes, *_unpaired(data, marks)]
         write_bytes(place / PAGE, render(data, runs, made, notes).encode())
     except OSError as error:
@@ -78,11 +88,13 @@ def check_installed() -> None:
         raise FsmmError(f"A report needs {' and '.join(lacking)}; {install_hint('report')}.")
 
 
-def sections(data: StudyData, cache: Path | None) -> list[Section]:
+def sections(data: StudyData, cache: Path | None, maps: Sequence[str]) -> list[Section]:
     """The sections of which the study has data, in the order of the page."""
-    from . import cost, curves, embedding, grids, made_of, matrices
+    from . import bars, cost, curves, embedding, grids, made_of, matrices, published
 
     found = [
+        published.published_section(data),
+        bars.bars_section(data),
         curves.shots_section(data),
         matrices.matrix_section(data),
         curves.missing_section(data),
@@ -94,7 +106,7 @@ def sections(data: StudyData, cache: Path | None) -> list[Section]:
         cost.cost_section(data.tasks),
         made_of.seeds_section(data),
         curves.learning_section(data),
-        embedding.map_section(data, cache),
+        embedding.map_section(data, cache, maps),
         made_of.made_of_section(data, cache),
         made_of.failed_section(data),
     ]

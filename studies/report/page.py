@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -66,6 +67,9 @@ def render(data: StudyData, rows: Sequence[Row], sections: Sequence[Section], no
         notes=notes,
         sections=_numbered(sections),
         library=get_plotlyjs() if figures else "",
+        pictures=_script_json(
+            json.dumps({k: v for section in sections for k, v in section.pictures.items()})
+        ),
     )
 
 
@@ -144,5 +148,10 @@ def _numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 
 def _json(plot: Any) -> str:
-    """A figure's JSON in a form that no HTML parser takes for the end of the script that holds it."""
-    return plot.to_json().replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """A figure's JSON."""
+    return _script_json(plot.to_json())
+
+
+def _script_json(text: str) -> str:
+    """A JSON text in a form that no HTML parser takes for the end of the script that holds it."""
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

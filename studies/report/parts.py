@@ -58,6 +58,8 @@ class Section:
     """The figures."""
     tables: Sequence[Table] = ()
     """The tables."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Pictures of clips by id, as the Base64 of a JPEG, which figures show when the pointer rests on a clip."""
     notes: Sequence[str] = field(default=())
     """Sentences on what was left out, and why."""
 

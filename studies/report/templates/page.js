@@ -122,6 +122,25 @@
     place.parentElement.after(details);
   };
 
+  // The picture of the clip on which the pointer rests, beside it.
+  const pictures = JSON.parse(document.getElementById("pictures").textContent);
+  const picture = document.createElement("img");
+  picture.id = "picture";
+  picture.alt = "";
+  picture.hidden = true;
+  document.body.append(picture);
+  const showPictures = (place) => {
+    place.on("plotly_hover", ({ event, points }) => {
+      const jpeg = Object.hasOwn(pictures, points[0].text) ? pictures[points[0].text] : "";
+      picture.hidden = !jpeg;
+      if (!jpeg) return;
+      picture.src = `data:image/jpeg;base64,${jpeg}`;
+      picture.style.left = `${event.pageX + 14}px`;
+      picture.style.top = `${event.pageY + 14}px`;
+    });
+    place.on("plotly_unhover", () => { picture.hidden = true; });
+  };
+
   const draw = (source) => {
     const place = document.getElementById(source.dataset.plot);
     const { data, layout } = JSON.parse(source.textContent);
@@ -129,6 +148,7 @@
     layout.yaxis = layout.yaxis || {};
     Plotly.newPlot(place, data, layout, options).then(() => Plotly.relayout(place, changes(layout)));
     addBoxes(place, data);
+    if (source.dataset.plot.startsWith("map-")) showPictures(place);
     place.dataset.drawn = "";
   };
   const repaint = (printing = false) => {
