@@ -93,6 +93,7 @@ def page_of(name: str) -> dict[str, Any]:
         "reads_time": method.reads_time,
         "fits_base": method.fits_base,
         "official_numbers": list(method.reference),
+        "decided": {key: asdict(decided) for key, decided in cls.decided.items()},
         "settings": _fields_of(cls.Settings, cls.Settings()),
         "recipe": _fields_of(Recipe, cls.recipe) if learns else [],
     }
@@ -139,6 +140,21 @@ def _show_page(page: dict[str, Any]) -> None:
     console.print_table("", ("", "what"), rows)
     _show_fields("Settings (--set key=value)", page["settings"])
     _show_fields("Training (--set train.key=value)", page["recipe"])
+    decided = [(key, _MADE_ON[each["on"]], each["published"]) for key, each in page["decided"].items()]
+    if decided:
+        console.print_table(
+            "What choices are made on", ("", "here", "by its authors, where otherwise"), decided
+        )
+
+
+_MADE_ON = {
+    "base": "base classes",
+    "val": "val classes",
+    "base and val": "base and val classes",
+    "supports": "each task's own supports",
+    "given": "the user",
+    "none": "nothing: it is fixed",
+}
 
 
 def _needs(page: dict[str, Any]) -> list[str]:

@@ -22,6 +22,9 @@ def runs_command(
     ] = None,
     cache: Cache = None,
     dataset: Dataset = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also what each choice of a run was made on.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List runs: method, modalities, shots, settings that are not the default, and accuracy.
@@ -40,6 +43,8 @@ def runs_command(
     whole = [run.to_dict() for run in found if not run.fault]
     if whole:
         show_listed(whole)
+    for listed in whole if details else ():
+        show_choices(listed)
     for run in found:
         if run.fault:
             typer.echo(f"{run.name}: {run.fault}")
@@ -48,6 +53,21 @@ def runs_command(
         console.note(
             f"{len(without)} runs have no digests, so that damage could not be seen: {', '.join(without[:5])}."
         )
+
+
+def show_choices(run: Mapping[str, Any]) -> None:
+    """Print what each choice of a described run was made on."""
+    rows = [(c["what"], _value(c["value"]), c["on"]) for c in run["choices"]]
+    if rows:
+        console.print_table(f"{run['name']}: what was chosen", ("", "value", "made on"), rows)
+    else:
+        console.note(f"{run['name']} does not say what its choices were made on; an older release made it.")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(each)}" for key, each in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_listed(runs: Sequence[Mapping[str, Any]]) -> None:

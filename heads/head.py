@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
 from ..errors import UsageError
+from .decided import Decided
 from .parts.losses import cross_entropy
 from .scoring.shortcut import Shortcut
 from .settings import Recipe
@@ -65,6 +66,8 @@ class Head(nn.Module, Generic[S]):
 
     Settings: ClassVar[type[HeadSettings]] = HeadSettings
     recipe: Recipe = Recipe()
+    decided: ClassVar[Mapping[str, Decided]] = {}
+    """What choices of the method are made on, by name, for those that neither the user nor ``fit_base`` makes."""
 
     def __init__(self, inputs: Inputs, settings: S) -> None:
         super().__init__()

@@ -58,6 +58,8 @@ class Described:
     """Its 95 % half width over clips."""
     ci95_classes: float | None = None
     """Its 95 % half width over classes."""
+    choices: Sequence[Mapping[str, Any]] = ()
+    """What each choice of the run was made on; empty for runs of older releases."""
     ended: str = ""
     """The time at which the run was stored, in UTC and ISO form."""
     digests: bool = True
@@ -96,6 +98,7 @@ def described(folder: Path, name: str | None = None) -> Described:
         ci95=ci95,
         ci95_clips=clips,
         ci95_classes=classes,
+        choices=metrics["choices"] if isinstance(metrics.get("choices"), list) else (),
         ended=ended.isoformat(timespec="seconds"),
         digests=(folder / SUMS).exists(),
     )

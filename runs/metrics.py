@@ -10,6 +10,7 @@ from ..heads.head import Head
 from ..heads.multimodal.weights import HasWeights
 from ..machine.memory import peak_memory_mb
 from .banks import Banks
+from .choices import choices_of
 from .result import Result
 from .spec import RunSpec
 from .train import Training
@@ -50,6 +51,7 @@ def metrics_of(
         "train_modalities": spec.train_modalities,
         "settings": dict(spec.settings),
         "chosen": head.chosen(),
+        "choices": choices_of(spec, banks, head, stopped=stopped, result=result),
         "seed": spec.protocol.seed,
         "train_seed": spec.train_seed,
         **result.summary(),

@@ -6,8 +6,9 @@ the path of greatest total affinity, and the class with the best mean affinity a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes, Stream
 from ...errors import UsageError
+from ..decided import Decided
 from ..head import Head, Inputs
 from ..parts.absence import neutral
 from ..parts.task import work_dtype
@@ -47,6 +49,7 @@ class ActAlign(Head[ActAlignSettings]):
     """
 
     Settings = ActAlignSettings
+    decided: ClassVar[Mapping[str, Decided]] = dict.fromkeys(("word_ridge", "scale", "bias"), Decided("base"))
     bias: Tensor
 
     def __init__(self, inputs: Inputs, settings: ActAlignSettings) -> None:

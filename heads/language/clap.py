@@ -8,14 +8,15 @@ each class to its words as firmly as these already explain its supports. No vali
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..decided import Decided
 from ..head import Inputs
 from ..parts.descent import Descent, cosine_gradient, cosine_logits, span_coordinates
 from ..settings import Count, Positive, Share
@@ -179,12 +180,17 @@ class PrototypeHead(WordHead[P]):
 
 class ZSLP(PrototypeHead[PrototypeSettings]):
     Settings = PrototypeSettings
+    decided: ClassVar[Mapping[str, Decided]] = {**WordHead.decided, "steps and rate": Decided("none")}
 
 
 class TaskRes(PrototypeHead[TaskResSettings]):
     """Prototypes t + residual r: a step of r moves them by residual squared times the step that ZS-LP would take."""
 
     Settings = TaskResSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "steps, rate and residual": Decided("none"),
+    }
 
     def __init__(self, inputs: Inputs, settings: TaskResSettings) -> None:
         super().__init__(inputs, settings)
@@ -193,6 +199,11 @@ class TaskRes(PrototypeHead[TaskResSettings]):
 
 class CLAP(PrototypeHead[CLAPSettings]):
     Settings = CLAPSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "steps and rate": Decided("none"),
+        "multipliers of the constraint": Decided("supports"),
+    }
 
     def __init__(self, inputs: Inputs, settings: CLAPSettings) -> None:
         super().__init__(inputs, settings)

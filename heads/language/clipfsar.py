@@ -8,9 +8,9 @@ video-text classifier of base classes keeps features and words together. Inducti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes, Stream
 from ...errors import UsageError
+from ..decided import Decided
 from ..encoding import EncodingHead
 from ..head import Inputs, Losses
 from ..parts.absence import neutral
@@ -91,6 +92,7 @@ class CLIPFSAR(EncodingHead[CLIPFSARSettings, Frames, Frames]):
     """
 
     Settings = CLIPFSARSettings
+    decided: ClassVar[Mapping[str, Decided]] = {"coefficient, softness and depth": Decided("none")}
     recipe = Recipe(
         steps=100,
         tasks=4,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..decided import Decided
 from ..head import Inputs
 from ..parts.descent import Descent
 from ..settings import Count, NonNegative, Positive, Share
@@ -112,6 +113,12 @@ def samples_of(task: WordTask, words: Tensor, words_share: float) -> Samples:
 
 class CrossModal(WordHead[CrossModalSettings]):
     Settings = CrossModalSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "rate, decay and the pass that is kept": Decided(
+            "none", "labelled validation clips of the tested classes"
+        ),
+    }
     down: Tensor
     up: Tensor
 

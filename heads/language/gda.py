@@ -6,18 +6,20 @@ to those of class words. Inductive.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
+from ..decided import Decided
 from ..head import Inputs
 from ..parts.absence import neutral
 from ..settings import NonNegative
-from .word_head import BlendingHead, WordSettings, WordTask
+from .word_head import BlendingHead, WordHead, WordSettings, WordTask
 from .word_weights import unit_clips
 
 ALPHAS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
@@ -80,6 +82,11 @@ class GDA(BlendingHead[GDASettings, Tensor]):
     """Where the supports do not scatter (one a class), the scatter of base clips about their class means stands in."""
 
     Settings = GDASettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "alpha": Decided("base", "labelled validation clips, which for ImageNet are the test set"),
+        "scatter of single shots": Decided("base"),
+    }
     names = ("alpha",)
     start = (1.0,)
     scatter: Tensor

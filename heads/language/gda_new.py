@@ -6,13 +6,16 @@ mean, and their scatter about the words a covariance that all classes share. Sup
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
+from ..decided import Decided
 from ..head import Inputs
 from ..settings import Count, NonNegative
 from .gda import offsets, shrunk_precision
@@ -36,6 +39,11 @@ class GDANewSettings(WordSettings):
 
 class GDANew(WordHead[GDANewSettings]):
     Settings = GDANewSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "alpha": Decided("none", "clips of base classes with the base classifier"),
+        "neighbours and copies": Decided("none"),
+    }
     base: Tensor
     held: Tensor
 

@@ -6,15 +6,16 @@ of each class is held out, and the ratio is that at which the others and the wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes, Stream
+from ..decided import Decided
 from ..head import Inputs
 from ..parts.absence import neutral
 from ..parts.tensors import single
@@ -44,6 +45,11 @@ class HOSO(WordHead[HOSOSettings]):
     """A wrapper of two methods; the ratio of each task is found on a grid, in closed form for all tasks at once."""
 
     Settings = HOSOSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "ratio of the two scores": Decided("supports"),
+        "ratio at one shot": Decided("none"),
+    }
 
     def __init__(self, inputs: Inputs, settings: HOSOSettings) -> None:
         super().__init__(inputs, settings)

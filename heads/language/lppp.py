@@ -6,14 +6,15 @@ learned along with the probe. Both step sizes follow from the supports, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..decided import Decided
 from ..parts.descent import Descent, span_coordinates
 from ..settings import Count, Positive, Share
 from .word_head import Samples, WordHead, WordSettings, WordTask
@@ -93,6 +94,11 @@ class Problem:
 
 class LPPP(WordHead[LPPPSettings]):
     Settings = LPPPSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        "blending weights": Decided("supports"),
+        "pass that is kept": Decided("none", "the best one on as many labelled validation clips again"),
+    }
 
     @torch.no_grad()
     def decide(self, task: WordTask) -> Tensor:

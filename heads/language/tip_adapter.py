@@ -7,15 +7,19 @@ they are. That is added to the classifier from class words. Tip-Adapter-F trains
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..decided import Decided
 from ..parts.descent import Descent
 from ..settings import Count, NonNegative, Positive
-from .word_head import BlendingHead, Samples, WordSettings, WordTask
+from .word_head import BlendingHead, Samples, WordHead, WordSettings, WordTask
 
+SEARCHED = "labelled validation clips of the tested classes"
 EPSILON = 1e-4  # what the released training adds in AdamW
 SEARCH_SCALE, SEARCH_STEPS = (7.0, 30.0), (10, 15)
 
@@ -54,6 +58,10 @@ def search_grid(
 
 class TipAdapter(BlendingHead[TipAdapterSettings, Tensor]):
     Settings = TipAdapterSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **WordHead.decided,
+        **dict.fromkeys(("beta", "alpha"), Decided("base", SEARCHED)),
+    }
     names = ("beta", "alpha")
     start = (1.0, 1.0)
 
@@ -76,6 +84,11 @@ class TipAdapterF(TipAdapter):
     """Tip-Adapter whose keys are trained on the supports of a task; beta and alpha are those of the untrained keys."""
 
     Settings = TipAdapterFSettings
+    decided: ClassVar[Mapping[str, Decided]] = {
+        **TipAdapter.decided,
+        "keys": Decided("supports"),
+        "pass that is kept": Decided("none", "the best one on the test split, in the released code"),
+    }
     settings: TipAdapterFSettings
 
     def decide(self, task: WordTask) -> Tensor:

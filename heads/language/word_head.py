@@ -6,8 +6,9 @@ numbers that its authors searched on labelled validation data, base classes choo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes
 from ...episodes.sampler import Sampler
 from ...errors import UsageError
+from ..decided import Decided
 from ..head import Head, Inputs
 from ..parts.absence import neutral
 from ..parts.base_episodes import base_protocol
@@ -97,6 +99,8 @@ W = TypeVar("W", bound=WordSettings)
 
 class WordHead(Head[W]):
     """A head with a classifier from class words; a subclass writes :meth:`decide`."""
+
+    decided: ClassVar[Mapping[str, Decided]] = dict.fromkeys(("word_ridge", "scale"), Decided("base"))
 
     def __init__(self, inputs: Inputs, settings: W) -> None:
         """Raises UsageError where there are no class words, or words said to be shared are not as wide as features."""

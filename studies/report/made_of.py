@@ -11,6 +11,7 @@ import numpy as np
 from ..._version import __version__
 from ...cache.upkeep.info import info
 from ...errors import FsmmError
+from ...runs.choices import choices_text
 from .data import ReportRun, StudyData
 from .embedding import cache_of
 from .marks import entries
@@ -149,10 +150,15 @@ def _runs(data: StudyData) -> Table:
             notes = " ".join(str(note) for note in run.metrics.get("notes") or ())
             seed = str(run.config.get("train_seed", ""))
             told = "; ".join(filter(None, [chosen, stopped, notes]))
-            rows.append((run.name, str(task.number), run.settings, seed, told, run.command))
+            made_on = choices_text(run.metrics.get("choices"))
+            rows.append((run.name, str(task.number), run.settings, seed, told, made_on, run.command))
     columns = (
         *("run", "task", "settings that are not the default", "training seed"),
-        *("chosen on base classes, training, notes", "command that runs it again"),
+        *(
+            "chosen on base classes, training, notes",
+            "what choices were made on",
+            "command that runs it again",
+        ),
     )
     return Table(title="Runs", columns=columns, rows=rows)
 

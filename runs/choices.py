@@ -1,0 +1,119 @@
+"""What each choice of a run was made on, so that a reader sees that nothing was chosen on the tested classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..heads.decided import On
+from ..heads.head import Head
+from ..heads.multimodal.weights import HasWeights
+from .banks import Banks
+from .result import Result
+from .spec import RunSpec
+from .zero_shot import ZeroShot
+
+_RECIPE = "train."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One choice of a run."""
+
+    what: str
+    """What was chosen."""
+    value: Any
+    """The value, as a plain JSON value."""
+    on: On
+    """What it was made on: base, val, base and val, supports (each task's own), given (by the user), or none."""
+
+
+def choices_of(
+    spec: RunSpec, banks: Banks, head: Head, *, stopped: str, result: Result | None
+) -> list[dict[str, Any]]:
+    """The choices of a run, as plain JSON values.
+
+    stopped: when and why the training of the head stopped; empty where there was none. result: that of the evaluation,
+    or None where there is none yet.
+    """
+    found = [
+        *_of_training(spec, banks, stopped),
+        _normalisation(spec, banks),
+        *_weights(spec, head),
+        *_settings(spec, head),
+        *_bias(result),
+    ]
+    return [asdict(choice) for choice in found]
+
+
+def _of_training(spec: RunSpec, banks: Banks, stopped: str) -> Iterator[Choice]:
+    """The recipe, and the state that was kept."""
+    if not stopped:
+        return
+    given = {k.removeprefix(_RECIPE): v for k, v in spec.settings.items() if k.startswith(_RECIPE)}
+    yield Choice(what="recipe", value="the method's own", on="none")
+    if given:
+        yield Choice(what="recipe, otherwise", value=given, on="given")
+    by_val = banks.val is not None and "train.steps is 0" not in stopped
+    yield Choice(what="state of the training", value=stopped, on="val" if by_val else "none")
+
+
+def _normalisation(spec: RunSpec, banks: Banks) -> Choice:
+    """How features are scaled."""
+    on: On = "none" if spec.normalise == RunSpec(method="").normalise else "given"
+    if banks.choice is not None:
+        has = (banks.choice.base_classes > 0, banks.choice.val_classes > 0)
+        on = "base and val" if all(has) else "base" if has[0] else "val"
+    return Choice(what="normalisation", value=banks.normalise, on=on)
+
+
+def _weights(spec: RunSpec, head: Head) -> Iterator[Choice]:
+    """What the modalities weigh."""
+    if not isinstance(head, HasWeights):
+        return
+    asked = any(key in spec.settings for key in ("weights", "fusion.weights"))
+    on: On = "given" if asked and not head.fits_weights else "none"
+    if head.weights.gain is not None:
+        on = "base"
+    yield Choice(what="weights of modalities", value=dict(head.weights.share), on=on)
+
+
+def _settings(spec: RunSpec, head: Head) -> Iterator[Choice]:
+    """The settings of the head: those that are given, those that it chose, and what it decides otherwise."""
+    given = {key: value for key, value in spec.settings.items() if not key.startswith(_RECIPE)}
+    yield Choice(what="settings", value="the method's own", on="none")
+    if given:
+        yield Choice(what="settings, otherwise", value=given, on="given")
+    chosen, decided = head.chosen(), _decided(head)
+    for key, value in chosen.items():
+        own = decided.get(key.rpartition(".")[2])
+        yield Choice(what=key, value=value, on="base" if own is None else own)
+    for key, on in decided.items():
+        if key not in chosen and on in ("supports", "none"):
+            yield Choice(what=key, value="in each task" if on == "supports" else "fixed", on=on)
+
+
+def _decided(head: Head) -> Mapping[str, On]:
+    """What the choices of a head, and of the heads that it is built of, are made on."""
+    heads = [module for module in head.modules() if isinstance(module, Head)]
+    return {key: decided.on for each in heads for key, decided in each.decided.items()}
+
+
+def _bias(result: Result | None) -> Iterator[Choice]:
+    """What is subtracted from the logits of seen classes in generalised zero-shot."""
+    if isinstance(result, ZeroShot) and result.harmonic is not None:
+        yield Choice(what="bias of seen classes", value=result.bias, on="val" if result.curve else "none")
+
+
+def choices_text(choices: Any) -> str:
+    """What choices were made on, as one text; choices: those of metrics.json, which older runs do not have.
+
+    >>> choices_text([{"what": "recipe", "value": {}, "on": "none"}, {"what": "bias", "value": 1, "on": "val"}])
+    'val: bias; none: recipe'
+    """
+    by: dict[str, list[str]] = {}
+    for choice in choices or ():
+        by.setdefault(str(choice["on"]), []).append(str(choice["what"]))
+    order = ("base", "val", "base and val", "supports", "given", "none")
+    return "; ".join(f"{on}: {', '.join(by[on])}" for on in order if on in by)
