@@ -144,6 +144,9 @@ def show_seeds(found: Mapping[str, Any]) -> None:
     ]
     spread = f"{100 * found['sd_over_seeds']:.2f} %"
     rows.append(("mean, standard deviation over seeds", f"{100 * found['mean']:.2f} %", spread))
+    for key, name in (("ci95_clips", "clips and seeds"), ("ci95_classes", "classes and seeds")):
+        width = _percent(found[f"mean_{key}"], found["no_interval"].get(key))
+        rows.append((f"mean, ± over {name} (95 %)", "", width))
     title = f"{found['method']}: the same episodes, another training each"
     console.print_table(title, ("", "accuracy", "± (draws) / sd"), rows)
 

@@ -55,7 +55,7 @@ def extract(
     that failed before. timeout: seconds a clip may take to decode. flush_seconds: no finished clip waits longer for
     its shard, so that a kill costs no more than that. max_failures: "2%" or a number of clips; more failures end the
     job. shard: "3/16" does the third of sixteen shards alone; engine: "ray" does all shards on the machines of the Ray
-    cluster that RAY_ADDRESS names, ``shards`` of them (docs/scale.md). thumbnails: keep a small picture of each for
+    cluster that RAY_ADDRESS names, ``shards`` of them (docs/scale.md). thumbnails: keep a small picture of each
     clip for reports.
 
     Raises UsageError for a request that cannot be met, WeightsError, CacheError for a cache that cannot be read

@@ -11,11 +11,14 @@ import numpy as np
 from ..errors import UsageError
 from ..machine.digests import write_sums
 from ..machine.files import write_json
+from ..runs.evaluation import Evaluation
 from ..runs.job import Job
 from ..runs.ready import learns
 from ..runs.run import Run, finish, folder_of, load, ready
 from ..runs.spec import Progress
+from ..runs.statistics import Uncertainty, interval_summary
 from .numbered import numbered
+from .seeded_pairs import mean_over_seeds
 
 SPREAD = "seeds.json"
 
@@ -46,14 +49,34 @@ def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[
 
 
 def spread_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """The mean accuracy over training seeds, its standard deviation (n - 1), and each seed's accuracy."""
+    """The mean accuracy over training seeds with its intervals, the standard deviation (n - 1), each seed's accuracy.
+
+    The intervals of the mean count other clips, or other classes, and other seeds of the training.
+    """
     values = np.array([run.mean for run in runs])
+    widths = interval_summary(_uncertainties(runs))
     return {
         "method": runs[0].metrics["method"],
         "seeds": [run.metrics["train_seed"] for run in runs],
         "accuracy": values.tolist(),
         "mean": float(values.mean()),
         "sd_over_seeds": float(values.std(ddof=1)),
+        "mean_ci95_clips": widths["ci95_clips"],
+        "mean_ci95_classes": widths["ci95_classes"],
+        "no_interval": widths["no_interval"],
         "ci95_draws": [run.metrics["ci95"] for run in runs],
         "runs": [str(run.out) for run in runs],
     }
+
+
+def _uncertainties(runs: Sequence[Run]) -> dict[str, Uncertainty]:
+    """The uncertainty of the mean over seeds, over clips and over classes, with that of the seeds in both."""
+    results = [run.result for run in runs]
+    evaluations = [result for result in results if isinstance(result, Evaluation)]
+    draws = evaluations[0].draws if len(evaluations) == len(runs) else None
+    if draws is None:
+        reason = evaluations[0].imbalance if evaluations else "a whole split is classified at once"
+        return dict.fromkeys(("ci95_clips", "ci95_classes"), Uncertainty(reason=reason))
+    right = [result.right[: len(draws)] for result in evaluations]
+    found = mean_over_seeds(right, draws, transductive=evaluations[0].transductive)
+    return {"ci95_clips": found.clips, "ci95_classes": found.classes}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,6 +53,33 @@ def seeded_name(name: str, seeds: int) -> str:
     ('relation, 3 seeds', 'relation')
     """
     return f"{name}, {seeds} seeds" if seeds > 1 else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededMean:
+    """The mean accuracy of a head over the seeds of its training."""
+
+    mean: float
+    """The mean, in 0..1."""
+    clips: Uncertainty
+    """Its uncertainty over clips and training seeds."""
+    classes: Uncertainty
+    """Its uncertainty over classes and training seeds."""
+
+
+def mean_over_seeds(seeds: Sequence[np.ndarray], draws: Draws, *, transductive: bool) -> SeededMean:
+    """The mean accuracy of a head by the outcomes of its queries, bool [E, Q] for each seed of its training.
+
+    transductive: whether the head decides the queries of an episode together.
+    """
+    outcome = _mean(seeds)
+    values = outcome.mean(1)
+    clips = clip_uncertainty(outcome, draws, transductive=transductive)
+    least = max(clips.variance - float(values.var()) / len(values), 0.0)
+    classes = class_uncertainty(values, draws, least)
+    return SeededMean(
+        mean=float(values.mean()), clips=with_seeds(clips, seeds), classes=with_seeds(classes, seeds)
+    )
 
 
 def _mean(seeds: Sequence[np.ndarray]) -> np.ndarray:

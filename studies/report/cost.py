@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .data import ReportRun, Task
-from .grids import MOST_TASKS, distinct, short_names
+from .grids import MOST_TASKS, short_names
+from .marks import Entry, entries
 from .parts import COLOURS, Figure, Section, plot_of
 
 _KINDS = (
@@ -20,10 +22,10 @@ def cost_section(tasks: Sequence[Task]) -> Section | None:
     """Accuracy against seconds, memory and parameters for each task of two runs or more."""
     figures = []
     for task in [task for task in tasks if len(task.runs) > 1][:MOST_TASKS]:
-        runs = distinct(task.runs)
-        timed = [(seconds(run), run) for run in runs if run.number("eval_seconds")]
-        held = [(memory, run) for run in runs if (memory := run.number("peak_memory_mb"))]
-        learned = [(count, run) for run in runs if (count := run.number("parameters"))]
+        heads = entries(task.runs)
+        timed = [Point.of(head, seconds) for head in heads if head.first.number("eval_seconds")]
+        held = [Point.of(head, _memory) for head in heads if _memory(head.first)]
+        learned = [Point.of(head, _parameters) for head in heads if _parameters(head.first)]
         for points, axis in (
             (timed, "training and test in s"),
             (held, "peak memory in MB"),
@@ -35,7 +37,8 @@ def cost_section(tasks: Sequence[Task]) -> Section | None:
     if not figures:
         return None
     text = "Times are those of the machine that made the runs, with whatever else it did at the time; a head "
-    text += "that was taken from an earlier run counts no training. Heads without parameters are in no figure of those."
+    text += "that was taken from an earlier run counts no training. A head with several training seeds is their mean. "
+    text += "Heads without parameters are in no figure of those."
     return Section(name="cost", title="Accuracy against cost", text=text, figures=figures)
 
 
@@ -60,32 +63,58 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def _scatter(points: Sequence[tuple[float, ReportRun]], axis: str) -> Any:
-    """The runs by cost and accuracy, with the Pareto front."""
-    names = dict(zip((id(run) for _, run in points), short_names([run for _, run in points])))
-    front = pareto([(cost, run.accuracy) for cost, run in points])
+def _memory(run: ReportRun) -> float:
+    return run.number("peak_memory_mb") or 0.0
+
+
+def _parameters(run: ReportRun) -> float:
+    return run.number("parameters") or 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A head by its cost and its accuracy, as the mean over its training seeds."""
+
+    cost: float
+    """The cost: seconds, MB or parameters."""
+    accuracy: float
+    """The accuracy in 0..1."""
+    run: ReportRun
+    """The run of the head's first seed."""
+
+    @classmethod
+    def of(cls, head: Entry, cost: Callable[[ReportRun], float]) -> Point:
+        """The point of a head, with the cost that ``cost`` says of each of its runs."""
+        spent = sum(cost(run) for run in head.runs) / len(head.runs)
+        return cls(cost=spent, accuracy=head.accuracy, run=head.first)
+
+
+def _scatter(points: Sequence[Point], axis: str) -> Any:
+    """The heads by cost and accuracy, with the Pareto front."""
+    names = dict(zip((id(point) for point in points), short_names([point.run for point in points])))
+    front = pareto([(point.cost, point.accuracy) for point in points])
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "Pareto front",
-            "x": [points[i][0] for i in front],
-            "y": [100 * points[i][1].accuracy for i in front],
+            "x": [points[i].cost for i in front],
+            "y": [100 * points[i].accuracy for i in front],
             "line": {"color": "#7F7F7F", "shape": "hv", "width": 1},
             "hoverinfo": "skip",
         }
     ]
     for number, (kind, symbol, belongs) in enumerate(_KINDS):
-        some = [(cost, run) for cost, run in points if belongs(run)]
+        some = [point for point in points if belongs(point.run)]
         if some:
             traces.append(
                 {
                     "type": "scatter",
                     "mode": "markers",
                     "name": kind,
-                    "x": [cost for cost, _ in some],
-                    "y": [100 * run.accuracy for _, run in some],
-                    "text": [names[id(run)] for _, run in some],
+                    "x": [point.cost for point in some],
+                    "y": [100 * point.accuracy for point in some],
+                    "text": [names[id(point)] for point in some],
                     "hovertemplate": "%{text}<br>%{x:.3g}, %{y:.1f} %<extra></extra>",
                     "marker": {"size": 9, "symbol": symbol, "color": COLOURS[number]},
                 }

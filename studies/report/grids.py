@@ -22,8 +22,8 @@ def classes_section(tasks: Sequence[Task]) -> Section | None:
     """The accuracy of each class by each of the best runs of a task."""
     figures = []
     for task in several(tasks)[:MOST_TASKS]:
-        runs = [run for run in distinct(task.runs) if run.metrics.get("per_class")]
-        best = sorted(runs, key=lambda run: -run.accuracy)[:MOST_RUNS]
+        runs = [run for run in first_seeds(task.runs) if run.metrics.get("per_class")]
+        best = runs[:MOST_RUNS]
         if not best:
             continue
         classes = sorted(_per_class(best[0]), key=lambda name: _per_class(best[0])[name])
@@ -43,7 +43,7 @@ def confusion_section(tasks: Sequence[Task]) -> Section | None:
     """Which classes the best run of each task takes for which."""
     figures = []
     for task in several(tasks)[:MOST_TASKS]:
-        best = max(task.runs, key=lambda run: run.accuracy)
+        best = first_seeds(task.runs)[0]
         if "confusion" not in best.arrays or "class_names" not in best.arrays:
             continue
         counts, names = best.arrays["confusion"], best.arrays["class_names"].tolist()
@@ -161,6 +161,14 @@ def _carried_figure(task: Task, fused: ReportRun, alone: Mapping[str, ReportRun]
 def distinct(runs: Sequence[ReportRun]) -> list[ReportRun]:
     """The runs of a task without those that ask for the same once more, such as the rate 0 of several sweeps."""
     return [run for head in entries(runs) for run in head.runs]
+
+
+def first_seeds(runs: Sequence[ReportRun]) -> list[ReportRun]:
+    """The first training seed of each head of a task, the head with the best mean over its seeds first.
+
+    The best of several seeds is never picked.
+    """
+    return [head.first for head in sorted(entries(runs), key=lambda head: -head.accuracy)]
 
 
 def several(tasks: Sequence[Task]) -> Sequence[Task]:

@@ -8,7 +8,7 @@ its seeds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ...runs import redraw
 from ...runs.redraw import Source, outcomes
 from ...runs.statistics import Draws
 from ..pairs import Pair
-from ..seeded_pairs import pair_of_seeds, seeded_name
+from ..seeded_pairs import mean_over_seeds, pair_of_seeds, seeded_name
 from .data import ReportRun, Task
 
 
@@ -29,6 +29,12 @@ class Mark:
     """Whether it is the most accurate of several heads of its kind (inductive or transductive)."""
     not_worse: bool | None = None
     """Whether the best of its kind is not significantly better; None where that cannot be said."""
+    seeds: int = 1
+    """The number of training seeds of the run's head."""
+    mean: float = 0.0
+    """The accuracy of the head as the mean over its training seeds, in 0..1."""
+    mean_ci95: float | None = None
+    """The 95 % half width of ``mean`` over clips and training seeds; None where it has no value."""
     free: str = ""
     """The name of the best run without training on the same features; empty where there is none."""
     difference: float | None = None
@@ -85,7 +91,10 @@ def marks_of(task: Task) -> dict[str, Mark]:
             leads = head is best and len(kind) > 1
             not_worse = leads or judge.not_worse(head, best)
             free = best_free(head.first, heads) if head.first.trained else None
-            made[head.first.head] = _mark(head, free, judge, best=leads, not_worse=not_worse)
+            mark = _mark(head, free, judge, best=leads, not_worse=not_worse)
+            made[head.first.head] = replace(
+                mark, seeds=len(head.runs), mean=head.accuracy, mean_ci95=judge.half_width(head)
+            )
     return {run.name: made[run.head] for run in task.runs}
 
 
@@ -130,6 +139,16 @@ class _Judge:
         return pair_of_seeds(
             names, one.outcomes(draws), other.outcomes(draws), draws, transductive=transductive
         )
+
+    def half_width(self, head: Entry) -> float | None:
+        """The 95 % half width of a head's accuracy over clips and training seeds; None where it cannot be had."""
+        if len(head.runs) == 1:
+            return head.first.number("ci95_clips")
+        if self._draws is None or not all(run.can_pair for run in head.runs):
+            return None
+        draws = self._draws[: min(len(self._draws), *(len(run.arrays["right_bits"]) for run in head.runs))]
+        clips = mean_over_seeds(head.outcomes(draws), draws, transductive=head.first.transductive).clips
+        return None if clips.reason else clips.half_width()
 
     def not_worse(self, head: Entry, best: Entry | None) -> bool | None:
         """Whether the interval of the best head's lead over this one holds zero; None where that cannot be said."""

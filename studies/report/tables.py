@@ -12,7 +12,7 @@ from typing import Any
 from ...machine.files import whole_or_absent, write_bytes
 from .cost import seconds
 from .data import ReportRun, StudyData
-from .marks import Mark, entries
+from .marks import Entry, Mark, entries
 from .parts import percent
 
 Row = dict[str, Any]
@@ -64,18 +64,14 @@ def task_rows(data: StudyData, marks: Mapping[str, Mark]) -> list[Row]:
     rows = []
     for task in data.tasks:
         best = {kind: _best(task.runs, transductive=kind) for kind in (False, True)}
-        free = max((run for run in task.runs if run.free), key=lambda run: run.accuracy, default=None)
+        heads = (head for head in entries(task.runs) if head.first.free)
+        free = max(heads, key=lambda head: head.accuracy, default=None)
         judged = [mark for run in task.runs if (mark := marks[run.name]).beats_free is not None]
         row: Row = {"task": task.number, "title": task.title, "runs": len(task.runs)}
         row |= {"dataset": task.runs[0].dataset, "split": task.runs[0].protocol.split}
         row |= {"ways": task.runs[0].ways, "shots": task.runs[0].shots, "seed": task.runs[0].protocol.seed}
-        for name, run in (("inductive", best[False]), ("transductive", best[True]), ("free", free)):
-            row |= {
-                f"best_{name}": run and run.name,
-                f"best_{name}_head": run and f"{run.method} on {'+'.join(run.modalities)}",
-                f"best_{name}_accuracy": run and run.accuracy,
-                f"best_{name}_ci95_clips": run and run.number("ci95_clips"),
-            }
+        for name, head in (("inductive", best[False]), ("transductive", best[True]), ("free", free)):
+            row |= _best_cells(name, head, marks)
         row["trained_judged"] = len(judged)
         row["trained_not_above_free"] = sum(not mark.beats_free for mark in judged)
         rows.append(row)
@@ -189,6 +185,9 @@ def _run_row(run: ReportRun, task: int, mark: Mark) -> Row:
         "measure": str(metrics.get("measure", "accuracy")),
         "accuracy": run.accuracy,
         "ci95_clips": run.number("ci95_clips"),
+        "seeds": mark.seeds,
+        "mean_over_seeds": mark.mean,
+        "mean_ci95_clips_and_seeds": mark.mean_ci95,
         "ci95_classes": run.number("ci95_classes"),
         "ci95_draws": run.number("ci95"),
         "episodes": int(metrics.get("episodes") or 0),
@@ -212,11 +211,21 @@ def _run_row(run: ReportRun, task: int, mark: Mark) -> Row:
     }
 
 
-def _best(runs: Sequence[ReportRun], *, transductive: bool) -> ReportRun | None:
-    """A run of the most accurate head of a kind; None where the task has none of that kind."""
+def _best(runs: Sequence[ReportRun], *, transductive: bool) -> Entry | None:
+    """The head of a kind that is best as the mean over its seeds; None where the task has none of that kind."""
     kind = [head for head in entries(runs) if head.first.transductive == transductive]
-    best = max(kind, key=lambda head: head.accuracy, default=None)
-    return None if best is None else best.first
+    return max(kind, key=lambda head: head.accuracy, default=None)
+
+
+def _best_cells(name: str, head: Entry | None, marks: Mapping[str, Mark]) -> Row:
+    """The cells of the best head of a kind, with the mean over its seeds and an interval that counts them."""
+    run = head and head.first
+    return {
+        f"best_{name}": head and head.name,
+        f"best_{name}_head": run and f"{run.method} on {'+'.join(run.modalities)}",
+        f"best_{name}_accuracy": head and head.accuracy,
+        f"best_{name}_ci95_clips": run and marks[run.name].mean_ci95,
+    }
 
 
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:

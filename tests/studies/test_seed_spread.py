@@ -40,6 +40,8 @@ def test_seeds_of_training_are_a_spread_of_their_own(cache: Path, tmp_path: Path
     means = [r.accuracy.mean(dtype=np.float64) for r in runs]
     assert stored["seeds"] == [0, 1, 2]
     assert stored["sd_over_seeds"] == pytest.approx(np.std(means, ddof=1))
+    of_seeds = np.std(means, ddof=1) / np.sqrt(3)
+    assert stored["mean_ci95_clips"] > of_seeds  # It counts seeds and clips.
     first, again = (torch.cat([*load_weights(tmp_path / "s" / n)]) for n in ("seed-0", "seed-1"))
     assert not torch.equal(first, again)
     alone = run(job_of(cache, tmp_path / "alone", train_seed=2, **given))

@@ -13,7 +13,7 @@ from fsmm.runs.over_clips import clip_uncertainty
 from fsmm.runs.redraw import Source
 from fsmm.runs.statistics import Draws
 from fsmm.studies.pairs import pair_of_outcomes
-from fsmm.studies.seeded_pairs import pair_of_seeds
+from fsmm.studies.seeded_pairs import mean_over_seeds, pair_of_seeds
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,14 @@ def test_seeds_that_agree_add_nothing_but_a_mean(draws: Draws) -> None:
     assert single.clips is not None
     assert double.clips is not None
     assert double.clips.ci95 == pytest.approx(single.clips.ci95)
+
+
+def test_the_mean_over_seeds_has_an_interval_that_counts_them(draws: Draws) -> None:
+    seeds = [outcomes(draws, share, number) for number, share in enumerate((0.55, 0.7, 0.85))]
+    found = mean_over_seeds(seeds, draws, transductive=False)
+    means = np.array([seed.mean() for seed in seeds])
+    clips = clip_uncertainty(np.mean(seeds, 0), draws, transductive=False)
+    assert found.mean == pytest.approx(means.mean())
+    assert found.clips.variance == pytest.approx(clips.variance + means.var(ddof=1) / 3)
+    assert found.clips.freedom < clips.freedom
+    assert found.clips.half_width() > 2 * clips.half_width()  # These seeds differ more than clips do.
