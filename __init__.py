@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .studies.missing_sweep import missing_sweep
     from .studies.report.make import report
     from .studies.seed_spread import seed_spread
+    from .studies.tuning.tune import tune
 
 _LAZY = {
     "Auto": "runs.extent",
@@ -43,6 +44,7 @@ _LAZY = {
     "run": "runs.run",
     "seed_spread": "studies.seed_spread",
     "sweep": "studies.grid.sweep",
+    "tune": "studies.tuning.tune",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "run",
     "seed_spread",
     "sweep",
+    "tune",
 ]
 
 

@@ -21,6 +21,7 @@ from .commands import (
     runs,
     studies,
     sweep,
+    tune,
 )
 from .commands.console import Verbosity, set_verbosity
 from .errors import FsmmError
@@ -58,7 +59,20 @@ def _options(
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
 
 
-for group in (extract, evaluate, episodes, runs, sweep, studies, report, methods, cache, contents, doctor):
+for group in (
+    extract,
+    evaluate,
+    episodes,
+    runs,
+    sweep,
+    tune,
+    studies,
+    report,
+    methods,
+    cache,
+    contents,
+    doctor,
+):
     group.register(app)
 
 

@@ -35,7 +35,7 @@ EXAMPLES = examples(
     ]
 )
 _SEVERAL = "Several runs"
-_GROUPS: dict[type[Any] | str, str] = {
+GROUPS: dict[type[Any] | str, str] = {
     RunSpec: "Method and features",
     Protocol: "Task",
     Place: "Place",
@@ -45,7 +45,7 @@ _GROUPS: dict[type[Any] | str, str] = {
         ("train_modalities", "train_missing", "train_dataset", "train_seed", "retrain"), "Training"
     ),
 }
-_COMPLETE: dict[str, Completer] = {
+COMPLETE: dict[str, Completer] = {
     "method": completion.methods,
     "dataset": completion.held_datasets,
     "train_dataset": completion.held_datasets,
@@ -78,8 +78,8 @@ def note_if_changed(config: Path) -> None:
     flags={"settings": "--set"},
     follows={"train_seed": "seed"},
     without=("replay",),
-    groups=_GROUPS,
-    complete=_COMPLETE,
+    groups=GROUPS,
+    complete=COMPLETE,
     on_file=note_if_changed,
 )
 def episode_eval(

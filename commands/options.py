@@ -45,9 +45,23 @@ class Option:
     """The section of the command's help that the option stands in."""
     complete: Completer | None = None
     """What the shell completes values by."""
+    argument: bool = False
+    """Whether the value stands on the command line by itself, without the flag."""
+
+    def _argument(self) -> inspect.Parameter:
+        """The parameter of a value without a flag, which --config may give in its place."""
+        declared = typer.Argument(
+            help=self.help, metavar=self.key.upper(), show_default=False, autocompletion=self.complete
+        )
+        annotation = cast("Any", Annotated)[self.kind.parsed | None, declared]
+        return inspect.Parameter(
+            self.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+        )
 
     def parameter(self) -> inspect.Parameter:
         """The parameter from which the parser makes the flag; its value is None where the flag was not given."""
+        if self.argument:
+            return self._argument()
         flags = f"{self.flag}/--no-{self.flag[2:]}" if self.kind.parsed is bool else self.flag
         choices = one_of(self.kind.choices) if self.kind.choices else None
         declared = typer.Option(
@@ -73,6 +87,7 @@ def derived(
     on_file: Callable[[Path], None] | None = None,
     groups: Mapping[type[Any] | str, str] | None = None,
     complete: Mapping[str, Completer] | None = None,
+    arguments: Collection[str] = (),
 ) -> Callable[[Body], Body]:
     """A decorator for a command whose first argument is an instance of ``cls``, made from options.
 
@@ -82,12 +97,18 @@ def derived(
     on_file: called with the file of --config before it is read.
     groups: the section of the help for the fields of a dataclass, or for a field by its name, which counts more.
     complete: what the shell completes the values of a field by.
+    arguments: the fields whose value stands on the command line without a flag.
 
     The further parameters of the command are options as they are written; a file can give those whose default is None.
     """
     owners, groups, complete = owners_of(cls), groups or {}, complete or {}
     options = {
-        key: replace(option, group=groups.get(key) or groups.get(owners[key]), complete=complete.get(key))
+        key: replace(
+            option,
+            group=groups.get(key) or groups.get(owners[key]),
+            complete=complete.get(key),
+            argument=key in arguments,
+        )
         for key, option in options_of(cls, flags=flags, follows=follows, without=without).items()
     }
 
@@ -201,7 +222,9 @@ def build(cls: type[Any], options: Mapping[str, Option], given: Mapping[str, Any
         elif field.name in given and field.name in options:
             values[field.name] = given[field.name]
         elif field.name in options and options[field.name].required:
-            raise UsageError(f"Missing option '{options[field.name].flag}'. See the command's --help.")
+            option = options[field.name]
+            what = f"argument {option.key.upper()!r}" if option.argument else f"option {option.flag!r}"
+            raise UsageError(f"Missing {what}. See the command's --help.")
     return cls(**values)
 
 

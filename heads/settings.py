@@ -135,7 +135,7 @@ def check(settings: Any) -> None:
 def _check_value(name: str, value: Any, kind: Any) -> None:
     if value is None and _is_optional(kind):
         return
-    kind, limits = _unwrapped(kind)
+    kind, limits = unwrapped(kind)
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
             raise unknown(name, str(value), [str(choice) for choice in typing.get_args(kind)])
@@ -151,8 +151,8 @@ def _is_optional(kind: Any) -> bool:
     return typing.get_origin(kind) in (typing.Union, UnionType) and NoneType in typing.get_args(kind)
 
 
-def _unwrapped(kind: Any) -> tuple[Any, Range | None]:
-    """A type without its range and without None, and the range."""
+def unwrapped(kind: Any) -> tuple[Any, Range | None]:
+    """A type without its range and without None, and the range; None where it has no range."""
     limits: Range | None = None
     if typing.get_origin(kind) in (typing.Union, UnionType):
         kind = next(part for part in typing.get_args(kind) if part is not NoneType)
@@ -165,7 +165,7 @@ def _unwrapped(kind: Any) -> tuple[Any, Range | None]:
 def values_of(kind: Any) -> str:
     """The values that a type allows, as a person reads them: "cosine | euclidean", "float above 0"."""
     optional = _is_optional(kind)
-    inner, limits = _unwrapped(kind)
+    inner, limits = unwrapped(kind)
     if typing.get_origin(inner) is Literal:
         text = " | ".join(str(choice) for choice in typing.get_args(inner))
     elif typing.get_origin(inner) is tuple:
@@ -205,7 +205,7 @@ def parse_value(key: str, text: str, kind: Any) -> Any:
     """A field's value from a text, as its type says. Raises UsageError where the text does not parse."""
     if _is_optional(kind) and text.lower() == "none":
         return None
-    inner, _ = _unwrapped(kind)
+    inner, _ = unwrapped(kind)
     if typing.get_origin(inner) is Literal:
         return next((choice for choice in typing.get_args(inner) if str(choice) == text), text)
     if typing.get_origin(inner) is tuple:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
+import torch
 
 from ..cache.bank import FeatureBank, choose_streams, word_key
 from ..cache.catalog import Catalog
@@ -13,7 +15,7 @@ from ..cache.sample import Sample
 from ..cache.schema import StreamName, dataset_folder, default_cache
 from ..cache.stream import stream_checks
 from ..errors import CacheError, NoClips, UsageError
-from ..heads.registry import find
+from ..heads.registry import Method, find
 from ..machine.device import pick_device, pick_dtype
 from .digest import digest
 from .job import Place
@@ -26,6 +28,34 @@ from .zero_shot import held_out
 _ALL_STEPS = 1 << 20
 _OTHER = "training"
 """The key of the base clips where they are another data set's."""
+
+
+class HeadBanks(Interface):
+    """What a head is built of: the clips of its classes, on one device."""
+
+    @property
+    def method(self) -> Method:
+        """The method's row of the registry."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all clips."""
+        ...
+
+    @property
+    def base(self) -> FeatureBank:
+        """The clips that train."""
+        ...
+
+    @property
+    def test(self) -> FeatureBank:
+        """The clips that judge."""
+        ...
+
+    def base_sample(self, sample: Sample) -> FeatureBank:
+        """A sample of the clips that train."""
+        ...
 
 
 class Banks:
@@ -218,7 +248,8 @@ class Banks:
         }
         if most := steps or self._steps:
             choice["max_steps"] = most
-        names, part = spec.streams or spec.modalities, "all" if extra else split
+        names: Sequence[str] | None = spec.streams or spec.modalities
+        part = "all" if extra else split
         if self.other is not None and split == _OTHER:
             part = self.other.split
             names = [*map(str, choose_streams(self.folder, names).values())]
@@ -258,4 +289,6 @@ class Banks:
                 "Generalised zero-shot measures seen classes of the tested data set; leave out --train-dataset."
             )
         streams = choose_streams(self.folder, self.spec.streams or self.spec.modalities)
-        return OtherTraining.of(self.cache, name, self.folder, [*streams.values()], protocol)
+        return OtherTraining.of(
+            self.cache, name, own=self.folder, streams=[*streams.values()], protocol=protocol
+        )

@@ -45,7 +45,7 @@ class OtherTraining:
 
     @classmethod
     def of(
-        cls, cache: Path, name: str, own: Path, streams: Sequence[StreamName], protocol: Protocol
+        cls, cache: Path, name: str, *, own: Path, streams: Sequence[StreamName], protocol: Protocol
     ) -> OtherTraining:
         """The training classes of the data set ``name`` for a test on the data set in the folder ``own``.
 

@@ -15,7 +15,7 @@ from ..heads.build import build_head, inputs_of
 from ..heads.head import Head
 from ..heads.multimodal.weights import HasWeights
 from ..heads.settings import Recipe, update_settings
-from .banks import Banks
+from .banks import Banks, HeadBanks
 from .checkpoint import Checkpoint
 from .layout import CHECKPOINT, TRAINING
 from .spec import Progress, RunSpec
@@ -101,7 +101,7 @@ def learns(head: Head) -> bool:
     return any(p.requires_grad for p in head.parameters())
 
 
-def built_head(spec: RunSpec, banks: Banks) -> Head:
+def built_head(spec: RunSpec, banks: HeadBanks) -> Head:
     """The untrained head on the banks' device, with its closed-form statistics of base classes."""
     base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
     way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)

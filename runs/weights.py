@@ -8,7 +8,7 @@ from ..errors import NoClips
 from ..heads.head import Head
 from ..heads.multimodal.weights import HasWeights, ModalityWeights, unfit
 from ..heads.settings import Recipe
-from .banks import Banks
+from .banks import HeadBanks
 from .spec import RunSpec
 from .tasks import training_protocol
 
@@ -16,7 +16,7 @@ SEED = 0  # Weights depend on the base clips and the task alone, not on a run's 
 CLIPS = 4096  # A larger base split is sampled, so that a training-free run need not read it.
 
 
-def fit_weights(head: Head, spec: RunSpec, banks: Banks) -> None:
+def fit_weights(head: Head, spec: RunSpec, banks: HeadBanks) -> None:
     """Fit the weights of the head's modalities on base episodes where its settings ask for that.
 
     They stay equal, with a note, where that has no meaning or no base classes could serve the task. No base clip is

@@ -70,7 +70,7 @@ def expand(
         try:
             base = {**document.file.fixed, **block.fixed}
             names = _varying(base, block, overrides)
-            for choice, label in _choices(base, block, facts_of, place, overrides):
+            for choice, label in _choices(base, block, facts_of=facts_of, place=place, overrides=overrides):
                 run = _planned(
                     document, number, choice, label=label, names=names, place=place, overrides=overrides
                 )
@@ -87,7 +87,7 @@ def expand(
 
 
 def _choices(
-    base: Choice, block: Block, facts_of: FactsOf, place: Place, overrides: Mapping[str, Any]
+    base: Choice, block: Block, *, facts_of: FactsOf, place: Place, overrides: Mapping[str, Any]
 ) -> Iterator[tuple[Choice, str]]:
     """The options of each run of a block, and its label ("" where the file gives none).
 

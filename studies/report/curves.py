@@ -176,8 +176,8 @@ def _figures_along(
 
 def _identity(run: ReportRun) -> list[Any]:
     """What tells the heads of a figure apart."""
-    keys = ("train_modalities", "train_missing", "train_dataset", "settings", "words", "normalise", "dtype")
-    keys = (*keys, "train_seed")
+    data = ("train_modalities", "train_missing", "train_dataset")
+    keys = (*data, "settings", "words", "normalise", "dtype", "train_seed")
     return [run.method, run.modalities, {key: run.config.get(key) for key in keys}]
 
 
