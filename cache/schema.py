@@ -24,6 +24,9 @@ from ..machine.files import parsed_json
 SCHEMA_VERSION = 2  # The schema of a data set is that of its catalog.
 OLDER_SCHEMAS = (1,)  # Data sets of these are read, but changed only after `fsmm cache upgrade`.
 SHARD_SCHEMA = 1
+SCORE = (
+    "score"  # The modality of class scores, which are no features: evaluations take them only where named.
+)
 MODALITIES = (
     "frame",
     "flow",
@@ -32,6 +35,7 @@ MODALITIES = (
     "sensor",
     "object",
 )  # Data may bring others: depth, view1, ...
+PASSPORT = "passport.h5"  # Beside a stream's shards: the features of built-in clips (extract/passport.py).
 BASE, VAL, NOVEL = "base", "val", "novel"
 CLASS_SPLITS = (BASE, VAL, NOVEL)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -102,6 +102,11 @@ class StreamWriter:
         self._bytes = 0
         self.log: dict[str, object] = {}
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the stream has no row yet, neither in a shard nor open."""
+        return not self._held
+
     def add(self, key: str, features: np.ndarray | None, facts: Mapping[str, object] | None = None) -> bool:
         """Add one row, and return whether it completed a shard. ``features`` None records the modality as absent.
 

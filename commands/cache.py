@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..cache.schema import OLDER_SCHEMAS
-from ..errors import listed
+from ..errors import UsageError, listed
 from ..runs.kinds import pairs_reader, read_names
 from . import completion, console
 
@@ -62,11 +62,24 @@ def verify_command(
     cache: Cache = None,
     dataset: Dataset = None,
     repair: Annotated[bool, typer.Option("--repair", help="Drop or set aside what is damaged.")] = False,
+    passport: Annotated[
+        bool,
+        typer.Option(
+            "--passport", help="Check that encoders give the same features here as where it was made."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find flipped bits and other damage; exit code 1 if any is left.
 
     With --repair only what can be trusted stays; the next extract builds the rest again."""
+    if passport:
+        if repair:
+            raise UsageError("--passport repairs nothing; run `fsmm cache verify --repair` by itself.")
+        from .passport import verify_passports
+
+        verify_passports(cache_root(cache), dataset, json=json)
+        return
     from ..cache.upkeep.verify import verify
 
     report = verify(cache_root(cache), dataset, repair, console.detail)

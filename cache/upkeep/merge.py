@@ -18,12 +18,14 @@ from ..job import with_shards
 from ..locking import FAILURES, locked, refuse_older, update_catalog
 from ..origin import Origin, united_sources
 from ..schema import (
+    PASSPORT,
     Provenance,
     StreamName,
     check_name,
     list_datasets,
     list_streams,
     shard_paths,
+    stream_folder,
 )
 from ..shard import KIND, read_shard
 from ..stream import StreamWriter, stream_checks, stream_keys, stream_provenance
@@ -148,7 +150,15 @@ class _Plan:
                     writer.add_shard(shard if len(new) == len(shard) else shard.take(new))
                 held.update(shard.key)
                 copied, dropped = copied + len(new), dropped + len(shard) - len(new)
+            self._copy_passport(stream)
         return copied, dropped
+
+    def _copy_passport(self, stream: StreamName) -> None:
+        """Give the stream the first passport that it has in any of the caches."""
+        target = stream_folder(self.target, stream) / PASSPORT
+        found = [p for folder in self.folders if (p := stream_folder(folder, stream) / PASSPORT).is_file()]
+        if found and not target.exists():
+            write_bytes(target, found[0].read_bytes(), durable=True)
 
 
 def _refuse_other_data(parts: Sequence[tuple[str, Catalog]]) -> None:

@@ -18,7 +18,7 @@ from ..catalog import Catalog
 from ..header import empty_claim, header_is_right, header_kind, refuse_other_schema
 from ..index import NAME as INDEX
 from ..index import disagreement
-from ..schema import Provenance, StreamName, check_name, shard_paths, stream_folder
+from ..schema import PASSPORT, Provenance, StreamName, check_name, shard_paths, stream_folder
 from ..shard import KIND, Shard, read_shard
 from ..stream import lock_stream, stream_keys
 from . import repair
@@ -36,7 +36,7 @@ class Finding:
     level: str
     """The severity: "damage" (exit code 1 unless it is repaired) or "note"."""
     kind: str
-    """One of catalog, schema, shard, foreign, provenance, duplicate, unknown, index, leftover, failures and run."""
+    """A word such as catalog, schema, shard, foreign, provenance, duplicate, unknown, index, passport or run."""
     place: str
     """The path of the file, relative to the cache."""
     says: str
@@ -243,6 +243,8 @@ class _DatasetCheck:
             elif path.name.startswith(".") and path.suffix == ".tmp":
                 if not _being_written(folder, stream):
                     self._leftover(path)
+            elif path.name == PASSPORT:
+                self._passport(path)
             elif (
                 path.name not in (".lock", INDEX) and not shard_like and not path.name.endswith(repair.ASIDE)
             ):
@@ -261,6 +263,16 @@ class _DatasetCheck:
         self._keys(stream, belonging)
         if says := disagreement(folder, whole):
             self._add("damage", "index", folder / INDEX, says, fix=repair.deletion(folder / INDEX))
+
+    def _passport(self, path: Path) -> None:
+        """Report a passport that is damaged; features do not depend on it."""
+        try:
+            shard = read_shard(path) if header_is_right(path, KIND) else None
+        except CacheError:
+            shard = None
+        if shard is None or not all(map(shard.is_right, range(len(shard)))):
+            says = "The passport of this stream is damaged; its features are not."
+            self._add("damage", "passport", path, says, fix=repair.deletion(path))
 
     def _shard(self, path: Path, stream: StreamName, whole: dict[Path, Shard], damaged: list[Path]) -> None:
         """Add one shard to ``whole`` or to ``damaged``, or report it as one of another schema."""

@@ -19,6 +19,7 @@ from ...cache.stream import lock_stream, stream_keys
 from ...errors import DecodeError
 from ..contract import Encoder, Sampling
 from .lane import Clock, provenance_of
+from .passports import write_passport_of
 from .writing import open_writer, writable
 
 _SHARD_ROWS = 256  # so that a shard's log, with a digest a row, stays well inside HDF5's 64 KiB an attribute
@@ -49,6 +50,7 @@ def embed_words(folder: Path, catalog: Catalog, encoder: Encoder, dtype: str, cl
     _drop_changed(folder, stream, texts)
     with open_writer(folder, provenance_of(encoder, Sampling(), dtype, axis="class")) as writer:
         held = stream_keys(folder, stream)
+        write_passport_of(folder, encoder, writer)
         missing = [key for key in texts if key not in held]
         result = Words(held=len(texts) - len(missing))
         for start in range(0, len(missing), _SHARD_ROWS):

@@ -27,6 +27,7 @@ from .class_words import Words, embed_words, unknown_words
 from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
 from .membership import Membership
+from .passports import write_passports
 from .plan import Plan, make_plan
 from .pool import Pool
 from .progress import Progress, clip_progress
@@ -146,6 +147,8 @@ class Extraction:
             self._set_limit(plan)
             if plan.jobs:
                 pool = stack.enter_context(self._pool(plan, lanes, stop))
+                with self.clock("passport"):
+                    self.warnings += write_passports(self.folder, lanes)
                 self._consume(pool, lanes, progress, began)
             interrupted = stop()
             for lane in lanes:

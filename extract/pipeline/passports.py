@@ -1,0 +1,35 @@
+"""A stream that has no row yet gets its passport from the encoder that is about to fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...cache.stream import StreamWriter
+from ...errors import FsmmError, WeightsError
+from ..contract import Encoder
+from ..passport import write_passport
+from .lane import Lane
+
+
+def write_passports(folder: Path, lanes: Sequence[Lane]) -> list[str]:
+    """Write the passports that are due, and return a sentence for each that could not be made."""
+    return [sentence for lane in lanes if (sentence := write_passport_of(folder, lane.encoder, lane.writer))]
+
+
+def write_passport_of(folder: Path, encoder: Encoder, writer: StreamWriter) -> str:
+    """Write the passport of a stream without any row; the sentence for the user where it cannot be made, else "".
+
+    A stream that has rows was begun elsewhere or before there were passports, so this machine cannot vouch for them.
+    Raises WeightsError where the encoder's weights do not fit.
+    """
+    if not writer.is_new:
+        return ""
+    try:
+        write_passport(folder, encoder, writer.provenance)
+    except WeightsError:
+        raise
+    except (FsmmError, ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        return f"Stream {writer.stream} has no passport, so that nobody can compare it elsewhere ({reason})."
+    return ""
