@@ -40,6 +40,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("episodes, seed", f"{metrics['episodes']:,}, {metrics['seed']}"),
         *([("effective classes", _effective(found))] if (found := metrics.get("effective_classes")) else []),
         *([("auto", metrics["why_so_many"])] if metrics.get("why_so_many") else []),
+        *([("leakage", _leakage(found))] if (found := metrics.get("leakage")) else []),
         ("streams", " + ".join(metrics["streams"].values())),
         *_choices(metrics),
         ("class words", metrics["words"] or "none"),
@@ -56,6 +57,17 @@ def show_run(metrics: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "value"), rows)
     if "reliability" in metrics:
         show_reliability(metrics["reliability"])
+
+
+def _leakage(found: Mapping[str, Any]) -> str:
+    """What shared groups are worth in points, with the interval over groups."""
+    sure = (
+        f"± {100 * found['ci95']:.2f} over {found['groups']:,} groups" if found["ci95"] else found["reason"]
+    )
+    return (
+        f"{100 * found['difference']:+.2f} points {sure}: {100 * found['shared']:.2f} % where supports and queries may "
+        f"share a group, {100 * found['apart']:.2f} % where they may not ({found['episodes']:,} episodes each)"
+    )
 
 
 def _effective(found: Mapping[str, float]) -> str:

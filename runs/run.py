@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .banks import Banks
 from .extent import Extent, planned
 from .job import Job, Place
 from .layout import RUNS
+from .leakage import leakage
 from .measure import measure
 from .metrics import metrics_of
 from .ready import ReadyHead, ready_head
@@ -195,6 +196,15 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         result=result,
         folder=folder,
     )
+    if not job.spec.protocol.shared_group and not banks.test.multi:
+        found = leakage(
+            made.head,
+            banks.test,
+            job.spec.protocol,
+            planned(job.episodes),
+            unlabelled=banks.unlabelled,
+        )
+        metrics["leakage"] = asdict(found)
     if job.reliability:
         episodes = min(planned(job.episodes), RELIABILITY_EPISODES)
         metrics["reliability"] = reliability(made.head, banks.test, job.spec.protocol, episodes)

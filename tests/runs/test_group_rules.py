@@ -93,3 +93,12 @@ def test_training_and_validation_ask_for_no_more_queries_than_the_rule_leaves(
     check = validation_protocol(protocol, banks.val)
     assert check.n_query <= 15
     assert check.shared_group == protocol.shared_group
+
+
+def test_a_run_that_keeps_groups_apart_says_what_leakage_is_worth(cache: Path, tmp_path: Path) -> None:
+    run = evaluate(cache, tmp_path / "apart", shared_group=False)
+    found = json.loads((tmp_path / "apart" / "metrics.json").read_text())["leakage"]
+    # Its own side is measured on the same episodes as the run.
+    assert found["apart"] == pytest.approx(run.mean, abs=1e-6)
+    assert found["difference"] == pytest.approx(found["shared"] - found["apart"])
+    assert "leakage" not in evaluate(cache, tmp_path / "shared").metrics
