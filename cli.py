@@ -21,6 +21,7 @@ from .commands import (
     runs,
     studies,
     sweep,
+    trust,
     tune,
 )
 from .commands.console import Verbosity, set_verbosity
@@ -72,6 +73,7 @@ for group in (
     cache,
     contents,
     doctor,
+    trust,
 ):
     group.register(app)
 

@@ -19,6 +19,7 @@ from .locking import about_schema
 from .sample import Sample
 from .schema import (
     CLASS_SPLITS,
+    SCORE,
     StreamName,
     dataset_folder,
     default_cache,
@@ -277,7 +278,7 @@ def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, Str
     for a modality that several streams share, CacheError for a data set without streams.
     """
     held = [s for s in list_streams(folder) if s.modality != "word"]
-    wanted = list(dict.fromkeys(streams)) if streams else _one_each(held)
+    wanted = list(dict.fromkeys(streams)) if streams else _one_each([s for s in held if s.modality != SCORE])
     if not wanted:
         raise CacheError(
             f"Dataset {folder.name!r} holds no stream yet; run `fsmm extract --dataset {folder.name}`."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.schema import MODALITIES, StreamName
-from ..errors import UsageError, install_hint, unknown
+from ..errors import UsageError, install_hint, listed, unknown
 
 if TYPE_CHECKING:
     from .contract import Encoder
@@ -86,13 +86,15 @@ def _names(names: str | Sequence[str]) -> list[str]:
 
 
 def _usual(modality: str) -> str:
-    from .encoders import DEFAULTS
+    from .encoders import DEFAULTS, encoders
 
     if modality not in DEFAULTS:
         if modality in MODALITIES:
             raise UsageError(
                 f"No encoder makes {modality!r} streams; bring such features by `fsmm cache import`."
             )
+        if makers := [name for name, row in encoders().items() if row.modality == modality]:
+            raise UsageError(f"Modality {modality!r} has no usual encoder; name one: {listed(makers)}.")
         raise unknown("stream", modality, DEFAULTS)
     return DEFAULTS[modality]
 

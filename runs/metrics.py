@@ -11,6 +11,7 @@ from ..heads.multimodal.weights import HasWeights
 from ..machine.memory import peak_memory_mb
 from .banks import Banks
 from .choices import choices_of
+from .pretraining import pretraining
 from .result import Result
 from .spec import RunSpec
 from .train import Training
@@ -30,7 +31,7 @@ def metrics_of(
 
     stopped: when and why the head's training stopped, in this run or an earlier one; empty where there was none.
     """
-    bank = banks.test
+    bank, summary = banks.test, result.summary()
     return {
         "method": spec.method,
         "fusion": spec.fusion,
@@ -54,7 +55,7 @@ def metrics_of(
         "choices": choices_of(spec, banks, head, stopped=stopped, result=result),
         "seed": spec.protocol.seed,
         "train_seed": spec.train_seed,
-        **result.summary(),
+        **summary,
         "train_seconds": training.seconds if training else 0.0,
         "training": None if training is None else asdict(training),
         "training_stopped": stopped,
@@ -62,6 +63,7 @@ def metrics_of(
         "peak_memory_mb": peak_memory_mb(banks.device),
         "device": str(banks.device),
         "fingerprint": bank.fingerprint(groups=spec.protocol.rules_groups),
+        "pretraining": pretraining(banks.folder, bank, summary.get("per_class") or {}),
         "clips": len(bank),
         "clips_without": {m: int((~t.present).sum()) for m, t in bank.tables.items() if not t.all_present},
         "classes": len(bank.class_names),

@@ -218,6 +218,29 @@ ENCODERS: dict[str, EncoderEntry] = {
         weights="efficientdet-lite0",
         needs=_TFLITE,
     ),
+    "efficientnet-lite0-int8-scores": EncoderEntry(
+        target="scores:EfficientNetScores",
+        modality="score",
+        dim=1000,
+        about="probabilities of ImageNet's classes, for cache overlap",
+        weights="efficientnet-lite0-int8",
+        needs=_TFLITE,
+    ),
+    "i3d-rgb-scores": EncoderEntry(
+        target="scores:I3dScores",
+        modality="score",
+        dim=400,
+        about="probabilities of Kinetics-400's classes, for cache overlap",
+        weights="i3d-rgb",
+    ),
+    "yamnet-scores": EncoderEntry(
+        target="scores:YamnetScores",
+        modality="score",
+        dim=521,
+        about="probabilities of AudioSet's classes, for cache overlap",
+        weights="yamnet",
+        needs=_TFLITE,
+    ),
 }
 
 DEFAULTS = {

@@ -90,7 +90,7 @@ def check_installed() -> None:
 
 def sections(data: StudyData, cache: Path | None, maps: Sequence[str]) -> list[Section]:
     """The sections of which the study has data, in the order of the page."""
-    from . import bars, cost, curves, embedding, grids, made_of, matrices, published
+    from . import bars, cost, curves, embedding, grids, made_of, matrices, overlap, published
 
     found = [
         published.published_section(data),
@@ -102,6 +102,7 @@ def sections(data: StudyData, cache: Path | None, maps: Sequence[str]) -> list[S
         grids.carried_section(data.tasks),
         grids.classes_section(data.tasks),
         grids.confusion_section(data.tasks),
+        overlap.overlap_section(data),
         grids.reliability_section(data),
         cost.cost_section(data.tasks),
         made_of.seeds_section(data),

@@ -1,0 +1,194 @@
+"""How many planted near-duplicates `fsmm cache duplicates` finds, kind by kind, and how many different clips it joins.
+
+    python scripts/duplicates.py --demo fsmm-demo/clips --clips FOLDER_OF_REAL_CLIPS --work FOLDER --out FILE.json
+
+Copies of some clips are made by PyAV: re-encoded at three qualities, cropped, resized, shifted in time, muted, as a
+still with the sound, as a still without it, and with another clip's pictures under the sound. Originals and copies are
+extracted together; a pair is right where both come from one original. Everything is drawn by a fixed seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+import fsmm
+from fsmm.cache.catalog import Catalog
+from fsmm.cache.duplicates import near_duplicates
+
+STREAMS = ("frame", "flow", "audio")
+Frames = list[np.ndarray]
+KINDS: dict[str, dict[str, Any]] = {
+    "re-encoded, crf 18": {"crf": "18"},
+    "re-encoded, crf 28": {"crf": "28"},
+    "re-encoded, crf 38": {"crf": "38"},
+    "cropped by 10 % on each side": {"crop": 0.1},
+    "resized to a half": {"resize": 0.5},
+    "shifted by a fifth": {"shift": 0.2},
+    "muted": {"mute": True},
+    "still with its sound": {"still": True},
+    "still without sound": {"still": True, "mute": True},
+    "its sound under other pictures": {"other": True},
+}
+
+
+def read(path: Path) -> tuple[Frames, float, np.ndarray | None]:
+    """The frames, the frames a second, and the mono sound at 16 kHz of a clip, at most ten seconds of it."""
+    with av.open(str(path), metadata_errors="ignore") as file:
+        video = next(iter(file.streams.video), None)
+        if video is None:
+            return [], 0.0, None
+        rate = float(video.average_rate or 25)
+        frames = []
+        for frame in file.decode(video):
+            frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) >= 10 * rate:
+                break
+    sound = None
+    with av.open(str(path), metadata_errors="ignore") as file:
+        if file.streams.audio:
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=16_000)
+            parts = [p.to_ndarray()[0] for f in file.decode(audio=0) for p in resampler.resample(f)]
+            sound = np.concatenate(parts)[:160_000] if parts else None
+    return frames, rate, sound
+
+
+def write(path: Path, frames: Frames, rate: float, sound: np.ndarray | None, crf: str = "23") -> None:
+    height, width = (size // 2 * 2 for size in frames[0].shape[:2])
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("libx264", rate=round(rate), options={"crf": crf, "preset": "veryfast"})
+        video.height, video.width, video.pix_fmt = height, width, "yuv420p"
+        video.codec_context.thread_count = 1
+        track = file.add_stream("aac", rate=16_000, layout="mono") if sound is not None else None
+        for picture in frames:
+            cut = np.ascontiguousarray(picture[:height, :width])
+            file.mux(video.encode(av.VideoFrame.from_ndarray(cut, format="rgb24")))
+        file.mux(video.encode(None))
+        if track is not None:
+            frame = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 16_000
+            file.mux(track.encode(frame))
+            file.mux(track.encode(None))
+
+
+def changed(
+    frames: Frames, sound: np.ndarray | None, how: dict[str, Any], other: Frames
+) -> tuple[Frames, Any]:
+    """The frames and the sound of a copy."""
+    if share := how.get("crop"):
+        y, x = (round(size * share) for size in frames[0].shape[:2])
+        frames = [f[y : f.shape[0] - y, x : f.shape[1] - x] for f in frames]
+    if factor := how.get("resize"):
+        height, width = (round(size * factor / 2) * 2 for size in frames[0].shape[:2])
+        frames = [
+            av.VideoFrame.from_ndarray(f, format="rgb24")
+            .reformat(width=width, height=height, format="rgb24")
+            .to_ndarray()
+            for f in frames
+        ]
+    if share := how.get("shift"):
+        frames = frames[round(share * len(frames)) :]
+        sound = None if sound is None else sound[round(share * len(sound)) :]
+    if how.get("still"):
+        frames = [frames[len(frames) // 2]] * len(frames)
+    if how.get("other"):
+        frames = other
+    return frames, None if how.get("mute") else sound
+
+
+def plant(originals: Sequence[Path], chosen: Sequence[int], folder: Path) -> dict[str, tuple[str, str]]:
+    """Write originals and copies; the original and the kind ("" for originals) of each clip by its id."""
+    about: dict[str, tuple[str, str]] = {}
+    for number, path in enumerate(originals):
+        frames, rate, sound = read(path)
+        if not frames:
+            continue
+        name = f"{number:04d}"
+        write(folder / "original" / f"{name}.mp4", frames, rate, sound, crf="20")
+        about[f"original/{name}.mp4"] = (name, "")
+        if number not in chosen:
+            continue
+        stranger = read(originals[(number + 7) % len(originals)])[0] or frames
+        for k, (kind, how) in enumerate(KINDS.items()):
+            if sound is None and ((how.get("mute") and not how.get("still")) or how.get("other")):
+                continue  # The copy would be the original, or nothing of it.
+            new_frames, new_sound = changed(frames, sound, how, stranger)
+            write(folder / "copy" / f"{name}-{k}.mp4", new_frames, rate, new_sound, how.get("crf", "23"))
+            about[f"copy/{name}-{k}.mp4"] = (name, kind)
+    return about
+
+
+def measured(
+    cache: Path, about: dict[str, tuple[str, str]], thresholds: dict[str, float] | None
+) -> dict[str, Any]:
+    """Recall by kind against the original, and the share of pairs of different clips that are joined."""
+    folder = cache / "planted"
+    catalog = Catalog.read(folder)
+    ids = [clip for clip in catalog.clip_id if key_of(clip, about)]
+    truth = {clip: about[key_of(clip, about)] for clip in ids}
+    pairs = near_duplicates(folder, catalog, thresholds)
+    found = {frozenset((pair.first, pair.second)) for pair in pairs}
+    original = {name: clip for clip, (name, kind) in truth.items() if not kind}
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for clip, (name, kind) in truth.items():
+        if kind:
+            hits[kind].append(frozenset((clip, original[name])) in found)
+    stranger = next(k for k in KINDS if "other" in k)
+    false = [
+        p for p in pairs
+        if truth[p.first][0] != truth[p.second][0] and stranger not in (truth[p.first][1], truth[p.second][1])
+    ]  # fmt: skip
+    plain = [name for name, kind in truth.values() if kind != stranger]
+    counts = np.unique(plain, return_counts=True)[1]
+    different = (len(plain) ** 2 - int((counts**2).sum())) // 2
+    return {
+        "recall": {kind: {"found": int(sum(h)), "of": len(h)} for kind, h in sorted(hits.items())},
+        "false_pairs": len(false),
+        "different_pairs": different,
+        "false_by": sorted({f"{p.by} {p.likeness:.2f}: {p.first} {p.second}" for p in false})[:40],
+    }
+
+
+def key_of(clip: str, about: dict[str, tuple[str, str]]) -> str:
+    return next((key for key in about if key.removesuffix(".mp4") == clip.removesuffix(".mp4")), "")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--demo", type=Path, required=True, help="the clips of the demo set")
+    options.add_argument("--clips", type=Path, required=True, help="real clips")
+    options.add_argument(
+        "--work", type=Path, required=True, help="an empty folder for the copies and the cache"
+    )
+    options.add_argument("--copied", type=int, default=30, help="the number of demo clips with copies")
+    options.add_argument("--out", type=Path, help="the file of the figures")
+    given = options.parse_args()
+    demo = sorted(given.demo.rglob("*.mp4"))
+    real = sorted(p for p in given.clips.rglob("*") if p.suffix in (".mp4", ".avi"))
+    chosen = np.random.default_rng(0).permutation(len(demo))[: given.copied].tolist()
+    chosen += range(len(demo), len(demo) + len(real))
+    clips, told = given.work / "clips", given.work / "about.json"
+    if not told.is_file():
+        for name in ("original", "copy"):
+            (clips / name).mkdir(parents=True, exist_ok=True)
+        told.write_text(json.dumps(plant([*demo, *real], chosen, clips)))
+    about = {key: tuple(value) for key, value in json.loads(told.read_text()).items()}
+    fsmm.extract("folder", clips, given.work / "cache", STREAMS, name="planted")
+    figures = measured(given.work / "cache", about, None)
+    result = {"demo": len(demo), "real": len(real), "copied": len(chosen), **figures}
+    print(json.dumps(result, indent=2))
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
