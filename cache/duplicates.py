@@ -23,11 +23,13 @@ from .shard import read_shard
 
 THRESHOLDS: Mapping[str, float] = {"frame": 0.8, "audio": 0.8}
 """The least likeness of duplicates, for the streams of each modality that is looked at unless others are named."""
+LEAST_CLIPS = 32
+"""The clips that a stream must have: in the few directions of fewer clips, any two clips may look alike."""
 SAME_FILE = "file"
 _DIRECTIONS = 64  # of a whitened stream
 _STEPS = 8  # of a clip that are compared; longer clips are averaged down
 _CANDIDATES = 20  # nearest clips, by their means, whose steps are compared
-_BLOCK = 512
+_BLOCK = 128
 _SAMPLE = 50_000  # steps from which the directions are learned
 
 
@@ -64,12 +66,18 @@ def near_duplicates(
 
     thresholds: the least likeness by stream, or by modality for all its streams; None takes THRESHOLDS. Raises
     UsageError for one that no stream has and for values outside 0 to 1, CacheError where no stream can tell duplicates
-    and for a damaged shard.
+    and where one has fewer than LEAST_CLIPS clips, and for a damaged shard.
     """
     chosen = _chosen(folder, THRESHOLDS if thresholds is None else thresholds, is_default=thresholds is None)
     found: dict[tuple[int, int], tuple[float, str]] = dict.fromkeys(_same_files(catalog), (1.0, SAME_FILE))
     for stream, least in chosen.items():
-        steps = whitened(clip_features(folder, stream, catalog.clip_id))
+        clips = clip_features(folder, stream, catalog.clip_id)
+        if (count := sum(clip is not None for clip in clips)) < LEAST_CLIPS:
+            raise CacheError(
+                f"Stream {stream} has features of {count} clips; near-duplicates can be told from {LEAST_CLIPS} on. "
+                "Leave it out by naming other streams with --threshold."
+            )
+        steps = whitened(clips)
         for i, j, likeness in alike(steps, least):
             if likeness > found.get((i, j), (0.0, ""))[0]:
                 found[i, j] = (likeness, str(stream))

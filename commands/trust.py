@@ -158,7 +158,7 @@ def overlap_command(
     from dataclasses import asdict
 
     from ..cache.catalog import Catalog
-    from ..cache.pretraining.overlap import TRAINED_ON, overlaps
+    from ..cache.pretraining.overlap import overlaps, training_set_of
     from ..cache.schema import dataset_folder, list_streams
 
     folder = dataset_folder(cache_root(cache), dataset)
@@ -166,7 +166,7 @@ def overlap_command(
     streams = [stream for stream in list_streams(folder) if stream.modality not in ("word", "score")]
     found = overlaps(folder, catalog, streams, label_set)
     part = _split_of(catalog.labels(label_set), class_split)
-    unknown_to_us = [str(stream) for stream in streams if stream.encoder not in TRAINED_ON]
+    unknown_to_us = [str(stream) for stream in streams if training_set_of(folder, stream) is None]
     if json:
         rows = [{**asdict(one), "split": part.get(one.class_name, "")} for one in found]
         console.print_json(

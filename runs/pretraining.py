@@ -8,7 +8,7 @@ from typing import Any
 
 from ..cache.bank import FeatureBank
 from ..cache.catalog import Catalog
-from ..cache.pretraining.overlap import SCORES, TRAINED_ON, Overlap, by_words, overlaps
+from ..cache.pretraining.overlap import SCORES, Overlap, by_words, overlaps, training_set_of
 from ..cache.schema import SCORE, list_streams
 
 
@@ -18,8 +18,10 @@ def pretraining(folder: Path, bank: FeatureBank, per_class: Mapping[str, float])
     per_class: the accuracy of each class. None where no list of classes is known for the bank's encoders, and where
     clips have several labels.
     """
-    sets = sorted({TRAINED_ON[s.encoder] for s in bank.streams.values() if s.encoder in TRAINED_ON})
-    if not sets or bank.multi or not per_class:
+    if bank.multi or not per_class:
+        return None
+    sets = sorted({name for s in bank.streams.values() if (name := training_set_of(folder, s)) is not None})
+    if not sets:
         return None
     found = {o.class_name: o for o in reversed(_overlaps(folder, bank, sets)) if o.class_name in per_class}
     seen = [accuracy for name, accuracy in per_class.items() if name in found]

@@ -18,12 +18,13 @@ from typing import Any
 
 import av
 import numpy as np
+from results import Data, Figure, Table, write_file
 
 import fsmm
 from fsmm.cache.catalog import Catalog
 from fsmm.cache.duplicates import near_duplicates
 
-STREAMS = ("frame", "flow", "audio")
+STREAMS = ("frame", "audio")
 Frames = list[np.ndarray]
 KINDS: dict[str, dict[str, Any]] = {
     "re-encoded, crf 18": {"crf": "18"},
@@ -156,6 +157,43 @@ def measured(
     }
 
 
+def as_figures(result: dict[str, Any]) -> Data:
+    """The figures of the page of results: the recall of each kind of copy, and the false alarms."""
+    tables = [
+        Table("duplicates", corner="copy", details="copies", columns=("found, %",), digits=1),
+        Table("duplicates-false", corner="", details="pairs", columns=("joined, %",), digits=4),
+    ]
+    rows = [
+        (tables[0], kind, f"{counts['of']}", 100 * counts["found"] / counts["of"])
+        for kind, counts in result["recall"].items()
+    ]
+    share = 100 * result["false_pairs"] / result["different_pairs"]
+    rows.append((tables[1], "pairs of different clips", f"{result['different_pairs']:,}", share))
+    figures = [
+        Figure(
+            page="trust",
+            table=table.name,
+            row=row,
+            column=table.columns[0],
+            part=None,
+            details=details,
+            value=value,
+            unit="%",
+            interval=None,
+            interval_over=None,
+            difference=None,
+            difference_interval=None,
+            episodes=None,
+            command=f"python scripts/duplicates.py --demo DEMO --clips CLIPS --work WORK --copied {result['asked']}",
+            commit=None,
+            note=None,
+            run=None,
+        )
+        for table, row, details, value in rows
+    ]
+    return Data({table.name: table for table in tables}, figures)
+
+
 def key_of(clip: str, about: dict[str, tuple[str, str]]) -> str:
     return next((key for key in about if key.removesuffix(".mp4") == clip.removesuffix(".mp4")), "")
 
@@ -184,10 +222,10 @@ def main() -> None:
     about = {key: tuple(value) for key, value in json.loads(told.read_text()).items()}
     fsmm.extract("folder", clips, given.work / "cache", STREAMS, name="planted")
     figures = measured(given.work / "cache", about, None)
-    result = {"demo": len(demo), "real": len(real), "copied": len(chosen), **figures}
+    result = {"demo": len(demo), "real": len(real), "copied": len(chosen), "asked": given.copied, **figures}
     print(json.dumps(result, indent=2))
     if given.out:
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        write_file(given.out, as_figures(result))
 
 
 if __name__ == "__main__":

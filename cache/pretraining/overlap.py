@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog import Catalog, LabelSet, readable
-from ..schema import StreamName, list_streams, shard_paths
+from ..schema import SCORE, StreamName, list_streams, shard_paths
 from ..shard import read_shard
+from ..stream import stream_provenance
 
 TRAINED_ON: Mapping[str, str] = {
     "efficientnet-lite0": "imagenet-1k",
@@ -64,6 +65,18 @@ class Overlap:
     """How they agree: "same words", "part of the words" or "confidence"."""
     confidence: float | None = None
     """The mean probability that the encoder gives the label on the class's clips; None without scores."""
+
+
+_NAMED = {"imagenet": "imagenet-1k", "kinetics": "kinetics-400", "audioset": "audioset-521"}
+
+
+def training_set_of(folder: Path, stream: StreamName) -> str | None:
+    """The training set of a stream's encoder, by the encoder or by the name that its weights were imported with."""
+    if stream.encoder in TRAINED_ON:
+        return TRAINED_ON[stream.encoder]
+    origin = stream_provenance(folder, stream)
+    weights = "" if origin is None or stream.modality in ("word", SCORE) else origin.weights.lower()
+    return next((name for word, name in _NAMED.items() if word in weights), None)
 
 
 @cache
@@ -136,11 +149,11 @@ def overlaps(
     for a damaged shard of scores.
     """
     labels = catalog.labels(label_set)
-    sets = list(dict.fromkeys(TRAINED_ON[s.encoder] for s in streams if s.encoder in TRAINED_ON))
+    sets = list(dict.fromkeys(name for s in streams if (name := training_set_of(folder, s)) is not None))
     scores = {
         SCORES[s.encoder]: mean_scores(folder, s, catalog, labels)
         for s in list_streams(folder)
-        if s.modality == "score" and s.encoder in SCORES
+        if s.modality == SCORE and s.encoder in SCORES
     }
     found = []
     for number, name in enumerate(labels.class_names):

@@ -69,11 +69,8 @@ class Card:
 
     def _of_stream(self, stream: StreamInfo) -> str:
         """The sentence about one stream."""
-        weights = (
-            f"weights {stream.weights}, SHA-256 {stream.weights_sha256[:16]}"
-            if stream.weights
-            else "no weights"
-        )
+        digest = f", SHA-256 {stream.weights_sha256[:16]}" if stream.weights_sha256 else ""
+        weights = f"weights {stream.weights}{digest}" if stream.weights else "no weights"
         steps = "-".join(map(str, dict.fromkeys(stream.steps)))
         how = "; ".join(filter(None, (stream.preprocessing, stream.sampling)))
         rows = "classes" if stream.stream.startswith("word/") else "clips"

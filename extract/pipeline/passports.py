@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...cache.stream import StreamWriter
-from ...errors import FsmmError, WeightsError
+from ...errors import WeightsError
 from ..contract import Encoder
 from ..passport import write_passport
 from .lane import Lane
@@ -29,7 +29,9 @@ def write_passport_of(folder: Path, encoder: Encoder, writer: StreamWriter) -> s
         write_passport(folder, encoder, writer.provenance)
     except WeightsError:
         raise
-    except (FsmmError, ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # A network's library raises anything; the first clip then says what is wrong with it.
         reason = " ".join(str(error).split())[:200]
         return f"Stream {writer.stream} has no passport, so that nobody can compare it elsewhere ({reason})."
     return ""

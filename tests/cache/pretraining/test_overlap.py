@@ -120,3 +120,12 @@ def test_the_command_lists_them(cache: Path) -> None:
         CliRunner().invoke(app, ["cache", "overlap", "--cache", str(cache), "--json"]).output
     )
     assert {row["class_name"]: row["split"] for row in document["overlaps"]}["climb"] == "novel"
+
+
+def test_imported_features_name_their_training_set_by_their_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    Catalog("toy", ["x"], {"kind": LabelSet(["Bark"], np.zeros(1, int))}, "kind").write(folder)
+    with StreamWriter(folder, Provenance("vggish", "audio", 2, weights="VGGish, AudioSet")) as writer:
+        writer.add("x", np.ones((1, 2)))
+    (found,) = overlaps(folder, Catalog.read(folder), list_streams(folder))
+    assert (found.training_set, found.label, found.how) == ("audioset-521", "Bark", SAME)
