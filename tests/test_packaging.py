@@ -152,6 +152,9 @@ def test_the_wheel_and_the_sdist_hold_every_module(built: Path) -> None:
         carried = {f"fsmm/{name}" for name in known_to_git("extract/built_in")}
         assert any(name.endswith(".mp4") for name in carried)
         assert carried <= set(file.namelist()), "the built-in clips are not whole"
+        facts = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("extract/datasets/class_splits/*.json")]
+        assert facts
+        assert {f"fsmm/{name}" for name in facts} <= set(file.namelist())
     with tarfile.open(sdist) as file:
         held = {name.partition("/")[2] for name in file.getnames()}
         assert modules <= held

@@ -20,7 +20,7 @@ from ...machine.texts import plain_text
 from ..hdf5 import declared_bytes, own_dataset
 from .columns import CLIP_BYTES, Column
 from .per_clip import ClipColumn, unknown_array
-from .pickles import load_plain, load_untrusted
+from .pickles import load_plain, read_within_bounds
 
 _ENDINGS = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pickle", ".pickle": "pickle"}
 _SPLITS = (
@@ -50,7 +50,9 @@ class ClassFiles:
             raise CacheError(
                 f"Source {str(root)!r} holds no .h5 or .pkl file; such a folder has one for each class of each stage."
             )
-        self._checked: set[Path] = set()
+        for path in self.files:
+            refuse_special(path, "source", error=CacheError)
+        read_within_bounds([path for path in self.files if _ENDINGS[path.suffix.lower()] == "pickle"])
         self._last: tuple[int, list[np.ndarray] | np.ndarray] = (-1, [])
         self.place: dict[str, tuple[int, int]] = {}
         for number, path in enumerate(self.files):
@@ -79,7 +81,6 @@ class ClassFiles:
         return np.array({"class": path.stem, "stage": stage, "split": _split(stage)}[name])
 
     def _video_names(self, path: Path) -> list[str]:
-        refuse_special(path, "source", error=CacheError)
         if _ENDINGS[path.suffix.lower()] == "hdf5":
             with h5py.File(path, "r") as file:
                 names: Sequence[object] = own_dataset(file, "video_urls")[()].tolist()
@@ -97,9 +98,8 @@ class ClassFiles:
             return np.asarray(data[()])
 
     def _pickle(self, path: Path) -> dict[str, Sequence[object]]:
-        """The lists of a pickle, read in bounds the first time. Raises CacheError for another form."""
-        content = load_plain(path) if path in self._checked else load_untrusted(path)
-        self._checked.add(path)
+        """The lists of a pickle that was read in bounds before. Raises CacheError for another form."""
+        content = load_plain(path)
         lists = (
             [content.get(key) for key in ("features", "video_names")] if isinstance(content, dict) else [None]
         )

@@ -247,7 +247,7 @@ class _Array:
         self.present = (
             None if spec.present is None else read_flags(files.values(spec.present, n), spec.present)
         )
-        self.provenance = self._provenance(_dim(self.column, spec.array, ids))
+        self.provenance = self._provenance(_dim(spec, self.column, ids))
         _refuse_rounding(spec, _sample(self._present()))
 
     def _provenance(self, dim: int) -> Provenance:
@@ -294,8 +294,7 @@ class _Array:
 
     def _features(self, clip: str, x: np.ndarray) -> np.ndarray:
         spec = self.spec
-        if spec.flatten and x.ndim > 2:
-            x = x.reshape(len(x), -1)
+        x = _flattened(x, spec)
         if x.ndim not in (1, 2) or x.dtype.kind not in "biuf":
             raise CacheError(_shape_message(spec.array, x, f"clip {clip!r}"))
         x = x[None] if x.ndim == 1 else x
@@ -360,10 +359,17 @@ def _refuse_rounding(spec: ArraySpec, clips: Sequence[np.ndarray]) -> None:
         )
 
 
-def _dim(column: Column, name: str, ids: Sequence[str]) -> int:
+def _flattened(x: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    """A clip's array, whose steps become vectors where the mapping asks for it."""
+    return x.reshape(len(x), -1) if spec.flatten and x.ndim > 2 else x
+
+
+def _dim(spec: ArraySpec, column: Column, ids: Sequence[str]) -> int:
     """The width D of an array's features, found from the first clip that it holds."""
-    for x in column.clips(ids):
-        if x is not None:
+    name = spec.array
+    for whole in column.clips(ids):
+        if whole is not None:
+            x = _flattened(whole, spec)
             if x.ndim not in (1, 2) or x.dtype.kind not in "biuf" or not x.size:
                 raise CacheError(_shape_message(name, x, "the first clip"))
             return int(x.shape[-1])

@@ -96,9 +96,13 @@ def _ids(mapping: ImportMapping, files: Sources) -> list[str]:
     elif not mapping.arrays:
         raise UsageError("The mapping has neither 'ids' nor 'arrays'; there is nothing to import.")
     else:
-        first = files.column(mapping.arrays[0].array)
-        # A source that is indexed by id names its clips; rows without names are numbered.
-        ids = first.ids() if first.rows is None else [f"{i:06d}" for i in range(first.rows)]
+        spec = mapping.arrays[0]
+        first = files.column(spec.array)
+        if first.rows is None:  # A source that is indexed by id names its clips.
+            ids = first.ids()
+        else:  # Rows without names are numbered.
+            count = len(files.values(spec.length)) if spec.concatenated and spec.length else first.rows
+            ids = [f"{i:06d}" for i in range(count)]
     repeated = [clip for clip, count in Counter(ids).items() if count > 1]
     if repeated and mapping.repeated_ids == "refuse":
         raise CacheError(

@@ -11,7 +11,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -137,24 +137,47 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_untrusted(path: Path) -> Any:
-    """The content of a pickle (see ``load_plain``), once a process of its own has read it within bounds.
+    """The content of a pickle (see ``load_plain``), once a process of its own has read it within bounds."""
+    read_within_bounds([path])
+    return load_plain(path)
+
+
+def read_within_bounds(paths: Sequence[Path]) -> None:
+    """Let a process of its own read pickles, one after another, and drop their content.
 
     A few bytes can make the unpickler itself hash, or allocate, without end.
     Raises CacheError for a pickle of anything else than plain content, and for one that needs more than its bounds.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "fsmm.cache.exchange.pickles", str(os.getpid()), str(path)],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS + path.stat().st_size / _BYTES_A_SECOND,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _refused(path, "reading it does not come to an end") from None
-    if done.returncode:
-        raise _refused(path, done.stdout.strip() or "reading it needs more memory than its size allows")
-    return load_plain(path)
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        sizes = sum(path.stat().st_size for path in some)
+        command = [sys.executable, "-m", "fsmm.cache.exchange.pickles", str(os.getpid()), *map(str, some)]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS + sizes / _BYTES_A_SECOND,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            path = _reached(some, error.stdout)
+            raise _refused(path, "reading it does not come to an end") from None
+        if done.returncode:
+            reason = done.stdout.partition(_FAULT)[2].strip()
+            raise _refused(
+                _reached(some, done.stdout), reason or "reading it needs more memory than its size allows"
+            )
+
+
+def _reached(paths: Sequence[Path], printed: str | bytes | None) -> Path:
+    """The pickle that the reading process had come to: it prints a line for each that it has read."""
+    text = printed.decode("utf-8", "replace") if isinstance(printed, bytes) else printed or ""
+    return paths[min(text.partition(_FAULT)[0].count(_READ), len(paths) - 1)]
+
+
+_AT_ONCE = 64
+_READ, _FAULT = "read\n", "fault: "
 
 
 _SECONDS, _BYTES_A_SECOND = 15.0, 2e6
@@ -258,15 +281,17 @@ class _Plain:
         return type(value)(map(self, value))
 
 
-def _main(parent: str, path: str) -> None:
+def _main(parent: str, *paths: str) -> None:
     end_with_parent(int(parent))
-    limit_memory(_SPARE_MEMORY + 8 * Path(path).stat().st_size)
-    try:
-        _load(Path(path))
-    except Exception as error:
-        print(_reason(error))
-        sys.exit(1)
+    limit_memory(_SPARE_MEMORY + 8 * max(Path(path).stat().st_size for path in paths))
+    for path in paths:
+        try:
+            _load(Path(path))
+        except Exception as error:
+            print(f"{_FAULT}{_reason(error)}")
+            sys.exit(1)
+        print(_READ, end="", flush=True)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:3])
+    _main(*sys.argv[1:])

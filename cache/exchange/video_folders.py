@@ -1,12 +1,14 @@
 """Features that are published as one folder a video, ``<split>/<class>/<video>/video_features.pth``.
 
 The file is a tensor [n, D] of torch.save, or [D] where n is 1, with a row for the 16 frames from every start frame. It
-is read with torch's own restricted reader (weights_only), on the CPU. A clip is a video, named by its folder.
+is read with torch's own restricted reader (weights_only), on the CPU. A clip of the cache is a video with the name of
+its folder.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +81,9 @@ def read_tensor(path: Path) -> np.ndarray:
     if os.stat(path).st_size > CLIP_BYTES:
         raise CacheError(f"{str(path)!r} is too large for one clip.")
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # It warns of files that are then refused.
+            warnings.simplefilter("ignore")
+            tensor = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises anything for a damaged or crafted file.
         reason = " ".join(str(error).split())[:200]
         raise CacheError(f"{str(path)!r} cannot be read as a tensor of torch.save ({reason}).") from None

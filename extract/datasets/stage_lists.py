@@ -35,7 +35,9 @@ def read_stages(place: Path, hints: Sequence[str]) -> list[Listed]:
     if not place.exists():
         raise UsageError(f"The lists {str(place)!r} do not exist; check --lists.")
     files = [place] if place.is_file() else sorted(place.rglob("stage_*.csv"))
-    of_stage = {stage: _one([p for p in files if p.stem == stage], place, hints) for stage in STAGES}
+    for word in (*hints, "main_split"):
+        files = [path for path in files if word in path.relative_to(place).as_posix().lower()] or files
+    of_stage = {stage: _one([path for path in files if path.stem == stage], place) for stage in STAGES}
     if not any(of_stage.values()):
         raise UsageError(f"There is no list such as 'stage_1_train.csv' at {str(place)!r}; check --lists.")
     seen: dict[str, Listed] = {}
@@ -45,11 +47,8 @@ def read_stages(place: Path, hints: Sequence[str]) -> list[Listed]:
     return list(seen.values())
 
 
-def _one(paths: Sequence[Path], place: Path, hints: Sequence[str]) -> Path | None:
-    """The only one of the files of a stage that counts; None where there is none."""
-    for word in (*hints, "main_split"):
-        told = [path for path in paths if word in path.relative_to(place).as_posix().lower()]
-        paths = told or paths
+def _one(paths: Sequence[Path], place: Path) -> Path | None:
+    """The only file of a stage; None where there is none. Raises UsageError where there are several."""
     if len(paths) > 1:
         raise UsageError(
             f"Several files {paths[0].name!r} are at {str(place)!r}; name the folder of one data set by --lists."

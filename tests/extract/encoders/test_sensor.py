@@ -39,13 +39,13 @@ def test_features_are_those_of_a_slow_loop() -> None:
         )
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
 def test_a_sine_has_its_centroid_at_its_frequency(share: float) -> None:
     at = np.arange(200)
     wave = np.sin(np.pi * share * at)[None, :, None].astype(np.float32)
     features = window_features(wave)[0]
     assert features[3] == pytest.approx(share, abs=0.01)
-    assert int(np.argmax(features[4 : 4 + BANDS])) == min(int(share * BANDS), BANDS - 1)
+    assert int(np.argmax(features[4 : 4 + BANDS])) == int(share * BANDS)
 
 
 def test_axes_that_do_not_move_give_finite_features() -> None:
