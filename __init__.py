@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .cache.catalog import Catalog
     from .episodes.protocol import Missing, Protocol
     from .extract.run import extract
+    from .runs.estimator import FewShotClassifier
     from .runs.extent import Auto
     from .runs.job import Job, Place
     from .runs.run import episode_eval, run
@@ -31,6 +32,7 @@ _LAZY = {
     "Auto": "runs.extent",
     "Catalog": "cache.catalog",
     "FeatureBank": "cache.bank",
+    "FewShotClassifier": "runs.estimator",
     "Job": "runs.job",
     "Missing": "episodes.protocol",
     "Place": "runs.job",
@@ -51,6 +53,7 @@ __all__ = [
     "Auto",
     "Catalog",
     "FeatureBank",
+    "FewShotClassifier",
     "Job",
     "Missing",
     "Place",

@@ -16,10 +16,13 @@ from .commands import (
     episodes,
     evaluate,
     extract,
+    fit,
     methods,
+    predict,
     report,
     runs,
     studies,
+    suggest,
     sweep,
     trust,
     tune,
@@ -61,6 +64,9 @@ def _options(
 
 
 for group in (
+    fit,
+    predict,
+    suggest,
     extract,
     evaluate,
     episodes,

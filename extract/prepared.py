@@ -35,13 +35,16 @@ class Prepared:
     """The device that encodes."""
 
 
-def prepare(request: Request) -> Prepared:
-    """List the clips of a request and load its encoders. Raises UsageError and WeightsError."""
+def prepare(request: Request, listing: Listing | None = None) -> Prepared:
+    """List the clips of a request and load its encoders. Raises UsageError and WeightsError.
+
+    listing: the clips, where they are listed already.
+    """
     device = str(pick_device(request.device))
     chosen = choose_streams(
         request.streams, request.encoders
     )  # A wrong name is refused before any folder is read.
-    listing = listed(request)
+    listing = listing or listed(request)
     if request.streams is None and not request.encoders and listing.streams:
         chosen = choose_streams(listing.streams, request.encoders)
     encoders = build_encoders(chosen, request.weights, device)

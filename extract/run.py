@@ -10,7 +10,7 @@ from ..machine.memory import keep_freed_memory
 from ..machine.progress import silence
 from .choose import Chosen, need_extra
 from .contract import Sampling
-from .datasets.base import DatasetOptions
+from .datasets.base import DatasetOptions, Listing
 from .pipeline.extraction import Extraction
 from .pipeline.report import ExtractReport
 from .prepared import check, prepare
@@ -92,18 +92,21 @@ def extract(
     return carry_out(request, quiet=quiet)
 
 
-def carry_out(request: Request, *, quiet: bool = False) -> ExtractReport:
-    """Run the extraction that a request describes. quiet: neither progress nor warnings are shown."""
+def carry_out(request: Request, *, quiet: bool = False, listing: Listing | None = None) -> ExtractReport:
+    """Run the extraction that a request describes. quiet: neither progress nor warnings are shown.
+
+    listing: the clips where they are known already, in place of those of the request's data set.
+    """
     need_extra()
     check(request)
     with silence(wanted=quiet):
-        return _carried_out(request, quiet=quiet)
+        return _carried_out(request, listing, quiet=quiet)
 
 
-def _carried_out(request: Request, *, quiet: bool) -> ExtractReport:
+def _carried_out(request: Request, listing: Listing | None, *, quiet: bool) -> ExtractReport:
     if request.engine == "ray":
         return extract_on_cluster(request, quiet=quiet)
-    prepared = prepare(request)
+    prepared = prepare(request, listing)
     keep_freed_memory()
     with half_of_the_cores(of=default_workers(), unless=prepared.device != "cpu"):
         if request.shard is not None:

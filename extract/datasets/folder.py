@@ -31,7 +31,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     if data is None:
         raise UsageError("Dataset 'folder' needs --data: a folder with one subfolder a class.")
     found = walk(data, follow_links=options.follow_links)
-    sources, lone = _clips(found)
+    sources, lone = clips_below(found)
     classless = [path for path in sources if "/" not in path]
     sources = {path: source for path, source in sources.items() if "/" in path}
     if not sources:
@@ -70,7 +70,7 @@ def _labels(ids: Sequence[str]) -> tuple[LabelSet, list[str]]:
     return LabelSet(names, label), [folder for folder in folders if folder not in index]
 
 
-def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
+def clips_below(found: Walk) -> tuple[dict[str, Source], list[str]]:
     """A sorted mapping from relative path to files, and the images that have no sound and belong to no video."""
     sound_of = {_stem(path): found.root / path for path in found.sounds}
     video_stems = {_stem(path) for path in found.videos}
