@@ -38,6 +38,8 @@ MODALITIES = (
 PASSPORT = "passport.h5"  # Beside a stream's shards: the features of built-in clips (extract/passport.py).
 BASE, VAL, NOVEL = "base", "val", "novel"
 CLASS_SPLITS = (BASE, VAL, NOVEL)
+OWN_CLIPS = "own-clips"
+"""The data set of the clips that `fsmm fit` and `fsmm predict` were given by their paths; it has no labels."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -179,13 +181,15 @@ def list_datasets(cache: Path) -> list[str]:
 def dataset_folder(cache: Path, dataset: str | None) -> Path:
     """The folder of the data set ``dataset``; None stands for the only data set of the cache.
 
+    The clips that models were fitted on and asked about are not counted where there is another data set.
     Raises CacheError where there is no such data set, UsageError where None could mean several or the name is no
     folder's name.
     """
     names = list_datasets(cache)
     if dataset is None:
-        if len(names) == 1:
-            return cache / names[0]
+        meant = [name for name in names if name != OWN_CLIPS] or names
+        if len(meant) == 1:
+            return cache / meant[0]
         if not names:
             raise _no_dataset(cache)
         raise UsageError(f"The cache holds several datasets; name one with --dataset: {listed(names)}.")

@@ -103,7 +103,7 @@ def _by_cache(source: Path, clips: list[Path], n: int, strategy: Any, cache: Pat
         raise UsageError(f"{str(source)!r} is neither a model nor a data set of a cache (CACHE/DATASET).")
     if clips:
         raise UsageError("A data set brings its own clips; leave out the videos.")
-    place = {"dataset": source.name, "words": None}
+    place: dict[str, Any] = {"dataset": source.name, "words": None}
     bank = FeatureBank.load(source.parent, unlabelled=True, **place)
     try:
         labelled: Examples | None = Examples.of_bank(FeatureBank.load(source.parent, None, "all", **place))

@@ -17,7 +17,7 @@ import numpy as np
 from ..cache.catalog import UNLABELLED, Catalog, LabelSet
 from ..cache.clip_streams import ClipStreams, origins_in, streams_in
 from ..cache.origin import Origin
-from ..cache.schema import StreamName, default_cache
+from ..cache.schema import OWN_CLIPS, StreamName, default_cache
 from ..errors import UsageError
 from ..machine.texts import plain_text
 from .choose import choose_streams
@@ -30,8 +30,6 @@ from .pipeline.failures import NO_FAILURE, FailureLog
 from .request import Request
 from .run import carry_out
 
-NAME = "own-clips"
-"""The name of the data set."""
 USUAL = ("frame", "flow", "audio")
 """The streams that are made where none are named."""
 
@@ -129,14 +127,14 @@ class CachedReader:
     ) -> None:
         """``streams``: modalities or modality/encoder; None for frame, flow and audio."""
         self.names = chosen_streams(streams)
-        self._folder = (cache or default_cache()) / NAME
+        self._folder = (cache or default_cache()) / OWN_CLIPS
         self._request = Request(
-            dataset=NAME,
+            dataset=OWN_CLIPS,
             cache=cache,
             streams=tuple(map(str, self.names.values())),
             device=device,
             workers=workers,
-            name=NAME,
+            name=OWN_CLIPS,
         )
         self._quiet = quiet
         self._turn = threading.Lock()
@@ -174,7 +172,7 @@ def chosen_streams(streams: Sequence[str] | None) -> dict[str, StreamName]:
 def _listing(clips: OwnClips) -> Listing:
     ids = list(clips.sources)
     catalog = Catalog(
-        dataset=NAME,
+        dataset=OWN_CLIPS,
         clip_id=ids,
         label_sets={"class": LabelSet([], np.full(len(ids), UNLABELLED))},
         default_label_set="class",

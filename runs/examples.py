@@ -63,8 +63,9 @@ class Examples:
         return len(next(iter(self.streams.values())).present)
 
     def __getitem__(self, rows: Any) -> Examples:
-        index = np.arange(len(self))[np.asarray(rows)]
-        at = torch.from_numpy(np.atleast_1d(index))
+        every = np.arange(len(self))
+        picked = every[rows] if isinstance(rows, slice) else every[_index(rows)]
+        at = torch.from_numpy(np.atleast_1d(picked))
         return Examples({name: stream[at] for name, stream in self.streams.items()})
 
     @property
@@ -128,6 +129,12 @@ class Examples:
             clip_row=np.arange(len(self)),
             words=words,
         )
+
+
+def _index(rows: Any) -> np.ndarray:
+    """Rows as an array that indexes another; an empty list is no row."""
+    index = np.asarray(rows)
+    return index if index.size else index.astype(np.int64)
 
 
 def with_steps(stream: Stream, steps: int) -> Stream:

@@ -366,7 +366,7 @@ def record(figures: Sequence[dict[str, Any]], given: argparse.Namespace) -> None
                 "difference_from": None,
                 "named_parts": False,
                 "show_units": False,
-            }  # fmt: skip
+            }
         )
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     heads = ",\n".join(json.dumps(table, ensure_ascii=False) for table in tables)

@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from fsmm.cli import app
-from fsmm.commands import evaluate, extract
+from fsmm.commands import evaluate, extract, fit
 from fsmm.commands.options import owners_of
 from fsmm.episodes.protocol import Protocol
 from fsmm.extract.contract import Sampling
@@ -21,11 +21,12 @@ from fsmm.extract.request import Request
 from fsmm.runs.job import Job, Place
 from fsmm.runs.spec import RunSpec
 
-PAGES = {"episode-eval": evaluate.EXAMPLES, "extract": extract.EXAMPLES}
+PAGES = {"episode-eval": evaluate.EXAMPLES, "extract": extract.EXAMPLES, "fit": fit.EXAMPLES}
 GROUPS = {
     "episode-eval": [
         "Method and features", "Task", "What clips lack", "Training", "Place", "Evaluation", "Several runs", "General"
     ],
+    "fit": ["Examples and model", "Head", "Features", "General"],
     "extract": ["Data and streams", "Work", "Many machines, many clips", "Clips and classes", "Sampling", "General"],
 }  # fmt: skip
 

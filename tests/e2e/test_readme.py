@@ -99,6 +99,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     (folder / "docs").symlink_to(ROOT / "docs")
     own_videos(folder / "my-videos")
+    for number, path in enumerate(sorted((folder / "my-videos").rglob("*.mp4"))[::9]):
+        (folder / "new-videos").mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / "new-videos" / f"{number}.mp4")
     own_table(folder)
     massiv(folder / "3massiv", folder / "my-videos")
     own_features(folder)
