@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -22,20 +21,7 @@ import torch
 from ..errors import FsmmError
 from .local_engine import start_shielded
 from .orphans import end_with_parent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The end of one job."""
-
-    job: Hashable
-    """The name under which the job was started."""
-    value: Any = None
-    """What the job returned."""
-    kind: str = ""
-    """The name of the class of the error that ended the job; empty where none did."""
-    reason: str = ""
-    """The sentence of that error."""
+from .outcome import Outcome, attempt
 
 
 class ForkedJobs:
@@ -104,14 +90,6 @@ def _child(work: Callable[[], Any], send: Connection, parent: int) -> None:
     torch.set_num_threads(1)
     send.send(attempt(work))
     os._exit(0)  # The streams of the parent, which another thread of it may have held, are left alone.
-
-
-def attempt(work: Callable[[], Any]) -> tuple[Any, str, str]:
-    """The result of a job, the kind of its error and the sentence of that, whatever it is; "" without an error."""
-    try:
-        return work(), "", ""
-    except Exception as error:
-        return None, type(error).__name__, " ".join(str(error).split()) or "no reason given"
 
 
 def _received(end: Connection, process: Any) -> tuple[Any, str, str]:

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ..errors import FsmmError
-from .forked_jobs import Outcome
+from .outcome import Outcome
 from .ray_engine import TRIES, answer, connect, ended, given_up, outcome_of, refuse_no_slot, slots, versions
 
 Item = TypeVar("Item", bound=Hashable)
+_STARTS = 10  # losses in a row of actors that were starting, after which no more are asked for
 _PAUSE = 1.0  # the seconds between two looks at the machines of the cluster
 
 
@@ -69,6 +70,7 @@ class RayActors(Generic[Item]):
         self._starting: dict[Any, Any] = {}
         self._running: dict[Any, tuple[Any, Item]] = {}
         self._idle: list[Any] = []
+        self._lost_starts = 0  # since an actor started
 
     def __enter__(self) -> RayActors[Item]:
         return self
@@ -76,9 +78,8 @@ class RayActors(Generic[Item]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for actor in [*self._starting.values(), *(actor for actor, _ in self._running.values()), *self._idle]:
-            self._ray.kill(actor)
-        self._starting, self._running, self._idle = {}, {}, []
+        self._dismiss([*self._starting.values(), *(actor for actor, _ in self._running.values()), *self._idle])
+        self._starting, self._running = {}, {}
 
     def outcomes(self, items: Iterable[Item]) -> Iterator[Outcome]:
         """The outcome of every item, as they end.
@@ -101,6 +102,7 @@ class RayActors(Generic[Item]):
                     self._idle.append(actor)
                     yield outcome
                     continue
+                self._dismiss(self._idle)  # Some may have been lost with it; an item is not to find that out.
                 losses[item] += 1
                 if losses[item] < TRIES:
                     queue.appendleft(item)
@@ -119,8 +121,21 @@ class RayActors(Generic[Item]):
     def _started(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
         outcome = outcome_of(self._ray, reference, "")
-        if outcome is None:  # Its machine was lost; another is asked for.
+        if outcome is None:  # Its machine was lost, or its process ended; another is asked for.
+            self._lost_starts += 1
+            if self._lost_starts >= _STARTS:
+                raise FsmmError(
+                    f"Workers of the Ray cluster were lost {_STARTS} times while they started, perhaps for want of "
+                    "memory."
+                )
             return
+        self._lost_starts = 0
         if outcome.reason:
             raise FsmmError(f"A worker of the Ray cluster could not start: {outcome.reason}")
         self._idle.append(actor)
+
+    def _dismiss(self, actors: list[Any]) -> None:
+        """End actors, whatever they are doing; none of them is idle any more."""
+        for actor in actors:
+            self._ray.kill(actor)
+        self._idle = []

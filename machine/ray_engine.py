@@ -15,11 +15,11 @@ from typing import Any
 
 from .._version import NUMERIC_VERSION, __version__
 from ..errors import FsmmError, UsageError, install_hint
-from .forked_jobs import Outcome, attempt
+from .outcome import Outcome, attempt
 
 ADDRESS = "RAY_ADDRESS"
 """The variable of the environment that names a running cluster."""
-TRIES = 4
+TRIES = 3
 """How often a job is begun at most; after so many losses, the job is taken for what ends its process."""
 _STORE_BYTES = 256 << 20  # the object store of a cluster that is started here; results are small
 
@@ -199,15 +199,15 @@ def answer(work: Callable[[], Any], expected: tuple[str, str]) -> tuple[Any, str
 
 
 def checked(work: Callable[[], Any], expected: tuple[str, str]) -> Any:
-    """The result of ``work`` with one thread. Raises FsmmError where this machine has another version of fsmm."""
+    """The result of ``work``. Raises FsmmError where this machine has another version of fsmm.
+
+    Numerical libraries use as many threads as the job has CPUs, which Ray sees to by OMP_NUM_THREADS.
+    """
     if versions() != expected:
         raise FsmmError(
             f"Machine {os.uname().nodename} has fsmm {' / '.join(versions())} and the one that asks has "
             f"{' / '.join(expected)}; install the same on all."
         )
-    import torch
-
-    torch.set_num_threads(1)
     return work()
 
 

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +21,8 @@ from ...cache.schema import Provenance
 from ...cache.upkeep.join import join_job_shards
 from ...errors import CacheError, FsmmError
 from ...machine.files import parsed_json, whole_or_absent
-from ...machine.forked_jobs import Outcome
 from ...machine.locks import lock_of
+from ...machine.outcome import Outcome
 from ...machine.progress import Reporter, reporter
 from ...machine.ray_actors import RayActors
 from ...machine.ray_engine import connect, cores_beside_gpus, slots
@@ -283,6 +283,6 @@ def _manifest(files: Mapping[str, bytes]) -> Manifest:
 
 def _with_whole_paths(options: DatasetOptions) -> DatasetOptions:
     """The options with paths that other machines, which work in other folders, understand alike."""
-    paths = {name: getattr(options, name) for name in ("split_file", "unlabelled", "root")}
-    whole = {name: path.expanduser().absolute() for name, path in paths.items() if path is not None}
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    whole = {name: value.expanduser().absolute() for name, value in values.items() if isinstance(value, Path)}
     return replace(options, **whole)

@@ -200,7 +200,7 @@ def _report_of_nothing(prepared: Prepared, clips: Collection[str], folder: Path)
 
 def _reasons(folder: Path) -> Counter[str]:
     """The number of clips of a data set that failed, by reason; each is counted once."""
-    found = {}
+    found: dict[str, str] = {}
     for (clip, _), failure in FailureLog(folder).read().items():
         if failure.stage not in NO_FAILURE:
             found.setdefault(clip, kind_of_failure(failure))

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...machine.forked_jobs import Outcome
+from ...machine.outcome import Outcome
 from .store import Failure, add_failure
 from .work import BUSY, Task, is_trained
 from .workers import Workers

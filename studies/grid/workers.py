@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from ...errors import CacheError, FsmmError
 from ...machine.files import whole_or_absent
-from ...machine.forked_jobs import ForkedJobs, Outcome
+from ...machine.forked_jobs import ForkedJobs
 from ...machine.locks import lock_of
+from ...machine.outcome import Outcome
 from ...machine.ray_engine import RayJobs
 from .data import DataFacts
 from .identity import head_name, run_key

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from fsmm.errors import UsageError
-from fsmm.machine.forked_jobs import ForkedJobs, Outcome
+from fsmm.machine.forked_jobs import ForkedJobs
+from fsmm.machine.outcome import Outcome
 
 
 def all_outcomes(pool: ForkedJobs) -> dict[object, Outcome]:

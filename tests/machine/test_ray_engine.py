@@ -1,28 +1,28 @@
-"""Jobs on a real Ray cluster of two nodes: results, errors, deaths and lost nodes all come out right."""
+"""Jobs on a real cluster of this machine: results, errors and deaths all come out right.
+
+Lost nodes are met by tests/e2e/test_ray.py.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_support import two_nodes
+from ray_support import cluster_of
 
 from fsmm.errors import FsmmError, UsageError
-from fsmm.machine.forked_jobs import Outcome
+from fsmm.machine.outcome import Outcome
 from fsmm.machine.ray_actors import RayActors
 from fsmm.machine.ray_engine import TRIES, RayJobs, cores_beside_gpus, slots
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[Any, Any]]:
-    with two_nodes() as made:
+def cluster() -> Iterator[Any]:
+    with cluster_of(num_cpus=2) as made:
         yield made
 
 
@@ -33,7 +33,7 @@ def all_outcomes(jobs: RayJobs) -> dict[object, Outcome]:
     return found
 
 
-def test_results_errors_and_deaths_come_back_under_their_names(cluster: tuple[Any, Any]) -> None:
+def test_results_errors_and_deaths_come_back_under_their_names(cluster: Any) -> None:
     def refuse() -> None:
         from fsmm.errors import UsageError
 
@@ -54,48 +54,37 @@ def test_results_errors_and_deaths_come_back_under_their_names(cluster: tuple[An
         RayJobs(gpus=1)
 
 
-def test_a_worker_that_cannot_be_made_says_why(cluster: tuple[Any, Any]) -> None:
-    def fail() -> Callable[[int], int]:
-        raise ValueError("no such weights")
-
-    with pytest.raises(FsmmError, match="could not start: no such weights"), RayActors(fail) as actors:
-        list(actors.outcomes([1, 2]))
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_items_of_a_lost_node_are_done_by_the_other(cluster: tuple[Any, Any], tmp_path: Path) -> None:
-    """Both nodes have begun an item when one is killed; every item has one outcome all the same.
-
-    No test after this one has two nodes.
-    """
+def test_actors_keep_their_state_and_what_ends_one_is_given_up(cluster: Any) -> None:
+    """Items 0 to 4 are added up by the actors; item 5 ends its process, each time."""
 
     def make() -> Callable[[int], int]:
+        done: list[int] = []
+
         def work(item: int) -> int:
-            with open(tmp_path / f"{item}", "a") as file:
-                file.write(f"{os.getpid()}\n")
-            while not (tmp_path / "go").exists():
-                time.sleep(0.05)
-            return item * item
+            if item == 5:
+                os.kill(os.getpid(), 9)
+            done.append(item)
+            return len(done)
 
         return work
 
-    def kill() -> None:
-        while len(list(tmp_path.iterdir())) < 2:
-            time.sleep(0.05)
-        workers = [int(path.read_text().split()[0]) for path in tmp_path.iterdir()]
-        cluster[0].remove_node(cluster[1], allow_graceful=False)
-        while all(Path(f"/proc/{worker}").exists() for worker in workers):  # It ends when it misses its node.
-            time.sleep(0.05)
-        (tmp_path / "go").touch()
+    with RayActors(make, most=1) as actors:
+        first = list(actors.outcomes(range(5)))
+        assert sorted((outcome.job, outcome.value) for outcome in first) == [(i, i + 1) for i in range(5)]
+        second = {outcome.job: outcome for outcome in actors.outcomes([5, 6])}
+    assert f"lost {TRIES} times" in second[5].reason
+    assert second[6].value == 1, "another actor did it"
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with RayActors(make) as actors:
-        found = list(actors.outcomes(range(6)))
-    killer.join()
-    assert sorted((int(str(o.job)), o.value) for o in found) == [(i, i * i) for i in range(6)]
-    begun = {int(p.name): p.read_text().split() for p in tmp_path.iterdir() if p.name != "go"}
-    assert sorted(len(workers) for workers in begun.values()) == [1, 1, 1, 1, 1, 2]
+
+def test_a_worker_that_cannot_be_made_says_why(cluster: Any) -> None:
+    def fail() -> Callable[[int], int]:
+        raise ValueError("no such weights")
+
+    with (
+        pytest.raises(FsmmError, match="could not start: no such weights"),
+        RayActors(fail) as actors,
+    ):
+        list(actors.outcomes([1, 2]))
 
 
 def test_without_ray_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +94,7 @@ def test_without_ray_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_address_without_a_cluster_is_one_sentence() -> None:
+    pytest.importorskip("ray")
     script = (
         "from fsmm.machine.ray_engine import connect\n"
         "from fsmm.errors import FsmmError\n"
