@@ -40,6 +40,7 @@ from .window import Window
 _BEYOND = (
     0.5  # seconds that the end of a part may lie after the end of its file, since ends are often rounded
 )
+_STATES = 3  # times that a clip is read whose files change while it is read
 _FEW_LOST = 0.05  # share of the declared frames whose absence is normal in old files
 
 
@@ -57,9 +58,26 @@ def decode(
     lacks what the clip lacks; damage that leaves something usable is reported in ``notes``. Of a source with a span,
     only this part is read, as if it were the file.
 
-    Raises DecodeError if the clip's files give neither a picture nor sound, or a span lies outside of them.
+    Files that change meanwhile are read again, so that the frames, the sound and the digest are those of one state.
+
+    Raises DecodeError if the clip's files give neither a picture nor sound, a span lies outside of them, or they do not
+    stop changing.
     """
-    return _Job(source=source, clip_id=clip_id, needs=needs, sampling=sampling, threads=threads).run()
+    for _ in range(_STATES):
+        before = state_of(source)
+        job = _Job(source=source, clip_id=clip_id, needs=needs, sampling=sampling, threads=threads)
+        try:
+            decoded = job.run()
+        except DecodeError:
+            if state_of(source) == before:
+                raise
+            continue
+        if state_of(source) == before:
+            return decoded
+    raise DecodeError(
+        f"{shown(files_of(source)[0])} was changed each of {_STATES} times that it was read; "
+        "extract it again when it is whole."
+    )
 
 
 _File = TypeVar("_File", Path, Series)
