@@ -51,9 +51,10 @@ browser:
 bench: install
 	$(BIN)/python -m benchmarks
 
-# faults against sweeps: kills, full disks, mistakes, damage; a fixed small sample of them is among the tests
+# faults against sweeps and extractions: kills, full disks, mistakes, damage; a fixed small sample is among the tests
 campaign: install
 	$(BIN)/python scripts/campaigns/sweep.py
+	$(BIN)/python scripts/campaigns/extraction.py
 
 lint: install
 	$(BIN)/ruff check .
