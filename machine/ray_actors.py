@@ -78,7 +78,9 @@ class RayActors(Generic[Item]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._dismiss([*self._starting.values(), *(actor for actor, _ in self._running.values()), *self._idle])
+        self._dismiss(
+            [*self._starting.values(), *(actor for actor, _ in self._running.values()), *self._idle]
+        )
         self._starting, self._running = {}, {}
 
     def outcomes(self, items: Iterable[Item]) -> Iterator[Outcome]:

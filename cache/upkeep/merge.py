@@ -129,10 +129,11 @@ class _Plan:
             report.duplicates[f"{self.dataset}/{stream}"] = dropped
         unite_failures(self.with_failures, self.target)
         clips = Catalog.read(self.target).clip_id
+        held = set(thumbnails_of(self.target, clips))
         for folder in self.folders:
-            held = thumbnails_of(self.target, clips)
-            new = thumbnails_of(folder, clips)
-            add_thumbnails(self.target, {clip: jpeg for clip, jpeg in new.items() if clip not in held})
+            found = thumbnails_of(folder, clips)
+            add_thumbnails(self.target, {clip: jpeg for clip, jpeg in found.items() if clip not in held})
+            held.update(found)
 
     def _united(self, held: Catalog | None) -> Catalog:
         """The union with the target's catalog as it is now, which another process may have changed meanwhile."""

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from extract_support import SOUND, extracted, rows, same_rows, videos
+from typer.testing import CliRunner
 
 from fsmm.cache.catalog import Catalog
 from fsmm.cache.job import JobFolder, read_manifest
 from fsmm.cache.upkeep.join import join_shards
 from fsmm.cache.upkeep.merge import merge
 from fsmm.cache.upkeep.verify import verify
+from fsmm.cli import app
 from fsmm.errors import CacheError, UsageError
 from fsmm.extract.clip_files import sha256_of
 from fsmm.extract.shards.plan import Part, shard_of
@@ -197,3 +199,21 @@ def test_no_clip_is_in_two_shards_and_shards_are_of_like_size() -> None:
         sizes[shard_of(f"clip{i}.mp4", 16) - 1] += 1
     assert max(abs(size - 1250) for size in sizes) < 5 * 34
     assert Part.parse("16/16") == (16, 16)
+
+
+def test_the_commands_tell_the_state_and_join(shards: Path, plain: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(shards, cache)
+    shutil.rmtree(JobFolder(cache / "data").finished(2))
+    words = ["extract", "--dataset", "folder", "--cache", str(cache), "--status"]
+    told = CliRunner().invoke(app, words).stdout
+    assert "data: 3 shards: 2 finished, 1 open" in told
+    assert "open: 2" in told
+    (status,) = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert (status["finished"], status["open"]) == ([1, 3], [2])
+    joined = CliRunner().invoke(app, ["cache", "merge", "--cache", str(cache)])
+    assert joined.exit_code == 0
+    assert rows(cache / "data", SOUND).keys() < rows(plain, SOUND).keys()
+    assert "2 joined, 1 open" in CliRunner().invoke(app, words).stdout
+    nothing = CliRunner().invoke(app, [*words[:4], str(tmp_path / "none"), "--status"])
+    assert "No shared extraction has been planned" in str(nothing.exception)
