@@ -50,7 +50,7 @@ EVAL = ("fsmm", "episode-eval")
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (("fsmm", "ep"), ["episode-eval"]),
+        (("fsmm", "ep"), ["episode-eval", "episodes"]),
         ((*EVAL, "--method", "proto"), ["protonet"]),
         ((*EVAL, "--method", "protonet-"), ["protonet-ec", "protonet-ea", "protonet-lf"]),
         ((*EVAL, "--dataset", "to"), ["town", "toy"]),
