@@ -182,7 +182,7 @@ class Banks:
 
     def prepare(self, bank: FeatureBank) -> FeatureBank:
         """Test clips as the head reads them, normalised as this run's are."""
-        means = self._load("base").means() if self.normalise == "centre-l2" else None
+        means = self._load(self._base).means() if self.normalise == "centre-l2" else None
         return prepared(bank, self.normalise, pools=self._pools, means=means)
 
     def _seen(self, which: int) -> FeatureBank:

@@ -43,7 +43,7 @@ def replayed(protocol: Protocol, file: EpisodeFile) -> Protocol:
     Raises UsageError for a protocol that asks for what the file has decided.
     """
     plain = Protocol()
-    decided = ("dirichlet", "small_classes", "unlabelled", "generalised")
+    decided = ("dirichlet", "query_classes", "small_classes", "unlabelled", "generalised")
     if strange := [name for name in decided if getattr(protocol, name) != getattr(plain, name)]:
         raise UsageError(
             f"A file of episodes says what they hold; leave out --{strange[0].replace('_', '-')}."

@@ -121,6 +121,23 @@ def test_methods_of_other_kinds_replay(cache: Path, file: EpisodeFile, tmp_path:
     assert run.mean > 0.2
 
 
+def test_centred_sequences_are_centred_by_the_base_mean(
+    cache: Path, file: EpisodeFile, tmp_path: Path
+) -> None:
+    """All steps by a file, centred, give what whole clips give."""
+    whole = replace(file, support_steps=None, query_steps=None)
+    every = replace(
+        file,
+        support_steps=np.broadcast_to(np.arange(12), (*file.support.shape, 12)).copy(),
+        query_steps=np.broadcast_to(np.arange(12), (*file.query.shape, 12)).copy(),
+    )
+    one, other = (
+        replayed(cache, written(f, tmp_path / f"{n}.npz"), tmp_path / n, normalise="centre-l2")
+        for n, f in (("whole", whole), ("all", every))
+    )
+    assert np.array_equal(one.accuracy, other.accuracy)
+
+
 def test_runs_pair_over_one_file_and_not_over_two(cache: Path, file: EpisodeFile, tmp_path: Path) -> None:
     path = written(file, tmp_path / "e.npz")
     replayed(cache, path, tmp_path / "a")
@@ -146,6 +163,8 @@ def test_wrong_requests_are_one_sentence(cache: Path, file: EpisodeFile, tmp_pat
     path = written(file, tmp_path / "e.npz")
     with pytest.raises(UsageError, match="--dirichlet"):
         replayed(cache, path, tmp_path / "run", protocol=Protocol(dirichlet=1.0))
+    with pytest.raises(UsageError, match="--query-classes"):
+        replayed(cache, path, tmp_path / "run", protocol=Protocol(query_classes=2))
     with pytest.raises(UsageError, match="choose one by --streams"):
         replayed(cache, path, tmp_path / "run", streams=None)
     with pytest.raises(UsageError, match="is not among the"):
