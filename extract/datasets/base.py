@@ -45,13 +45,15 @@ class Series:
     """A time series in a file, such as that of a sensor.
 
     name: the series', by which encoders ask for it. rate: the steps a second; 0 where the file's own times say it.
-    variable: that of a MATLAB file; "" for its first one.
+    variable: that of a MATLAB file; "" for its first one. grid: the rows and columns of blocks over which maps [height,
+    width] of each step are averaged; None where steps are no maps.
     """
 
     name: str
     path: Path
     rate: float = 0.0
     variable: str = ""
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

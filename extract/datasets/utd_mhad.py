@@ -1,8 +1,8 @@
 """Dataset ``utd-mhad`` is UTD-MHAD: 27 actions of 8 persons with an inertial sensor, a skeleton, and videos.
 
 --data holds the official files at any depth: ``a{action}_s{subject}_t{trial}_inertial.mat`` (variable d_iner, [n, 6],
-50 steps a second) and ``..._skeleton.mat`` (d_skel, [20, 3, n], 30 a second), and the videos ``..._color`` where they
-are there. The class is the action, the group the subject.
+50 steps a second), ``..._skeleton.mat`` (d_skel, [20, 3, n], 30 a second) and ``..._depth.mat`` (d_depth, [240, 320,
+n], 30 a second), and the videos ``..._color`` where they are there. The class is the action, the group the subject.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from ...errors import UsageError
 from .base import DatasetOptions, Listing, Series, Source
 from .series_files import series_listing
-from .walk import counted, some, walk
+from .walk import Walk, counted, some, walk
 
 ACTIONS = (
     "Swipe left", "Swipe right", "Wave", "Clap", "Throw", "Arm cross", "Basketball shoot", "Draw X",
@@ -24,9 +24,14 @@ ACTIONS = (
     "Sit to stand", "Stand to sit", "Lunge", "Squat",
 )  # fmt: skip
 """The names of the actions 1 to 27."""
-AXES = {"sensor": 6, "skeleton": 60}
+_GRID = (6, 8)
+AXES = {"sensor": 6, "skeleton": 60, "depth": 48}
 _NAME = re.compile(r"(?P<clip>a(?P<action>\d+)_s\d+_t\d+)_(?P<kind>[a-z]+)")
-_SERIES = {"inertial": ("sensor", "d_iner", 50.0), "skeleton": ("skeleton", "d_skel", 30.0)}
+_SERIES = {
+    "inertial": ("sensor", "d_iner", 50.0),
+    "skeleton": ("skeleton", "d_skel", 30.0),
+    "depth": ("depth", "d_depth", 30.0),
+}
 """The series of each kind of file: its name, the variable, and the steps a second."""
 
 
@@ -37,44 +42,51 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
             "Dataset 'utd-mhad' needs --data: the folder of its a1_s1_t1_inertial.mat and the like."
         )
     found = walk(data, follow_links=options.follow_links)
-    series: dict[str, dict[str, Series]] = defaultdict(dict)
-    videos: dict[str, Path] = {}
-    label: dict[str, str] = {}
-    aside = []
-    for path in [*found.others, *found.videos]:
-        told = _NAME.fullmatch(os.path.splitext(path.rpartition("/")[2])[0])
-        if told is None or not 1 <= int(told["action"]) <= len(ACTIONS):
-            aside.append(path)
-            continue
-        if path in found.videos:
-            videos[told["clip"]] = found.root / path
-        elif told["kind"] in _SERIES and path.lower().endswith(".mat"):
-            name, variable, rate = _SERIES[told["kind"]]
-            series[told["clip"]][name] = Series(name, found.root / path, rate, variable)
-        else:  # Depth maps come in by a mapping of `fsmm cache import`.
-            continue
-        label[told["clip"]] = ACTIONS[int(told["action"]) - 1]
-    if not label:
+    clips, aside = _clips(found)
+    if not clips:
         raise UsageError(
             f"No sequence of UTD-MHAD is below {str(data)!r}; its files are named such as 'a1_s1_t1_inertial.mat'."
         )
-    clips = {
-        clip: Source(
-            video=videos.get(clip), series=tuple(series[clip][name] for name in sorted(series[clip]))
-        )
-        for clip in sorted(label, key=_numbers)
-    }
+    there = {series.name for source in clips.values() for series in source.series}
     return series_listing(
         "utd-mhad",
         "action",
         clips,
-        label,
+        {clip: ACTIONS[_numbers(clip)[0] - 1] for clip in clips},
         ACTIONS,
         found=found,
-        axes={name: AXES[name] for name in AXES if any(name in held for held in series.values())},
+        axes={name: axes for name, axes in AXES.items() if name in there},
         options=options,
         warnings=[f"{counted('file', aside)} of other names left aside: {some(aside)}."] if aside else [],
     )
+
+
+def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
+    """The files of each sequence, and the paths of files that belong to none."""
+    series: dict[str, list[Series]] = defaultdict(list)
+    videos: dict[str, Path] = {}
+    aside = []
+    for path in found.others:
+        told = _named(path)
+        if told is None or told["kind"] not in _SERIES or not path.lower().endswith(".mat"):
+            aside.append(path)
+            continue
+        name, variable, rate = _SERIES[told["kind"]]
+        grid = _GRID if name == "depth" else None
+        series[told["clip"]].append(Series(name, found.root / path, rate, variable, grid))
+    for path in found.videos:
+        if (told := _named(path)) is None:
+            aside.append(path)
+        else:
+            videos[told["clip"]] = found.root / path
+    names = sorted({*series, *videos}, key=_numbers)
+    return {clip: Source(video=videos.get(clip), series=tuple(series.get(clip, ()))) for clip in names}, aside
+
+
+def _named(path: str) -> re.Match[str] | None:
+    """What the name of a file of a known action says; None for any other file."""
+    told = _NAME.fullmatch(os.path.splitext(path.rpartition("/")[2])[0])
+    return told if told is not None and 1 <= int(told["action"]) <= len(ACTIONS) else None
 
 
 def _numbers(clip: str) -> list[int]:

@@ -71,7 +71,9 @@ def read_series(series: Series) -> tuple[np.ndarray, float]:
     except Exception as error:  # Readers of damaged files raise anything.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DecodeError(f"{series.path.name!r} cannot be read as a time series ({reason}).") from None
-    if x.ndim == 3:
+    if x.ndim == 3 and series.grid is not None:
+        x = block_means(x, series.grid)
+    elif x.ndim == 3:
         x = x.transpose(2, 0, 1).reshape(x.shape[2], -1)
     x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2 or not x.size or x.dtype.kind not in "biuf":
@@ -83,6 +85,17 @@ def read_series(series: Series) -> tuple[np.ndarray, float]:
             f"{series.path.name!r} says no times of its steps; add a column 'time' in seconds, or give --rate."
         )
     return x.astype(np.float64), rate
+
+
+def block_means(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The means float64 [n, rows * columns] over equal blocks of maps [height, width, n].
+
+    >>> block_means(np.arange(8.0).reshape(2, 4, 1), (1, 2)).tolist()
+    [[2.5, 4.5]]
+    """
+    rows, columns = (np.array_split(np.arange(size), parts) for size, parts in zip(maps.shape, grid))
+    blocks = [maps[np.ix_(row, column)].mean((0, 1), dtype=np.float64) for row in rows for column in columns]
+    return np.stack(blocks, 1)
 
 
 def _matlab(path: Path, variable: str) -> np.ndarray:

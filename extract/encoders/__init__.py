@@ -204,6 +204,9 @@ ENCODERS: dict[str, EncoderEntry] = {
     "window-stats": EncoderEntry(
         "sensor:WindowStats", "sensor", 0, "time and frequency features of a sensor's windows"
     ),
+    "depth-window-stats": EncoderEntry(
+        "sensor:DepthWindowStats", "depth", 0, "the same features of the blocks of depth maps"
+    ),
     "skeleton-window-stats": EncoderEntry(
         "sensor:SkeletonWindowStats",
         "skeleton",
@@ -251,6 +254,7 @@ DEFAULTS = {
     "object": "efficientdet-lite0",
     "sensor": "window-stats",
     "skeleton": "skeleton-window-stats",
+    "depth": "depth-window-stats",
 }
 
 

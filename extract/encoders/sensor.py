@@ -64,6 +64,12 @@ class SkeletonWindowStats(WindowStats):
     series = "skeleton"
 
 
+class DepthWindowStats(WindowStats):
+    """The same features of the blocks of depth maps."""
+
+    series = "depth"
+
+
 def width(axes: int) -> int:
     """The number of features of a window with so many axes.
 

@@ -48,10 +48,14 @@ def test_utd_mhad(tmp_path: Path) -> None:
     ]
     assert len(names) == 27
     assert catalog.group == ["s1", "s8", "s2"]
-    assert found.axes == {"sensor": 6, "skeleton": 60}
-    assert found.streams == ("frame", "flow", "audio", "sensor", "skeleton", "word")
+    assert found.axes == {"sensor": 6, "skeleton": 60, "depth": 48}
+    assert found.streams == ("frame", "flow", "audio", "sensor", "skeleton", "depth", "word")
     assert found.sources["a1_s1_t1"].video is not None
-    assert [s.rate for s in found.sources["a1_s1_t1"].series] == [50.0, 30.0]
+    assert {s.name: s.rate for s in found.sources["a1_s1_t1"].series} == {
+        "sensor": 50.0,
+        "skeleton": 30.0,
+        "depth": 30.0,
+    }
     assert any("'a99_s1_t1_inertial.mat'" in warning for warning in found.warnings)
     with pytest.raises(UsageError, match="a1_s1_t1_inertial"):
         load("utd-mhad", touch(tmp_path / "none", "a.mat"), PLAIN)
@@ -61,7 +65,7 @@ def test_utd_mhad(tmp_path: Path) -> None:
 def test_utd_mhad_in_its_official_form() -> None:
     found = load("utd-mhad", SHARED / "utd_mhad" / "official_form", PLAIN)
     assert found.catalog.clip_id == ["a1_s1_t1", "a13_s5_t2"]
-    assert found.streams == ("sensor", "skeleton", "word")
+    assert found.streams == ("sensor", "skeleton", "depth", "word")
 
 
 def test_names_of_utd_mhad_are_the_published_ones() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ def test_files_of_utd_mhad() -> None:
     assert 0.5 < np.linalg.norm(x[:, :3], axis=1).mean() < 2  # acceleration in g
     x, _ = read_series(Series("skeleton", OFFICIAL / "a1_s1_t1_skeleton.mat", 30.0, "d_skel"))
     assert x.shape == (48, 60)
+    depth = Series("depth", OFFICIAL / "a1_s1_t1_depth.mat", 30.0, "d_depth", (6, 8))
+    x, _ = read_series(depth)
+    assert x.shape == (48, 48)
+    whole, _ = read_series(replace(depth, grid=(1, 1)))
+    np.testing.assert_allclose(x.mean(1), whole[:, 0])  # equal blocks
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from fsmm.extract.weights.store import Located
 from fsmm.extract.weights.table import WEIGHTS
 
 NEED = {"frame": FrameNeed, "flow": FrameNeed, "object": FrameNeed, "audio": AudioNeed, "word": TextNeed}
-NEED |= {"sensor": SeriesNeed, "skeleton": SeriesNeed}
+NEED |= {"sensor": SeriesNeed, "skeleton": SeriesNeed, "depth": SeriesNeed}
 SCORES = {
     "efficientnet-lite0-int8-scores": FrameNeed,
     "i3d-rgb-scores": FrameNeed,
@@ -49,7 +49,7 @@ def test_each_row_names_a_class_that_makes_what_the_row_says(name: str, tmp_path
 
 
 def test_defaults_are_of_their_modality() -> None:
-    assert set(DEFAULTS) == {*MODALITIES, "skeleton"}
+    assert set(DEFAULTS) == {*MODALITIES, "skeleton", "depth"}
     for modality, name in DEFAULTS.items():
         assert ENCODERS[name].modality == modality
 
