@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import h5py
 import numpy as np
@@ -100,17 +101,18 @@ class ClassFiles:
     def _pickle(self, path: Path) -> dict[str, Sequence[object]]:
         """The lists of a pickle that was read in bounds before. Raises CacheError for another form."""
         content = load_plain(path)
-        lists = (
-            [content.get(key) for key in ("features", "video_names")] if isinstance(content, dict) else [None]
-        )
-        if (
-            not all(isinstance(values, (list, tuple, np.ndarray)) for values in lists)
-            or len(set(map(len, lists))) > 1
-        ):
+        held = content if isinstance(content, dict) else {}
+        features, names = held.get("features"), held.get("video_names")
+        if not (_is_list(features) and _is_list(names) and len(features) == len(names)):
             raise CacheError(
                 f"{path.name!r} must hold a dict of 'features' and 'video_names', one of each a video."
             )
-        return dict(content)
+        return {"features": features, "video_names": names}
+
+
+def _is_list(values: object) -> TypeGuard[Sequence[object]]:
+    """Whether a value has one entry a video."""
+    return isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim > 0)
 
 
 def _order(path: Path, root: Path) -> tuple[int, str]:
