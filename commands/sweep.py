@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..studies.grid.execute import Ended
     from ..studies.grid.store import Row, Study
     from ..studies.grid.sweep import Engine, Plan
+    from ..studies.grid.work import Task
 
 EXAMPLES = examples(
     [
@@ -72,6 +73,10 @@ def sweep(
             "--set", help="OPTION=VALUE that wins over the study's, such as episodes=300; repeatable."
         ),
     ] = None,
+    only: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A block of the study that is done now, the others later; repeatable [all]."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and their expected cost, and do none.")
     ] = False,
@@ -95,6 +100,7 @@ def sweep(
         out=out,
         jobs=jobs,
         overrides=pairs_reader(str)("--set", settings or []),
+        only=only or (),
         device=device,
         engine=_engine(engine),
         command=shlex.join(["fsmm", *sys.argv[1:]]),
@@ -127,7 +133,7 @@ def _carry_out(plan: Plan) -> Study:
     """Do the runs of a plan; each is told as a line when it has ended."""
     from ..studies.grid.sweep import carry_out
 
-    done, total = plan.done, len(plan.rows)
+    done, total = plan.done, len(plan.chosen)
     with console.progress("runs") as shown:
         shown(done, total)
 
@@ -158,7 +164,7 @@ def _show_cost(plan: Plan) -> None:
         if plan.runs
         else ""
     )
-    console.note(f"{plan.about['name']}: {len(plan.rows):,} runs, {plan.done:,} done{cost}. {plan.folder}")
+    console.note(f"{plan.about['name']}: {len(plan.chosen):,} runs, {plan.done:,} done{cost}. {plan.folder}")
 
 
 def _show_plan(plan: Plan, *, json: bool) -> None:
@@ -168,15 +174,33 @@ def _show_plan(plan: Plan, *, json: bool) -> None:
         rows = [
             {"key": row.key, "block": row.block, "label": row.label, "done": row.key not in seconds}
             | {"seconds": seconds.get(row.key), "config": row.config, "head": row.head}
-            for row in plan.rows
+            for row in plan.chosen
         ]
-        console.print_json({"folder": str(plan.folder), "seconds": plan.estimate.seconds, "rows": rows})
+        heads = {task.key: task.seconds for task in plan.heads}
+        total = {"folder": str(plan.folder), "seconds": plan.estimate.seconds, "heads": heads}
+        console.print_json({**total, "rows": rows})
         return
     cells = [
         (row.key, row.block, row.label, f"{seconds[row.key]:.1f} s" if row.key in seconds else "done")
-        for row in plan.rows
+        for row in plan.chosen
     ]
     console.print_table(str(plan.about["title"]), ("run", "block", "what varies", "expected"), cells)
+    tasks = sorted([*plan.runs, *plan.heads], key=lambda task: task.seconds, reverse=True)[:_COSTLIEST]
+    if len(plan.runs) > _COSTLIEST:
+        told = [(task.key, _what(plan, task), clock_text(task.seconds)) for task in tasks]
+        console.print_table("What takes the longest", ("run or head", "what it is", "expected"), told)
+
+
+_COSTLIEST = 10  # The tasks of a plan that are named by their cost.
+
+
+def _what(plan: Plan, task: Task) -> str:
+    """The text by which a person knows a task: the row of a run, or the first row that a head is trained for."""
+    if task.trains:
+        row = next(row for row in plan.chosen if row.head == task.key)
+        return f"the training for {row.block}: {row.label}"
+    row = next(row for row in plan.chosen if row.key == task.key)
+    return f"{row.block}: {row.label}"
 
 
 def _show_study(found: Study) -> None:

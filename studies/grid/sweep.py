@@ -15,7 +15,7 @@ import torch
 
 from ..._version import NUMERIC_VERSION, __version__
 from ...cache.schema import dataset_folder, default_cache
-from ...errors import CacheError, FsmmError, UsageError
+from ...errors import CacheError, FsmmError, UsageError, unknown
 from ...machine.cores import default_workers
 from ...machine.device import pick_device
 from ...machine.files import parsed_json
@@ -30,9 +30,9 @@ from .free_rows import free_rows
 from .identity import head_name, run_key
 from .options import option_named, read_option
 from .presets import find_study
-from .schedule import Cost, Estimate, costs_of, estimate, keep_costs, with_costs
+from .schedule import COSTS, Cost, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
-from .store import RUNS, STUDY, Row, Study, is_stored, read_study, write_study
+from .store import HEADS, LOCKS, ROWS, RUNS, STUDY, Row, Study, is_stored, read_study, write_study
 from .work import Loader, Task
 from .workers import LocalWorkers, RayWorkers, Workers
 
@@ -54,8 +54,10 @@ class Plan:
     """What study.json will hold."""
     rows: Sequence[Row]
     """The runs that the study asks for."""
+    chosen: Sequence[Row]
+    """Those of the blocks that are to be done now."""
     runs: Sequence[Task]
-    """The runs that are not stored, each once, with the seconds that they are expected to take."""
+    """The chosen runs that are not stored, each once, with the seconds that they are expected to take."""
     heads: Sequence[Task]
     """The heads that have to be trained for them."""
     estimate: Estimate
@@ -73,8 +75,9 @@ class Plan:
 
     @property
     def done(self) -> int:
-        """The number of rows whose runs are stored."""
-        return len(self.rows) - sum(row.key in {task.key for task in self.runs} for row in self.rows)
+        """The number of chosen rows whose runs are stored."""
+        lacking = {task.key for task in self.runs}
+        return sum(row.key not in lacking for row in self.chosen)
 
 
 def sweep(
@@ -85,6 +88,7 @@ def sweep(
     out: Path | str | None = None,
     jobs: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
     device: str = "auto",
     engine: Engine = "local",
     tell: Tell | None = None,
@@ -94,8 +98,8 @@ def sweep(
     study: a study file, or the name of a preset. out: the study's folder (default: below ``studies`` in the cache).
     jobs: how many runs are done at a time (default: one for each core). overrides: options that win over the file's.
     engine: "ray" does the runs on the machines of the cluster that RAY_ADDRESS names, which read the cache at the same
-    path. tell: called when a run has ended. Raises UsageError, which names the line, for a study file that is not
-    right.
+    path. only: the names of the blocks that are done now (default: all). tell: called when a run has ended. Raises
+    UsageError, which names the line, for a study file that is not right.
     """
     plan = plan_study(
         study,
@@ -104,6 +108,7 @@ def sweep(
         out=out,
         jobs=jobs,
         overrides=overrides or {},
+        only=only,
         device=device,
         engine=engine,
         command="",
@@ -122,6 +127,7 @@ def plan_study(
     device: str,
     engine: Engine = "local",
     command: str,
+    only: Sequence[str] = (),
 ) -> Plan:
     """The plan of a sweep; nothing is written. The parameters are those of ``sweep``; command: is noted in the study.
 
@@ -141,9 +147,10 @@ def plan_study(
     planned = expand(document, facts, place, _read(overrides))
     if document.file.free_rows:
         planned += free_rows(planned, facts)
+    _check_blocks(only, planned)
     with _one_thread():
         rows = [_row(run, facts) for run in planned]
-        tasks = {row.key: _task(row, run) for row, run in zip(rows, planned)}
+        tasks = {row.key: _task(row, run) for row, run in zip(rows, planned) if not only or row.block in only}
         lacking = [task for key, task in tasks.items() if not is_stored(folder / RUNS / key)]
         loader, forked = Loader(), pick_device(device).type == "cpu"
         pool = ForkedJobs(jobs or default_workers(), forked=forked)
@@ -156,6 +163,7 @@ def plan_study(
         folder=folder,
         about=_about(document, root, dataset, overrides=overrides, command=command),
         rows=rows,
+        chosen=[row for row in rows if not only or row.block in only],
         runs=lacking,
         heads=heads,
         estimate=estimate([*lacking, *heads], costs, jobs=most),
@@ -204,6 +212,14 @@ def _ray_slots(jobs: int | None, device: str) -> int:
     """How many runs the Ray cluster does at a time."""
     room = max(slots(gpus=_gpus(device)), 1)
     return min(jobs or room, room)
+
+
+def _check_blocks(only: Sequence[str], planned: Sequence[PlannedRun]) -> None:
+    """Raise UsageError, which names the nearest, for a block that the study does not have."""
+    known = list(dict.fromkeys(run.block for run in planned))
+    for name in only:
+        if name not in known:
+            raise unknown("block", name, known)
 
 
 class _Facts:
@@ -257,7 +273,8 @@ def _check_same(folder: Path, document: StudyDocument) -> None:
     path = folder / STUDY
     if not folder.exists():
         return
-    if not folder.is_dir() or (not path.exists() and any(folder.iterdir())):
+    strange = folder.is_dir() and not path.exists() and {each.name for each in folder.iterdir()} - _OWN
+    if not folder.is_dir() or strange:
         raise CacheError(
             f"{str(folder)!r} is no folder of a study; name an empty or a new folder with --out."
         )
@@ -272,6 +289,10 @@ def _check_same(folder: Path, document: StudyDocument) -> None:
             f"The folder {str(folder)!r} holds the study {name!r} and not {document.file.name!r}; name another with "
             "--out."
         )
+
+
+# What a sweep writes before study.json, so that a folder with nothing else is of a study that could not begin.
+_OWN = {RUNS, HEADS, LOCKS, ROWS, COSTS}
 
 
 def _about(
