@@ -123,8 +123,8 @@ def extract(form: Form) -> None:
 def sweep(form: Form) -> Path:
     """Do the study ``quick`` and make its report by the commands of a user; the page is returned."""
     study = form.home / "quick"
-    fsmm("sweep", "quick", "--cache", str(form.home / "cache"), "--out", str(study), shown=False)
-    fsmm("report", str(study), shown=False)
+    fsmm("-q", "sweep", "quick", "--cache", str(form.home / "cache"), "--out", str(study), shown=False)
+    fsmm("-q", "report", str(study), shown=False)
     return study / "report" / "report.html"
 
 

@@ -500,6 +500,7 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "support_modalities": None,
     "query_modalities": None,
     "missing": None,
+    "noisy": None,
     "may_lose_all": None,
     "dirichlet": None,
     "query_classes": None,
@@ -513,7 +514,7 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "replay": None,
 }
 RANGES = ("n_way", "k_shot")
-REPEATED = ("missing", "train_missing", "settings")
+REPEATED = ("missing", "noisy", "train_missing", "settings")
 
 
 def command_of(config: Mapping[str, Any], cache: str) -> str:

@@ -1,0 +1,208 @@
+"""The runs of a study beside the figures of docs/results that they make: each block is the table of its name.
+
+    python scripts/study_results.py STUDY             how far each table's figures lie from those that are recorded
+    python scripts/study_results.py STUDY --record    write them into docs/results/*.json instead of the recorded ones
+
+STUDY is the folder of `fsmm sweep examples/results.yaml`. A row of the study belongs to the figure whose row is the
+variant's label, and whose column and part say its modalities, shots, label set, class split or missing rate; a figure
+without a class split is the mean over those of the study. A difference is that from the row called protonet (or
+complete) on the same episodes, with its interval over clips. Rows that are not done are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import results
+
+from fsmm.studies.compare import compare
+from fsmm.studies.grid.store import Row, Study, read_study
+
+MEASURES = {"S": "seen", "U": "unseen", "HM": "harmonic", "mAP": "map"}
+MEASURES |= {"micro F1": "micro_f1", "macro F1": "macro_f1"}
+"""The keys of metrics.json by the parts of a cell that hold them."""
+BASES = ("protonet", "ProtoNet", "complete")
+"""The labels of the rows from which differences are taken."""
+WEIGHTS = {"true": "certainty weights", "false": "equal weights"}
+
+
+@dataclass
+class Found:
+    """What the study says of a figure: a value for each class split, and differences with their half widths."""
+
+    values: list[float] = field(default_factory=list)
+    differences: list[tuple[float, float | None]] = field(default_factory=list)
+    block: str = ""
+    episodes: int = 0
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("study", type=Path, help="the study's folder")
+    options.add_argument("--record", action="store_true", help="write the figures into docs/results")
+    given = options.parse_args()
+    study = read_study(given.study)
+    for path in sorted((results.ROOT / "docs" / "results").glob("*.json")):
+        data = results.read_file(path)
+        found = figures_of(study, data)
+        for table in data.tables:
+            report(table, data, found)
+        if given.record and found:
+            record(data, found)
+            results.write_file(path, data)
+
+
+def figures_of(study: Study, data: results.Data) -> dict[int, Found]:
+    """What the study says of the figures of a page, by their numbers."""
+    found: dict[int, Found] = {}
+    for row in study.done:
+        tables = tables_of(row)
+        metrics = study.metrics(row)
+        pair: tuple[float, float | None] | None = None
+        for number, figure in enumerate(data.figures):
+            if figure.table not in tables or not belongs(figure, row):
+                continue
+            value = value_of(figure, metrics)
+            if value is None:
+                continue
+            mine = found.setdefault(number, Found(block=row.block, episodes=metrics["episodes"]))
+            mine.values.append(100 * value)
+            if figure.difference is not None:
+                pair = pair or difference_of(study, row)
+                if pair is not None:
+                    mine.differences.append(pair)
+    return found
+
+
+def tables_of(row: Row) -> list[str]:
+    """The tables that a row's block makes; AMFAR's have one for each number of shots."""
+    block = row.block.removesuffix("-missing").removesuffix("-branches")
+    shots = row.config["protocol"]["k_shot"]
+    return [row.block, f"{block}-{shots}-shot", *(["demo-fusion"] if row.block == "demo-two" else [])]
+
+
+def belongs(figure: results.Figure, row: Row) -> bool:
+    """Whether a row of the study makes this figure of its table."""
+    if figure.row not in rows_of(row) or figure.column not in columns_of(row):
+        return False
+    if figure.details and "--method" in figure.details:
+        return f"--method {row.config['method']} " in f"{figure.details.strip('`')} "
+    split = row.config["protocol"]["class_split"]
+    ami = WEIGHTS.get(str(row.varies.get("settings.ami")))
+    parts = {None, "mean", split, ami, *MEASURES}
+    if figure.table.startswith("amfar-") and not figure.column.endswith(" branch"):
+        parts = {ami}
+    return figure.part in parts
+
+
+def rows_of(row: Row) -> set[str]:
+    """The texts that a figure's row may have for a row of the study."""
+    names = modalities_of(row)
+    joined = "both (EC)" if len(names) > 1 else names[0]
+    label = str(row.varies.get("variant", row.config["method"]))
+    for place, name in zip(("first", "second"), names):
+        label = label.replace(f"{place} modality", name)
+    lost = [missing["modality"] for missing in row.config["protocol"].get("missing", ())]
+    return {label, joined, *(lost or names if row.block == "missing-sweep" else ())}
+
+
+def columns_of(row: Row) -> set[str]:
+    """The texts that a figure's column may have for a row of the study."""
+    protocol, names = row.config["protocol"], modalities_of(row)
+    shots, joined = protocol["k_shot"], "+".join(names)
+    noise = [f"noisy {each['modality']}" for each in protocol.get("noisy", ())]
+    lost = protocol.get("missing", ())
+    changed = [*noise, *(f"missing {each['modality']}" for each in lost)]
+    if row.block.startswith("amfar-"):
+        return (
+            {f"{name} branch" for name in names}
+            if row.block.endswith("branches")
+            else {*changed} or {"clean"}
+        )
+    found = {"result", "accuracy", f"{shots}-shot", f"{joined}, {shots}-shot", str(protocol["label_set"])}
+    if joined == "frame+audio":
+        found.add(f"both, {shots}-shot")
+    if row.block == "missing-sweep":
+        found = {f"{each['rate']:g}" for each in lost} or {"0"}
+    return found
+
+
+def modalities_of(row: Row) -> list[str]:
+    """The modalities of a row in the order of the tables: frame, flow, audio."""
+    names = [stream.partition("/")[0] for stream in row.config["streams"] or ()]
+    return sorted(names, key=("frame", "flow", "audio").index)
+
+
+def value_of(figure: results.Figure, metrics: Mapping[str, Any]) -> float | None:
+    """The value of a figure in 0..1; None where the run does not have it."""
+    if figure.column.endswith(" branch"):
+        alone = metrics.get("reliability", {}).get("modalities", {})
+        name = figure.column.removesuffix(" branch")
+        return alone[name]["accuracy"] if name in alone else None
+    found = metrics.get(MEASURES.get(figure.part or "", "accuracy"))
+    return None if found is None else float(found)
+
+
+def difference_of(study: Study, row: Row) -> tuple[float, float | None] | None:
+    """The difference of a row from its block's base on the same episodes, in points, and its half width over clips."""
+    done = {other.key for other in study.done}
+    for base in study.rows:
+        same = base.block == row.block and base.config["streams"] == row.config["streams"]
+        told = base.varies.get("variant") in BASES and base.config["protocol"] == row.config["protocol"]
+        if same and told and base.key in done and base.key != row.key:
+            (pair,) = compare([study.run_folder(row), study.run_folder(base)]).pairs
+            clips = pair.clips
+            width = None if clips is None or clips.one_sided or clips.ci95 is None else 100 * clips.ci95
+            return 100 * pair.difference, width
+    return None
+
+
+def report(table: str, data: results.Data, found: Mapping[int, Found]) -> None:
+    """Print how far the study's figures of a table lie from the recorded ones."""
+    mine = [number for number in found if data.figures[number].table == table]
+    if not mine:
+        return
+    of = sum(figure.table == table for figure in data.figures)
+    apart = [
+        (abs(float(np.mean(found[n].values)) - value), data.figures[n])
+        for n in mine
+        if (value := data.figures[n].value) is not None
+    ]
+    text = f"{table}: {len(mine)} of {of} figures"
+    if apart:
+        most, figure = max(apart, key=lambda pair: pair[0])
+        text += f"; the largest change is {most:.2f} points ({figure.row}, {figure.column}, {figure.part or 'all'})"
+    print(text)
+
+
+def record(data: results.Data, found: Mapping[int, Found]) -> None:
+    """Put what the study says in place of the recorded figures."""
+    commit = results.commit_of(results.ROOT, dirty=False)
+    for number, mine in found.items():
+        widths = [width for _, width in mine.differences if width is not None]
+        whole = len(widths) == len(mine.differences) > 0
+        difference = float(np.mean([each for each, _ in mine.differences])) if mine.differences else None
+        words = ["fsmm", "sweep", "examples/results.yaml", "--cache", "CACHE", "--only", mine.block]
+        data.figures[number] = replace(
+            data.figures[number],
+            value=round(float(np.mean(mine.values)), 3),
+            difference=None if difference is None else round(difference, 3),
+            # Class splits share clips. The mean half width is that of the mean difference if they share all of them.
+            difference_interval=round(float(np.mean(widths)), 3) if whole else None,
+            interval_over="clips" if whole else data.figures[number].interval_over,
+            episodes=mine.episodes,
+            command=shlex.join(words),
+            commit=commit,
+        )
+
+
+if __name__ == "__main__":
+    main()

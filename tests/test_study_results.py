@@ -1,0 +1,71 @@
+"""The study of docs/results makes every figure of the tables that its blocks are named for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests_support import synthetic_cache
+
+from fsmm.runs.job import Place
+from fsmm.studies.grid.data import DataFacts
+from fsmm.studies.grid.expand import expand
+from fsmm.studies.grid.spec import read_study_file
+from fsmm.studies.grid.store import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+# Figures that are no accuracy of a run of the study, or of a setting that is gone.
+WITHOUT_A_ROW = {
+    ("ave28-heads", "protonet, s0 alone"),  # a part of the row protonet
+    ("protocols-demo", "60 unlabelled clips, no mask"),
+}
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    yield importlib.import_module("study_results")
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of the study over data sets of these names and modalities."""
+    cache = tmp_path_factory.mktemp("cache")
+    for name, modalities in {"ave28": ("frame", "audio"), "demo": ("frame", "flow", "audio")}.items():
+        synthetic_cache(cache, dataset=name, clips=2, streams={f"{m}/net": (1, 4) for m in modalities})
+    known = {name: DataFacts(cache, name) for name in ("ave28", "demo")}
+    document = read_study_file(ROOT / "examples" / "results.yaml")
+    planned = expand(document, lambda name: known[str(name)], Place(cache=cache), {})
+    return [
+        Row(key="", block=run.block, label=run.label, varies=run.varies, config=run.job.to_dict())
+        for run in planned
+    ]
+
+
+def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(
+    script: ModuleType, rows: list[Row]
+) -> None:
+    figures = script.results.read_all(ROOT).figures
+    asked = [row for row in rows if row.block != "reliability"]
+    tables = {table for row in asked for table in script.tables_of(row)}
+    own = [
+        figure
+        for figure in figures
+        if figure.table in tables and (figure.table, figure.row) not in WITHOUT_A_ROW and figure.unit == "%"
+    ]
+    assert len(own) > 850
+    made = {table: [row for row in asked if table in script.tables_of(row)] for table in tables}
+    lacking = [f.place for f in own if not any(script.belongs(f, row) for row in made[f.table])]
+    assert lacking == []
+    idle = [
+        (row.block, row.label)
+        for row in asked
+        if not any(f.table in script.tables_of(row) and script.belongs(f, row) for f in own)
+    ]
+    # The base of the differences of eckpn-ave28 stands in no row of its table.
+    assert {block for block, _ in idle} <= {"eckpn-ave28"}
