@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from fsmm.cache.stream import StreamWriter
 from fsmm.machine.cores import default_workers
 from fsmm.studies.grid.store import Study, read_study
 
-from .table import Row, print_rows
+from .table import Row, cpu_seconds, print_rows
 
 STUDY = """\
 name: bench
@@ -60,12 +61,23 @@ def make_cache(cache: Path) -> None:
                 writer.add(clip, centres[k] + rng.standard_normal((4, _DIM)))
 
 
-def fsmm(*words: str | Path) -> float:
-    """The seconds that a command takes."""
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class Spent:
+    """The seconds that commands took, by the clock and of processor time."""
+
+    wall: float
+    cpu: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.1f} s, {self.cpu:.1f} s of processor time"
+
+
+def fsmm(*words: str | Path) -> Spent:
+    """What a command takes."""
+    began, worked = time.perf_counter(), cpu_seconds()
     line = [sys.executable, "-m", "fsmm", "--quiet", *map(str, words)]
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    return Spent(time.perf_counter() - began, cpu_seconds() - worked)
 
 
 def run(cache: Path | None = None, dataset: str = "bench", *, sample: int = 10) -> list[Row]:
@@ -93,26 +105,27 @@ def run(cache: Path | None = None, dataset: str = "bench", *, sample: int = 10) 
         alone = _alone(found, folder, sample)
     jobs = default_workers()
     return [
-        Row(f"{RUNS} runs as one sweep, {jobs} at a time: {swept:.1f} s", RUNS / swept, "runs/s"),
-        Row(f"the same sweep again: {again:.1f} s", RUNS / again, "runs/s"),
+        Row(f"{RUNS} runs as one sweep, {jobs} at a time: {swept}", RUNS / swept.wall, "runs/s"),
+        Row(f"the same sweep again: {again}", RUNS / again.wall, "runs/s"),
         Row(
-            f"as commands, one after another ({sample} of them): {alone * RUNS:.0f} s for all",
-            1 / alone,
+            f"as commands, one after another: {alone} for all, by {sample} of them",
+            RUNS / alone.wall,
             "runs/s",
             "sweep",
-            1 / alone / (RUNS / swept),
+            swept.wall / alone.wall,
         ),
     ]
 
 
-def _alone(found: Study, folder: Path, sample: int) -> float:
-    """The mean seconds of a run as a command of its own, over runs spread over the study."""
+def _alone(found: Study, folder: Path, sample: int) -> Spent:
+    """What all runs would take as commands of their own, by a sample of runs that is spread over the study."""
     rows = found.rows[:: max(len(found.rows) // sample, 1)][:sample]
-    seconds = [
+    spent = [
         fsmm("episode-eval", "--config", found.run_folder(row) / "config.json", "--out", folder / row.key)
         for row in rows
     ]
-    return sum(seconds) / len(seconds)
+    scale = RUNS / len(spent)
+    return Spent(scale * sum(each.wall for each in spent), scale * sum(each.cpu for each in spent))
 
 
 def main() -> None:

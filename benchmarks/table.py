@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +33,12 @@ def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
         work()
         seen.append(time.perf_counter() - started)
     return statistics.median(seen)
+
+
+def cpu_seconds() -> float:
+    """The processor time of this process and of those that it has waited for; other work hardly changes it."""
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
 def print_rows(title: str, rows: list[Row]) -> None:

@@ -40,7 +40,9 @@ GROUPS: dict[type[Any] | str, str] = {
     Protocol: "Task",
     Place: "Place",
     Job: "Evaluation",
-    **dict.fromkeys(("support_modalities", "query_modalities", "missing", "may_lose_all"), "What clips lack"),
+    **dict.fromkeys(
+        ("support_modalities", "query_modalities", "missing", "noisy", "may_lose_all"), "What clips lack"
+    ),
     **dict.fromkeys(
         ("train_modalities", "train_missing", "train_dataset", "train_seed", "retrain"), "Training"
     ),
