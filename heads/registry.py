@@ -742,6 +742,22 @@ METHODS: dict[str, Method] = {
         words="optional",
         zero_shot=True,
     ),
+    "cjme": Method(
+        target="embedding.cjme:CJME",
+        paper=Paper(
+            authors="Parida et al.",
+            title="Coordinated Joint Multimodal Embeddings for Generalized Audio-Visual Zero-shot Classification and "
+            "Retrieval of Videos",
+            venue="WACV",
+            year=2020,
+            url=arxiv("1910.08732"),
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reference=("cjme",),
+    ),
     # language
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
