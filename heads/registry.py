@@ -758,6 +758,22 @@ METHODS: dict[str, Method] = {
         zero_shot=True,
         reference=("cjme",),
     ),
+    "avgzslnet": Method(
+        target="embedding.avgzslnet:AVGZSLNet",
+        paper=Paper(
+            authors="Mazumder et al.",
+            title="AVGZSLNet: Audio-Visual Generalized Zero-Shot Learning by Reconstructing Label Features from "
+            "Multi-Modal Embeddings",
+            venue="WACV",
+            year=2021,
+            url=arxiv("2005.13402"),
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reference=("avgzslnet", "avgzslnet_official"),
+    ),
     # language
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
