@@ -774,6 +774,21 @@ METHODS: dict[str, Method] = {
         zero_shot=True,
         reference=("avgzslnet", "avgzslnet_official"),
     ),
+    "avca": Method(
+        target="embedding.avca:AVCA",
+        paper=Paper(
+            authors="Mercea et al.",
+            title="Audio-visual Generalised Zero-shot Learning with Cross-modal Attention and Language",
+            venue="CVPR",
+            year=2022,
+            url=arxiv("2203.03598"),
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reference=("avca",),
+    ),
     # language
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
