@@ -789,6 +789,22 @@ METHODS: dict[str, Method] = {
         zero_shot=True,
         reference=("avca",),
     ),
+    "tcaf": Method(
+        target="embedding.tcaf:TCaF",
+        paper=Paper(
+            authors="Mercea et al.",
+            title="Temporal and cross-modal attention for audio-visual zero-shot learning",
+            venue="ECCV",
+            year=2022,
+            url=arxiv("2207.09966"),
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reads_time=True,
+        reference=("tcaf",),
+    ),
     # language
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
