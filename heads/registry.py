@@ -805,6 +805,23 @@ METHODS: dict[str, Method] = {
         reads_time=True,
         reference=("tcaf",),
     ),
+    "avdiff": Method(
+        target="embedding.avdiff:AVDIFF",
+        paper=Paper(
+            authors="Mercea et al.",
+            title="Text-to-feature diffusion for audio-visual few-shot learning",
+            venue="GCPR",
+            year=2023,
+            url=arxiv("2309.03869"),
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reads_time=True,
+        branches=("linear-probe",),
+        reference=("avdiff", "gfsl_beta"),
+    ),
     # language
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
