@@ -822,6 +822,21 @@ METHODS: dict[str, Method] = {
         branches=("linear-probe",),
         reference=("avdiff", "gfsl_beta"),
     ),
+    "clipclap": Method(
+        target="embedding.clipclap:ClipClap",
+        paper=Paper(
+            authors="Kurzendörfer et al.",
+            title="Audio-Visual Generalized Zero-Shot Learning using Pre-Trained Large Multi-Modal Models",
+            venue="CVPRW",
+            year=2024,
+            url=arxiv("2404.06309"),
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reference=("clipclap", "gzsl_beta"),
+    ),
     # language
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
