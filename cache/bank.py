@@ -107,6 +107,7 @@ class FeatureBank:
         memory: int = DEFAULT_MEMORY,
         unlabelled: bool = False,
         sample: Sample | None = None,
+        words_of: tuple[tuple[str, str], ...] = (),
     ) -> FeatureBank:
         """Load the clips of ``split`` (base, val, novel, or "all") from a cache.
 
@@ -119,6 +120,7 @@ class FeatureBank:
         memory: bytes; a stream larger than this is memory-mapped and gathered from disk.
         unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
         sample: read only a sample of the clips; None, or a multi-hot label set, reads all.
+        words_of: pairs of a class and the class whose vector it gets instead of its own.
 
         Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
         so that episodes over different streams are the same episodes; clips that their data set lists no more take no
@@ -171,7 +173,11 @@ class FeatureBank:
         split_names = [labels.class_names[i] for i in _in_class_split(labels, class_split)]
         word_stream, no_words = _usable_words(folder, words, label_set, [*names, *split_names])
         vectors = (
-            None if word_stream is None else load_words(folder, word_stream, label_set, names).to(device)
+            None
+            if word_stream is None
+            else load_words(
+                folder, word_stream, label_set, [dict(words_of).get(name, name) for name in names]
+            ).to(device)
         )
         return cls(
             dataset=folder.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from typing import Protocol as Interface
 
@@ -23,6 +24,7 @@ from .normalisation import NormalisationChoice, choose_normalisation, prepared
 from .other_training import OtherTraining
 from .shared import SharedBanks
 from .spec import RunSpec
+from .word_order import WORDS_BY, words_by_position
 from .zero_shot import held_out
 
 _ALL_STEPS = 1 << 20
@@ -102,6 +104,11 @@ class Banks:
             rows = np.arange(len(base)) if base.multi else sample.rows(base.label.cpu().numpy())
             return base if len(rows) == len(base) else base.rows(rows)
         return prepared(self._read(self._base, sample), self.normalise, pools=self._pools)
+
+    @property
+    def all_base(self) -> FeatureBank:
+        """All base clips, those that generalised tests hold out of training among them."""
+        return self._bank("base")
 
     @property
     def seen(self) -> FeatureBank:
@@ -222,6 +229,16 @@ class Banks:
             held(self._base), held("val"), self.spec.protocol, pools=self._pools, late=late
         )
 
+    def _other_words(self, *, own: bool) -> dict[str, str]:
+        """The class whose words each class gets, where it is not its own; none for classes of another data set."""
+        if not own or not self.spec.settings.get(WORDS_BY):
+            return {}
+        labels = Catalog.read(self.folder)
+        return words_by_position(
+            self.spec.settings,
+            labels.labels(self.spec.protocol.label_set or labels.default_label_set).class_names,
+        )
+
     def _load(self, split: str) -> FeatureBank:
         if split not in self._raw:
             self._raw[split] = self._read(split)
@@ -254,11 +271,19 @@ class Banks:
             part = self.other.split
             names = [*map(str, choose_streams(self.folder, names).values())]
             choice |= self._other_choice(self.other, pooled=not needs_steps, no_words=no_words)
+        if others := self._other_words(own=self.other is None or split != _OTHER):
+            choice["words_of"] = tuple(sorted(others.items()))
         if self._shared is None:
             bank = FeatureBank.load(self.cache, names, part, **choice)
             bank = bank if needs_steps else bank.pooled()
         else:
             bank = self._shared.load(self.cache, names, part, pooled=not needs_steps, **choice)
+        if others and bank.words is not None:
+            count = sum(others.get(name, name) != name for name in bank.class_names)
+            note = (
+                f"{count} of {len(bank.class_names)} {split} classes get another class's words, by position."
+            )
+            bank = replace(bank, notes=[*bank.notes, note])
         if self.method.words == "needed" and bank.no_words and not no_words:
             raise CacheError(f"Method {spec.method!r} needs class words. {bank.no_words}")
         if self.other is not None and split == _OTHER:

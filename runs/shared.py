@@ -74,7 +74,9 @@ class SharedBanks:
             bank = FeatureBank.load(cache, [stream], split, **choice)
             bank = bank.pooled() if pooled else bank
             # Class words do not change features, so that banks with and without them share tables.
-            same = tuple(part for part in key if not (isinstance(part, tuple) and part[0] == "words"))
+            same = tuple(
+                part for part in key if not (isinstance(part, tuple) and part[0] in ("words", "words_of"))
+            )
             (name, table), *_ = bank.tables.items()
             self._banks[key] = replace(bank, tables={name: self._tables.setdefault(same, table)})
         return self._banks[key]
