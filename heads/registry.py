@@ -742,6 +742,20 @@ METHODS: dict[str, Method] = {
         words="optional",
         zero_shot=True,
     ),
+    "word-prototypes": Method(
+        target="embedding.word_prototypes:WordPrototypes",
+        paper=Paper(
+            authors="Shigeto et al.",
+            title="Ridge Regression, Hubness, and Zero-Shot Learning",
+            venue="ECML PKDD",
+            year=2015,
+            url=arxiv("1507.00825"),
+        ),
+        regime="none",
+        words="needed",
+        zero_shot=True,
+        fits_base=True,
+    ),
     "cjme": Method(
         target="embedding.cjme:CJME",
         paper=Paper(
@@ -787,7 +801,7 @@ METHODS: dict[str, Method] = {
         modalities="two",
         words="needed",
         zero_shot=True,
-        reference=("avca",),
+        reference=("avca", "avood_gate"),
     ),
     "tcaf": Method(
         target="embedding.tcaf:TCaF",
@@ -838,6 +852,20 @@ METHODS: dict[str, Method] = {
         reference=("clipclap", "gzsl_beta"),
     ),
     # language
+    "frozen-space": Method(
+        target="language.frozen_space:FrozenSpace",
+        paper=Paper(
+            authors="Radford et al.",
+            title="Learning Transferable Visual Models From Natural Language Supervision",
+            venue="ICML",
+            year=2021,
+            url=arxiv("2103.00020"),
+        ),
+        regime="none",
+        words="needed",
+        zero_shot=True,
+        fits_base=True,
+    ),
     "tip-adapter": Method(
         target="language.tip_adapter:TipAdapter",
         paper=Paper(
