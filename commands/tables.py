@@ -21,6 +21,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("unseen", "unseen U"),
         ("seen", "seen S"),
         ("harmonic", "harmonic mean HM"),
+        ("unseen_alone", "unseen classes alone"),
         ("micro_f1", "micro F1"),
         ("macro_f1", "macro F1"),
     ):
@@ -45,6 +46,8 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         *_choices(metrics),
         ("class words", metrics["words"] or "none"),
         ("training", _training(metrics)),
+        *([("seen or unseen", _rule(rule))] if (rule := metrics.get("seen_unseen")) else []),
+        *[(f"frozen space of {f['stream']}", _frozen(f)) for f in metrics.get("frozen_space", ())],
         *([("chosen on base classes", _chosen(metrics["chosen"]))] if metrics["chosen"] else []),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
         ("peak memory", f"{metrics['peak_memory_mb']:,.0f} MB"),
@@ -110,6 +113,22 @@ def _training(metrics: Mapping[str, Any]) -> str:
 def _chosen(values: Mapping[str, Any]) -> str:
     """The values that the head chose for this data, on one line."""
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+
+
+def _frozen(found: Mapping[str, Any]) -> str:
+    """A text with the figures of the frozen space on the same test."""
+    names = {"seen": "S", "unseen": "U", "harmonic": "HM"}
+    parts = [
+        f"{short} {100 * found[name]:.2f} %" for name, short in names.items() if found.get(name) is not None
+    ]
+    return ", ".join(parts) or f"{100 * found['accuracy']:.2f} %"
+
+
+def _rule(found: Mapping[str, Any]) -> str:
+    """A text with the rule that tells seen from unseen classes, and what chose it."""
+    tried = ", ".join(f"{kind} {100 * value:.1f} %" for kind, value in found["harmonic_by_kind"].items())
+    text = f"{found['kind']} above {found['cut']:.3g}, chosen on {found['chosen_on']}"
+    return f"{text} (HM there: {tried})" if tried else text
 
 
 def _clips(metrics: Mapping[str, Any]) -> str:

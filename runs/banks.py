@@ -108,7 +108,7 @@ class Banks:
     @property
     def all_base(self) -> FeatureBank:
         """All base clips, those that generalised tests hold out of training among them."""
-        return self._bank("base")
+        return self._bank(self._base)
 
     @property
     def seen(self) -> FeatureBank:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..cache.bank import FeatureBank
 from ..episodes.protocol import bounds
 from ..errors import UsageError
 from ..heads.build import build_head, inputs_of
@@ -101,9 +102,13 @@ def learns(head: Head) -> bool:
     return any(p.requires_grad for p in head.parameters())
 
 
-def built_head(spec: RunSpec, banks: HeadBanks) -> Head:
-    """The untrained head on the banks' device, with its closed-form statistics of base classes."""
-    base_classes = len(banks.base.class_names) if banks.method.regime == "batch" else 0
+def built_head(spec: RunSpec, banks: HeadBanks, base: FeatureBank | None = None) -> Head:
+    """The untrained head on the banks' device, with its closed-form statistics of base classes.
+
+    base: other base clips than the run's, for a head of some of its classes.
+    """
+    trained = banks.method.regime == "batch"
+    base_classes = len((banks.base if base is None else base).class_names) if trained else 0
     way = bounds(spec.protocol.n_way)[1] or len(banks.test.class_names)
     low, high = bounds(spec.protocol.k_shot)
     inputs = inputs_of(banks.test, base_classes=base_classes, way=way, shot=high if low == high else None)
@@ -111,7 +116,7 @@ def built_head(spec: RunSpec, banks: HeadBanks) -> Head:
     head = build_head(spec.method, inputs, own, spec.fusion).to(banks.device)
     fit_weights(head, spec, banks)
     if banks.method.fits_base:
-        head.fit_base(banks.base)
+        head.fit_base(banks.base if base is None else base)
     return head
 
 

@@ -16,17 +16,19 @@ from ..errors import UsageError
 from ..heads.head import Head
 from .banks import Banks
 from .extent import Extent, planned
+from .frozen_space import frozen_space
 from .job import Job, Place
 from .layout import RUNS
 from .leakage import leakage
-from .measure import measure
+from .leave_classes_out import check_rule, chosen_rule, learned_gate, sides_of
+from .measure import draws_of, measure
 from .metrics import metrics_of
 from .ready import ReadyHead, ready_head
 from .reliability import reliability
 from .replay import evaluate_file, replayed
 from .result import Result
 from .shared import SharedBanks
-from .spec import Fusion, Normalisation, Progress, RunSpec, TableType
+from .spec import Fusion, Normalisation, Progress, RunSpec, SeenUnseen, TableType
 from .store import check_writable, save_run
 from .train import Training
 from .unfinished import no_half_run
@@ -73,6 +75,7 @@ def episode_eval(
     normalise: Normalisation = "l2",
     words: str | None = "auto",
     train_seed: int | None = None,
+    seen_unseen: SeenUnseen = "auto",
     device: str = "auto",
     dtype: TableType = "float32",
     out: Path | str | None = None,
@@ -92,6 +95,7 @@ def episode_eval(
     settings: the ``key=value`` of the head; keys ``train.*`` belong to the recipe, ``fusion.*`` to the wrapper.
     normalise: none, l2, centre-l2 (by the base classes' mean), per-step, or auto (as base and val classes choose).
     train_seed: the seed of weights and training episodes (default: the protocol's seed).
+    seen_unseen: how generalised tests tell seen from unseen classes (auto: as base classes left out choose).
     out: the run's folder; a trained head is stored in it and used again when everything it depends on is the same.
     with_reliability: add each modality's certainty and the complementarity table.
     progress: called with ("train" or "evaluate", done, total, figures).
@@ -112,6 +116,7 @@ def episode_eval(
         normalise=normalise,
         dtype=dtype,
         train_seed=protocol.seed if train_seed is None else train_seed,
+        seen_unseen=seen_unseen,
     )
     place = Place(cache=_path(cache), dataset=dataset, device=device, out=_path(out))
     job = Job(
@@ -172,6 +177,8 @@ class Ready:
 
 def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
     """The loaded job with its head, which is built, fitted, and loaded or trained."""
+    if job.spec.protocol.generalised:
+        check_rule(job.spec, banks)
     made = ready_head(
         job.spec,
         banks,
@@ -196,6 +203,8 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         result=result,
         folder=folder,
     )
+    if job.episodes_file is None:
+        metrics["frozen_space"] = frozen_space(job.spec, job.place, banks.folder, job.episodes)
     if not job.spec.protocol.shared_group and not banks.test.multi:
         found = leakage(
             made.head,
@@ -227,19 +236,22 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
 def _measured(ready: Ready, progress: Progress | None) -> Result:
     """The result of a ready head on the episodes of its protocol, or of its file."""
     job, banks, made = ready.job, ready.banks, ready.made
-    count, transductive = _episode_progress(progress, job.episodes), job.spec.resolved.transductive
+    extent, transductive = draws_of(job.spec.protocol, job.episodes), job.spec.resolved.transductive
+    count = _episode_progress(progress, extent)
     if job.episodes_file is not None and isinstance(job.episodes, int):
         file = EpisodeFile.read(job.episodes_file.expanduser())
         return evaluate_file(made.head, banks, file, job.episodes, progress=count, transductive=transductive)
     generalised = job.spec.protocol.generalised
+    choice = chosen_rule(job.spec, banks, made.head) if generalised else None
     return measure(
         made.head,
         banks.test,
         job.spec.protocol,
         job.episodes,
         unlabelled=banks.unlabelled,
-        seen=banks.seen if generalised else None,
-        val=banks.val if generalised else None,
+        sides=sides_of(banks) if generalised else None,
+        choice=choice,
+        gate=learned_gate(job.spec, sides_of(banks)) if generalised else None,
         progress=count,
         transductive=transductive,
     )

@@ -17,6 +17,7 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 Fusion = Literal["ec", "ea", "lf"]
 Normalisation = Literal["l2", "centre-l2", "per-step", "none", "auto"]
 TableType = Literal["float32", "bfloat16"]
+SeenUnseen = Literal["auto", "bias", "energy", "entropy", "learned", "val", "none"]
 _LATER = ("train_dataset", "query_classes", "noisy")
 """Options that older releases did not have."""
 
@@ -51,6 +52,9 @@ class RunSpec:
     """The type of the feature tables in memory: float32 or bfloat16."""
     train_seed: int = 0
     """The seed of the weights and of the training episodes."""
+    seen_unseen: SeenUnseen = "auto"
+    """How generalised tests tell seen from unseen classes: by what leaving base classes out chooses (auto) or tunes
+    (bias, energy, entropy, learned), by a bias that val classes choose (val), or by no bias (none)."""
 
     @cached_property
     def resolved(self) -> Method:
@@ -72,9 +76,12 @@ class RunSpec:
     def digest(self) -> str:
         """Ten hexadecimal digits that name this specification.
 
-        Rules about groups count only where there are any, so that folders of runs from before them keep their names.
+        Rules about groups, and about seen and unseen classes, count only where there are any, so that folders of runs
+        from before them keep their names.
         """
         values = self.content()
+        if not self.protocol.generalised:
+            values.pop("seen_unseen")
         if not self.protocol.rules_groups:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
@@ -83,6 +90,7 @@ class RunSpec:
     def training_identity(self) -> dict[str, Any]:
         """The fields on which a trained head depends: all but the test split and its sampling."""
         values = self.content()
+        values.pop("seen_unseen")
         for name in (
             "split",
             "n_query",

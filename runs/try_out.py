@@ -7,6 +7,7 @@ import numpy as np
 from ..cache.bank import FeatureBank
 from ..heads.head import Head
 from .banks import Banks
+from .generalised import Sides
 from .measure import measure, whole_split
 from .reliability import reliability as measured_reliability
 from .spec import RunSpec
@@ -22,17 +23,16 @@ def try_out(head: Head, banks: Banks, spec: RunSpec, *, reliability: bool = Fals
     lacks words, supports or modalities.
     """
     protocol, whole = spec.protocol, whole_split(spec.protocol)
-    seen = val = None
+    sides = None
     if protocol.generalised:
-        seen, val = _part(banks.seen, whole=whole), banks.val
+        sides = Sides(_part(banks.test, whole=whole), _part(banks.seen, whole=whole), banks.base)
     measure(
         head,
         _part(banks.test, whole=whole),
         protocol,
         1,
         unlabelled=banks.unlabelled,
-        seen=seen,
-        val=None if val is None else _part(val, whole=whole),
+        sides=sides,
     )
     if reliability:
         measured_reliability(head, banks.test, protocol, 1)

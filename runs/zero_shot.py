@@ -1,15 +1,13 @@
 """Zero-shot over whole splits classifies every clip once among all classes, which are given by their words.
 
-The measure is the per-class-mean accuracy on unseen classes. In generalised zero-shot the seen (base) classes compete
-too, and the measures are the accuracy S on seen classes, U on unseen classes, and their harmonic mean HM (Xian et al.,
-TPAMI 2019). Calibrated stacking (Chao et al., ECCV 2016) subtracts a bias from the logits of seen classes; the bias is
-chosen on val classes, never on novel ones.
+The measure is the per-class-mean accuracy on unseen classes. Where the seen (base) classes compete, too, the test is a
+generalised one (runs/generalised.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +27,10 @@ HELD_OUT = 0.2
 
 @dataclass(kw_only=True)
 class ZeroShot(Result):
-    """The result of one pass over a whole split with C classes in all."""
+    """The result of one pass over a whole split with C classes."""
 
     unseen: float
-    """The per-class-mean accuracy U on unseen classes, in 0..1."""
-    seen: float | None
-    """The per-class-mean accuracy S on seen classes, in 0..1; None unless generalised."""
-    harmonic: float | None
-    """The harmonic mean of S and U, in 0..1; None unless generalised."""
-    bias: float
-    """The number that is subtracted from the logits of seen classes."""
+    """The per-class-mean accuracy on unseen classes, in 0..1."""
     per_class: dict[str, float]
     """The accuracy of each class."""
     confusion: np.ndarray
@@ -49,24 +41,18 @@ class ZeroShot(Result):
     """The number of clips that were classified."""
     seconds: float
     """The time of the pass in seconds."""
-    curve: list[list[float]]
-    """The trade-off on val classes, one [bias, S, U, HM] for each bias."""
 
     @property
     def accuracy(self) -> float:
-        """The harmonic mean of S and U where seen classes compete, and U otherwise."""
-        return self.unseen if self.harmonic is None else self.harmonic
+        """The per-class-mean accuracy."""
+        return self.unseen
 
     def summary(self) -> dict[str, Any]:
         """The figures that are printed and stored; the pass counts as one episode and has no interval."""
         return {
             "accuracy": self.accuracy,
-            "measure": "per-class-mean accuracy" if self.harmonic is None else "harmonic mean of S and U",
+            "measure": "per-class-mean accuracy",
             "unseen": self.unseen,
-            "seen": self.seen,
-            "harmonic": self.harmonic,
-            "bias": self.bias,
-            "calibration": self.curve,
             "ci95": None,
             "ci95_clips": None,
             "ci95_classes": None,
@@ -109,93 +95,55 @@ def held_out(base: FeatureBank, seed: int) -> tuple[FeatureBank, FeatureBank]:
 def zero_shot(head: Head, unseen: FeatureBank) -> ZeroShot:
     """Classify every clip of ``unseen`` among all its classes. Raises UsageError where there are no class words."""
     started = time.perf_counter()
-    logits = _logits(head, unseen, _words(unseen))
-    confusion = _confusion(logits, unseen.label, len(unseen.class_names), 0)
-    return _result(confusion, unseen.class_names, clips=len(unseen), seconds=time.perf_counter() - started)
-
-
-@torch.no_grad()
-def generalised_zero_shot(
-    head: Head, unseen: FeatureBank, seen: FeatureBank, val: FeatureBank | None
-) -> ZeroShot:
-    """Classify clips of unseen classes and held-out clips of seen classes among the classes of both.
-
-    val: clips of further unseen classes for choosing the bias, which is 0 without them.
-    Raises UsageError where there are no class words.
-    """
-    started = time.perf_counter()
-    bias, curve = (0.0, []) if val is None else _choose_bias(head, val, seen)
-    logits_u, logits_s = _joint(head, unseen, seen)
-    first = len(seen.class_names)
-    total = first + len(unseen.class_names)
-    confusion = _confusion(_calibrated(logits_u, first, bias), unseen.label, total, first)
-    confusion += _confusion(_calibrated(logits_s, first, bias), seen.label, total, 0)
-    names = [*seen.class_names, *unseen.class_names]
-    return _result(
-        confusion,
-        names,
-        seen=first,
-        bias=bias,
-        clips=len(unseen) + len(seen),
+    names = unseen.class_names
+    logits = whole_split_logits(head, unseen, words_of(unseen), unseen.class_id)
+    confusion = confusion_of(logits.argmax(1), unseen.label, len(names))
+    return ZeroShot(
+        unseen=class_mean(confusion),
+        per_class=rates(confusion, names),
+        confusion=confusion,
+        class_names=names,
+        clips=len(unseen),
         seconds=time.perf_counter() - started,
-        curve=curve,
     )
 
 
-def _choose_bias(head: Head, val: FeatureBank, seen: FeatureBank) -> tuple[float, list[list[float]]]:
-    """The bias with the best harmonic mean when val classes are the unseen ones, and [bias, S, U, HM] of each trial.
-
-    The trials are 41 biases over the range of the gap between the best seen and the best unseen logit.
-    """
-    logits_v, logits_s = _joint(head, val, seen)
-    first, total = len(seen.class_names), len(seen.class_names) + len(val.class_names)
-    gap = torch.cat([logits_v, logits_s])
-    gap = gap[:, :first].amax(1) - gap[:, first:].amax(1)
-    curve = []
-    for bias in torch.linspace(float(gap.min()), float(gap.max()), 41).tolist():
-        unseen = _class_mean(_confusion(_calibrated(logits_v, first, bias), val.label, total, first))
-        seen_accuracy = _class_mean(_confusion(_calibrated(logits_s, first, bias), seen.label, total, 0))
-        curve.append([bias, seen_accuracy, unseen, harmonic_mean(seen_accuracy, unseen)])
-    return max(curve, key=lambda entry: entry[3])[0], curve
-
-
-def _joint(head: Head, unseen: FeatureBank, seen: FeatureBank) -> tuple[Tensor, Tensor]:
-    words = torch.cat([_words(seen), _words(unseen)])
-    return _logits(head, unseen, words), _logits(head, seen, words)
-
-
-def _words(bank: FeatureBank) -> Tensor:
+def words_of(bank: FeatureBank) -> Tensor:
+    """The class words of a bank. Raises UsageError where there are none."""
     if bank.words is None:
         raise UsageError("Zero-shot needs class words; extract a word stream or name one with --words.")
     return bank.words
 
 
-def _logits(head: Head, bank: FeatureBank, words: Tensor, block: int = 512) -> Tensor:
-    """The logits [n, C] of all clips for classes given by words [C, E]; a block of clips is one zero-shot episode."""
+def whole_split_logits(
+    head: Head,
+    bank: FeatureBank,
+    words: Tensor | None,
+    class_id: Tensor,
+    support: Mapping[str, Stream] | None = None,
+    block: int = 512,
+) -> Tensor:
+    """The logits [n, C] of all clips for C classes; a block of clips is the queries of one episode.
+
+    words: [C, E], or None; class_id: the classes' numbers in the label set, int64 [C]; support: Streams
+    [1, C, K, T, D], or None for a test without supports.
+    """
     head.eval()
-    classes = torch.arange(len(words), device=bank.device)[None]
     parts = []
     for rows in torch.arange(len(bank), device=bank.device).split(block):
-        query = {m: _first(table.gather(rows)) for m, table in bank.tables.items()}
-        support = {m: _no_support(s, len(words)) for m, s in query.items()}
-        label = torch.zeros((1, len(rows)), dtype=torch.int64, device=bank.device)
+        query = {m: table.gather(rows[None]) for m, table in bank.tables.items()}
         whole = Episodes(
-            support=support,
+            support=dict(support) if support else {m: _empty(s, len(class_id)) for m, s in query.items()},
             query=query,
-            query_label=label,
-            class_id=classes,
-            words=words[None].to(bank.device),
+            query_label=torch.zeros((1, len(rows)), dtype=torch.int64, device=bank.device),
+            class_id=class_id[None],
+            words=None if words is None else words[None].to(bank.device),
         )
         parts.append(head(whole)[0])
     return torch.cat(parts).float()
 
 
-def _first(stream: Stream) -> Stream:
-    """The clips as the queries of one episode, a Stream [1, n, T, D]."""
-    return Stream(stream.x[None], stream.present[None], stream.length[None])
-
-
-def _no_support(query: Stream, ways: int) -> Stream:
+def _empty(query: Stream, ways: int) -> Stream:
     """The supports of a zero-shot episode: an empty Stream [1, N, 0, T, D]."""
     shape = (1, ways, 0)
     return Stream(
@@ -205,55 +153,20 @@ def _no_support(query: Stream, ways: int) -> Stream:
     )
 
 
-def _calibrated(logits: Tensor, seen: int, bias: float) -> Tensor:
-    """The logits [n, C] with ``bias`` subtracted from the first ``seen`` classes."""
-    shifted = logits.clone()
-    shifted[:, :seen] -= bias
-    return shifted
+def confusion_of(predicted: Tensor, label: Tensor, classes: int) -> np.ndarray:
+    """The counts [C, C] of clips by true class and predicted class."""
+    both = (label * classes + predicted).cpu().numpy()
+    return np.bincount(both, minlength=classes * classes).reshape(classes, classes)
 
 
-def _confusion(logits: Tensor, label: Tensor, classes: int, offset: int) -> np.ndarray:
-    """The counts [C, C] of clips by true class and predicted class; label 0 is class ``offset``."""
-    true = (label + offset).cpu().numpy()
-    predicted = logits.argmax(1).cpu().numpy()
-    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
-def _class_mean(confusion: np.ndarray) -> float:
+def class_mean(confusion: np.ndarray) -> float:
     """The mean accuracy over the classes that have clips."""
     seen = confusion.sum(1)
     used = seen > 0
     return float((np.diag(confusion)[used] / seen[used]).mean())
 
 
-def harmonic_mean(a: float, b: float) -> float:
-    """The harmonic mean 2ab / (a + b); 0 where both are 0."""
-    return 2 * a * b / (a + b) if a + b else 0.0
-
-
-def _result(
-    confusion: np.ndarray,
-    names: list[str],
-    *,
-    clips: int,
-    seconds: float,
-    seen: int = 0,
-    bias: float = 0.0,
-    curve: Sequence[list[float]] = (),
-) -> ZeroShot:
-    """The result of a confusion [C, C] whose first ``seen`` classes are seen ones."""
-    unseen_accuracy = _class_mean(confusion * (np.arange(len(names)) >= seen)[:, None])
-    seen_accuracy = _class_mean(confusion * (np.arange(len(names)) < seen)[:, None]) if seen else None
-    rate = np.diag(confusion) / np.maximum(confusion.sum(1), 1)
-    return ZeroShot(
-        unseen=unseen_accuracy,
-        seen=seen_accuracy,
-        harmonic=None if seen_accuracy is None else harmonic_mean(seen_accuracy, unseen_accuracy),
-        bias=bias,
-        per_class={name: float(r) for name, r in zip(names, rate)},
-        confusion=confusion,
-        class_names=names,
-        clips=clips,
-        seconds=seconds,
-        curve=list(curve),
-    )
+def rates(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """The accuracy of each class by its name, 0 for one without clips."""
+    right = np.diag(confusion) / np.maximum(confusion.sum(1), 1)
+    return {name: float(rate) for name, rate in zip(names, right)}

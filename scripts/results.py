@@ -482,6 +482,7 @@ RUN_DEFAULTS: dict[str, Any] = {
     "normalise": "l2",
     "dtype": "float32",
     "train_seed": 0,
+    "seen_unseen": "auto",
     "episodes": None,
     "reliability": None,
 }

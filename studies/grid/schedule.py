@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...episodes.protocol import Protocol
 from ...heads.head import Head
 from ...heads.settings import Recipe
 from ...machine.files import parsed_json, write_json
@@ -17,7 +18,7 @@ from ...machine.memory import own_peak_mb
 from ...runs.banks import Banks
 from ...runs.digest import digest
 from ...runs.extent import planned
-from ...runs.measure import measure, whole_split
+from ...runs.measure import is_generalised, measure, whole_split
 from ...runs.ready import built_head, learns, recipe_of
 from ...runs.shared import SharedBanks
 from ...runs.spec import RunSpec
@@ -51,7 +52,7 @@ class Cost:
         if task.trains:
             return self.start + self.steps * self.step + self.validation * self.episode
         return self.start + (
-            0.0 if whole_split(task.job.spec.protocol) else planned(task.job.episodes) * self.episode
+            0.0 if _is_at_once(task.job.spec.protocol) else planned(task.job.episodes) * self.episode
         )
 
 
@@ -143,7 +144,7 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
     head = built_head(spec, banks)
     more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
     score = partial(measure, head, banks.test, spec.protocol, **more)
-    if whole_split(spec.protocol):
+    if _is_at_once(spec.protocol):
         return Cost(start=1.0, memory_mb=own_peak_mb() - before)
     episode = _seconds(partial(score, episodes=1))
     start = time.perf_counter() - began
@@ -166,6 +167,11 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
         validation=(recipe.steps // recipe.evaluate_every + 1) * recipe.evaluate_episodes,
         memory_mb=max(own_peak_mb() - before, 0.0),
     )
+
+
+def _is_at_once(protocol: Protocol) -> bool:
+    """Whether a test classifies whole splits, however many episodes are asked for."""
+    return whole_split(protocol) or is_generalised(protocol)
 
 
 def _training_seconds(head: Head, spec: RunSpec, banks: Banks, recipe: Recipe) -> float:

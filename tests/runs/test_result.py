@@ -12,9 +12,11 @@ import torch
 from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.protocol import Protocol
 from fsmm.runs.evaluation import Evaluation
+from fsmm.runs.generalised import Generalised
 from fsmm.runs.multi_label import MultiLabelEvaluation
 from fsmm.runs.redraw import Source
 from fsmm.runs.result import Result
+from fsmm.runs.seen_unseen import Choice, Rule
 from fsmm.runs.zero_shot import ZeroShot
 
 EPISODES = np.array([0.5, 1.0, 0.75], np.float32)
@@ -43,14 +45,23 @@ def multi_label() -> MultiLabelEvaluation:
     )  # fmt: skip
 
 
-def zero_shot(harmonic: float | None) -> ZeroShot:
+def zero_shot() -> ZeroShot:
     return ZeroShot(
-        unseen=0.4, seen=None if harmonic is None else 0.6, harmonic=harmonic, bias=0.0, per_class={"a": 0.4},
-        confusion=np.eye(1, dtype=np.int64), class_names=["a"], clips=9, seconds=1.0, curve=[],
+        unseen=0.4, per_class={"a": 0.4}, confusion=np.eye(1, dtype=np.int64), class_names=["a"], clips=9, seconds=1.0
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("result", [evaluation(), multi_label(), zero_shot(None), zero_shot(0.48)])
+def generalised(shots: int) -> Generalised:
+    draws = 3 if shots else 1
+    s, u = np.full(draws, 0.6), np.linspace(0.3, 0.5, draws)
+    return Generalised(
+        shots=shots, seen=s, unseen=u, harmonic=2 * s * u / (s + u), unseen_alone=u, cut=0.0,
+        choice=Choice(rule=Rule()),
+        confusion=np.eye(2, dtype=np.int64), class_names=["a", "b"], clips=9, seconds=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("result", [evaluation(), multi_label(), zero_shot(), generalised(0), generalised(5)])
 def test_the_summary_is_json_and_agrees_with_what_is_stored(result: Result) -> None:
     summary, arrays, values = result.summary(), result.arrays(), result.per_episode()
     assert summary.keys() >= COMMON
@@ -79,6 +90,7 @@ def test_an_accuracy_without_spread_has_a_bound_and_not_an_interval_of_zero_widt
 def test_only_episodes_have_figures_an_episode() -> None:
     assert np.array_equal(evaluation().per_episode(), EPISODES)
     assert np.array_equal(multi_label().per_episode(), EPISODES)
-    assert zero_shot(0.48).per_episode().shape == (0,)
-    assert zero_shot(0.48).accuracy == 0.48
-    assert zero_shot(None).accuracy == 0.4
+    assert zero_shot().per_episode().shape == generalised(0).per_episode().shape == (0,)
+    assert generalised(5).per_episode().shape == (3,)
+    assert zero_shot().accuracy == 0.4
+    assert generalised(0).accuracy == pytest.approx(2 * 0.6 * 0.3 / 0.9)

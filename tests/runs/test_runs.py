@@ -22,10 +22,10 @@ from fsmm.heads.metric.relation import Relation, RelationSettings
 from fsmm.heads.settings import Recipe
 from fsmm.machine.tensors import load_tensors
 from fsmm.runs.extent import Auto
+from fsmm.runs.generalised import harmonic_mean
 from fsmm.runs.multi_label import average_precision, f1
 from fsmm.runs.run import episode_eval
 from fsmm.runs.train import train
-from fsmm.runs.zero_shot import harmonic_mean
 
 SHORT = {
     "train.steps": "20",
