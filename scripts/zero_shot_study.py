@@ -1,0 +1,354 @@
+"""Writes the tables of docs/results/zero-shot.md: zero-shot and generalised tests of AVE-28 and of the demo set.
+
+    python scripts/zero_shot_study.py --cache CACHE --part splits        zero-shot on 20 splits of AVE-28
+    python scripts/zero_shot_study.py --cache CACHE --part generalised   seen or unseen, by the command line
+    python scripts/zero_shot_study.py --cache CACHE --part few           generalised few-shot
+    python scripts/zero_shot_study.py --cache CACHE --part position      whose words a class gets
+
+Each part replaces its own tables in docs/results/zero-shot.json; `python scripts/results.py` then writes the page. The
+splits hold 8 unseen and 20 base classes: numpy's default_rng(s).permutation(28), s = 0 .. 19, whose first 8 are unseen.
+Heads are trained on the 20 base classes for the steps in ROWS; the least-squares map is computed here with numpy,
+apart from the heads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from results import Data, Figure, Table, read_file, write_file
+
+from fsmm.cache.bank import FeatureBank
+from fsmm.episodes.protocol import Protocol
+from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.registry import METHODS
+from fsmm.runs.class_folds import with_classes
+from fsmm.runs.normalisation import prepared
+from fsmm.runs.statistics import draw_uncertainty
+from fsmm.runs.train import train
+from fsmm.runs.zero_shot import zero_shot
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results" / "zero-shot.json"
+SCRIPT = "python scripts/zero_shot_study.py --cache CACHE"
+SPLITS, UNSEEN = 20, 8
+BOTH = ("frame", "audio")
+MAP = "least-squares map"
+WHOLE = Protocol(n_way=0, k_shot=0)
+# The rows of the splits: a method, its modalities, settings and the steps of its training.
+ROWS: tuple[tuple[str, str, tuple[str, ...], Mapping[str, str], int], ...] = (
+    ("ridge-words, audio", "ridge-words", ("audio",), {}, 0),
+    ("ridge-words, video", "ridge-words", ("frame",), {}, 0),
+    ("ridge-words", "ridge-words", BOTH, {}, 0),
+    ("frozen-space (words to features)", "frozen-space", BOTH, {}, 0),
+    ("word-prototypes, audio", "word-prototypes", ("audio",), {}, 0),
+    ("word-prototypes, video", "word-prototypes", ("frame",), {}, 0),
+    ("word-prototypes", "word-prototypes", BOTH, {}, 0),
+    ("word-prototypes, no whitening", "word-prototypes", BOTH, {"whiten": "false"}, 0),
+    ("gda-new", "gda-new", BOTH, {}, 0),
+    ("em-dirichlet (transductive)", "em-dirichlet", BOTH, {}, 0),
+    ("common-space", "common-space", BOTH, {}, 100),
+    ("cjme", "cjme", BOTH, {}, 100),
+    ("avgzslnet", "avgzslnet", BOTH, {}, 100),
+    ("avca", "avca", BOTH, {}, 100),
+    ("clipclap", "clipclap", BOTH, {}, 100),
+    ("tcaf", "tcaf", BOTH, {}, 60),
+)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--cache", type=Path, required=True)
+    options.add_argument("--part", choices=sorted(PARTS), required=True)
+    options.add_argument("--splits", type=int, default=SPLITS)
+    options.add_argument("--rows", help="only the rows whose name holds this text")
+    given = options.parse_args()
+    PARTS[given.part](given)
+
+
+# Zero-shot on random splits
+
+
+def splits(given: argparse.Namespace) -> None:
+    """Zero-shot on 8 unseen classes of 28, each method paired with the least-squares map on the same splits."""
+    raw = FeatureBank.load(given.cache, list(BOTH), "all", dataset="ave28")
+    banks = {time: prepared(raw, "l2", pools=not time) for time in (False, True)}
+    chosen = [split(seed) for seed in range(given.splits)]
+    maps = {
+        what: np.array([least_squares(banks[False], modalities, *pair) for pair in chosen])
+        for what, modalities in (("audio", ("audio",)), ("video", ("frame",)), ("both", BOTH))
+    }
+    base = maps["both"]
+    figures = [row_of(f"{MAP}, {what}", values, base) for what, values in maps.items()]
+    for name, method, modalities, settings, steps in ROWS:
+        if given.rows and given.rows not in name:
+            continue
+        bank = banks[METHODS[method].reads_time].select(list(modalities))
+        values = np.array([unseen_accuracy(bank, method, settings, steps, *pair) for pair in chosen])
+        figures.append(row_of(name, values, base))
+        print(name, figures[-1].value, figures[-1].difference, figures[-1].difference_interval, flush=True)
+    table = Table(
+        name="zero-shot-splits",
+        corner="method",
+        columns=("accuracy",),
+        digits=1,
+        difference_from=MAP,
+    )
+    store([table], figures)
+
+
+def split(seed: int) -> tuple[list[int], list[int]]:
+    """The base and the unseen classes of a split."""
+    order = np.random.default_rng(seed).permutation(28)
+    return sorted(order[UNSEEN:].tolist()), sorted(order[:UNSEEN].tolist())
+
+
+def unseen_accuracy(
+    bank: FeatureBank,
+    method: str,
+    settings: Mapping[str, str],
+    steps: int,
+    base: list[int],
+    unseen: list[int],
+) -> float:
+    """The per-class-mean accuracy on unseen classes of a head made from the base classes."""
+    clips = with_classes(bank, base)
+    torch.manual_seed(0)
+    head = build_head(method, inputs_of(clips, base_classes=len(base), way=len(unseen)), settings, "ec")
+    if METHODS[method].fits_base:
+        head.fit_base(clips)
+    if steps:
+        train(head, clips, None, WHOLE, replace(head.recipe, steps=steps, ceiling=1, evaluate_every=steps))
+    return zero_shot(head, with_classes(bank, unseen)).unseen
+
+
+def least_squares(bank: FeatureBank, modalities: Sequence[str], base: list[int], unseen: list[int]) -> float:
+    """The accuracy of W = (X'X + lambda I)^-1 X'Y on centred features and words, by cosine, in numpy.
+
+    lambda is the mean squared entry of X times the number of clips.
+    """
+    x = np.concatenate([bank.tables[m].pooled().x[:, 0].numpy().astype(float) for m in modalities], 1)
+    assert bank.words is not None
+    label, words = bank.label.numpy(), unit(bank.words.numpy().astype(float))
+    here, there = np.isin(label, base), np.isin(label, unseen)
+    centre, middle = x[here].mean(0), words[base].mean(0)
+    seen = x[here] - centre
+    gram = seen.T @ seen + (seen**2).mean() * len(seen) * np.eye(seen.shape[1])
+    weights = np.linalg.solve(gram, seen.T @ (words[label[here]] - middle))
+    scores = unit((x[there] - centre) @ weights) @ unit(words[unseen] - middle).T
+    right = np.array(unseen)[scores.argmax(1)] == label[there]
+    return float(np.mean([right[label[there] == c].mean() for c in unseen]))
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """The rows of x at length one."""
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def row_of(name: str, values: np.ndarray, base: np.ndarray) -> Figure:
+    """The mean over splits with its interval, and the paired difference from the least-squares map of both."""
+    gap = values - base
+    same = not gap.any()
+    return figure(
+        "zero-shot-splits",
+        name,
+        "accuracy",
+        100 * values.mean(),
+        interval=100 * draw_uncertainty(values).half_width(),
+        difference=None if same else 100 * gap.mean(),
+        difference_interval=None if same else 100 * draw_uncertainty(gap).half_width(),
+        command=f"{SCRIPT} --part splits",
+        episodes=len(values),
+    )
+
+
+# Generalised tests, by the command line
+
+AVE = "--class-split s0 --modalities frame,audio"
+GENERALISED: tuple[tuple[str, str, str], ...] = (
+    ("AVE-28", "ave28", AVE),
+    ("demo", "demo", "--modalities frame,flow,audio"),
+)
+RULES = ("none", "val", "bias", "energy", "entropy", "auto")
+CHEAP = ("ridge-words", "word-prototypes")
+LEARNED = ("common-space", "cjme", "avgzslnet", "avca", "clipclap", "tcaf")
+FEW_SHOT = ("protonet", "ridge", "simpleshot", "linear-probe", "avca", "avdiff")
+BRIEF = "--set train.steps=60 --set train.evaluate_every=30"
+
+
+def generalised_tables(given: argparse.Namespace) -> None:
+    """S, U and HM of every rule for training-free heads, and of the chosen rule for the others."""
+    for title, dataset, options in GENERALISED:
+        for method in CHEAP:
+            for rule in RULES if dataset == "ave28" else ("none", "val", "auto"):
+                measured(given, f"{title}, {method}", dataset, f"--method {method} {options}", rule, 0)
+        for method in LEARNED if dataset == "ave28" else ():
+            measured(given, f"{title}, {method}", dataset, f"--method {method} {options} {BRIEF}", "auto", 0)
+
+
+def few_shot_tables(given: argparse.Namespace) -> None:
+    """S, U and HM with 1, 5 and 10 supports a novel class."""
+    for title, dataset, options in GENERALISED:
+        for method in FEW_SHOT if dataset == "ave28" else FEW_SHOT[:2]:
+            brief = f" {BRIEF}" if METHODS[method].regime != "none" else ""
+            for shots in (1, 5, 10):
+                measured(
+                    given, f"{title}, {method}", dataset, f"--method {method} {options}{brief}", "auto", shots
+                )
+
+
+def layout(name: str, corner: str) -> Table:
+    return Table(name=name, corner=corner, details="rule", columns=("S", "U", "HM", "unseen alone"), digits=1)
+
+
+def measured(given: argparse.Namespace, row: str, dataset: str, options: str, rule: str, shots: int) -> None:
+    """Store the figures of one run by the command line, so that a study that is cut keeps what it has measured."""
+    words = f"--dataset {dataset} {options} --n-way 0 --k-shot {shots} --generalised --seen-unseen {rule}"
+    with tempfile.TemporaryDirectory() as out:
+        command = [
+            "-m",
+            "fsmm",
+            "-q",
+            "episode-eval",
+            *words.split(),
+            "--cache",
+            str(given.cache),
+            "--out",
+            out,
+        ]
+        done = subprocess.run(
+            [sys.executable, *command, "--json"], check=False, capture_output=True, text=True
+        )
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return
+    found = json.loads(done.stdout)
+    print(row, rule, shots, [round(100 * found[k], 1) for k in ("seen", "unseen", "harmonic")], flush=True)
+    chosen = found["seen_unseen"]["kind"]
+    details = {"auto": f"auto: {chosen}", "val": "bias, val classes"}.get(rule, rule)
+    table = "generalised-few-shot" if shots else "generalised-zero-shot"
+    columns = (("seen", "S"), ("unseen", "U"), ("harmonic", "HM"), ("unseen_alone", "unseen alone"))
+    figures = [
+        figure(
+            table,
+            f"{row}, {shots}-shot" if shots else row,
+            column,
+            100 * found[key],
+            details=details,
+            interval=100 * found["ci95"] if key == "harmonic" and found["ci95"] else None,
+            command=f"fsmm episode-eval {words} --cache CACHE",
+        )
+        for key, column in columns
+    ]
+    store([layout(table, "data, method")], figures)
+
+
+# Whose words a class gets
+
+
+def position(given: argparse.Namespace) -> None:
+    """AVE-28 with one class published under another name: zero-shot by name and by position."""
+    bank = FeatureBank.load(given.cache, ["audio"], "all", dataset="ave28")
+    names = sorted(bank.class_names)
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "names.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["original", "manual"])
+            writer.writerows([[name, "zz" if name == names[0] else name] for name in names])
+        for row, more in (
+            ("by name", ""),
+            ("by position", f" --set words_by=position --set word_names={path}"),
+        ):
+            options = f"--dataset ave28 --method avca {AVE} --n-way 0 --k-shot 0 {BRIEF}{more}"
+            command = [sys.executable, "-m", "fsmm", "-q", "episode-eval", *options.split()]
+            command += [
+                "--cache",
+                str(given.cache),
+                "--out",
+                str(Path(folder) / row.replace(" ", "-")),
+                "--json",
+            ]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout)
+            print(row, found["accuracy"], found["notes"], flush=True)
+            value = 100 * found["accuracy"]
+            figures.append(
+                figure("words-by-position", row, "accuracy", value, command=f"{SCRIPT} --part position")
+            )
+    store([Table(name="words-by-position", corner="class words", columns=("accuracy",), digits=1)], figures)
+
+
+# Storing figures
+
+
+def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figure:
+    """One figure of the page, without what it does not have."""
+    given: dict[str, Any] = {
+        "part": None,
+        "details": None,
+        "interval": None,
+        "difference": None,
+        "difference_interval": None,
+        "episodes": None,
+        "command": None,
+        "commit": commit(),
+        "note": None,
+        "run": None,
+        **more,
+    }
+    for name in ("interval", "difference", "difference_interval"):
+        given[name] = None if given[name] is None else round(float(given[name]), 2)
+    over = "draws" if given["interval"] is not None else None
+    return Figure(
+        page="zero-shot", table=table, row=row, column=column, value=round(float(value), 2), unit="%",
+        interval_over=over, **given,
+    )  # fmt: skip
+
+
+def commit() -> str | None:
+    """The commit of this checkout; None where it has uncommitted changes outside docs/."""
+    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", ":!docs"]
+    if subprocess.run(status, check=True, capture_output=True, text=True).stdout:
+        return None
+    found = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return found.stdout.strip()
+
+
+def store(tables: Sequence[Table], figures: Sequence[Figure]) -> None:
+    """Replace these tables in the page's data; rows that were not measured this time stay as they are."""
+    data = read_file(PAGE) if PAGE.is_file() else Data()
+    data.tables.update({table.name: table for table in tables})
+    fresh = {f.place: f for f in figures}
+    kept = [fresh.pop(f.place, f) for f in data.figures]
+    data.figures = [*kept, *fresh.values()]
+    write_file(PAGE, data)
+
+
+PARTS = {
+    "splits": splits,
+    "generalised": generalised_tables,
+    "few": few_shot_tables,
+    "position": position,
+}
+
+if __name__ == "__main__":
+    main()
