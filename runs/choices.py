@@ -10,9 +10,9 @@ from ..heads.decided import On
 from ..heads.head import Head
 from ..heads.multimodal.weights import HasWeights
 from .banks import Banks
+from .generalised import Generalised
 from .result import Result
 from .spec import RunSpec
-from .zero_shot import ZeroShot
 
 _RECIPE = "train."
 
@@ -42,7 +42,7 @@ def choices_of(
         _normalisation(spec, banks),
         *_weights(spec, head),
         *_settings(spec, head),
-        *_bias(result),
+        *_rule(result),
     ]
     return [asdict(choice) for choice in found]
 
@@ -100,10 +100,11 @@ def _decided(head: Head) -> Mapping[str, On]:
     return {key: decided.on for each in heads for key, decided in each.decided.items()}
 
 
-def _bias(result: Result | None) -> Iterator[Choice]:
-    """What is subtracted from the logits of seen classes in generalised zero-shot."""
-    if isinstance(result, ZeroShot) and result.harmonic is not None:
-        yield Choice(what="bias of seen classes", value=result.bias, on="val" if result.curve else "none")
+def _rule(result: Result | None) -> Iterator[Choice]:
+    """What tells seen from unseen classes in a generalised test."""
+    if isinstance(result, Generalised):
+        rule = {"kind": result.choice.rule.kind, "above": result.cut}
+        yield Choice(what="seen or unseen", value=rule, on=result.choice.on)
 
 
 def choices_text(choices: Any) -> str:

@@ -64,7 +64,7 @@ def chosen_rule(spec: RunSpec, banks: Banks, head: Head) -> Choice:
         assert banks.val is not None, "check_rule has seen to that"
         sides = Sides(unseen=banks.val, seen=banks.seen, train=banks.base)
         found = list(trials(head, sides, shots=shots, draws=DRAWS, seed=spec.protocol.seed + SEED))
-        return choose(found, ("bias",), f"{len(banks.val.class_names)} val classes", relative=False)
+        return choose(found, ("bias",), "val", f"{len(banks.val.class_names)} val classes", relative=False)
     found = []
     folds = list(_folds(spec, banks, head))
     for number, (fold_head, sides) in enumerate(folds):
@@ -73,7 +73,7 @@ def chosen_rule(spec: RunSpec, banks: Banks, head: Head) -> Choice:
         found += [*trials(fold_head, sides, shots=shots, draws=DRAWS, seed=seed, gate=gate)]
     kinds: tuple[Kind, ...] = KINDS if how == "auto" else (how,)
     held = len(folds[0][1].unseen.class_names)
-    return choose(found, kinds, f"{held} base classes left out, {len(folds)} times")
+    return choose(found, kinds, "base", f"{held} base classes left out, {len(folds)} times")
 
 
 def learned_gate(spec: RunSpec, sides: Sides) -> LearnedGate | None:

@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..heads.decided import On
+
 Kind = Literal["bias", "energy", "entropy", "learned"]
 KINDS: tuple[Kind, ...] = ("bias", "energy", "entropy")
 """The kinds that need nothing but the head's logits."""
@@ -101,6 +103,8 @@ class Choice:
 
     rule: Rule
     """The rule."""
+    on: On = "none"
+    """The classes that it was chosen on."""
     chosen_on: str = "nothing"
     """What it was chosen on, as a phrase."""
     curve: tuple[tuple[float, ...], ...] = ()
@@ -121,7 +125,7 @@ class Choice:
 
 
 def choose(
-    trials: Sequence[Trial], kinds: Sequence[Kind], chosen_on: str, *, relative: bool = True
+    trials: Sequence[Trial], kinds: Sequence[Kind], on: On, chosen_on: str, *, relative: bool = True
 ) -> Choice:
     """The rule with the best harmonic mean of S and U, meaned over trials; the first one where several are equal.
 
@@ -143,6 +147,7 @@ def choose(
     best = int(table[:, 3].argmax())
     return Choice(
         rule=Rule(kind=kind, threshold=float(table[best, 0]), relative=relative),
+        on=on,
         chosen_on=chosen_on,
         curve=tuple(tuple(entry) for entry in table.tolist()),
         others=tuple((kind, harmonic) for harmonic, kind, _ in found),

@@ -97,6 +97,16 @@ class AudioVisualHead(ClipTrainedHead[A]):
         self.audio_dim, self.video_dim = (inputs.streams[m][1] for m in (self.audio, self.video))
         self.word_dim = inputs.word_dim or 1
 
+    def notes(self) -> list[str]:
+        """A sentence where there are modalities that the head does not read."""
+        others = [m for m in self.inputs.streams if m not in (self.audio, self.video)]
+        if not others:
+            return []
+        return [
+            f"The head hears {self.audio} and sees {self.video}; it does not read {', '.join(others)}. Choose others "
+            "with --set audio=NAME --set video=NAME."
+        ]
+
     def pair_loss(self, pairs: Pairs, words: Tensor) -> Losses:
         """The objective of at least two pairs, given the words [C, E] of all base classes."""
         raise TypeError(f"{type(self).__name__} does not define pair_loss")

@@ -89,7 +89,7 @@ def test_a_relative_threshold_does_not_depend_on_the_scale_of_scores(kind: Kind)
 
 def test_the_best_harmonic_mean_is_chosen_over_kinds_and_thresholds() -> None:
     trials = [trial(seed) for seed in range(3)]
-    choice = choose(trials, KINDS, "three trials")
+    choice = choose(trials, KINDS, "base", "three trials")
     assert dict(choice.others)[choice.rule.kind] == max(dict(choice.others).values())
     best = max(entry[3] for entry in choice.curve)
     assert best == pytest.approx(dict(choice.others)[choice.rule.kind])

@@ -220,6 +220,13 @@ def test_modalities_are_named_rightly(settings: dict[str, str], message: str) ->
         head_of("avca", **settings)
 
 
+def test_modalities_that_are_not_read_are_noted() -> None:
+    streams = {"frame": (1, 12), "flow": (1, 4), "audio": (1, 8)}
+    head: Any = build_head("avca", Inputs(streams=streams, word_dim=6, base_classes=5))
+    assert "does not read flow" in head.notes()[0]
+    assert head_of("avca").notes() == []
+
+
 def test_the_heard_modality_is_found_by_its_name_or_place() -> None:
     assert head_of("avca").audio == "audio"
     assert head_of("avca", audio="frame").video == "audio"
