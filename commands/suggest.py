@@ -50,8 +50,10 @@ def suggest_command(
         raise unknown("strategy", strategy, ("auto", "typical", "doubt"))
     if out is not None:
         check_kind(out)
-    made = _by_model if is_model(source) else _by_cache
-    paths, found, names = made(source, clips or [], n, strategy, cache)
+    if is_model(source):
+        paths, found, names = _by_model(source, clips or [], cache, n=n, strategy=strategy)
+    else:
+        paths, found, names = _by_cache(source, clips or [], n=n, strategy=strategy)
     rows = [_row(paths[one.row], one) for one in found]
     if out is not None:
         write_tasks(rows, out)
@@ -68,7 +70,7 @@ def suggest_command(
 Found = tuple[Sequence[str], "list[Suggestion]", Sequence[str]]
 
 
-def _by_model(source: Path, clips: list[Path], n: int, strategy: Any, cache: Path | None) -> Found:
+def _by_model(source: Path, clips: list[Path], cache: Path | None, *, n: int, strategy: str) -> Found:
     """Suggestions among clips by their paths, without the examples of the model and clips that cannot be read."""
     from ..extract.own_clips import CachedReader, OwnClips
     from ..runs.estimator import FewShotClassifier
@@ -91,7 +93,7 @@ def _by_model(source: Path, clips: list[Path], n: int, strategy: Any, cache: Pat
     return [features.clips[i] for i in rows], found, [str(name) for name in held.classes_]
 
 
-def _by_cache(source: Path, clips: list[Path], n: int, strategy: Any, cache: Path | None) -> Found:
+def _by_cache(source: Path, clips: list[Path], *, n: int, strategy: str) -> Found:
     """Suggestions among the clips of a data set that have no label; those with one count as covered."""
     from ..cache.bank import FeatureBank
     from ..cache.catalog import Catalog

@@ -19,7 +19,7 @@ from ..cache.clip_streams import ClipStreams, origins_in, streams_in
 from ..cache.origin import Origin
 from ..cache.schema import OWN_CLIPS, StreamName, default_cache
 from ..errors import UsageError
-from ..machine.texts import plain_text
+from ..machine.texts import plain_text, read_csv
 from .choose import choose_streams
 from .datasets import load
 from .datasets.base import DatasetOptions, Listing, Source
@@ -61,7 +61,10 @@ class OwnClips:
             )
         if place.suffix.lower() == ".json":
             return cls._exported(place)
-        listing = load("csv" if is_table else "folder", place, DatasetOptions())
+        options = (
+            DatasetOptions(root=Path("/")) if is_table and _names_whole_paths(place) else DatasetOptions()
+        )
+        listing = load("csv" if is_table else "folder", place, options)
         catalog, labels = listing.catalog, listing.catalog.labels()
         if labels.multi:
             raise UsageError(f"A clip of {str(place)!r} has several classes; a classifier needs one a clip.")
@@ -189,6 +192,14 @@ def _failures(folder: Path, clips: OwnClips) -> dict[str, str]:
         if clip in clips.sources and not stream and line.stage not in NO_FAILURE
     }
     return {**found, **clips.unreadable}
+
+
+def _names_whole_paths(table: Path) -> bool:
+    """Whether the first row of a CSV file names its clip by an absolute path, as the files that fsmm writes do."""
+    found = read_csv(table)
+    column = next((i for i, name in enumerate(found.columns) if name.strip().lower() == "path"), None)
+    first = next((cells for _, cells in found.rows), None)
+    return column is not None and first is not None and os.path.isabs(first[column])
 
 
 def _file(place: Path) -> Source:

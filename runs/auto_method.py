@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from .calibration import fitted_temperature, probabilities
 from .fitted import FittedHead, HeadChoice
@@ -58,7 +57,7 @@ class Selection:
     """The candidate that was picked, and what is known of it."""
 
     trials: Sequence[Trial]
-    """What every candidate did; empty where no example could be left out."""
+    """What every candidate did; only the default's nothing where no example could be left out."""
     picked: int
     """The place of the picked candidate."""
     accuracy: float | None = None
@@ -79,9 +78,10 @@ class Selection:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain JSON values, the candidates from the best to the worst."""
-        ranked = sorted(self.trials, key=lambda trial: float(trial.loss.mean()))
+        examples = len(self.trials[0].label)
+        ranked = sorted(self.trials, key=lambda trial: float(trial.loss.mean())) if examples else []
         return {
-            "examples": len(self.trials[0].label) if self.trials else 0,
+            "examples": examples,
             "accuracy": self.accuracy,
             "interval": None if self.interval is None else list(self.interval),
             "rival": None if self.rival is None else str(self.trials[self.rival].choice),
@@ -118,7 +118,7 @@ def try_candidate(fitted: FittedHead) -> Trial:
 def select(trials: Sequence[Trial]) -> Selection:
     """The pick among candidates; the first of them is the default."""
     if not len(trials[0].label):
-        return Selection(trials=[], picked=0)
+        return Selection(trials=trials[:1], picked=0)
     loss = np.stack([trial.loss for trial in trials])
     right = np.stack([trial.right for trial in trials])
     picked = _pick(loss)
@@ -159,17 +159,18 @@ def _corrected(loss: np.ndarray, right: np.ndarray) -> float:
 
 
 def paired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The mean of ``one`` minus ``other`` over the same m examples, and its 95 % half width; infinite for one example.
+    """The share that ``one`` has right minus that of ``other``, over the same m examples, and its 95 % half width.
 
-    >>> paired(np.array([1, 1, 1, 0]), np.array([0, 1, 1, 0]))[0]
-    0.25
+    Half an example is added to each of the four outcomes (both right, one, the other, none), so that a few examples on
+    which both agree do not make it certain.
+
+    >>> [round(x, 3) for x in paired(np.array([True, True, True, False]), np.array([False, True, True, False]))]
+    [0.25, 0.453]
     """
-    gap = one.astype(float) - other.astype(float)
-    count = len(gap)
-    if count < 2:
-        return float(gap.mean()), math.inf
-    error = float(gap.std(ddof=1)) / math.sqrt(count)
-    return float(gap.mean()), float(student.ppf(0.975, count - 1)) * error
+    for_one, for_other = float((one & ~other).sum()), float((other & ~one).sum())
+    count = len(one) + 2
+    square = (for_one + for_other + 1) - (for_one - for_other) ** 2 / count
+    return (for_one - for_other) / len(one), Z95 * math.sqrt(square) / count
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

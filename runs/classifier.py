@@ -14,7 +14,6 @@ from ..cache.schema import StreamName
 from ..errors import UsageError
 from .auto_method import (
     Selection,
-    Trial,
     confused,
     free_candidates,
     modality_worth,
@@ -26,7 +25,7 @@ from .calibration import Calibration, calibrated, lac_quantile, lac_scores, lac_
 from .examples import Examples
 from .fit_request import AUTO, FitSpec
 from .fitted import FittedHead, HeadChoice, supports_of
-from .leave_out import testable
+from .leave_out import can_be_left_out
 from .unknowns import Nearness, Threshold, threshold_by_base, threshold_by_examples
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -110,7 +109,15 @@ def make_classifier(
     figures) and as in training. Raises UsageError where there is one class only, or a method cannot take the examples.
     """
     check_classes(label, class_names)
-    maker = _Maker(examples, label, class_names, spec, base, words, progress)
+    maker = _Maker(
+        examples=examples,
+        label=label,
+        class_names=class_names,
+        spec=spec,
+        base=base,
+        words=words,
+        progress=progress,
+    )
     candidates = maker.candidates()
     fits, trials = [], []
     for number, choice in enumerate(candidates):
@@ -121,7 +128,7 @@ def make_classifier(
     selection = select(trials)
     fitted, trial = fits[selection.picked], trials[selection.picked]
     calibration = calibrated(trial.logits, trial.label)
-    threshold, means = _threshold(examples, label, class_names, fitted.choice, base)
+    threshold, means = _threshold(maker, fitted.choice)
     return Classifier(
         fitted=fitted,
         examples=examples,
@@ -129,7 +136,7 @@ def make_classifier(
         calibration=calibration,
         threshold=threshold,
         means=means,
-        report=_report(selection, trial, calibration, threshold, maker),
+        report=_report(selection, calibration, threshold, maker),
     )
 
 
@@ -162,7 +169,7 @@ class _Maker:
             return [self._named(tuple(modalities))]
         ordered = any(stream.x.shape[1] > 1 for stream in own.streams.values())
         found = free_candidates(tuple(modalities), ordered=ordered)
-        if len(testable(self.label, len(self.class_names))) == 0:
+        if len(can_be_left_out(self.label, len(self.class_names))) == 0:
             return found[:1]  # Nothing can be left out, so that nothing can be compared.
         return found + (base_candidates(tuple(modalities)) if self.base is not None else [])
 
@@ -201,36 +208,31 @@ class _Maker:
         return lambda done, total, figures: progress(f"train {choice.method}", done, total, figures)
 
 
-def _threshold(
-    examples: Examples,
-    label: Tensor,
-    class_names: Sequence[str],
-    choice: HeadChoice,
-    base: BaseSet | None,
-) -> tuple[Threshold, dict[str, Tensor]]:
+def _threshold(maker: _Maker, choice: HeadChoice) -> tuple[Threshold, dict[str, Tensor]]:
     """The threshold of unknown clips, and what features are centred by for it."""
-    own = examples.select(choice.modalities)
+    own, ways, base = maker.examples.select(choice.modalities), len(maker.class_names), maker.base
     if base is not None:
-        shots = torch.bincount(label, minlength=len(class_names)).tolist()
-        found = threshold_by_base(base.base.select(choice.modalities), ways=len(class_names), shots=shots)
+        shots = torch.bincount(maker.label, minlength=ways).tolist()
+        found = threshold_by_base(base.base.select(choice.modalities), ways=ways, shots=shots)
         if found.known:
             means = base.means()
             return found, {name: means[name] for name in choice.modalities}
-    return threshold_by_examples(Nearness(own, label, len(class_names))), {}
+    return threshold_by_examples(Nearness(own, maker.label, ways)), {}
 
 
 def _report(
-    selection: Selection, trial: Trial, calibration: Calibration, threshold: Threshold, maker: _Maker
+    selection: Selection, calibration: Calibration, threshold: Threshold, maker: _Maker
 ) -> dict[str, Any]:
     """What a fit found, in plain JSON values."""
     counts = torch.bincount(maker.label, minlength=len(maker.class_names)).tolist()
+    trial = selection.trials[selection.picked]
     worth = modality_worth(trial.choice, maker.fit, trial)
     return {
         "head": str(trial.choice),
         "classes": dict(zip(maker.class_names, counts)),
         "examples": len(maker.label),
         "selection": selection.to_dict(),
-        "confused": [list(pair) for pair in (confused(trial, maker.class_names) if len(trial.label) else [])],
+        "confused": [list(pair) for pair in (confused(trial, maker.class_names))],
         "modalities": {name: {"gain": gain, "interval": half} for name, (gain, half) in worth.items()},
         "calibration": {
             "temperature": calibration.temperature,

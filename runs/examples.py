@@ -63,6 +63,7 @@ class Examples:
         return len(next(iter(self.streams.values())).present)
 
     def __getitem__(self, rows: Any) -> Examples:
+        rows = rows[0] if isinstance(rows, tuple) else rows  # scikit-learn asks for x[rows, ...].
         every = np.arange(len(self))
         picked = every[rows] if isinstance(rows, slice) else every[_index(rows)]
         at = torch.from_numpy(np.atleast_1d(picked))

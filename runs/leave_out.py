@@ -37,7 +37,7 @@ def support_rows(label: Tensor, classes: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=-1)
 
 
-def testable(label: Tensor, classes: int) -> Tensor:
+def can_be_left_out(label: Tensor, classes: int) -> Tensor:
     """The rows [m] of the examples that can be left out, because their class has another one, in ascending order."""
     counts = torch.bincount(label, minlength=classes)
     return torch.nonzero(counts[label] > 1).flatten()

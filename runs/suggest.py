@@ -73,7 +73,7 @@ def suggest(
     if strategy == "typical" or (strategy == "auto" and few) or doubt is None:
         rows = typical_rows(points, n, count, typical, seed=seed)
     else:
-        rows = doubtful_rows(points[:n], doubt, typical[:n], count, seed)
+        rows = doubtful_rows(points[:n], doubt, typical[:n], count=count, seed=seed)
     names = [] if classifier is None else classifier.class_names
     return [
         Suggestion(
@@ -139,7 +139,7 @@ def typical_rows(
 
 
 def doubtful_rows(
-    points: np.ndarray, doubt: np.ndarray, typical: np.ndarray, count: int, seed: int = 0
+    points: np.ndarray, doubt: np.ndarray, typical: np.ndarray, *, count: int, seed: int = 0
 ) -> list[int]:
     """The rows of the most doubtful points that differ: a shortlist is divided into ``count`` clusters.
 

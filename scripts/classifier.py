@@ -2,6 +2,7 @@
 
     python scripts/classifier.py --cache CACHE --dataset ave28 --tasks 60
     python scripts/classifier.py --cache CACHE --dataset demo --tasks 60 --parts fit,sets,unknown,suggest
+    python scripts/classifier.py --parts latency --model MODEL --clips FOLDER
 
 A task is one user: five novel classes, K examples of each, and further clips of these and of five other classes as
 questions. Base classes are those of the data set's split. Intervals are over tasks (Student's t, 95 %); tasks share
@@ -15,7 +16,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from fsmm.runs.calibration import (
     lac_sets,
     probabilities,
 )
+from fsmm.runs.estimator import FewShotClassifier
 from fsmm.runs.examples import Examples
 from fsmm.runs.fitted import FittedHead, HeadChoice
 from fsmm.runs.suggest import doubtful_rows, joint_points, typical_rows, typicality
@@ -86,6 +89,9 @@ class Drawer:
 def main() -> None:
     given = parser().parse_args()
     torch.set_num_threads(1)
+    if given.parts == "latency":
+        record(of_latency(given))
+        return
     load = {"dataset": given.dataset, "words": None}
     bank = FeatureBank.load(given.cache, None, "novel", **load)
     drawer = Drawer(bank)
@@ -104,15 +110,17 @@ def main() -> None:
                 flush=True,
             )
         figures += found
-        record(figures, given)
+        record(figures)
 
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--cache", type=Path, required=True)
-    options.add_argument("--dataset", required=True)
+    options.add_argument("--cache", type=Path)
+    options.add_argument("--dataset", default="")
+    options.add_argument("--model", type=Path, help="a model of videos, for latency")
+    options.add_argument("--clips", type=Path, help="a folder of videos, for latency")
     options.add_argument("--tasks", type=int, default=60)
     options.add_argument("--parts", default=",".join(PARTS))
     return options
@@ -298,7 +306,7 @@ def suggested(strategy: str, task: Task, rest: np.ndarray, held: np.ndarray, mor
     heat = calibrated(trial.logits, trial.label).temperature
     p = probabilities(fit.logits(task.examples[rest]).double().numpy(), heat)
     doubt = -(p * np.log(p + 1e-12)).sum(1)
-    return doubtful_rows(points[: len(rest)], doubt, typical[: len(rest)], more)
+    return doubtful_rows(points[: len(rest)], doubt, typical[: len(rest)], count=more)
 
 
 def learned(task: Task, held: np.ndarray) -> tuple[FittedHead | None, np.ndarray]:
@@ -309,6 +317,37 @@ def learned(task: Task, held: np.ndarray) -> tuple[FittedHead | None, np.ndarray
     choice = HeadChoice(method="ridge", fusion="lf", modalities=tuple(task.examples.modalities))
     names = [str(c) for c in classes]
     return FittedHead.untrained(choice, task.examples[held], torch.from_numpy(label), names), classes
+
+
+def of_latency(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The milliseconds of one answer of a long-lived classifier, for each clip of a folder in turn."""
+    clips = sorted(path for path in given.clips.rglob("*") if path.is_file())
+    began = time.perf_counter()
+    held = FewShotClassifier.open(given.model, live=True, device="cpu")
+    held.predict([str(clips[0])])
+    first = time.perf_counter() - began
+    features = held.examples_of([str(clips[0])])
+    whole = [_milliseconds(lambda clip=clip: held.predict([str(clip)])) for clip in clips]
+    head = [_milliseconds(lambda: held.classifier_.probabilities(features)) for _ in range(30)]
+    given.tasks = len(clips)
+    found = []
+    for name, value in (
+        ("open and first answer", 1000 * first),
+        ("later answers, median", float(np.median(whole))),
+        ("later answers, 90 % quantile", float(np.quantile(whole, 0.9))),
+        ("of these, the head", float(np.median(head))),
+    ):
+        row = figure("classifier-latency", "one clip", name, value, None, "ms", given)
+        command = "python scripts/classifier.py --parts latency --model MODEL --clips FOLDER"
+        found.append({**row, "command": command})
+        print(name, round(value, 1), "ms")
+    return found
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - began)
 
 
 def without(clips: Examples, lost: str | None) -> Examples:
@@ -347,7 +386,7 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def record(figures: Sequence[dict[str, Any]], given: argparse.Namespace) -> None:
+def record(figures: Sequence[dict[str, Any]]) -> None:
     """Put the figures in the place of those of the same tables and data set."""
     data = json.loads(DATA.read_text("utf-8")) if DATA.is_file() else {"tables": [], "rows": []}
     made = {(row["table"], row["row"], row["column"]) for row in figures}

@@ -10,7 +10,7 @@ from classifier_support import NAMES, gaussian
 from fsmm.runs import leave_out
 from fsmm.runs.examples import Examples
 from fsmm.runs.fitted import FittedHead, HeadChoice
-from fsmm.runs.leave_out import rounds, testable
+from fsmm.runs.leave_out import can_be_left_out, rounds
 
 
 def fitted(method: str, label: torch.Tensor, examples: Examples, fusion: str = "lf") -> FittedHead:
@@ -27,7 +27,7 @@ def test_a_round_equals_a_head_without_its_examples(method: str, sizes: tuple[in
     features, kept = {m: x[rows] for m, x in features.items()}, torch.from_numpy(label[rows])
     examples = Examples.of(features)
     logits, tested = fitted(method, kept, examples).left_out()
-    assert tested.tolist() == testable(kept, 3).tolist()
+    assert tested.tolist() == can_be_left_out(kept, 3).tolist()
     seen: dict[int, torch.Tensor] = {}
     for left in rounds(kept, 3):
         out = left[left >= 0].tolist()
