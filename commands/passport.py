@@ -60,6 +60,7 @@ def _of_stream(folder: Path, stream: Any) -> dict[str, Any]:
     from ..cache.stream import stream_provenance
     from ..extract import encoders
     from ..extract.contract import Sampling
+    from ..extract.encoders.sensor import SeriesEncoder
     from ..extract.passport import compare, passport_path
     from ..extract.pipeline.lane import provenance_of
 
@@ -75,6 +76,8 @@ def _of_stream(folder: Path, stream: Any) -> dict[str, Any]:
         return {**untried, "says": f"The encoder is not ready here ({state}); {hint}."}
     try:
         encoder = encoders.build(stream.encoder)
+        if isinstance(encoder, SeriesEncoder):
+            encoder.fit_to_width(held.dim)
         here = provenance_of(encoder, Sampling(), held.dtype, axis=held.axis)
         found = asdict(compare(folder, encoder, held, here))
     except FsmmError as error:

@@ -158,11 +158,17 @@ class CachedReader:
 
 def chosen_streams(streams: Sequence[str] | None) -> dict[str, StreamName]:
     """The stream of each modality. Raises UsageError for an unknown one, and for two of one modality."""
+    from .encoders import encoders
+
     found: dict[str, StreamName] = {}
     for stream in choose_streams(list(streams or USUAL), None):
         if stream.modality == "word":
             raise UsageError(
                 "A classifier of your own clips takes no word stream; leave it out of --streams."
+            )
+        if encoders()[stream.encoder].target.startswith("sensor:"):
+            raise UsageError(
+                f"Your own clips are videos and sounds, without time series; leave {stream.modality!r} out of --streams."
             )
         if stream.modality in found:
             raise UsageError(

@@ -19,7 +19,8 @@ from ..cache.schema import PASSPORT, Provenance, StreamName, stream_folder
 from ..cache.shard import Shard, build_shard, read_shard, write_shard
 from ..errors import DecodeError
 from .built_in.clips import FOLDER, HANDFUL_CLASSES, ODD
-from .contract import AudioNeed, Decoded, Encoder, FrameNeed, Sampling, TextNeed
+from .built_in.series import AXES, CLASSES, made_windows
+from .contract import AudioNeed, Decoded, Encoder, FrameNeed, Sampling, SeriesNeed, TextNeed
 from .datasets.base import Source
 from .decoding.decode import decode
 from .pipeline.worker import READY, prepare_part
@@ -83,6 +84,12 @@ def _features(encoder: Encoder) -> Iterator[tuple[str, np.ndarray | None, object
                 yield words[0], encoder.encode([words[0]])[0], words[0]
             except DecodeError:  # The vocabulary does not hold the word.
                 yield words[0], None, words[0]
+        return
+    if isinstance(encoder.need, SeriesNeed):
+        for label in range(CLASSES):
+            windows = made_windows(label, 0, getattr(encoder, "axes", AXES))
+            seen = {"windows": list(windows.shape), "power": round(float((windows**2).mean()), 6)}
+            yield f"series-{label}", encoder.encode([encoder.prepare(windows)])[0], seen
         return
     for name, source in passport_clips().items():
         decoded = decode(source, name, [encoder.need], SAMPLING)

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DecodeError
-from ..contract import Encoder, FrameNeed, Sampling, TextNeed
+from ..contract import Encoder, FrameNeed, Sampling, SeriesNeed, TextNeed
 from ..decoding.decode import decode
+from ..encoders.sensor import SeriesEncoder
 from ..pipeline.worker import READY, prepare_part
 from .clips import HANDFUL_CLASSES, handful
+from .series import AXES, CLASSES, MEMBERS, made_windows
 
 REFERENCE = Path(__file__).with_name("reference.npz")
 SAMPLING = Sampling(segments=2)  # The path through the network is the same for few frames and for many.
@@ -53,13 +55,16 @@ class HandfulFeatures:
 
 
 def features_of_handful(encoder: Encoder) -> HandfulFeatures:
-    """The features of the handful's words, or of its clips; two clips of a class where an encoder takes many frames.
+    """The features of the handful's words, of made series, or of its clips.
 
+    Of an encoder that takes many frames of a clip, two clips of a class are taken.
     Raises DecodeError where the encoder can use none of them, and whatever decoding and the encoder raise.
     """
     if isinstance(encoder.need, TextNeed):
         texts = [(c, word) for c, words in enumerate(HANDFUL_CLASSES.values()) for word in words]
         return _gathered([(c, encoder.encode([word])[0]) for c, word in texts], encoder)
+    if isinstance(encoder.need, SeriesNeed):
+        return _gathered(_of_series(encoder), encoder)
     few = isinstance(encoder.need, FrameNeed) and encoder.need.segments is not None
     found, names = [], list(HANDFUL_CLASSES)
     for number, (name, source) in enumerate(handful()):
@@ -69,6 +74,15 @@ def features_of_handful(encoder: Encoder) -> HandfulFeatures:
         if part.state == READY:
             found.append((names.index(name), encoder.encode([part.value])[0]))
     return _gathered(found, encoder)
+
+
+def _of_series(encoder: Encoder) -> list[tuple[int, np.ndarray]]:
+    """The class and the features of made time series."""
+    if isinstance(encoder, SeriesEncoder):
+        encoder.fit_to(AXES)
+    each = [(label, member) for label in range(CLASSES) for member in range(MEMBERS)]
+    windows = [(label, encoder.prepare(made_windows(label, member, AXES))) for label, member in each]
+    return [(label, encoder.encode([prepared])[0]) for label, prepared in windows]
 
 
 def _gathered(found: list[tuple[int, np.ndarray]], encoder: Encoder) -> HandfulFeatures:

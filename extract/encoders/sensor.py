@@ -7,6 +7,7 @@ energy are compressed by sign(x) log(1 + |x|), since axes of different units (g,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,10 +33,15 @@ class SeriesEncoder(BaseEncoder):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.need = SeriesNeed(self.series)
+        self.axes = 0
 
     def fit_to(self, axes: int) -> None:
         """Take the number of axes of the data set's series, which decides the width of a feature vector."""
-        self.dim = width(axes)
+        self.axes, self.dim = axes, width(axes)
+
+    def fit_to_width(self, dim: int) -> None:
+        """Take the number of axes whose features have this width; of a width that no number has, the nearest below."""
+        self.fit_to(max(int((math.sqrt((2 * _PER_AXIS - 1) ** 2 + 8 * dim) - 2 * _PER_AXIS + 1) / 2), 1))
 
 
 class WindowStats(SeriesEncoder):

@@ -13,11 +13,15 @@ from scipy.io import savemat
 
 import fsmm
 from fsmm.cache.catalog import Catalog
+from fsmm.cli import app
+from fsmm.commands.passport import SAME
 from fsmm.errors import FsmmError
+from fsmm.extract.built_in.encoding import features_of_handful
 from fsmm.extract.contract import Sampling
 from fsmm.extract.datasets import DATASETS
 from fsmm.extract.datasets.base import DatasetOptions
 from fsmm.extract.datasets.massiv_tables import LABEL_SETS
+from fsmm.extract.encoders import build
 
 OPTIONS: dict[str, DatasetOptions] = {"video-series": DatasetOptions(rate=20.0)}
 VIDEOS = {
@@ -107,6 +111,7 @@ def test_streams_of_a_data_set_without_videos_are_its_series(tmp_path: Path, vid
         "sensor/window-stats": 63,
         "skeleton/skeleton-window-stats": 2250,
     }
+    assert not any("passport" in warning for warning in report.warnings)
     folder = Path(report.folder)
     sensor = rows(folder, "sensor/window-stats")["a1_s1_t1"]
     assert sensor is not None
@@ -123,6 +128,18 @@ def test_streams_of_a_data_set_without_videos_are_its_series(tmp_path: Path, vid
             workers=1,
             sampling=Sampling(window=0.5, hop=0.5),
         )
+
+
+def test_a_stream_of_series_is_vouched_for(
+    tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its passport is made of built-in series, and the same on this machine; doctor tries the encoder on them."""
+    data, cache = official("ego-activity", tmp_path / "data", video), tmp_path / "cache"
+    fsmm.extract("ego-activity", data, cache, ["sensor"], quiet=True, workers=1)
+    app(["cache", "verify", "--passport", "--cache", str(cache), "--json"], standalone_mode=False)
+    (found,) = json.loads(capsys.readouterr().out)["streams"]
+    assert (found["state"], found["cosine"]) == (SAME, pytest.approx(1.0))
+    assert features_of_handful(build("window-stats")).accuracy() == 1.0
 
 
 @pytest.mark.parametrize("name", DATASETS)
