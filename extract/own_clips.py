@@ -168,7 +168,7 @@ def chosen_streams(streams: Sequence[str] | None) -> dict[str, StreamName]:
             )
         if encoders()[stream.encoder].target.startswith("sensor:"):
             raise UsageError(
-                f"Your own clips are videos and sounds, without time series; leave {stream.modality!r} out of --streams."
+                f"Your own clips have no time series; leave {stream.modality!r} out of --streams."
             )
         if stream.modality in found:
             raise UsageError(
