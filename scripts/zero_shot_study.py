@@ -91,14 +91,6 @@ def splits(given: argparse.Namespace) -> None:
         for what, modalities in (("audio", ("audio",)), ("video", ("frame",)), ("both", BOTH))
     }
     base = maps["both"]
-    figures = [row_of(f"{MAP}, {what}", values, base) for what, values in maps.items()]
-    for name, method, modalities, settings, steps in ROWS:
-        if given.rows and given.rows not in name:
-            continue
-        bank = banks[METHODS[method].reads_time].select(list(modalities))
-        values = np.array([unseen_accuracy(bank, method, settings, steps, *pair) for pair in chosen])
-        figures.append(row_of(name, values, base))
-        print(name, figures[-1].value, figures[-1].difference, figures[-1].difference_interval, flush=True)
     table = Table(
         name="zero-shot-splits",
         corner="method",
@@ -106,7 +98,15 @@ def splits(given: argparse.Namespace) -> None:
         digits=1,
         difference_from=MAP,
     )
-    store([table], figures)
+    store([table], [row_of(f"{MAP}, {what}", values, base) for what, values in maps.items()])
+    for name, method, modalities, settings, steps in ROWS:
+        if given.rows and given.rows not in name:
+            continue
+        bank = banks[METHODS[method].reads_time].select(list(modalities))
+        values = np.array([unseen_accuracy(bank, method, settings, steps, *pair) for pair in chosen])
+        found = row_of(name, values, base)
+        store([table], [found])
+        print(name, found.value, found.difference, found.difference_interval, flush=True)
 
 
 def split(seed: int) -> tuple[list[int], list[int]]:
@@ -312,7 +312,7 @@ def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figu
     }
     for name in ("interval", "difference", "difference_interval"):
         given[name] = None if given[name] is None else round(float(given[name]), 2)
-    over = "draws" if given["interval"] is not None else None
+    over = "draws" if given["interval"] is not None or given["difference_interval"] is not None else None
     return Figure(
         page="zero-shot", table=table, row=row, column=column, value=round(float(value), 2), unit="%",
         interval_over=over, **given,
@@ -325,7 +325,7 @@ def commit() -> str | None:
     if subprocess.run(status, check=True, capture_output=True, text=True).stdout:
         return None
     found = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD"],
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"],
         check=True,
         capture_output=True,
         text=True,
