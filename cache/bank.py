@@ -28,6 +28,7 @@ from .schema import (
 )
 from .shard import damaged_clips, read_shard
 from .stream import stream_keys
+from .substitutes import Substitutes
 from .table import MappedTable, Table, TensorTable, load_table
 
 DEFAULT_MEMORY = 4 << 30
@@ -84,6 +85,8 @@ class FeatureBank:
     """Sentences that a reader of figures from this bank should see."""
     groups: np.ndarray = field(default_factory=lambda: np.empty(0, object))
     """object [n], the group of each clip (a text: source video, person, upload), None where none is known."""
+    substitutes: Mapping[str, Substitutes] = field(default_factory=dict)
+    """What stands in for modalities that clips lack, by the side of the clips (support, query) that has substitutes."""
 
     def __post_init__(self) -> None:
         if not len(self.groups):
@@ -274,7 +277,8 @@ class FeatureBank:
         return digest.hexdigest()[:16]
 
     def _with_tables(self, tables: Mapping[str, Table]) -> FeatureBank:
-        return replace(self, streams={key: self.streams[key] for key in tables}, tables=dict(tables))
+        streams = {key: self.streams[key] for key in tables}
+        return replace(self, streams=streams, tables=dict(tables), substitutes={})
 
 
 def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, StreamName]:

@@ -41,7 +41,8 @@ GROUPS: dict[type[Any] | str, str] = {
     Place: "Place",
     Job: "Evaluation",
     **dict.fromkeys(
-        ("support_modalities", "query_modalities", "missing", "noisy", "may_lose_all"), "What clips lack"
+        ("support_modalities", "query_modalities", "missing", "noisy", "may_lose_all", "when_missing"),
+        "What clips lack",
     ),
     **dict.fromkeys(
         ("train_modalities", "train_missing", "train_dataset", "train_seed", "retrain"), "Training"

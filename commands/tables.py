@@ -81,12 +81,20 @@ def _effective(found: Mapping[str, float]) -> str:
 
 
 def _choices(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rows of what base classes chose: the normalisation, and the weights of the modalities."""
+    """The rows of what base classes chose: the normalisation, what is done about what clips lack, and the weights."""
     rows = []
     if choice := metrics.get("normalise_choice"):
         scores = ", ".join(f"{how} {100 * score:.1f} %" for how, score in choice["scores"].items())
         of = f"{choice['base_classes']} base and {choice['val_classes']} val classes"
         rows.append(("normalisation", f"{choice['pick']}, by class means of {of}: {scores}"))
+    if (filling := metrics.get("when_missing_choice")) and filling["scores"]:
+        pair = (
+            filling["query"]
+            if filling["support"] == filling["query"]
+            else (f"supports {filling['support']}, queries {filling['query']}")
+        )
+        scores = ", ".join(f"{how} {100 * score:.1f} %" for how, score in filling["scores"].items())
+        rows.append(("what clips lack", f"{pair}, by {' and '.join(filling['parts'])} classes: {scores}"))
     weights = metrics.get("modality_weights")
     if weights and (weights["note"] or weights["gain"] is not None):
         rows.append(("weights of modalities", _weights(weights)))

@@ -81,6 +81,7 @@ def _side(
     kept = {
         key: _without(s, absent[key].to(bank.device)) if key in absent else s for key, s in streams.items()
     }
+    kept = filled(bank, safe, kept, side)
     if not protocol.noisy:
         return kept
     clip = bank.clip_row[safe.cpu().numpy()].astype(np.uint64)
@@ -114,6 +115,41 @@ def _noisy(
     noise = torch.from_numpy(normal.reshape(*clip.shape, steps, width)).to(stream.x)
     noise = torch.nn.functional.normalize(noise, dim=-1) * stream.mask()[..., None].to(stream.x.dtype)
     return Stream(torch.where(chosen[..., None, None], noise, stream.x), stream.present, stream.length)
+
+
+def filled(bank: FeatureBank, rows: Tensor, streams: dict[str, Stream], side: str) -> dict[str, Stream]:
+    """The streams of the clips at ``rows`` [...] with the bank's substitutes for the modalities that clips lack.
+
+    A modality that ``streams`` does not name is lacked by all of them. A clip that lacks every modality, such as
+    padding, stays absent. The streams are changed in place. side: support or query, whichever the clips are.
+    """
+    substitutes = bank.substitutes.get(side)
+    if substitutes is None or len(bank.tables) < 2:
+        return streams
+    names = list(bank.tables)
+    nothing = torch.zeros_like(rows, dtype=torch.bool)
+    present = torch.stack([streams[m].present if m in streams else nothing for m in names])
+    power = torch.tensor([1 << i for i in range(len(names))], device=rows.device)
+    code = (present * power.view(-1, *[1] * rows.ndim)).sum(0)
+    found = dict(streams)
+    for pattern in code.unique().tolist():
+        sources = tuple(m for i, m in enumerate(names) if pattern >> i & 1)
+        at = code == pattern
+        for target in names if sources else ():
+            stand_in = None if target in sources else substitutes.gather(target, sources, rows[at])
+            if stand_in is not None:
+                found.setdefault(target, _nothing(bank.tables[target], rows, stand_in.x.dtype))
+                stream = found[target]
+                stream.x[at], stream.present[at] = stand_in.x.to(stream.x.dtype), stand_in.present
+                stream.length[at] = stand_in.length
+    return {m: found[m] for m in names if m in found}
+
+
+def _nothing(table: Table, rows: Tensor, dtype: torch.dtype) -> Stream:
+    """A modality that all clips at ``rows`` [...] lack."""
+    x = torch.zeros((*rows.shape, table.steps, table.dim), dtype=dtype, device=rows.device)
+    length = torch.zeros(rows.shape, dtype=torch.int64, device=rows.device)
+    return Stream(x, torch.zeros_like(length, dtype=torch.bool), length)
 
 
 def dropped(

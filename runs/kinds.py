@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from ..episodes.protocol import Missing, Range, parse_range
 from ..errors import UsageError, unknown
 from .extent import Auto, Extent
+from .spec import TrainMissing
 
 Read = Callable[[str, Any], Any]
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
@@ -43,6 +44,8 @@ def kind_of(annotation: Any, default: Any = None) -> Kind:
         return kind_of(get_args(annotation)[0], default)
     if annotation == Range:
         return Kind(str, read_range, "N|N-M")
+    if annotation == TrainMissing:
+        return Kind(list[str], read_train_missing, "auto|none|MODALITY=RATE")
     if annotation == Extent:
         return Kind(str, read_extent, "N|auto[:POINTS]")
     if get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation):
@@ -130,6 +133,14 @@ def read_names(label: str, value: Any) -> tuple[str, ...]:
 def read_missing(label: str, value: Any) -> tuple[Missing, ...]:
     """The rates of texts such as audio=0.5@query, or of tables with modality, rate and side."""
     return tuple(_missing(label, entry) for entry in (value if isinstance(value, list) else [value]))
+
+
+def read_train_missing(label: str, value: Any) -> TrainMissing:
+    """The value of auto, of none, or of rates as ``read_missing`` takes them."""
+    texts = value if isinstance(value, list) else [value]
+    if texts in (["auto"], ["none"]):
+        return "auto" if texts == ["auto"] else ()
+    return read_missing(label, value)
 
 
 def _missing(label: str, entry: Any) -> Missing:

@@ -109,6 +109,6 @@ def _made(spec: RunSpec, banks: Banks, head: Head, base: FeatureBank) -> Head:
             recipe=recipe_of(found, spec),
             seed=spec.train_seed,
             modalities=spec.train_modalities,
-            missing=spec.train_missing,
+            missing=spec.losses,
         )
     return found

@@ -11,6 +11,7 @@ from ..heads.multimodal.weights import HasWeights
 from ..machine.memory import peak_memory_mb
 from .banks import Banks
 from .choices import choices_of
+from .filling_choice import FillingChoice
 from .pretraining import pretraining
 from .result import Result
 from .spec import RunSpec
@@ -22,6 +23,7 @@ def metrics_of(
     spec: RunSpec,
     banks: Banks,
     head: Head,
+    filling: FillingChoice | None,
     training: Training | None,
     stopped: str,
     result: Result,
@@ -29,6 +31,7 @@ def metrics_of(
 ) -> dict[str, Any]:
     """The figures of a run and the facts that a reader needs to judge them, in plain JSON values.
 
+    filling: what base and val classes chose for what clips lack, or None where nothing was chosen.
     stopped: when and why the head's training stopped, in this run or an earlier one; empty where there was none.
     """
     bank, summary = banks.test, result.summary()
@@ -41,9 +44,17 @@ def metrics_of(
         "class_split": bank.class_split,
         "streams": {key: str(name) for key, name in bank.streams.items()},
         "words": None if bank.word_stream is None else str(bank.word_stream),
-        "notes": [*bank.notes, *banks.training_notes(), *head.notes(), *(training.notes if training else ())],
+        "notes": [
+            *bank.notes,
+            *banks.training_notes(),
+            *head.notes(),
+            *(training.notes if training else ()),
+            *_note(filling),
+        ],
         "normalise": banks.normalise,
         "normalise_choice": None if banks.choice is None else asdict(banks.choice),
+        "when_missing": spec.when_missing,
+        "when_missing_choice": None if filling is None else filling.to_dict(),
         "modality_weights": asdict(head.weights) if isinstance(head, HasWeights) else None,
         "protocol": spec.protocol.to_dict(),
         "protocol_text": spec.protocol.describe(),
@@ -69,3 +80,8 @@ def metrics_of(
         "classes": len(bank.class_names),
         "out": str(folder),
     }
+
+
+def _note(filling: FillingChoice | None) -> list[str]:
+    """The sentence that says that a choice could not be made, as a list of none or one."""
+    return [] if filling is None or not filling.note else [f"{filling.note[0].upper()}{filling.note[1:]}."]

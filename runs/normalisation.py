@@ -111,12 +111,17 @@ def _parts(base: FeatureBank | None, val: FeatureBank | None) -> list[_Part]:
     """Each half of the base classes, centred by the other half, and the val classes, centred by the base classes."""
     found = []
     if base is not None and not base.multi and len(base.class_names) >= FEWEST_CLASSES:
-        order = np.random.Generator(np.random.Philox(SEED)).permutation(len(base.class_names))
-        halves = [of_classes(base, np.sort(order[start::2])) for start in (0, 1)]
-        found += [_Part("base", halves[0], halves[1]), _Part("base", halves[1], halves[0])]
+        one, other = halves_of(base)
+        found += [_Part("base", one, other), _Part("base", other, one)]
     if val is not None and not val.multi and len(val.class_names) > 1:
         found.append(_Part("val", val, val if base is None else base))
     return found
+
+
+def halves_of(base: FeatureBank) -> tuple[FeatureBank, FeatureBank]:
+    """The clips of two halves of the classes of a bank with one label a clip, which are always the same halves."""
+    order = np.random.Generator(np.random.Philox(SEED)).permutation(len(base.class_names))
+    return of_classes(base, np.sort(order[0::2])), of_classes(base, np.sort(order[1::2]))
 
 
 def of_classes(bank: FeatureBank, classes: np.ndarray) -> FeatureBank:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..cache.bank import FeatureBank
-from ..episodes.protocol import bounds
+from ..episodes.protocol import Missing, bounds
 from ..errors import UsageError
 from ..heads.build import build_head, inputs_of
 from ..heads.head import Head
@@ -18,12 +18,15 @@ from ..heads.multimodal.weights import HasWeights
 from ..heads.settings import Recipe, update_settings
 from .banks import Banks, HeadBanks
 from .checkpoint import Checkpoint
+from .filling_choice import provisional
 from .layout import CHECKPOINT, TRAINING
 from .spec import Progress, RunSpec
 from .train import LATEST, Training, train
 from .try_out import try_out
 from .weights import fit_weights
 
+DROPOUT_RATES = (0.0, 0.25, 0.5)
+"""The rates at which training clips lose each of several modalities, of which val classes choose one."""
 _RECIPE = "train."  # The prefix of the settings that belong to the recipe.
 
 
@@ -62,8 +65,7 @@ def ready_head(
     Where a checkpoint is there and cannot be used, the training notes why. Raises UsageError for settings that the head
     does not have, and, before any training, whatever the test itself would raise.
     """
-    torch.manual_seed(spec.train_seed)
-    head = built_head(spec, banks)
+    head = _seeded_head(spec, banks)
     if not learns(head):
         if any(key.startswith(_RECIPE) for key in spec.settings):
             raise UsageError(f"Method {spec.method!r} has nothing to train here; leave out --set train.*.")
@@ -75,26 +77,81 @@ def ready_head(
     if loaded:
         return ReadyHead(head=head, checkpoint=checkpoint, stopped=checkpoint.stopped())
     try_out(head, banks, spec, reliability=reliability)
-    if retrain:
-        (folder / TRAINING / LATEST).unlink(missing_ok=True)
-    training = train(
+    head, training = _trained(
         head,
-        banks.base,
-        banks.val,
-        spec.protocol,
+        spec,
+        banks,
+        folder / TRAINING,
         recipe=recipe,
-        seed=spec.train_seed,
-        folder=folder / TRAINING,
-        modalities=spec.train_modalities,
-        missing=spec.train_missing,
         identity=identity,
-        progress=_training_progress(progress),
+        retrain=retrain,
+        progress=progress,
     )
     if why_not:
         training.notes.insert(0, f"{why_not} It was made anew.")
     made = ReadyHead(head=head, training=training, checkpoint=checkpoint, stopped=training.stopped)
     made.keep()
     return made
+
+
+def _seeded_head(spec: RunSpec, banks: Banks) -> Head:
+    """The untrained head as the seed of training makes it."""
+    torch.manual_seed(spec.train_seed)
+    return built_head(spec, banks)
+
+
+def _trained(
+    head: Head,
+    spec: RunSpec,
+    banks: Banks,
+    folder: Path,
+    *,
+    recipe: Recipe,
+    identity: Mapping[str, Any],
+    retrain: bool,
+    progress: Progress | None,
+) -> tuple[Head, Training]:
+    """The trained head with its training; folder: that of the checkpoints, in which a training may be continued.
+
+    Where val classes choose the rate at which training clips lose modalities, a head is trained at each of
+    ``DROPOUT_RATES``, and the one that is most accurate on val classes is kept.
+    """
+    names = spec.train_modalities or tuple(head.inputs.streams)
+    chooses = spec.chooses_dropout and len(names) > 1 and banks.val is not None
+    losses = (
+        {rate: tuple(Missing(m, rate) for m in names) for rate in DROPOUT_RATES}
+        if chooses
+        else {0.0: spec.losses}
+    )
+    made: dict[float, tuple[Head, Training]] = {}
+    for rate, missing in losses.items():
+        each = head if not made else _seeded_head(spec, banks)
+        place = folder / f"dropout-{rate:g}" if chooses else folder
+        if retrain:
+            (place / LATEST).unlink(missing_ok=True)
+        seen = None if banks.val is None else provisional(each, banks.val, spec, banks)
+        training = train(
+            each,
+            banks.base,
+            None if seen is None else seen.bank,
+            spec.protocol,
+            recipe=recipe,
+            seed=spec.train_seed,
+            folder=place,
+            modalities=spec.train_modalities,
+            missing=missing,
+            measured=None if seen is None else seen.head,
+            identity=identity,
+            progress=_training_progress(progress),
+        )
+        made[rate] = each, training
+    best = max(made, key=lambda rate: made[rate][1].best_val) if chooses else next(iter(made))
+    if chooses:
+        found = ", ".join(f"{rate:g} {100 * done.best_val:.1f} %" for rate, (_, done) in made.items())
+        made[best][1].notes.append(
+            f"Val classes chose the rate {best:g} at which training clips lose each modality: {found}."
+        )
+    return made[best]
 
 
 def learns(head: Head) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..heads.head import Head
 from .banks import Banks
 from .extent import Extent, planned
+from .filling_choice import Filled, filled_test
 from .frozen_space import frozen_space
 from .job import Job, Place
 from .layout import RUNS
@@ -23,12 +24,12 @@ from .leakage import leakage
 from .leave_classes_out import check_rule, chosen_rule, learned_gate, sides_of
 from .measure import draws_of, measure
 from .metrics import metrics_of
-from .ready import ReadyHead, ready_head
+from .ready import ReadyHead, learns, ready_head
 from .reliability import reliability
 from .replay import evaluate_file, replayed
 from .result import Result
 from .shared import SharedBanks
-from .spec import Fusion, Normalisation, Progress, RunSpec, SeenUnseen, TableType
+from .spec import Fusion, Normalisation, Progress, RunSpec, SeenUnseen, TableType, WhenMissing
 from .store import check_writable, save_run
 from .train import Training
 from .unfinished import no_half_run
@@ -68,7 +69,8 @@ def episode_eval(
     streams: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
     train_modalities: Sequence[str] | None = None,
-    train_missing: Sequence[Missing] = (),
+    train_missing: Sequence[Missing] | Literal["auto"] = "auto",
+    when_missing: WhenMissing = "auto",
     train_dataset: str | None = None,
     fusion: Fusion | None = None,
     settings: Mapping[str, str] | None = None,
@@ -89,7 +91,9 @@ def episode_eval(
     episodes_file: the file of episodes that are replayed in place of drawn ones.
     streams: the stream names or modalities to load; None takes every modality's only stream.
     modalities: the loaded modalities that the head is built for (default: all).
-    train_modalities, train_missing: the modalities that training clips carry and lose (default: all, none).
+    train_modalities, train_missing: the modalities that training clips carry (default: all) and lose (auto: at the rate
+        that val classes choose where the test takes modalities from clips).
+    when_missing: what becomes of modalities that clips lack (auto: as base and val classes choose).
     train_dataset: the data set of the cache whose base classes train the head (default: the one that is tested).
     fusion: ec, ea or lf, for methods of a single modality.
     settings: the ``key=value`` of the head; keys ``train.*`` belong to the recipe, ``fusion.*`` to the wrapper.
@@ -109,7 +113,8 @@ def episode_eval(
         streams=_tuple(streams),
         modalities=_tuple(modalities),
         train_modalities=_tuple(train_modalities),
-        train_missing=tuple(train_missing),
+        train_missing="auto" if train_missing == "auto" else tuple(train_missing),
+        when_missing=when_missing,
         train_dataset=train_dataset,
         settings=dict(settings or {}),
         words=words,
@@ -193,11 +198,15 @@ def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
 def finish(ready: Ready, progress: Progress | None = None) -> Run:
     """Measure a ready head and store the run."""
     job, banks, made, folder = ready.job, ready.banks, ready.made, folder_of(ready.job)
-    result = _measured(ready, progress)
+    test = Filled(head=made.head, bank=banks.test)
+    if job.episodes_file is None:
+        test = filled_test(made.head, job.spec, banks, trained=learns(made.head))
+    result = _measured(ready, test, progress)
     metrics = metrics_of(
         spec=job.spec,
         banks=banks,
         head=made.head,
+        filling=test.choice,
         training=made.training,
         stopped=made.stopped,
         result=result,
@@ -233,8 +242,11 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
     )
 
 
-def _measured(ready: Ready, progress: Progress | None) -> Result:
-    """The result of a ready head on the episodes of its protocol, or of its file."""
+def _measured(ready: Ready, test: Filled, progress: Progress | None) -> Result:
+    """The result of a ready head on the episodes of its protocol, or of its file.
+
+    test: the head and the test clips, with what clips lack filled in; a file's episodes are taken as they are.
+    """
     job, banks, made = ready.job, ready.banks, ready.made
     extent, transductive = draws_of(job.spec.protocol, job.episodes), job.spec.resolved.transductive
     count = _episode_progress(progress, extent)
@@ -244,8 +256,8 @@ def _measured(ready: Ready, progress: Progress | None) -> Result:
     generalised = job.spec.protocol.generalised
     choice = chosen_rule(job.spec, banks, made.head) if generalised else None
     return measure(
-        made.head,
-        banks.test,
+        test.head,
+        test.bank,
         job.spec.protocol,
         job.episodes,
         unlabelled=banks.unlabelled,
@@ -280,7 +292,7 @@ def check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
         *(protocol.query_modalities or ()),
         *(spec.train_modalities or ()),
     ]
-    named += [m.modality for m in (*protocol.missing, *protocol.noisy, *spec.train_missing)]
+    named += [m.modality for m in (*protocol.missing, *protocol.noisy, *spec.losses)]
     bank.select(list(dict.fromkeys(named)))
     for name, table in bank.tables.items():
         if not bool(table.present.any()):

@@ -18,6 +18,9 @@ Fusion = Literal["ec", "ea", "lf"]
 Normalisation = Literal["l2", "centre-l2", "per-step", "none", "auto"]
 TableType = Literal["float32", "bfloat16"]
 SeenUnseen = Literal["auto", "bias", "energy", "entropy", "learned", "val", "none"]
+WhenMissing = Literal["auto", "drop", "match", "mean", "neighbours", "linear", "zero"]
+# The modalities that training clips lose, or auto for the rate that val classes choose.
+TrainMissing = tuple[Missing, ...] | Literal["auto"]
 _LATER = ("train_dataset", "query_classes", "noisy")
 """Options that older releases did not have."""
 
@@ -38,8 +41,10 @@ class RunSpec:
     """The modalities that the head is built for, such as frame,audio (else all that are loaded)."""
     train_modalities: tuple[str, ...] | None = None
     """The modalities that training clips carry (else all of the head's)."""
-    train_missing: tuple[Missing, ...] = ()
-    """A modality that training clips lack at a rate, such as audio=0.5; repeatable."""
+    train_missing: TrainMissing = "auto"
+    """A modality that training clips lack at a rate, such as audio=0.5 (repeatable), none, or auto (val chooses)."""
+    when_missing: WhenMissing = "auto"
+    """What becomes of what clips lack: drop, match, mean, neighbours, linear, zero, or auto (base and val choose)."""
     train_dataset: str | None = None
     """The data set whose base classes train the head, with the same streams (else the one that is tested)."""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -76,10 +81,10 @@ class RunSpec:
     def digest(self) -> str:
         """Ten hexadecimal digits that name this specification.
 
-        Rules about groups, and about seen and unseen classes, count only where there are any, so that folders of runs
-        from before them keep their names.
+        Rules about groups, about seen and unseen classes and about what clips lack count only where there are any, so
+        that folders of runs from before them keep their names.
         """
-        values = self.content()
+        values = self._without_auto()
         if not self.protocol.generalised:
             values.pop("seen_unseen")
         if not self.protocol.rules_groups:
@@ -87,10 +92,38 @@ class RunSpec:
                 values["protocol"].pop(name)
         return digest(values)
 
+    @property
+    def losses(self) -> tuple[Missing, ...]:
+        """The modalities that training clips lose by what the run says itself."""
+        return () if self.train_missing == "auto" else self.train_missing
+
+    @property
+    def chooses_dropout(self) -> bool:
+        """Whether val classes choose the rate at which training clips lose modalities.
+
+        They do where the test takes modalities from clips; no other training pays for several.
+        """
+        protocol = self.protocol
+        named = (protocol.support_modalities, protocol.query_modalities) != (None, None)
+        withheld = named or any(loss.rate > 0 for loss in protocol.missing)
+        several = self.train_modalities is None or len(self.train_modalities) > 1
+        return self.train_missing == "auto" and withheld and several
+
+    def _without_auto(self) -> dict[str, Any]:
+        """The fields in plain JSON values, of which those about missing modalities say nothing where they are auto."""
+        values = self.content()
+        if self.train_missing == "auto":
+            values["train_missing"] = ()
+        if self.when_missing == "auto":
+            values.pop("when_missing")
+        return values
+
     def training_identity(self) -> dict[str, Any]:
         """The fields on which a trained head depends: all but the test split and its sampling."""
-        values = self.content()
+        values = self._without_auto()
         values.pop("seen_unseen")
+        if self.chooses_dropout:
+            values["train_missing"] = "auto"
         for name in (
             "split",
             "n_query",

@@ -70,6 +70,7 @@ def train(
     folder: Path | None = None,
     modalities: tuple[str, ...] | None = None,
     missing: tuple[Missing, ...] = (),
+    measured: Head | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> Training:
@@ -79,6 +80,7 @@ def train(
     folder: the folder of the checkpoints, from which an interrupted run continues with the very same steps.
     modalities, missing: the modalities that training clips carry (None: all) and lose; those of the protocol are for
         evaluation.
+    measured: the head as val classes are to see it, which shares the weights of ``head`` (None: the head itself).
     identity: what else the weights depend on, such as digests of the clips; a checkpoint with another one is not
         continued.
     progress: called with (step, steps, latest losses).
@@ -90,6 +92,7 @@ def train(
     check = None if val is None else validation_protocol(protocol, val)
     trainer = _Trainer(
         head=head,
+        measured=measured or head,
         base=base,
         val=val,
         task=task,
@@ -110,6 +113,8 @@ class _Trainer:
 
     head: Head
     """The head that is trained."""
+    measured: Head
+    """The head as val classes see it."""
     base: FeatureBank
     """The base clips."""
     val: FeatureBank | None
@@ -245,7 +250,7 @@ class _Trainer:
         entry = {"step": float(step), **_mean(self.pending)}
         self.pending = []
         if self.val is not None and self.check is not None:
-            found = measure(self.head, self.val, self.check, self.recipe.evaluate_episodes)
+            found = measure(self.measured, self.val, self.check, self.recipe.evaluate_episodes)
             entry["val"] = float(found.summary()["accuracy"])
         if self.val is None or entry["val"] > done.best_val:
             if not all(bool(weight.isfinite().all()) for weight in self.head.parameters()):

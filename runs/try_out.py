@@ -7,6 +7,7 @@ import numpy as np
 from ..cache.bank import FeatureBank
 from ..heads.head import Head
 from .banks import Banks
+from .filling_choice import provisional
 from .generalised import Sides
 from .measure import measure, whole_split
 from .reliability import reliability as measured_reliability
@@ -23,12 +24,12 @@ def try_out(head: Head, banks: Banks, spec: RunSpec, *, reliability: bool = Fals
     lacks words, supports or modalities.
     """
     protocol, whole = spec.protocol, whole_split(spec.protocol)
-    sides = None
+    test, sides = provisional(head, _part(banks.test, whole=whole), spec, banks), None
     if protocol.generalised:
         sides = Sides(_part(banks.test, whole=whole), _part(banks.seen, whole=whole), banks.base)
     measure(
-        head,
-        _part(banks.test, whole=whole),
+        test.head,
+        test.bank,
         protocol,
         1,
         unlabelled=banks.unlabelled,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..cache.bank import FeatureBank
 from ..episodes.batch import Episodes, Stream
+from ..episodes.gather import filled
 from ..errors import UsageError
 from ..heads.head import Head
 from .result import Result
@@ -131,7 +132,8 @@ def whole_split_logits(
     head.eval()
     parts = []
     for rows in torch.arange(len(bank), device=bank.device).split(block):
-        query = {m: table.gather(rows[None]) for m, table in bank.tables.items()}
+        asked = rows[None]
+        query = filled(bank, asked, {m: table.gather(asked) for m, table in bank.tables.items()}, "query")
         whole = Episodes(
             support=dict(support) if support else {m: _empty(s, len(class_id)) for m, s in query.items()},
             query=query,

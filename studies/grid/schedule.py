@@ -18,6 +18,7 @@ from ...machine.memory import own_peak_mb
 from ...runs.banks import Banks
 from ...runs.digest import digest
 from ...runs.extent import planned
+from ...runs.filling_choice import provisional
 from ...runs.measure import is_generalised, measure, whole_split
 from ...runs.ready import built_head, learns, recipe_of
 from ...runs.shared import SharedBanks
@@ -143,7 +144,8 @@ def _measured(task: Task, shared: SharedBanks) -> Cost:
     banks = Banks(spec, task.job.place, shared)
     head = built_head(spec, banks)
     more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
-    score = partial(measure, head, banks.test, spec.protocol, **more)
+    test = provisional(head, banks.test, spec, banks)
+    score = partial(measure, test.head, test.bank, spec.protocol, **more)
     if _is_at_once(spec.protocol):
         return Cost(start=1.0, memory_mb=own_peak_mb() - before)
     episode = _seconds(partial(score, episodes=1))

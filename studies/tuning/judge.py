@@ -64,7 +64,7 @@ def _on(spec: RunSpec, part: Part, episodes: int) -> tuple[float, np.ndarray | N
             recipe=_quiet(recipe_of(head, spec)),
             seed=spec.train_seed,
             modalities=spec.train_modalities,
-            missing=spec.train_missing,
+            missing=spec.losses,
         )
     protocol = judging_protocol(spec.protocol, part.test)
     result = measure(head, part.test, protocol, episodes, transductive=spec.resolved.transductive)

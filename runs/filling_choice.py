@@ -1,0 +1,192 @@
+"""The choice of what becomes of modalities that clips lack, by base and val classes under the run's own protocol.
+
+Every candidate answers the same episodes of classes that are not those of the test, and of which its fits know nothing:
+each half of the base classes, filled from the other half, and the val classes, filled from all base classes. A head
+that was trained on base classes is asked about val classes alone where there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..cache.bank import FeatureBank
+from ..episodes.protocol import Protocol, TooFew
+from ..errors import NoClips, UsageError
+from ..heads.head import Head
+from ..heads.multimodal.matched import MatchedHead
+from .banks import Banks
+from .filling import BaseClips, Pair, Rule, lacks, withholds
+from .measure import measure
+from .normalisation import FEWEST_CLASSES, halves_of
+from .spec import RunSpec
+from .tasks import validation_protocol
+
+EPISODES = 200  # Each candidate answers so many episodes of each part.
+RULES: tuple[Rule, ...] = ("drop", "match", "mean", "neighbours", "linear", "zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillingChoice:
+    """What becomes of modalities that clips lack, and why."""
+
+    support: Rule
+    """The rule of supports."""
+    query: Rule
+    """The rule of queries."""
+    scores: dict[str, float]
+    """The accuracy of each candidate on base and val classes, in 0..1; empty where nothing was chosen."""
+    parts: list[str]
+    """The names of the classes that were asked: base, val."""
+    note: str = ""
+    """Why nothing could be chosen; "" where it was."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A head and the clips it is asked about, with what clips lack filled in."""
+
+    head: Head[Any]
+    """The head, which may be asked about each query by what the query has."""
+    bank: FeatureBank
+    """The clips."""
+    choice: FillingChoice | None = None
+    """What was chosen, or None where nothing is lacking or the run says itself what becomes of it."""
+
+
+def filled_test(head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool) -> Filled:
+    """The head and the test clips of a run, with what clips lack filled as the run, or base and val classes, say.
+
+    trained: whether the head was trained on base classes. Raises UsageError where there are no base clips to fill from.
+    """
+    bank, rule = banks.test, spec.when_missing
+    if rule != "auto":
+        return filled(head, bank, Pair(support=rule, query=rule), _known(spec, banks, rule))
+    if not withholds(spec.protocol, bank):
+        return Filled(head=head, bank=bank)
+    try:
+        known = BaseClips(_base(spec, banks))
+    except NoClips as error:
+        note = f"what clips lack is dropped, for nothing could be chosen: {error}"
+        nothing = FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
+        return Filled(head=head, bank=bank, choice=nothing)
+    choice = choose(head, spec.protocol, known, banks.val, bank, trained=trained)
+    made = filled(head, bank, Pair(support=choice.support, query=choice.query), known)
+    return Filled(head=made.head, bank=made.bank, choice=choice)
+
+
+def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: Banks) -> Filled:
+    """The head and a bank as a run measures them before anything was chosen: in validation, and for trying out.
+
+    Where a choice will be made, what the protocol takes from whole sides is filled linearly meanwhile, and the rest is
+    dropped, so that any head can answer. Raises UsageError where there are no base clips to fill from.
+    """
+    rule: Rule = "linear" if spec.protocol.cross_modal else "drop"
+    if spec.when_missing != "auto":
+        rule = spec.when_missing
+    if len(bank.tables) < 2 or rule == "drop":
+        return Filled(head=head, bank=bank)
+    return filled(head, bank, Pair(support=rule, query=rule), _known(spec, banks, rule))
+
+
+def filled(head: Head[Any], bank: FeatureBank, pair: Pair, known: BaseClips | None) -> Filled:
+    """The head and the bank under a pair of rules; known: the base clips, None where the rules need none."""
+    asked = MatchedHead(head) if pair.query == "match" and len(bank.tables) > 1 else head
+    return Filled(head=asked, bank=bank if known is None else known.over(bank, pair))
+
+
+def choose(
+    head: Head[Any],
+    protocol: Protocol,
+    known: BaseClips,
+    val: FeatureBank | None,
+    test: FeatureBank,
+    *,
+    trained: bool,
+) -> FillingChoice:
+    """The candidate that is most accurate on base and val classes; drop where none of them can serve the protocol."""
+    pairs = candidates(protocol, test)
+    found: list[tuple[str, np.ndarray]] = []
+    for name, bank, source in _parts(known, val, trained=trained):
+        try:
+            found.append((name, _accuracies(head, protocol, pairs, bank, source)))
+        except TooFew:
+            continue
+    if not found:
+        note = "what clips lack is dropped, for neither base nor val classes can serve the task to choose by"
+        return FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
+    scores = np.mean([accuracy for _, accuracy in found], axis=0)
+    best = pairs[int(np.nanargmax(scores))]
+    return FillingChoice(
+        support=best.support,
+        query=best.query,
+        scores={str(pair): float(score) for pair, score in zip(pairs, scores) if np.isfinite(score)},
+        parts=sorted({name for name, _ in found}),
+    )
+
+
+def candidates(protocol: Protocol, bank: FeatureBank) -> list[Pair]:
+    """What is tried: every rule alone, and matched queries with supports that are filled."""
+    supports = protocol.k_shot != 0 and lacks(protocol, bank, "support")
+    queries = lacks(protocol, bank, "query")
+    if not queries:
+        return [Pair(support=rule, query="drop") for rule in RULES if rule != "match"]
+    if not supports:
+        return [Pair(support="drop", query=rule) for rule in RULES]
+    alone = [Pair(support="drop" if rule == "match" else rule, query=rule) for rule in RULES]
+    return [*alone, *(Pair(support=r, query="match") for r in RULES if r not in ("drop", "match", "zero"))]
+
+
+def _parts(
+    known: BaseClips, val: FeatureBank | None, *, trained: bool
+) -> list[tuple[str, FeatureBank, BaseClips]]:
+    """The classes that are asked: their name, their clips, and the base clips that these are filled from."""
+    found = []
+    if val is not None and len(val.class_names) > 1:
+        found.append(("val", val, known))
+    base = known.base
+    if not (trained and found) and not base.multi and len(base.class_names) >= FEWEST_CLASSES:
+        one, other = halves_of(base)
+        found += [("base", one, BaseClips(other)), ("base", other, BaseClips(one))]
+    return found
+
+
+def _accuracies(
+    head: Head[Any], protocol: Protocol, pairs: Sequence[Pair], bank: FeatureBank, known: BaseClips
+) -> np.ndarray:
+    """The accuracy of each candidate on episodes of a bank, NaN for one that the head cannot answer under, [P]."""
+    task = validation_protocol(protocol, bank)
+    found = []
+    for pair in pairs:
+        made = filled(head, bank, pair, known)
+        try:
+            result = measure(made.head, made.bank, task, EPISODES)
+        except UsageError:  # Early fusion, say, cannot compare supports and queries of different modalities.
+            found.append(np.nan)
+            continue
+        found.append(float(result.summary()["accuracy"]))
+    return np.array(found)
+
+
+def _known(spec: RunSpec, banks: Banks, rule: Rule) -> BaseClips | None:
+    """The base clips that a rule fills from, or None where it fills nothing."""
+    if rule in ("drop", "match"):
+        return None
+    try:
+        return BaseClips(_base(spec, banks))
+    except NoClips as error:
+        raise UsageError(
+            f"--when-missing {rule} fills what clips lack from base clips, and there are none ({error}); use drop."
+        ) from None
+
+
+def _base(spec: RunSpec, banks: Banks) -> FeatureBank:
+    """The base clips with the modalities that training clips carry."""
+    return banks.base if spec.train_modalities is None else banks.base.select(spec.train_modalities)

@@ -1,0 +1,198 @@
+"""Missing modalities: what each rule fills in, that base clips alone are asked, and that the choice is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests_support import bank_of, random_bank, synthetic_cache
+from torch.nn import functional as F
+
+import fsmm
+from fsmm.cache.bank import FeatureBank
+from fsmm.cache.table import TensorTable
+from fsmm.episodes.gather import materialise
+from fsmm.episodes.protocol import Missing, Protocol
+from fsmm.episodes.sampler import Sampler
+from fsmm.errors import UsageError
+from fsmm.heads.build import build_head, inputs_of
+from fsmm.heads.multimodal.matched import MatchedHead
+from fsmm.runs.filling import NEIGHBOURS, BaseClips, Pair, Rule, withholds
+from fsmm.runs.filling_choice import candidates, choose
+from fsmm.runs.kinds import read_train_missing
+
+RULES: tuple[Rule, ...] = ("drop", "match", "mean", "neighbours", "linear", "zero")
+TASK = Protocol(n_way=3, k_shot=2, n_query=4)
+LOST = replace(TASK, missing=(Missing("audio", 0.6, "query"),))
+
+
+def related(clips: int, classes: int = 6, *, seed: int, first: int = 0) -> FeatureBank:
+    """Clips whose audio is a fixed linear function of their frame; classes are seeds of Gaussians."""
+    chance = torch.Generator().manual_seed(seed)
+    label = torch.arange(clips) % classes
+    frame = F.normalize(
+        torch.randn(classes, 8, generator=chance)[label] + torch.randn(clips, 8, generator=chance)
+    )
+    audio = frame @ torch.linspace(-1, 1, 40).reshape(8, 5) + 0.5
+    bank = bank_of({"frame": frame, "audio": audio}, label)
+    return replace(bank, clip_row=np.arange(first, first + clips))
+
+
+BASE, TEST = related(240, seed=1), related(90, seed=2, first=1000)
+
+
+def filled_audio(
+    bank: FeatureBank, rule: Rule, base: FeatureBank = BASE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The audio of the queries of some episodes of LOST, and which of them had lost it."""
+    index = Sampler(bank, LOST).draw(np.arange(8), 3, 2)
+    before = materialise(bank, index, LOST).query["audio"]
+    pair = Pair(support=rule, query=rule)
+    after = materialise(BaseClips(base).over(bank, pair), index, LOST).query["audio"]
+    kept = before.present
+    assert torch.equal(after.x[kept], before.x[kept]), "what a clip has is never changed"
+    assert bool(after.present.all())
+    assert bool((after.length == 1).all())
+    return after.pooled()[~kept], index.query[~kept]
+
+
+def test_the_mean_is_that_of_base_clips_and_zeros_count_as_a_clip() -> None:
+    mean, _ = filled_audio(TEST, "mean")
+    assert torch.allclose(mean, BASE.tables["audio"].mean().expand_as(mean))
+    assert not filled_audio(TEST, "zero")[0].any()
+
+
+def test_a_linear_relation_between_modalities_brings_back_what_is_lost() -> None:
+    linear, rows = filled_audio(TEST, "linear")
+    assert torch.allclose(linear, TEST.tables["audio"].gather(rows).pooled(), atol=0.02)
+
+
+def test_neighbours_are_base_clips_and_a_base_clip_is_not_its_own() -> None:
+    for bank in (TEST, BASE):
+        found, rows = filled_audio(bank, "neighbours")
+        frames, own = (b.tables["frame"].pooled().x[:, 0] for b in (BASE, bank))
+        audio = BASE.tables["audio"].pooled().x[:, 0]
+        for value, row in zip(found, rows.tolist()):
+            cosines = F.normalize(frames, dim=-1) @ F.normalize(own[row], dim=-1)
+            cosines[torch.from_numpy(BASE.clip_row == bank.clip_row[row])] = -2
+            assert torch.allclose(value, audio[cosines.topk(NEIGHBOURS).indices].mean(0), atol=1e-5)
+
+
+def test_sequences_are_filled_to_their_length_and_clips_with_nothing_stay_absent() -> None:
+    base = random_bank({"frame": (4, 6), "audio": (3, 5)}, classes=4, clips=12, short=False)
+    bank = random_bank({"frame": (4, 6), "audio": (2, 5)}, classes=4, clips=12, seed=1)
+    frame = bank.tables["frame"]
+    gone = torch.arange(len(bank)) % 6 == 0
+    bank.tables["frame"] = TensorTable(
+        frame.gather(torch.arange(len(bank))).x * ~gone[:, None, None],
+        frame.length * ~gone,
+        frame.present & ~gone,
+    )
+    task = replace(TASK, missing=(Missing("audio", 1.0),), may_lose_all=True)
+    index = Sampler(bank, task).draw(np.arange(4), 3, 2)
+    for rule in RULES[2:]:
+        episodes = materialise(BaseClips(base).over(bank, Pair(support=rule, query=rule)), index, task)
+        for side, rows in ((episodes.support, index.support), (episodes.query, index.query)):
+            assert torch.equal(side["audio"].present, ~gone[rows])
+            assert torch.equal(side["audio"].length, 2 * (~gone[rows]).long())
+            assert bool(side["audio"].x.isfinite().all())
+            assert not side["audio"].x[gone[rows]].any()
+
+
+def test_what_no_training_clip_carries_is_not_filled() -> None:
+    index = Sampler(TEST, LOST).draw(np.arange(4), 3, 2)
+    pair = Pair(support="linear", query="linear")
+    only_frames = BaseClips(BASE.select(["frame"])).over(TEST, pair)
+    assert torch.equal(
+        materialise(only_frames, index, LOST).query["audio"].present,
+        materialise(TEST, index, LOST).query["audio"].present,
+    )
+
+
+def test_a_matched_query_is_decided_by_what_it_has_alone() -> None:
+    head = MatchedHead(build_head("protonet-ec", inputs_of(TEST)))
+    alone = build_head("protonet", inputs_of(TEST.select(["frame"])))
+    index = Sampler(TEST, LOST).draw(np.arange(6), 3, 2)
+    episodes = materialise(TEST, index, LOST)
+    lost = ~episodes.query["audio"].present
+    assert 0 < int(lost.sum()) < lost.numel()
+    said, by_frames = head(episodes), alone(episodes.only(["frame"]))
+    assert torch.allclose(torch.softmax(said, -1)[lost], torch.softmax(by_frames, -1)[lost], atol=1e-5)
+    assert torch.allclose(said[~lost], head.inner(episodes)[~lost])
+
+
+def test_a_protocol_withholds_by_rates_above_zero_and_by_sides_with_fewer_modalities() -> None:
+    assert not withholds(replace(TASK, missing=(Missing("audio", 0.0),)), TEST)
+    assert withholds(LOST, TEST)
+    assert withholds(replace(TASK, query_modalities=("audio",)), TEST)
+    assert not withholds(replace(TASK, query_modalities=("frame", "audio")), TEST)
+    assert not withholds(LOST, TEST.select(["frame"]))
+
+
+def test_candidates_are_those_of_the_side_that_lacks_something() -> None:
+    assert {p.support for p in candidates(LOST, TEST)} == {"drop"}
+    supports = replace(TASK, missing=(Missing("audio", 0.5, "support"),))
+    assert {p.query for p in candidates(supports, TEST)} == {"drop"}
+    both = [str(p) for p in candidates(replace(TASK, missing=(Missing("audio", 0.5),)), TEST)]
+    assert len(both) == len(set(both)) == 9
+
+
+def test_the_choice_takes_the_best_candidate_and_one_that_a_head_cannot_answer_is_none() -> None:
+    """Early fusion refuses supports of frames and queries of audio unless they are filled."""
+    head = build_head("protonet-ec", inputs_of(TEST))
+    crossed = replace(TASK, support_modalities=("frame",), query_modalities=("audio",))
+    choice = choose(head, crossed, BaseClips(BASE), related(60, seed=3), TEST, trained=False)
+    assert choice.parts == ["base", "val"]
+    assert choice.query == max(choice.scores, key=lambda name: choice.scores[name]) == "linear"
+    assert "drop" not in choice.scores
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic_cache(tmp_path_factory.mktemp("cache"), noise=1.5)
+
+
+def test_a_run_says_what_was_chosen_and_leaves_whole_clips_alone(cache: Path, tmp_path: Path) -> None:
+    whole, lossy = Protocol(n_query=4), Protocol(n_query=4, missing=(Missing("audio", 0.5),))
+    evaluate = lambda task, **more: fsmm.episode_eval(  # noqa: E731
+        "protonet", "toy", cache, protocol=task, episodes=40, out=tmp_path / "run", **more
+    )
+    plain = evaluate(whole)
+    assert plain.metrics["when_missing_choice"] is None
+    for rule in RULES:
+        assert np.array_equal(evaluate(whole, when_missing=rule).accuracy, plain.accuracy)
+    chosen = evaluate(lossy).metrics["when_missing_choice"]
+    pair = str(Pair(support=chosen["support"], query=chosen["query"]))
+    assert chosen["scores"][pair] == max(chosen["scores"].values())
+
+
+def test_val_classes_choose_the_rate_at_which_training_clips_lose_modalities(
+    cache: Path, tmp_path: Path
+) -> None:
+    found = fsmm.episode_eval(
+        "common-space",
+        "toy",
+        cache,
+        protocol=Protocol(n_query=4, missing=(Missing("audio", 0.5),)),
+        episodes=20,
+        settings={
+            "train.steps": "4",
+            "train.evaluate_every": "2",
+            "train.evaluate_episodes": "20",
+            "dim": "8",
+        },
+        out=tmp_path / "run",
+    )
+    notes = [note for note in found.metrics["notes"] if "Val classes chose the rate" in note]
+    assert len(notes) == 1
+
+
+def test_the_rates_of_training_are_auto_none_or_given() -> None:
+    assert read_train_missing("--train-missing", ["auto"]) == read_train_missing("x", "auto") == "auto"
+    assert read_train_missing("--train-missing", ["none"]) == ()
+    assert read_train_missing("--train-missing", ["audio=0.5"]) == (Missing("audio", 0.5),)
+    with pytest.raises(UsageError, match="modality=rate"):
+        read_train_missing("--train-missing", ["sometimes"])
