@@ -27,6 +27,9 @@ def show_run(metrics: Mapping[str, Any]) -> None:
     ):
         if metrics.get(key) is not None:
             rows.append((name, f"{100 * metrics[key]:.2f} %"))
+    for name, found in metrics.get("retrieval", {}).items():
+        figures = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in ("R@1", "R@10", "mAP"))
+        rows.append((name, f"{figures} of {found['queries']:,} queries"))
     for key, name in (
         ("ci95", "± over episode draws (95 %)"),
         ("ci95_clips", "± over clips of these classes"),

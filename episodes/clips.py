@@ -12,6 +12,14 @@ from .batch import Stream
 from .protocol import Protocol
 
 
+def some_of(base: FeatureBank, clips: int, seed: int) -> FeatureBank:
+    """So many of the base clips, drawn by the seed (0: all); fewer ones are always among more."""
+    if not 0 < clips < len(base):
+        return base
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(base))
+    return base.rows(np.sort(order[:clips]))
+
+
 def batch_rows(base: FeatureBank, seed: int, step: int, size: int) -> Tensor:
     """The rows [size] of one batch of base clips, drawn with replacement; they depend on (seed, step) alone."""
     words = counter.words(counter.key(seed, "batch"), np.array([step]), size)[0]

@@ -107,6 +107,8 @@ class Protocol:
     """The number of further clips without labels that each episode gives to heads that use them."""
     generalised: bool = False
     """Whether the base classes compete with the split's own (zero-shot over whole splits: --n-way 0 --k-shot 0)."""
+    retrieval: bool = False
+    """Whether clips of the split are looked up, by class words and by one modality in another, not classified."""
     shared_group: bool = True
     """Whether supports and queries of an episode may share a group: a person, a source video (else none is shared)."""
     support_groups: tuple[str, ...] | None = None
@@ -225,6 +227,8 @@ class Protocol:
             parts.append(f"{self.unlabelled} unlabelled clips")
         if self.generalised:
             parts.append("generalised")
+        if self.retrieval:
+            parts = ["clips of the split looked up"]
         if self.rules_groups:
             parts.append(self._describe_groups())
         if self.replay is not None:

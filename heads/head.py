@@ -125,3 +125,16 @@ class HasBranches(Protocol):
     def branches(self, episodes: Episodes) -> dict[str, Tensor]:
         """Logits [B, Q, N] of each modality alone."""
         ...
+
+
+@runtime_checkable
+class HasSpace(Protocol):
+    """A head that places clips and class words in one space, in which clips can be looked up."""
+
+    def place(self, streams: Mapping[str, Stream]) -> tuple[Tensor, Tensor]:
+        """Unit vectors [..., D] of clips by the modalities of ``streams``, and whether a clip has any, bool [...]."""
+        ...
+
+    def place_words(self, words: Tensor) -> Tensor:
+        """Unit vectors [..., D] of class words [..., E]."""
+        ...

@@ -64,6 +64,8 @@ class Method:
     """Whether it can decide without supports."""
     reads_time: bool = False
     """Whether it reads the steps of a clip; others are handed features averaged over time (T = 1), which is faster."""
+    reads_time_if: str = ""
+    """The setting, as key=value, with which a method that does not read steps by default reads them."""
     fits_base: bool = False
     """Whether it takes closed-form statistics of the base classes (``fit_base``)."""
     position_tied: bool = False
@@ -741,6 +743,8 @@ METHODS: dict[str, Method] = {
         modalities="any",
         words="optional",
         zero_shot=True,
+        reads_time_if="projection=transformer",
+        fits_base=True,
     ),
     "word-prototypes": Method(
         target="embedding.word_prototypes:WordPrototypes",

@@ -103,6 +103,8 @@ class Recipe:
     # One measured step was tried as a rule instead: neither its products nor its products an operation tell the methods
     # that gain from those that lose, and a rule by size would add up the gradients of other methods in another order on
     # wide features, which changes what they learn.
+    clips: CountOrNone = 0
+    """Base clips that training sees, the first of an order that the seed draws; 0: all of them."""
     every_core: bool = False
     """Train on every core instead of half of them, for steps that take seconds of large operations."""
     mix: Share = 0.0

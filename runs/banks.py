@@ -213,7 +213,7 @@ class Banks:
 
     @property
     def _pools(self) -> bool:
-        return not self.method.reads_time
+        return not self.spec.reads_time
 
     def _chosen(self) -> NormalisationChoice:
         """The normalisation that the base and val classes choose; one of the two may be missing."""
@@ -251,7 +251,7 @@ class Banks:
         """
         spec, extra = self.spec, split == "unlabelled"
         no_words = extra or sample is not None
-        needs_steps = self.method.reads_time or spec.normalise in ("per-step", "auto") or steps is not None
+        needs_steps = spec.reads_time or spec.normalise in ("per-step", "auto") or steps is not None
         choice: dict[str, Any] = {
             "dataset": self.folder.name,
             "label_set": spec.protocol.label_set,

@@ -14,13 +14,14 @@ from .generalised import MOST_DRAWS, Sides, generalised
 from .learned_gate import LearnedGate
 from .multi_label import evaluate_multi_label
 from .result import Result
+from .retrieval import retrieve
 from .seen_unseen import Choice, Rule
 from .zero_shot import zero_shot
 
 
 def whole_split(protocol: Protocol) -> bool:
-    """Whether the protocol is zero-shot over all classes of a split, so that every clip is classified once."""
-    return protocol.k_shot == 0 and protocol.n_way == 0
+    """Whether the protocol asks about a split as a whole: clips are looked up, or classified among all classes."""
+    return protocol.retrieval or (protocol.k_shot == 0 and protocol.n_way == 0)
 
 
 def is_generalised(protocol: Protocol) -> bool:
@@ -35,6 +36,12 @@ def draws_of(protocol: Protocol, episodes: Extent) -> Extent:
 
 def check_meaning(protocol: Protocol, bank: FeatureBank) -> None:
     """Raise UsageError for a protocol whose values have no meaning together on these clips."""
+    changed = protocol.missing or protocol.noisy or protocol.cross_modal
+    if protocol.retrieval and (changed or protocol.generalised):
+        raise UsageError(
+            "Retrieval takes clips and classes as they are; leave out --missing, --noisy, --generalised and the "
+            "modalities of supports and queries."
+        )
     if protocol.generalised and not is_generalised(protocol):
         raise UsageError(
             "Generalised tests classify whole splits; use --n-way 0 with --generalised, and --k-shot 0 for zero-shot."
@@ -43,7 +50,6 @@ def check_meaning(protocol: Protocol, bank: FeatureBank) -> None:
         raise UsageError(
             "Generalised tests take clips with one label, one number of supports, and no rule about groups."
         )
-    changed = protocol.missing or protocol.noisy or protocol.cross_modal
     if not bank.multi and (whole_split(protocol) or is_generalised(protocol)) and changed:
         raise UsageError(
             "A test over whole splits takes clips as they are; choose --modalities, or use --n-way 5 --k-shot 0 with "
@@ -75,6 +81,8 @@ def measure(
     Raises UsageError for combinations that have no meaning, TooFew where the bank cannot serve the protocol.
     """
     check_meaning(protocol, bank)
+    if protocol.retrieval:
+        return retrieve(head, bank)
     if bank.multi:
         return evaluate_multi_label(head, bank, protocol, episodes, progress=progress)
     if sides is not None:

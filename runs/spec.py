@@ -87,6 +87,8 @@ class RunSpec:
         values = self._without_auto()
         if not self.protocol.generalised:
             values.pop("seen_unseen")
+        if not self.protocol.retrieval:
+            values["protocol"].pop("retrieval", None)
         if not self.protocol.rules_groups:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
@@ -96,6 +98,12 @@ class RunSpec:
     def losses(self) -> tuple[Missing, ...]:
         """The modalities that training clips lose by what the run says itself."""
         return () if self.train_missing == "auto" else self.train_missing
+
+    @property
+    def reads_time(self) -> bool:
+        """Whether the head reads the steps of a clip, by its method or by its settings."""
+        key, _, value = self.resolved.reads_time_if.partition("=")
+        return self.resolved.reads_time or (bool(key) and self.settings.get(key) == value)
 
     @property
     def chooses_dropout(self) -> bool:
@@ -126,6 +134,7 @@ class RunSpec:
             values["train_missing"] = "auto"
         for name in (
             "split",
+            "retrieval",
             "n_query",
             "dirichlet",
             "query_classes",

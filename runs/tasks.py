@@ -43,6 +43,7 @@ def training_protocol(
         query_classes=None,
         small_classes="exclude",
         generalised=False,
+        retrieval=False,
         unlabelled=0,
         clip_split=None,
         support_modalities=modalities,
@@ -72,4 +73,5 @@ def validation_protocol(protocol: Protocol, val: FeatureBank) -> Protocol:
         small_classes="exclude" if val.multi or not protocol.shared_group else "short",
         unlabelled=0,
         generalised=False,
+        retrieval=False,
     )

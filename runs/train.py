@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..cache.bank import FeatureBank
 from ..episodes import counter
-from ..episodes.clips import batch_clips, batch_rows
+from ..episodes.clips import batch_clips, batch_rows, some_of
 from ..episodes.draw import AnySampler, sampler_for
 from ..episodes.gather import materialise
 from ..episodes.mix import mix_classes
@@ -87,6 +87,7 @@ def train(
     Raises FsmmError where the base split cannot serve the episodes, or the loss is no longer finite.
     """
     recipe = recipe or head.recipe
+    base = some_of(base, recipe.clips, seed)
     task = training_protocol(protocol, recipe, base, seed=seed, modalities=modalities, missing=missing)
     keep_freed_memory()
     check = None if val is None else validation_protocol(protocol, val)

@@ -509,6 +509,7 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "small_classes": "refuse",
     "unlabelled": 0,
     "generalised": None,
+    "retrieval": None,
     "shared_group": True,
     "support_groups": None,
     "query_groups": None,

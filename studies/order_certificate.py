@@ -71,7 +71,7 @@ def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertif
     """
     job, banks = load(job)
     bank, protocol = banks.test, job.spec.protocol
-    if not banks.method.reads_time:
+    if not job.spec.reads_time:
         raise UsageError(
             f"Method {job.spec.method!r} does not read the order of steps; take one that does, such as otam."
         )

@@ -1,16 +1,16 @@
 """Common space: a plain member of the family of joint embeddings that begins with DeViSE: A Deep Visual-Semantic
 Embedding Model (Frome et al., NeurIPS 2013).
 
-A linear or one-hidden-layer map a modality, and one of the class words, is learned on batches of base clips, so that a
-clip seen, heard or named lies in one place. Queries are decided by prototypes, nearest supports or words; supports and
+A tower a modality, and a map of the class words, is learned on batches of base clips, so that a clip seen, heard or
+named lies in one place. Queries are decided by prototypes, nearest supports, words or a softmax head; supports and
 queries may carry different modalities, and either may lack some. Inductive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,40 +19,21 @@ from torch.nn import functional as F
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes, Stream
 from ...errors import UsageError
+from ..adaptation.linear_probe import LinearProbeSettings, Problem
 from ..head import ClipTrainedHead, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import cosine
 from ..parts.names import module_name
+from ..parts.objectives import OBJECTIVES, Points, masked_error, pairing
+from ..parts.synthesis import Synthesis
 from ..parts.tensors import class_means
 from ..scoring.gram import FromGram, Products
 from ..scoring.shortcut import Shortcut
-from ..settings import Count, CountOrNone, NonNegative, Positive, Rate, Recipe, Settings
+from ..settings import Recipe
+from .common_settings import CommonSpaceSettings
+from .towers import DeeperHead, PooledTower, StepTower, blocks_of
 
-
-@dataclass(frozen=True)
-class CommonSpaceSettings(Settings):
-    """The common space's settings."""
-
-    dim: Count = 128
-    """The width of the space."""
-    hidden: CountOrNone = 0
-    """The width of the hidden layer of each map; 0 for linear maps."""
-    objective: Literal["softmax", "triplet", "infonce"] = "softmax"
-    """Cross-entropy against all base classes' anchors, a triplet loss with the hardest wrong anchor, or InfoNCE (van
-    den Oord et al. 2018) within the batch, where the clips of one class are positives."""
-    margin: NonNegative = 0.2
-    """The margin of the triplet loss."""
-    between: NonNegative = 0.5
-    """The weight of InfoNCE between the modalities of a clip."""
-    temperature: Positive = 0.1
-    """What cosines are divided by, in every loss and logit."""
-    decision: Literal["auto", "prototype", "nearest", "words"] = "auto"
-    """Queries are decided by class means, by nearest supports, by words, or (auto) by class means where there are
-    supports and by words where there are none."""
-    dropout: Rate = 0.1
-    """The dropout of the maps' inputs."""
-    learned_anchors: bool = False
-    """The anchors of base classes are learned vectors even where words exist, which are then unused."""
+_ADDED = "add_"  # The prefix of the settings that weigh further objectives.
 
 
 class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
@@ -62,61 +43,85 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
 
     def __init__(self, inputs: Inputs, settings: CommonSpaceSettings) -> None:
         super().__init__(inputs, settings)
-        self.maps = nn.ModuleDict(
-            {module_name(m): _map(dim, settings) for m, (_, dim) in inputs.streams.items()}
-        )
+        if settings.add_masked and settings.projection != "transformer":
+            raise UsageError("add_masked hides steps from a transformer; set projection=transformer, too.")
+        if settings.used_layer > settings.deeper:
+            raise UsageError(
+                f"used_layer={settings.used_layer} is behind the last of deeper={settings.deeper}."
+            )
+        self.maps = _towers(inputs, settings)
         words = None if settings.learned_anchors else inputs.word_dim
-        self.word_map = _map(words, settings) if words else None
+        self.word_map = PooledTower(words, settings) if words else None
         learned = None if words else torch.randn(max(inputs.base_classes, 1), settings.dim)
         self.anchors = None if learned is None else nn.Parameter(learned)
+        self.deeper = DeeperHead(settings.dim, settings.deeper) if settings.deeper else None
+        widths = {m: dim for m, (_, dim) in inputs.streams.items()}
+        self.synthesis = (
+            Synthesis(settings.synthetic, settings.synthetic_count, widths, max(inputs.base_classes, 1))
+            if settings.synthetic != "none"
+            else None
+        )
 
-    def place(self, streams: Mapping[str, Stream]) -> tuple[Tensor, Tensor]:
+    def fit_base(self, base: FeatureBank) -> None:
+        """Keeps what made-up supports need of base clips. Raises UsageError where these have several labels."""
+        if self.synthesis is None:
+            return
+        if base.multi:
+            raise UsageError("Supports are made up from base clips with one label each; set synthetic=none.")
+        self.synthesis.fit(base)
+
+    def place(self, streams: Mapping[str, Stream], layer: int | None = None) -> tuple[Tensor, Tensor]:
         """Where clips lie: unit vectors [..., dim], the mean over the modalities present; and whether any is [...].
 
-        Raises UsageError where there is no modality.
+        layer: the layer of the deeper head; None for the one that decisions read. Raises UsageError where there is no
+        modality.
         """
         if not streams:
             raise UsageError("An episode carries no modality at all.")
-        points = [
-            F.normalize(self._project(m, stream), dim=-1) * stream.present[..., None]
-            for m, stream in streams.items()
-        ]
+        points = [self._point(m, stream, layer) * stream.present[..., None] for m, stream in streams.items()]
         present = torch.stack([stream.present for stream in streams.values()]).any(0)
         return F.normalize(torch.stack(points).sum(0), dim=-1), present
 
-    def _project(self, modality: str, stream: Stream) -> Tensor:
-        """The modality's map of clips, [..., dim]: unit features are brought to entries near one, as maps want."""
-        layer = self.maps[module_name(modality)]
-        x = stream.pooled().to(next(layer.parameters()).dtype)
-        point: Tensor = layer(x * x.shape[-1] ** 0.5)
-        return point
+    def _point(self, modality: str, stream: Stream, layer: int | None) -> Tensor:
+        """Where a modality alone places clips, unit vectors [..., dim]."""
+        tower: Any = self.maps[module_name(modality)]
+        return self._unit(tower.project(stream), layer)
 
-    def place_words(self, words: Tensor) -> Tensor:
+    def _unit(self, x: Tensor, layer: int | None) -> Tensor:
+        """Vectors [..., dim] of the space after a layer of the deeper head, of length one."""
+        if self.deeper is not None:
+            x = self.deeper(x, self.settings.used_layer if layer is None else layer)
+        return F.normalize(x, dim=-1)
+
+    def place_words(self, words: Tensor, layer: int | None = None) -> Tensor:
         """Where class words lie: unit vectors [..., dim]. Raises UsageError where the head has no word map."""
         if self.word_map is None:
             raise UsageError(
                 "This common space was built without class words; extract a word stream, or use supports."
             )
         words = words.to(next(self.word_map.parameters()).dtype)
-        return F.normalize(self.word_map(F.normalize(words, dim=-1) * words.shape[-1] ** 0.5), dim=-1)
+        return self._unit(self.word_map(F.normalize(words, dim=-1) * words.shape[-1] ** 0.5), layer)
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]. Raises UsageError where what the decision needs is missing."""
         query, query_present = self.place(episodes.query)
         decision = self.settings.decision
         if decision == "words" or (decision == "auto" and not episodes.shots):
-            cosines = self._cosine_to_words(query, episodes)
+            logits = self._cosine_to_words(query, episodes) / self.settings.temperature
             class_present = torch.ones_like(episodes.class_id, dtype=torch.bool)
-        elif not episodes.shots:
+            return neutral(logits, query_present, class_present)
+        if not episodes.shots:
             raise UsageError(
                 f"decision={decision} needs supports; use --k-shot 1 or more, or decision=words."
             )
+        supports = episodes.support if self.synthesis is None else self.synthesis(episodes.support)
+        support, support_present = self.place(supports)
+        if decision == "softmax":
+            logits = self._probe(query, support, support_present)
         else:
-            support, support_present = self.place(episodes.support)
-            class_present = support_present.any(2)
             measure = _cosine_to_nearest if decision == "nearest" else _cosine_to_mean
-            cosines = measure(query, support, support_present)
-        return neutral(cosines / self.settings.temperature, query_present, class_present)
+            logits = measure(query, support, support_present) / self.settings.temperature
+        return neutral(logits, query_present, support_present.any(2))
 
     def _cosine_to_words(self, query: Tensor, episodes: Episodes) -> Tensor:
         if episodes.words is None:
@@ -125,12 +130,27 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
             )
         return cosine(query, self.place_words(episodes.words))
 
+    def _probe(self, query: Tensor, support: Tensor, present: Tensor) -> Tensor:
+        """Logits [B, Q, N] of a softmax head that is fitted on the supports [B, N, K, dim]."""
+        x = support.flatten(1, 2)
+        gram, products = x @ x.transpose(1, 2), query @ x.transpose(1, 2)
+        return self._fitted(gram, products, present)
+
+    @torch.no_grad()
+    def _fitted(self, gram: Tensor, products: Tensor, present: Tensor) -> Tensor:
+        """The logits of a softmax head by inner products among supports [B, M, M] and with them [B, Q, M]."""
+        alpha, offset = Problem(gram, present, LinearProbeSettings(c=self.settings.probe_c)).solve()
+        return products @ alpha + offset
+
     def shortcuts(self) -> Iterator[Shortcut]:
-        """With supports logits follow from the inner products of where clips lie."""
-        if self.settings.decision != "words":
+        """With real supports alone logits follow from the inner products of where clips lie."""
+        if self.settings.decision != "words" and self.synthesis is None:
             yield FromGram(logits=self._from_products, points=self._points)
 
     def _from_products(self, products: Products) -> Tensor:
+        if self.settings.decision == "softmax":
+            present = torch.ones_like(products.support, dtype=torch.bool)
+            return self._fitted(products.among_supports, products.query_support.flatten(2), present)
         nearest = self.settings.decision == "nearest"
         value = products.query_support.amax(-1) if nearest else products.cosine_to_mean()
         return value / self.settings.temperature
@@ -142,19 +162,37 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
         return self.place({m: table.gather(rows) for m, table in bank.tables.items()})[0]
 
     def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
-        """The mean objective of each modality alone and of the clip as a whole, plus InfoNCE between modalities."""
+        """The weighted mean of the objectives of each modality alone and of whole clips, and the further terms."""
+        top, settings = self.settings.deeper, self.settings
         anchors = self._anchors(words)
-        points = {m: F.normalize(self._project(m, s), dim=-1) for m, s in clips.items()}
-        present = {m: s.present for m, s in clips.items()}
-        parts = {m: self._objective(points[m][present[m]], label[present[m]], anchors) for m in points}
-        if len(points) > 1:
-            whole, any_present = self.place(clips)
-            parts["clip"] = self._objective(whole[any_present], label[any_present], anchors)
-        total = torch.stack(list(parts.values())).mean()
-        if len(points) > 1 and self.settings.between > 0:
-            parts["between"] = self._between(points, present)
-            total = total + self.settings.between * parts["between"]
+        points, present = self._views(clips, top)
+        second = self._views(clips, top)[0] if self._needs_two_views() else points
+        parts = {
+            name: self._objective(points[name], second[name], label, anchors, present[name])
+            for name in points
+        }
+        weight = {name: 1.0 if name == "clip" or len(clips) == 1 else settings.alone for name in parts}
+        weighed = torch.stack([weight[name] * value for name, value in parts.items()])
+        total = weighed.sum() / sum(weight.values())
+        if len(clips) > 1 and settings.between > 0:
+            parts["between"] = self._between({m: points[m] for m in clips}, present)
+            total = total + settings.between * parts["between"]
+        if settings.add_masked > 0:
+            parts["masked"] = self._masked(clips)
+            total = total + settings.add_masked * parts["masked"]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def _views(self, clips: Mapping[str, Stream], layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Where each modality alone, and with several also the whole clip, places a batch; and which are present."""
+        points = {m: self._point(m, s, layer) for m, s in clips.items()}
+        present = {m: s.present for m, s in clips.items()}
+        if len(clips) > 1:
+            points["clip"], present["clip"] = self.place(clips, layer)
+        return points, present
+
+    def _needs_two_views(self) -> bool:
+        """Whether an objective compares two views of a clip."""
+        return self.settings.objective == "simclr" or self.settings.add_simclr > 0
 
     def _anchors(self, words: Tensor | None) -> Tensor:
         """A unit vector for each base class, [C, dim]: where its words lie, or a learned one."""
@@ -162,50 +200,75 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
             return F.normalize(self.anchors, dim=-1)
         if words is None:
             raise UsageError("The base classes have no words; extract the word stream again.")
-        return self.place_words(words)
+        return self.place_words(words, self.settings.deeper)
 
-    def _objective(self, point: Tensor, label: Tensor, anchors: Tensor) -> Tensor:
-        """The chosen objective of points [M, dim] of base clips, their labels [M] and anchors [C, dim]."""
-        if not len(point):
+    def _objective(
+        self, point: Tensor, second: Tensor, label: Tensor, anchors: Tensor, present: Tensor
+    ) -> Tensor:
+        """The chosen objective, plus the weighted further ones, of the present clips among points [M, dim]."""
+        if not bool(present.any()):
             return anchors.sum() * 0.0
-        similarity = point @ anchors.T
         settings = self.settings
-        if settings.objective == "softmax":
-            return F.cross_entropy(similarity / settings.temperature, label)
-        right = similarity.gather(1, label[:, None])
-        if settings.objective == "triplet":
-            wrong = similarity.scatter(1, label[:, None], -2.0).amax(1, keepdim=True)
-            return (settings.margin + wrong - right).clamp(min=0).mean()
-        logits = anchors[label] @ point.T / settings.temperature
-        same = label[:, None] == label[None]
-        # Every clip of the class is a positive; their log-probabilities are averaged.
-        log_p = F.log_softmax(logits, -1)
-        return -(log_p * same).sum(1).div(same.sum(1)).mean()
+        batch = Points(
+            point=point[present],
+            label=label[present],
+            anchors=anchors,
+            second=second[present],
+            temperature=settings.temperature,
+            margin=settings.margin,
+        )
+        value = OBJECTIVES[settings.objective](batch)
+        for name, weight in _added(settings).items():
+            value = value + weight * OBJECTIVES[name](batch)
+        return value
 
     def _between(self, points: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-        """InfoNCE over the clips that carry both of two modalities, in both directions; the mean over such pairs."""
+        """The pairing of the clips that carry both of two modalities; the mean over such pairs of modalities."""
         names, losses = list(points), []
         for i, a in enumerate(names):
             for b in names[i + 1 :]:
                 both = present[a] & present[b]
                 if both.sum() > 1:
-                    logits = points[a][both] @ points[b][both].T / self.settings.temperature
-                    target = torch.arange(len(logits), device=logits.device)
-                    losses.append((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)
+                    losses.append(pairing(points[a][both], points[b][both], self.settings.temperature))
         return torch.stack(losses).mean() if losses else next(iter(points.values())).sum() * 0.0
 
+    def _masked(self, clips: Mapping[str, Stream]) -> Tensor:
+        """The error of hidden steps, as the mean over the modalities."""
+        errors = []
+        for m, stream in clips.items():
+            tower: Any = self.maps[module_name(m)]
+            chance = torch.rand(stream.mask().shape, device=stream.x.device)
+            hidden = (chance < self.settings.mask_share) & stream.mask()
+            said, true = tower.rebuilt(stream, hidden)
+            errors.append(masked_error(said, true, hidden))
+        return torch.stack(errors).mean()
 
-def _map(width: int, settings: CommonSpaceSettings) -> nn.Module:
-    """A map of vectors [..., width] into the space, [..., dim]: linear, or with one hidden layer."""
-    if not settings.hidden:
-        return nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, settings.dim))
-    return nn.Sequential(
-        nn.Dropout(settings.dropout),
-        nn.Linear(width, settings.hidden),
-        nn.ReLU(),
-        nn.Dropout(settings.dropout),
-        nn.Linear(settings.hidden, settings.dim),
+
+def _towers(inputs: Inputs, settings: CommonSpaceSettings) -> nn.ModuleDict:
+    """A tower for each modality."""
+    shared = settings.trunk == "shared"
+    if settings.projection == "pooled":
+        last = nn.Linear(settings.hidden or settings.dim, settings.dim) if shared else None
+        return nn.ModuleDict(
+            {module_name(m): PooledTower(dim, settings, last) for m, (_, dim) in inputs.streams.items()}
+        )
+    trunk = blocks_of(settings) if shared else None
+    return nn.ModuleDict(
+        {
+            module_name(m): StepTower(dim, steps, settings, trunk or blocks_of(settings))
+            for m, (steps, dim) in inputs.streams.items()
+        }
     )
+
+
+def _added(settings: CommonSpaceSettings) -> dict[str, float]:
+    """The weights of the further objectives of the table, by name, that are not zero."""
+    named = {f.name.removeprefix(_ADDED): f.name for f in fields(settings) if f.name.startswith(_ADDED)}
+    return {
+        name: getattr(settings, field)
+        for name, field in named.items()
+        if name in OBJECTIVES and getattr(settings, field)
+    }
 
 
 def _cosine_to_mean(query: Tensor, support: Tensor, present: Tensor) -> Tensor:

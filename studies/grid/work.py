@@ -81,7 +81,7 @@ def _reads(spec: RunSpec) -> dict[str, Any]:
         "clips": [protocol.label_set, protocol.split, protocol.class_split, protocol.clip_split],
         "base": spec.train_dataset,
         "more": [protocol.unlabelled > 0, protocol.generalised, protocol.seed if protocol.generalised else 0],
-        "method": [method.reads_time, method.words],
+        "method": [spec.reads_time, method.words],
     }
 
 
