@@ -77,7 +77,7 @@ def filled_test(head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool) 
         note = f"what clips lack is dropped, for nothing could be chosen: {error}"
         nothing = FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
         return Filled(head=head, bank=bank, choice=nothing)
-    choice = choose(head, spec.protocol, known, banks.val, bank, trained=trained)
+    choice = choose(head, spec.protocol, known=known, val=banks.val, test=bank, trained=trained)
     made = filled(head, bank, Pair(support=choice.support, query=choice.query), known)
     return Filled(head=made.head, bank=made.bank, choice=choice)
 
@@ -105,10 +105,10 @@ def filled(head: Head[Any], bank: FeatureBank, pair: Pair, known: BaseClips | No
 def choose(
     head: Head[Any],
     protocol: Protocol,
+    *,
     known: BaseClips,
     val: FeatureBank | None,
     test: FeatureBank,
-    *,
     trained: bool,
 ) -> FillingChoice:
     """The candidate that is most accurate on base and val classes; drop where none of them can serve the protocol."""
@@ -116,7 +116,8 @@ def choose(
     found: list[tuple[str, np.ndarray]] = []
     for name, bank, source in _parts(known, val, trained=trained):
         try:
-            found.append((name, _accuracies(head, protocol, pairs, bank, source)))
+            asked = _accuracies(head, protocol, pairs=pairs, bank=bank, known=source)
+            found.append((name, asked))
         except TooFew:
             continue
     if not found:
@@ -159,7 +160,7 @@ def _parts(
 
 
 def _accuracies(
-    head: Head[Any], protocol: Protocol, pairs: Sequence[Pair], bank: FeatureBank, known: BaseClips
+    head: Head[Any], protocol: Protocol, *, pairs: Sequence[Pair], bank: FeatureBank, known: BaseClips
 ) -> np.ndarray:
     """The accuracy of each candidate on episodes of a bank, NaN for one that the head cannot answer under, [P]."""
     task = validation_protocol(protocol, bank)

@@ -23,8 +23,9 @@ from ..adaptation.linear_probe import LinearProbeSettings, Problem
 from ..head import ClipTrainedHead, Inputs, Losses
 from ..parts.absence import neutral
 from ..parts.distances import cosine
+from ..parts.label_sets import LabelSets
 from ..parts.names import module_name
-from ..parts.objectives import OBJECTIVES, Points, masked_error, pairing
+from ..parts.objectives import OBJECTIVES, WITHOUT_LABELS, Points, masked_error, pairing
 from ..parts.synthesis import Synthesis
 from ..parts.tensors import class_means
 from ..scoring.gram import FromGram, Products
@@ -62,13 +63,30 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
             else None
         )
 
+        self.label_sets = LabelSets(max(inputs.base_classes, 1))
+
     def fit_base(self, base: FeatureBank) -> None:
-        """Keeps what made-up supports need of base clips. Raises UsageError where these have several labels."""
+        """Keeps what made-up supports need of base clips, and where clips have several labels, which sets these are.
+
+        Raises UsageError where an objective or made-up supports need one label a clip.
+        """
+        if base.multi:
+            self._check_objectives()
+            self.label_sets.fit(base)
         if self.synthesis is None:
             return
         if base.multi:
             raise UsageError("Supports are made up from base clips with one label each; set synthetic=none.")
         self.synthesis.fit(base)
+
+    def _check_objectives(self) -> None:
+        """Raise UsageError for objectives that have no form for several labels a clip."""
+        asked = [self.settings.objective, *_added(self.settings)]
+        if strange := [name for name in asked if name not in (*WITHOUT_LABELS, "softmax")]:
+            raise UsageError(
+                f"Objective {strange[0]!r} reads one label a clip, and these clips may have several; use softmax or "
+                "simclr."
+            )
 
     def place(self, streams: Mapping[str, Stream], layer: int | None = None) -> tuple[Tensor, Tensor]:
         """Where clips lie: unit vectors [..., dim], the mean over the modalities present; and whether any is [...].
@@ -217,10 +235,16 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
             temperature=settings.temperature,
             margin=settings.margin,
         )
-        value = OBJECTIVES[settings.objective](batch)
+        value = self._term(settings.objective, batch)
         for name, weight in _added(settings).items():
-            value = value + weight * OBJECTIVES[name](batch)
+            value = value + weight * self._term(name, batch)
         return value
+
+    def _term(self, name: str, batch: Points) -> Tensor:
+        """One objective; softmax over several label sets is a head a set, whose weights are its classes' anchors."""
+        if name == "softmax" and batch.label.ndim == 2:
+            return self.label_sets.loss(batch.point @ batch.anchors.T / batch.temperature, batch.label)
+        return OBJECTIVES[name](batch)
 
     def _between(self, points: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """The pairing of the clips that carry both of two modalities; the mean over such pairs of modalities."""

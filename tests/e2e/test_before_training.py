@@ -58,7 +58,8 @@ CASES = {
         "whole splits",
     ),
     "modalities that do not meet": (
-        ["--method", "relation", "--n-query", "2", "--support-modalities", "frame", "--query-modalities", "audio"],
+        ["--method", "relation", "--n-query", "2", "--support-modalities", "frame", "--query-modalities", "audio",
+         "--when-missing", "drop"],
         "common-space",
     ),
     "a sweep over whole splits": (

@@ -144,7 +144,7 @@ def test_the_choice_takes_the_best_candidate_and_one_that_a_head_cannot_answer_i
     """Early fusion refuses supports of frames and queries of audio unless they are filled."""
     head = build_head("protonet-ec", inputs_of(TEST))
     crossed = replace(TASK, support_modalities=("frame",), query_modalities=("audio",))
-    choice = choose(head, crossed, BaseClips(BASE), related(60, seed=3), TEST, trained=False)
+    choice = choose(head, crossed, known=BaseClips(BASE), val=related(60, seed=3), test=TEST, trained=False)
     assert choice.parts == ["base", "val"]
     assert choice.query == max(choice.scores, key=lambda name: choice.scores[name]) == "linear"
     assert "drop" not in choice.scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,3 +181,20 @@ def test_made_up_supports_are_answered_for(synthetic: str) -> None:
     head, task = made(synthetic=synthetic, decision="softmax"), two_modal()
     assert bool(head(task).isfinite().all())
     assert not list(head.shortcuts())
+
+
+def test_several_label_sets_have_a_head_each_over_one_trunk_and_contrast_refuses_them() -> None:
+    multi = replace(
+        BASE,
+        label=F.one_hot(BASE.label, 6).to(torch.uint8),
+        label_set="one+other",
+        class_names=[f"{'one' if i < 3 else 'other'}: {i}" for i in range(6)],
+    )
+    clips = {m: t.gather(torch.arange(48)) for m, t in multi.tables.items()}
+    head = made()
+    head.fit_base(multi)
+    losses = head.batch_loss(clips, multi.label, multi.words)
+    losses.total.backward()
+    assert bool(losses.total.detach().isfinite())
+    with pytest.raises(UsageError, match="one label a clip"):
+        made(objective="supcon").fit_base(multi)
