@@ -76,7 +76,7 @@ class CommonSpaceSettings(Settings):
     """The inverse strength of the penalty of the softmax head that is fitted on the supports."""
     synthetic: Synthetic = "none"
     """Supports that are made up beside the real ones: mixup of supports of a class, noise with the covariance of base
-    classes, or the deviations of the neighbouring base class's clips from their mean."""
+    classes, the deviations of the neighbouring base class's clips from their mean, or a small conditional generator."""
     synthetic_count: Count = 10
     """The number of supports that are made up for each class."""
     dropout: Rate = 0.1

@@ -1,4 +1,4 @@
-"""Made-up supports: mixtures of real ones, noise with the covariance of base classes, deviations of a like base class.
+"""Made-up supports: mixtures of real ones, noise like that of base classes, deviations of a like class, a generator.
 
 The chance is drawn once, when the base clips are seen, and is the same for all classes and episodes, so that a class's
 supports do not depend on its place or on the other tasks of a batch.
@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
 from ...episodes.batch import Stream
+from .imputation import ridge_fit
 from .names import module_name
 
-Synthetic = Literal["none", "mixup", "noise", "neighbours"]
+Synthetic = Literal["none", "mixup", "noise", "neighbours", "generator"]
+DIRECTIONS = 16
 SEED = 20_261
 
 
@@ -27,6 +29,8 @@ class Synthesis(nn.Module):
     noise: a real support plus Gaussian noise with the covariance of base clips about their class means. neighbours: a
     real support plus what clips of the base class whose mean is nearest to it (by the cosine) deviate from that mean
     (as in Hariharan and Girshick, ICCV 2017, without their learned part). mixup: the mean of two supports of the class.
+    generator: a real support plus a Gaussian along the ``DIRECTIONS`` in which base clips deviate most from their class
+    means, whose log variances a ridge regression says from the support.
     """
 
     def __init__(self, how: Synthetic, count: int, widths: Mapping[str, int], classes: int) -> None:
@@ -37,6 +41,11 @@ class Synthesis(nn.Module):
             self.register_buffer(f"noise_{name}", torch.zeros(count, dim))
             self.register_buffer(f"mean_{name}", torch.zeros(classes, dim))
             self.register_buffer(f"deviation_{name}", torch.zeros(classes, count, dim))
+            self.register_buffer(f"direction_{name}", torch.zeros(DIRECTIONS, dim))
+            self.register_buffer(f"slope_{name}", torch.zeros(dim, DIRECTIONS))
+            self.register_buffer(f"log_variance_{name}", torch.zeros(DIRECTIONS))
+            self.register_buffer(f"centre_{name}", torch.zeros(dim))
+            self.register_buffer(f"chance_{name}", torch.zeros(count, DIRECTIONS))
 
     @torch.no_grad()
     def fit(self, base: FeatureBank) -> None:
@@ -54,6 +63,24 @@ class Synthesis(nn.Module):
             self._set(f"mean_{name}", means)
             drawn = [_drawn(x[r] - means[c], self.count, chance) for c, r in enumerate(rows)]
             self._set(f"deviation_{name}", torch.stack(drawn))
+            held = [c for c, r in enumerate(rows) if len(r)]
+            self._fit_generator(name, [x[rows[c]] - means[c] for c in held], means[held], chance)
+
+    def _fit_generator(self, name: str, away: list[Tensor], means: Tensor, chance: torch.Generator) -> None:
+        """The directions of the classes' deviations [n, D] and the regression of their log variances on the means."""
+        _, _, directions = torch.linalg.svd(torch.cat(away), full_matrices=False)
+        found = torch.zeros(DIRECTIONS, means.shape[1]).to(means)
+        found[: min(DIRECTIONS, len(directions))] = directions[:DIRECTIONS]
+        spread = torch.stack([(of_class @ found.T).square().mean(0) for of_class in away])
+        fit = ridge_fit(means, spread.clamp(min=1e-8).log(), torch.arange(len(means), device=means.device))
+        for part, value in (
+            ("direction", found),
+            ("slope", fit.slope),
+            ("log_variance", fit.target_mean),
+            ("centre", fit.centre),
+            ("chance", torch.randn(self.count, DIRECTIONS, generator=chance)),
+        ):
+            self._set(f"{part}_{name}", value)
 
     def forward(self, support: Mapping[str, Stream]) -> dict[str, Stream]:
         """The supports [B, N, K, T, D] with the made-up ones behind them, [B, N, K + count, T, D]."""
@@ -83,10 +110,21 @@ class Synthesis(nn.Module):
         """What each made-up support lies away from its source, [B, N, count, D] or, for noise, [count, D]."""
         if self.how == "noise":
             return self.get_buffer(f"noise_{name}")
+        if self.how == "generator":
+            return self._generated(name, real.pooled()[:, :, source])
         means, deviation = self.get_buffer(f"mean_{name}"), self.get_buffer(f"deviation_{name}")
         x = real.pooled()[:, :, source].to(means)
         like = (F.normalize(x, dim=-1) @ F.normalize(means, dim=-1).T).argmax(-1)
         return deviation[like, torch.arange(self.count, device=like.device)]
+
+    def _generated(self, name: str, x: Tensor) -> Tensor:
+        """What the generator adds to supports x [B, N, count, D]."""
+        direction, slope, log_variance, centre, chance = (
+            self.get_buffer(f"{part}_{name}")
+            for part in ("direction", "slope", "log_variance", "centre", "chance")
+        )
+        said = log_variance + (x.to(slope) - centre) @ slope
+        return (said / 2).exp() * chance @ direction
 
     def _set(self, name: str, value: Tensor) -> None:
         kept = self.get_buffer(name)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from multimodal_support import SHAPES, gone, two, two_modal
 from sklearn.linear_model import LogisticRegression
-from tests_support import moved, random_bank
+from tests_support import bank_of, moved, random_bank
 from torch.nn import functional as F
 
 from fsmm.cache.table import Stream
@@ -150,7 +150,7 @@ def test_made_up_supports_keep_absence_and_deviate_as_base_clips_do() -> None:
     lost[:, 0, 0] = True
     support = {**task.support, "audio": gone(task.support["audio"], lost)}
     widths = {m: dim for m, (_, dim) in SHAPES.items()}
-    for how in ("mixup", "noise", "neighbours"):
+    for how in ("mixup", "noise", "neighbours", "generator"):
         synthesis = Synthesis(how, 6, widths, 6).double()
         synthesis.fit(BASE)
         more = synthesis(support)
@@ -176,7 +176,7 @@ def test_one_support_alone_cannot_be_mixed() -> None:
     assert torch.equal(more.x[:, :, 1:], task.support["frame"].x.expand(-1, -1, 3, -1, -1))
 
 
-@pytest.mark.parametrize("synthetic", ["mixup", "noise", "neighbours"])
+@pytest.mark.parametrize("synthetic", ["mixup", "noise", "neighbours", "generator"])
 def test_made_up_supports_are_answered_for(synthetic: str) -> None:
     head, task = made(synthetic=synthetic, decision="softmax"), two_modal()
     assert bool(head(task).isfinite().all())
@@ -198,3 +198,22 @@ def test_several_label_sets_have_a_head_each_over_one_trunk_and_contrast_refuses
     assert bool(losses.total.detach().isfinite())
     with pytest.raises(UsageError, match="one label a clip"):
         made(objective="supcon").fit_base(multi)
+
+
+def test_the_generator_spreads_as_far_as_base_classes_that_lie_there_do() -> None:
+    """Classes spread along the first axis, the more the farther they lie out on the second."""
+    chance = torch.Generator().manual_seed(0)
+    label = torch.arange(8).repeat_interleave(200)
+    place = torch.linspace(0, 2, 8, dtype=torch.float64)
+    x = torch.zeros(1600, 4, dtype=torch.float64)
+    x[:, 0] = torch.randn(1600, generator=chance, dtype=torch.float64) * place.exp()[label]
+    x[:, 1] = place[label]
+    synthesis = Synthesis("generator", 2000, {"frame": 4}, 8).double()
+    synthesis.fit(bank_of(x, label))
+    support = torch.tensor([[[0.0, 0.2, 0, 0]], [[0.0, 1.7, 0, 0]]], dtype=torch.float64)[None, :, :, None]
+    present = torch.ones(1, 2, 1, dtype=torch.bool)
+    more = synthesis({"frame": Stream(support, present, present.long())})["frame"].x[0, :, 1:, 0]
+    spread = more[..., 0].std(1)
+    assert float(spread[0]) == pytest.approx(np.exp(0.2), rel=0.15)
+    assert float(spread[1]) == pytest.approx(np.exp(1.7), rel=0.15)
+    assert torch.allclose(more[..., 1].mean(1), torch.tensor([0.2, 1.7], dtype=torch.float64), atol=1e-3)
