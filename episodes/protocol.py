@@ -178,6 +178,12 @@ class Protocol:
         return self.dirichlet is not None or self.query_classes is not None
 
     @property
+    def withholds(self) -> bool:
+        """Whether modalities are named for a side of the episodes, or taken from clips at a rate above zero."""
+        named = (self.support_modalities, self.query_modalities) != (None, None)
+        return named or any(loss.rate > 0 for loss in self.missing)
+
+    @property
     def cross_group(self) -> bool:
         """Whether supports come from some groups and queries from others, the same in every episode."""
         return (self.support_groups, self.query_groups, self.support_group_share) != (None, None, None)

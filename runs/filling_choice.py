@@ -111,17 +111,25 @@ def choose(
     test: FeatureBank,
     trained: bool,
 ) -> FillingChoice:
-    """The candidate that is most accurate on base and val classes; drop where none of them can serve the protocol."""
+    """The candidate that is most accurate on base and val classes; drop where none of them can serve the protocol.
+
+    Classes of the test are never asked.
+    """
     pairs = candidates(protocol, test)
     found: list[tuple[str, np.ndarray]] = []
     for name, bank, source in _parts(known, val, trained=trained):
+        if protocol.split in (name, "all"):
+            continue
         try:
             asked = _accuracies(head, protocol, pairs=pairs, bank=bank, known=source)
-            found.append((name, asked))
         except TooFew:
             continue
+        if np.isfinite(asked).any():
+            found.append((name, asked))
     if not found:
-        note = "what clips lack is dropped, for neither base nor val classes can serve the task to choose by"
+        note = (
+            "what clips lack is dropped, for neither base nor val classes can serve the task to choose by it"
+        )
         return FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
     scores = np.mean([accuracy for _, accuracy in found], axis=0)
     best = pairs[int(np.nanargmax(scores))]

@@ -111,11 +111,8 @@ class RunSpec:
 
         They do where the test takes modalities from clips; no other training pays for several.
         """
-        protocol = self.protocol
-        named = (protocol.support_modalities, protocol.query_modalities) != (None, None)
-        withheld = named or any(loss.rate > 0 for loss in protocol.missing)
         several = self.train_modalities is None or len(self.train_modalities) > 1
-        return self.train_missing == "auto" and withheld and several
+        return self.train_missing == "auto" and self.protocol.withholds and several
 
     def _without_auto(self) -> dict[str, Any]:
         """The fields in plain JSON values, of which those about missing modalities say nothing where they are auto."""

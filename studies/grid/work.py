@@ -61,7 +61,8 @@ class Loader:
         learns = task.trains if trains is None else trains
         spec = task.trained_as if learns else task.job.spec
         weighs = spec.fusion is not None or spec.settings.get("weights") == "base"
-        needs_base = learns or weighs or spec.resolved.fits_base
+        fills = spec.when_missing not in ("drop", "match") and spec.protocol.withholds
+        needs_base = learns or weighs or fills or spec.resolved.fits_base
         key = digest({"task": _reads(spec), "dataset": task.job.place.dataset, "base": needs_base})
         if key in self._loaded:
             return

@@ -150,6 +150,18 @@ def test_the_choice_takes_the_best_candidate_and_one_that_a_head_cannot_answer_i
     assert "drop" not in choice.scores
 
 
+def test_classes_of_the_test_are_never_asked_and_the_run_says_that_nothing_was_chosen() -> None:
+    head, val = build_head("protonet-ec", inputs_of(TEST)), related(60, seed=3)
+    ask = lambda split: choose(  # noqa: E731
+        head, replace(LOST, split=split), known=BaseClips(BASE), val=val, test=TEST, trained=False
+    )
+    assert ask("val").parts == ["base"]
+    assert ask("base").parts == ["val"]
+    nothing = ask("all")
+    assert (nothing.support, nothing.query, nothing.scores) == ("drop", "drop", {})
+    assert "can serve the task" in nothing.note
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic_cache(tmp_path_factory.mktemp("cache"), noise=1.5)
