@@ -10,6 +10,7 @@ from ..heads.decided import On
 from ..heads.head import Head
 from ..heads.multimodal.weights import HasWeights
 from .banks import Banks
+from .filling_choice import FillingChoice
 from .generalised import Generalised
 from .result import Result
 from .spec import RunSpec
@@ -30,12 +31,18 @@ class Choice:
 
 
 def choices_of(
-    spec: RunSpec, banks: Banks, head: Head, *, stopped: str, result: Result | None
+    spec: RunSpec,
+    banks: Banks,
+    head: Head,
+    *,
+    stopped: str,
+    result: Result | None,
+    filling: FillingChoice | None = None,
 ) -> list[dict[str, Any]]:
     """The choices of a run, as plain JSON values.
 
     stopped: when and why the training of the head stopped; empty where there was none. result: that of the evaluation,
-    or None where there is none yet.
+    or None where there is none yet. filling: what was chosen for modalities that clips lack, or None.
     """
     found = [
         *_of_training(spec, banks, stopped),
@@ -43,6 +50,7 @@ def choices_of(
         *_weights(spec, head),
         *_settings(spec, head),
         *_rule(result),
+        *_filling(filling),
     ]
     return [asdict(choice) for choice in found]
 
@@ -105,6 +113,16 @@ def _rule(result: Result | None) -> Iterator[Choice]:
     if isinstance(result, Generalised):
         rule = {"kind": result.choice.rule.kind, "above": result.cut}
         yield Choice(what="seen or unseen", value=rule, on=result.choice.on)
+
+
+def _filling(found: FillingChoice | None) -> Iterator[Choice]:
+    """What becomes of modalities that clips lack, where that was chosen."""
+    if found is None:
+        return
+    on: On = "base and val" if len(found.parts) > 1 else "none"
+    if len(found.parts) == 1:
+        on = "base" if found.parts == ["base"] else "val"
+    yield Choice(what="what clips lack", value={"support": found.support, "query": found.query}, on=on)
 
 
 def choices_text(choices: Any) -> str:

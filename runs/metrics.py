@@ -63,7 +63,7 @@ def metrics_of(
         "train_modalities": spec.train_modalities,
         "settings": dict(spec.settings),
         "chosen": head.chosen(),
-        "choices": choices_of(spec, banks, head, stopped=stopped, result=result),
+        "choices": choices_of(spec, banks, head, stopped=stopped, result=result, filling=filling),
         "seed": spec.protocol.seed,
         "train_seed": spec.train_seed,
         **summary,

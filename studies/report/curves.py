@@ -177,7 +177,7 @@ def _figures_along(
 def _identity(run: ReportRun) -> list[Any]:
     """What tells the heads of a figure apart."""
     data = ("train_modalities", "train_missing", "train_dataset")
-    keys = (*data, "settings", "words", "normalise", "dtype", "train_seed")
+    keys = (*data, "when_missing", "settings", "words", "normalise", "dtype", "train_seed")
     return [run.method, run.modalities, {key: run.config.get(key) for key in keys}]
 
 
