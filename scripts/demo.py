@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -110,7 +110,8 @@ def main() -> None:
         show_table(given.form, form)
     except FsmmError as error:
         sys.exit(f"demo: {error}")
-    print_places(form, sweep(form))
+    fewer = [] if given.episodes is None else ["--set", f"episodes={given.episodes}"]
+    print_places(form, sweep(form, fewer))
     print(f"Done in {time.perf_counter() - started:.0f} s. Next: README.md, 'First steps'.")
 
 
@@ -120,10 +121,11 @@ def extract(form: Form) -> None:
     fsmm(*command, "--cache", str(form.home / "cache"))
 
 
-def sweep(form: Form) -> Path:
+def sweep(form: Form, options: Sequence[str]) -> Path:
     """Do the study ``quick`` and make its report by the commands of a user; the page is returned."""
     study = form.home / "quick"
-    fsmm("-q", "sweep", "quick", "--cache", str(form.home / "cache"), "--out", str(study), shown=False)
+    command = ["sweep", "quick", "--cache", str(form.home / "cache"), "--out", str(study), *options]
+    fsmm("-q", *command, shown=False)
     fsmm("-q", "report", str(study), shown=False)
     return study / "report" / "report.html"
 

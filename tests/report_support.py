@@ -9,6 +9,7 @@ from typing import Any
 
 from tests_support import synthetic_cache
 
+from fsmm.cache.thumbnails import add_thumbnails
 from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
@@ -38,6 +39,7 @@ SECTIONS = (
 def make_study(root: Path) -> Path:
     """Make a cache and a folder of runs with something for every section, and return the folder of runs."""
     cache = synthetic_cache(root / "cache", noise=1.5)
+    add_thumbnails(cache / "toy", {f"clip{number}": b"no picture, but bytes" for number in range(24 * 18)})
     study = root / "study"
 
     def make(name: str, *, reliability: bool = False, **given: Any) -> None:

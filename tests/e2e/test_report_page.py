@@ -170,6 +170,19 @@ def test_series_are_hidden_by_keyboard(page: Any) -> None:
 
 
 @needs_browser
+def test_a_clips_picture_is_shown_while_the_pointer_rests_on_it(page: Any) -> None:
+    page.locator("#map-1").scroll_into_view_if_needed()
+    page.wait_for_selector("#map-1[data-drawn] .points path")
+    assert page.locator("#picture").is_hidden()
+    hover = 'Plotly.Fx.hover(document.getElementById("map-1"), [{ curveNumber: 0, pointNumber: 0 }])'
+    page.evaluate(hover)
+    page.wait_for_function('!document.getElementById("picture").hidden')
+    assert page.get_attribute("#picture", "src").startswith("data:image/jpeg;base64,")
+    page.evaluate('Plotly.Fx.unhover(document.getElementById("map-1"))')
+    page.wait_for_function('document.getElementById("picture").hidden')
+
+
+@needs_browser
 def test_a_print_has_every_figure_and_every_table(page: Any) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.wait_for_function('document.querySelectorAll(".plot:not([data-drawn])").length === 0')

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from extract_support import SOUND, extracted, film, load_makers, rows, same_rows, spoil_pictures
@@ -16,6 +17,7 @@ from tests_support import make_older
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog
+from fsmm.cache.thumbnails import THUMBNAILS, thumbnails_of
 from fsmm.cache.upkeep.verify import verify
 from fsmm.errors import CacheError
 from fsmm.extract.contract import Sampling
@@ -319,3 +321,25 @@ def test_an_id_that_names_another_file_is_another_clip(data: Path, tmp_path: Pat
     options = DatasetOptions(root=data / "other")
     assert extracted(table, tmp_path / "cache", kind="csv", options=options).changed == 1
     assert np.array_equal(rows(folder, SOUND)["clip"], before)
+
+
+def test_pictures_follow_their_clips_and_can_be_left_out(data: Path, tmp_path: Path) -> None:
+    folder = Path(extracted(data, tmp_path / "cache", SOUND, FLOW).folder)
+    clips = ["cat/a.mp4", "cat/b.mp4", "dog/c.mp4", "dog/b.mp4"]
+    before = thumbnails_of(folder, clips)
+    assert sorted(before) == sorted(clips[:3])
+    picture = cv2.imdecode(np.frombuffer(before["cat/a.mp4"], np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (64, 64, 3)
+    assert max(map(len, before.values())) < 6000
+    shutil.move(data / "cat" / "b.mp4", data / "dog" / "b.mp4")
+    extracted(data, tmp_path / "cache", SOUND, FLOW)
+    assert thumbnails_of(folder, clips) == {
+        "cat/a.mp4": before["cat/a.mp4"],
+        "dog/b.mp4": before["cat/b.mp4"],
+        "dog/c.mp4": before["dog/c.mp4"],
+    }
+    assert verify(folder.parent).ok
+    without = Path(extracted(data, tmp_path / "without", SOUND, FLOW, thumbnails=False).folder)
+    assert not (without / THUMBNAILS).exists()
+    sound = Path(extracted(data, tmp_path / "sound", SOUND).folder)
+    assert thumbnails_of(sound, clips) == {}, "no frame is decoded for a picture alone"
