@@ -18,7 +18,7 @@ from ..runs.redraw import DrawnOtherwise, Source, can_redraw, imbalance, outcome
 from ..runs.statistics import Draws
 from ..runs.store import load_run
 from .pairs import Pair, correct, over_draws
-from .seeded_pairs import pair_of_seeds, seeded_name
+from .seeded_pairs import mean_over_seeds, pair_of_seeds, seeded_name
 from .stored_head import StoredHead
 
 # Episode i of one run is episode i of another only where these values agree.
@@ -127,7 +127,7 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
             pair.draws = over_draws(one.figures(shared), two.figures(shared))
         pairs.append(pair)
     correct(pairs)
-    listed = [_listed(head, heads, pairs, shared) for head in heads]
+    listed = [{**_listed(head, heads, pairs, shared), **_of_seeds(head, drawn)} for head in heads]
     return Comparison(runs=listed, pairs=pairs, episodes=shared, notes=notes)
 
 
@@ -165,6 +165,16 @@ def _listed(head: _Head, heads: Sequence[_Head], pairs: Sequence[Pair], shared: 
     width = None if pair.clips is None else pair.clips.ci95
     beats = None if width is None else difference > width
     return {**about, "best_free": free.name, "above_free": difference, "beats_free": beats}
+
+
+def _of_seeds(head: _Head, drawn: Draws | None) -> dict[str, float | None]:
+    """The half widths of the mean over a head's seeds, which count the seeds; nothing for a head with one seed."""
+    if len(head.runs) == 1 or drawn is None:
+        return {}
+    right = [run.right(drawn) for run in head.runs]
+    found = mean_over_seeds(right, drawn, transductive=head.runs[0].transductive)
+    both = {"ci95_clips": found.clips, "ci95_classes": found.classes}
+    return {name: None if of.reason else of.half_width() for name, of in both.items()}
 
 
 def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

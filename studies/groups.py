@@ -58,12 +58,12 @@ def compare_groups(folders: Sequence[Path], *, draws: bool = False) -> Groups:
     comparisons = [compare(group, draws=draws) for group in paired]
     for comparison in comparisons:
         for run in comparison.runs:
-            run.update({**described(Path(run["folder"]), run["name"]).to_dict(), **run, **_of_seeds(run)})
+            run.update({**described(Path(run["folder"]), run["name"]).to_dict(), **_of_seeds(run), **run})
     return Groups(comparisons=comparisons, left_out=left_out)
 
 
 def _of_seeds(run: Mapping[str, Any]) -> dict[str, None]:
-    """The figures that a head with several training seeds has none of: those of its first seed alone."""
+    """Nothing in place of the intervals of a head's first seed alone, where it has several."""
     return dict.fromkeys(("ci95", "ci95_clips", "ci95_classes")) if run["seeds"] > 1 else {}
 
 

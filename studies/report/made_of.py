@@ -14,7 +14,7 @@ from ...errors import FsmmError
 from ...runs.choices import choices_text
 from .data import ReportRun, StudyData
 from .embedding import cache_of
-from .marks import entries
+from .marks import Mark, entries
 from .parts import Section, Table, percent
 
 
@@ -29,7 +29,7 @@ def made_of_section(data: StudyData, cache: Path | None) -> Section:
 _ABOUT = ("description", "command", "versions", "cache")
 
 
-def seeds_section(data: StudyData) -> Section | None:
+def seeds_section(data: StudyData, marks: Mapping[str, Mark]) -> Section | None:
     """The mean and the spread of each head that was trained with several seeds; None where none was."""
     rows = []
     for task in data.tasks:
@@ -39,11 +39,17 @@ def seeds_section(data: StudyData) -> Section | None:
                 first = head.first
                 cells = (first.method, "+".join(first.modalities), first.settings, task.title)
                 spread = f"{100 * values.std(ddof=1):.2f}"
-                rows.append((*cells, str(len(values)), percent(float(values.mean())), spread))
+                width = marks[first.name].mean_ci95
+                sure = "no value" if width is None else f"{100 * width:.2f}"
+                rows.append((*cells, str(len(values)), percent(float(values.mean())), sure, spread))
     if not rows:
         return None
-    columns = ("method", "modalities", "settings", "task", "seeds", "mean accuracy in %", "sd in points")
-    text = "A head with several training seeds is judged by their mean; no seed is picked."
+    columns = (
+        *("method", "modalities", "settings", "task", "seeds"),
+        *("mean accuracy in %", "± over clips and seeds", "sd over seeds in points"),
+    )
+    text = "A head with several training seeds is judged by their mean; no seed is picked. ± is the 95 % half width of "
+    text += "the mean, in points, over other clips and other seeds."
     table = Table(title="Training seeds", columns=columns, rows=rows)
     return Section(name="seeds", title="Training seeds", text=text, tables=[table])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +65,7 @@ def report(
     marks = {name: mark for task in data.tasks for name, mark in marks_of(task).items()}
     place = Path(folder) / FOLDER if out is None else Path(out)
     runs, tasks = run_rows(data, marks), task_rows(data, marks)
-    made = sections(data, None if cache is None else Path(cache), maps)
+    made = sections(data, None if cache is None else Path(cache), maps, marks)
     try:
         place.mkdir(parents=True, exist_ok=True)
         tables, notes = write_tables(place, runs, tasks)
@@ -88,7 +88,9 @@ def check_installed() -> None:
         raise FsmmError(f"A report needs {' and '.join(lacking)}; {install_hint('report')}.")
 
 
-def sections(data: StudyData, cache: Path | None, maps: Sequence[str]) -> list[Section]:
+def sections(
+    data: StudyData, cache: Path | None, maps: Sequence[str], marks: Mapping[str, Mark]
+) -> list[Section]:
     """The sections of which the study has data, in the order of the page."""
     from . import bars, cost, curves, embedding, grids, made_of, matrices, overlap, published
 
@@ -105,7 +107,7 @@ def sections(data: StudyData, cache: Path | None, maps: Sequence[str]) -> list[S
         overlap.overlap_section(data),
         grids.reliability_section(data),
         cost.cost_section(data.tasks),
-        made_of.seeds_section(data),
+        made_of.seeds_section(data, marks),
         curves.learning_section(data),
         embedding.map_section(data, cache, maps),
         made_of.made_of_section(data, cache),
