@@ -235,7 +235,7 @@ def from_line(values: Mapping[str, Any], options: Mapping[str, Option]) -> dict[
 
 
 # These keys of a run's config.json say what the run found, and are no options.
-_FOUND = ("chosen", "replay")
+_FOUND = ("chosen", "replay", "fingerprint")
 
 
 def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict
     }
     found = {}
     for key, value in table.items():
-        if key in _FOUND:
+        if key in _FOUND and key not in names:
             continue
         if key not in names:
             raise unknown(f"key in the configuration file {str(path)!r}:", key, options)

@@ -116,7 +116,8 @@ def defaults(spec: RunSpec, space: Sequence[Dimension], *, modalities: int) -> d
     """The texts of the searched settings' defaults."""
     known, found = _known(spec, modalities), {}
     for dimension in space:
-        text = text_of(known[dimension.key][1])
+        default = known[dimension.key][1]
+        text = text_of(list(default) if isinstance(default, tuple) else default)
         value = dimension.value(text)
         found[dimension.key] = text if value is None else dimension.text(value)
     return found

@@ -119,6 +119,8 @@ def tune(
             raise UsageError(f"--{name} is {value}; it must be at least {least}.")
     if folds == 1:
         raise UsageError("--folds is 1; base classes are divided into 2 folds or more, or 0 for none.")
+    if job.episodes_file is not None:
+        raise UsageError("A tuning draws its episodes from val and base classes; leave out --episodes-file.")
     check_installed()
     data = tuning_data(job.spec, job.place, class_splits)
     space = space_of(job.spec, search, modalities=data.modalities)

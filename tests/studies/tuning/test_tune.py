@@ -226,6 +226,9 @@ def test_the_command_writes_a_configuration_that_a_run_takes(cache: Path, tmp_pa
     figures = json.loads(CliRunner().invoke(app, run).stdout)
     assert figures["settings"] == document["best"]
     assert figures["split"] == "novel"
+    stored = ["-q", "tune", "--config", str(tmp_path / "run" / "config.json"), "--search", "per_support"]
+    few = ["--trials", "2", "--val-episodes", "20", "--out", str(tmp_path / "again"), "--json"]
+    assert json.loads(CliRunner().invoke(app, [*stored, *few]).stdout)["method"] == "protonet"
 
 
 @pytest.mark.parametrize(
