@@ -18,7 +18,7 @@ from ..episodes.protocol import Protocol, TooFew
 from ..errors import NoClips, UsageError
 from ..heads.head import Head
 from ..heads.multimodal.matched import MatchedHead
-from .banks import Banks
+from .banks import Banks, HeadBanks
 from .filling import BaseClips, Pair, Rule, lacks, withholds
 from .measure import measure
 from .normalisation import FEWEST_CLASSES, halves_of
@@ -82,7 +82,7 @@ def filled_test(head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool) 
     return Filled(head=made.head, bank=made.bank, choice=choice)
 
 
-def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: Banks) -> Filled:
+def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: HeadBanks) -> Filled:
     """The head and a bank as a run measures them before anything was chosen: in validation, and for trying out.
 
     Where a choice will be made, what the protocol takes from whole sides is filled linearly meanwhile, and the rest is
@@ -184,7 +184,7 @@ def _accuracies(
     return np.array(found)
 
 
-def _known(spec: RunSpec, banks: Banks, rule: Rule) -> BaseClips | None:
+def _known(spec: RunSpec, banks: HeadBanks, rule: Rule) -> BaseClips | None:
     """The base clips that a rule fills from, or None where it fills nothing."""
     if rule in ("drop", "match"):
         return None
@@ -196,6 +196,6 @@ def _known(spec: RunSpec, banks: Banks, rule: Rule) -> BaseClips | None:
         ) from None
 
 
-def _base(spec: RunSpec, banks: Banks) -> FeatureBank:
+def _base(spec: RunSpec, banks: HeadBanks) -> FeatureBank:
     """The base clips with the modalities that training clips carry."""
     return banks.base if spec.train_modalities is None else banks.base.select(spec.train_modalities)

@@ -17,6 +17,7 @@ import torch
 
 from ...heads.settings import Recipe
 from ...runs.evaluation import Evaluation
+from ...runs.filling_choice import provisional
 from ...runs.measure import measure
 from ...runs.over_clips import clip_uncertainty
 from ...runs.ready import built_head, learns, recipe_of
@@ -56,10 +57,11 @@ def _on(spec: RunSpec, part: Part, episodes: int) -> tuple[float, np.ndarray | N
     torch.manual_seed(spec.train_seed)
     head = built_head(spec, part)
     if learns(head):
+        seen = None if part.val is None else provisional(head, part.val, spec, part).bank
         train(
             head,
             part.base,
-            part.val,
+            seen,
             spec.protocol,
             recipe=_quiet(recipe_of(head, spec)),
             seed=spec.train_seed,
@@ -67,7 +69,8 @@ def _on(spec: RunSpec, part: Part, episodes: int) -> tuple[float, np.ndarray | N
             missing=spec.losses,
         )
     protocol = judging_protocol(spec.protocol, part.test)
-    result = measure(head, part.test, protocol, episodes, transductive=spec.resolved.transductive)
+    test = provisional(head, part.test, spec, part)
+    result = measure(test.head, test.bank, protocol, episodes, transductive=spec.resolved.transductive)
     bits = result.right_bits if isinstance(result, Evaluation) else None
     return float(result.summary()["accuracy"]), bits
 
