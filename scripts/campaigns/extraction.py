@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -246,18 +247,31 @@ def boxes(content: bytes) -> list[int]:
 
 
 def remuxed(path: Path, target: Path) -> Path:
-    """The same packets in the container of another name; AVI takes MPEG-4 pictures, which are coded anew."""
+    """The clip in the container of another name: the same packets, or in AVI, pictures that are coded anew."""
     if target.suffix == path.suffix:
         return Path(shutil.copyfile(path, target))
     with av.open(str(path)) as source, av.open(str(target), "w") as file:
-        video = source.streams.video[0]
-        made = file.add_stream("mpeg4" if target.suffix == ".avi" else "libx264", rate=12)
-        made.width, made.height, made.pix_fmt = video.width, video.height, "yuv420p"
-        for frame in source.decode(video):
-            frame.pts = None
-            file.mux(made.encode(frame))
-        file.mux(made.encode(None))
+        if target.suffix == ".avi":
+            _recode(source, file)
+        else:
+            made = {stream.index: file.add_stream_from_template(stream) for stream in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = made[packet.stream.index]
+                    file.mux(packet)
     return target
+
+
+def _recode(source: av.container.InputContainer, file: av.container.OutputContainer) -> None:
+    """Write the pictures as MPEG-4, twelve a second."""
+    video = source.streams.video[0]
+    made = file.add_stream("mpeg4", rate=12)
+    made.width, made.height, made.pix_fmt = video.width, video.height, "yuv420p"
+    for number, decoded in enumerate(source.decode(video)):
+        frame = av.VideoFrame.from_ndarray(decoded.to_ndarray(format="rgb24"), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, 12)
+        file.mux(made.encode(frame))
+    file.mux(made.encode(None))
 
 
 def disk(world: World) -> None:
