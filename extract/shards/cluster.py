@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...cache.job import MANIFEST, JobFolder, Manifest
 from ...cache.schema import Provenance
@@ -284,5 +284,7 @@ def _manifest(files: Mapping[str, bytes]) -> Manifest:
 def _with_whole_paths(options: DatasetOptions) -> DatasetOptions:
     """The options with paths that other machines, which work in other folders, understand alike."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    whole = {name: value.expanduser().absolute() for name, value in values.items() if isinstance(value, Path)}
+    whole: dict[str, Any] = {
+        name: value.expanduser().absolute() for name, value in values.items() if isinstance(value, Path)
+    }
     return replace(options, **whole)
