@@ -36,6 +36,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links {target}"
 
 
+def test_the_plans_for_many_clips_are_those_of_the_measured_rates() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "scale.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(not (ROOT / "docs/results/demo.json").is_file(), reason="needs docs/results/demo.json")
 def test_the_figure_of_the_readme_is_drawn_from_the_data() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "readme_figure.py"), "--check"]
