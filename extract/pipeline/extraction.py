@@ -65,6 +65,7 @@ class Extraction:
         self._solved: set[Key] = set()
         self._known_damage: dict[str, str] = {}
         self._budget = Budget(None, 0)
+        self._jobs: dict[str, Job] = {}
         self._pictures: dict[str, bytes] = {}
         self._flushed = time.monotonic()
 
@@ -140,6 +141,7 @@ class Extraction:
                 for warning in self.warnings:
                     progress.say(f"warning: {warning}")
             self._known_damage = plan.partial
+            self._jobs = {job.clip_id: job for job in plan.jobs}
             self.log.forget(plan.stale)
             self.log.append(copied)
             self.log.tell_missing(self.listing.missing)
@@ -210,7 +212,7 @@ class Extraction:
         name = StreamName(encoder.modality, encoder.name)
 
         def failed(clip: str, stage: str, reason: str) -> None:
-            self._record([Failure.of(clip, self.listing.sources[clip], stage, reason, stream=str(name))])
+            self._record([_failure(self._jobs[clip], stage, reason, str(name))])
             self._solved.discard((clip, str(name)))
 
         self.lanes[name] = Lane(encoder, writer, self.clock, failed)
@@ -318,7 +320,7 @@ class Extraction:
 
 
 def _failure(job: Job, stage: str, reason: str, stream: str = "") -> Failure:
-    return Failure.of(job.clip_id, job.source, stage, reason, stream=stream)
+    return Failure.of(job.clip_id, job.source, stage, reason, stream=stream, state=job.state)
 
 
 def _missing_sentence(listing: Listing) -> str:

@@ -26,6 +26,9 @@ MISSING_LIST = "missing.json"
 MISSING, NOTED_ABSENT, PARTIAL = "missing", "absent", "partial"
 NO_FAILURE = (MISSING, NOTED_ABSENT, PARTIAL)  # the stages of lines that keep no clip from being read
 Key = tuple[str, str]  # clip id, stream
+FileState = tuple[int, int]
+"""The size of a file in bytes, and its time of change in nanoseconds."""
+UNSEEN: FileState = (-1, -1)
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,22 @@ class Failure:
     mtime_ns: int = -1
 
     @classmethod
-    def of(cls, clip_id: str, source: Source | None, stage: str, reason: str, stream: str = "") -> Failure:
+    def of(
+        cls,
+        clip_id: str,
+        source: Source | None,
+        stage: str,
+        reason: str,
+        stream: str = "",
+        *,
+        state: FileState | None = None,
+    ) -> Failure:
+        """The line about a clip. state: that of its main file before it was read; None for as it is now.
+
+        A file that was whole only after it had been read in vain has then changed since, and is tried again.
+        """
         path = main_file(source) if source is not None else None
-        size, mtime_ns = _state(path)
+        size, mtime_ns = file_state(path) if state is None else state
         return cls(
             id=clip_id,
             stage=stage,
@@ -64,7 +80,7 @@ class Failure:
     def changed(self, source: Source) -> bool:
         """Whether the clip's file, or the part of it that the clip is, has changed since it failed."""
         same_part = self.path.endswith(_part(source)) and ("#t=" in self.path) == bool(_part(source))
-        return not same_part or (self.size, self.mtime_ns) != _state(main_file(source))
+        return not same_part or (self.size, self.mtime_ns) != file_state(main_file(source))
 
 
 def _part(source: Source | None) -> str:
@@ -77,12 +93,13 @@ def main_file(source: Source) -> Path | None:
     return source.video or (source.images[0] if source.images else source.audio)
 
 
-def _state(path: Path | None) -> tuple[int, int]:
+def file_state(path: Path | None) -> FileState:
+    """The size and time of change of a file; UNSEEN where there is none."""
     try:
         facts = os.stat(path) if path is not None else None
     except (OSError, ValueError):
         facts = None
-    return (facts.st_size, facts.st_mtime_ns) if facts else (-1, -1)
+    return (facts.st_size, facts.st_mtime_ns) if facts else UNSEEN
 
 
 class FailureLog:

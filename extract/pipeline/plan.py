@@ -9,7 +9,17 @@ from pathlib import Path
 from ...cache.schema import StreamName
 from ...cache.stream import stream_keys
 from ..datasets.base import Listing
-from .failures import MISSING, NO_FAILURE, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
+from .failures import (
+    MISSING,
+    NO_FAILURE,
+    NOTED_ABSENT,
+    PARTIAL,
+    Failure,
+    FailureLog,
+    Key,
+    file_state,
+    main_file,
+)
 from .worker import Job
 
 
@@ -44,7 +54,7 @@ def make_plan(
         lacks = [number for number, rows in enumerate(held) if clip not in rows]
         wanted = tuple(n for n in lacks if retry_failed or not _blocked(failed, clip, streams[n], listing))
         if wanted:
-            plan.jobs.append(Job(clip, source, wanted))
+            plan.jobs.append(Job(clip, source, wanted, file_state(main_file(source))))
         elif lacks:
             plan.left_alone += 1
         else:

@@ -40,11 +40,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to decode. wanted: numbers of the encoders that still lack it."""
+    """One clip to decode. wanted: numbers of the encoders that still lack it. state: its main file's when planned."""
 
     clip_id: str
     source: Source
     wanted: tuple[int, ...]
+    state: tuple[int, int] | None = None
 
 
 @dataclass

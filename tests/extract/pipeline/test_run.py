@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fsmm.cache.catalog import Catalog
 from fsmm.errors import CacheError, UsageError
 from fsmm.extract.contract import Sampling
 from fsmm.extract.datasets.base import DatasetOptions
+from fsmm.extract.pipeline.failures import Failure, FailureLog
 from fsmm.extract.pipeline.report import ExtractReport
 
 FLOW, SOUND = "flow/dis-hof", "audio/logmel-mfcc"
@@ -151,6 +153,24 @@ def test_a_clip_is_tried_again_when_its_file_changed(broken: Path, tmp_path: Pat
     assert (report.done, report.failed, report.left_alone) == (1, 0, 0)
     assert report.failures_file == ""
     assert "class0/bad.mp4" in rows(Path(report.folder), FLOW)
+
+
+def test_a_clip_that_is_whole_only_after_it_was_read_in_vain_is_tried_again(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copying ends between the decoder's refusal and the line about it."""
+    append = FailureLog.append
+
+    def append_late(log: FailureLog, failures: Sequence[Failure]) -> None:
+        if failures:
+            load_makers().video(broken / "class0" / "bad.mp4", sound=300.0)
+        append(log, failures)
+
+    monkeypatch.setattr(FailureLog, "append", append_late)
+    assert run(broken, tmp_path / "cache").failed == 1
+    monkeypatch.undo()
+    report = run(broken, tmp_path / "cache")
+    assert (report.done, report.failed, report.left_alone) == (1, 0, 0)
 
 
 def test_sound_too_short_is_absent_with_a_reason(tmp_path: Path) -> None:
