@@ -119,9 +119,10 @@ class _Job:
 
     @property
     def _has_series(self) -> bool:
-        """Whether a time series was read, or none was asked for of a clip that is nothing else."""
+        """Whether a time series was read, or a clip that has nothing else has none that was asked for."""
         only = self.source.video is None and not self.source.images and self.source.audio is None
-        return bool(self.windows) or (only and bool(self.source.series) and not self.series_needs)
+        asked = any(series.name in self.series_needs for series in self.source.series)
+        return bool(self.windows) or (only and bool(self.source.series) and not asked)
 
     def _attempt(self, step: Callable[[_File], None], file: _File) -> None:
         """Take a step on a file; a file that cannot be read becomes a note as long as the clip has another file."""

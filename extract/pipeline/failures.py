@@ -89,8 +89,9 @@ def _part(source: Source | None) -> str:
 
 
 def main_file(source: Source) -> Path | None:
-    """The file that stands for a clip: its video, else its first image, else its sound; None if it has no file."""
-    return source.video or (source.images[0] if source.images else source.audio)
+    """The file that stands for a clip: its video, first image, sound or first time series; None if it has no file."""
+    series = next((series.path for series in source.series), None)
+    return source.video or (source.images[0] if source.images else source.audio or series)
 
 
 def file_state(path: Path | None) -> FileState:

@@ -130,6 +130,17 @@ def test_streams_of_a_data_set_without_videos_are_its_series(tmp_path: Path, vid
         )
 
 
+def test_a_series_that_is_mended_is_read_again(tmp_path: Path, video: Path) -> None:
+    data, cache = official("ego-activity", tmp_path / "data", video), tmp_path / "cache"
+    right = (data / "act01seq01.csv").read_text()
+    (data / "act01seq01.csv").write_text("1,2\n3\n")
+    assert fsmm.extract("ego-activity", data, cache, ["sensor"], quiet=True, workers=1).failed == 1
+    assert fsmm.extract("ego-activity", data, cache, ["sensor"], quiet=True, workers=1).left_alone == 1
+    (data / "act01seq01.csv").write_text(right)
+    report = fsmm.extract("ego-activity", data, cache, ["sensor"], quiet=True, workers=1)
+    assert (report.done, report.failed) == (1, 0)
+
+
 def test_a_stream_of_series_is_vouched_for(
     tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

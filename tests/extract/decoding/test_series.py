@@ -147,6 +147,7 @@ def test_a_clip_of_series_alone_decodes(tmp_path: Path) -> None:
     assert not decode(
         source, "a", {AudioNeed()}, Sampling()
     ).audio  # it has nothing to hear, which is no fault
+    assert not decode(source, "a", {SeriesNeed("skeleton")}, Sampling()).series
     (tmp_path / "a.npy").write_bytes(b"junk")
     with pytest.raises(DecodeError, match=r"a\.npy"):
         decode(source, "a", {need}, Sampling())
