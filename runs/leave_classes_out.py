@@ -1,8 +1,9 @@
 """The rule of a generalised test, chosen by leaving classes out of the base classes, so that it transfers.
 
 A share of the base classes, as large as that of the unseen classes among all classes of the test, is held out of
-training and plays the unseen ones; the head that is tested then is made in the same way from what is left. Clips and
-classes of the test take no part, and neither do the val classes, which only stop trainings as they always do.
+training and plays the unseen ones; the head that is tested then is made in the same way from what is left. Only weights
+of modalities, where a head fits them, are those of all base classes. Clips and classes of the test take no part, and
+neither do the val classes, which only stop trainings as they always do.
 """
 
 from __future__ import annotations
