@@ -168,9 +168,9 @@ def overlap_command(
     part = _split_of(catalog.labels(label_set), class_split)
     unknown_to_us = [str(stream) for stream in streams if training_set_of(folder, stream) is None]
     if json:
-        rows = [{**asdict(one), "split": part.get(one.class_name, "")} for one in found]
+        told = [{**asdict(one), "split": part.get(one.class_name, "")} for one in found]
         console.print_json(
-            {"dataset": folder.name, "overlaps": rows, "streams_without_a_list": unknown_to_us}
+            {"dataset": folder.name, "overlaps": told, "streams_without_a_list": unknown_to_us}
         )
         return
     rows = [

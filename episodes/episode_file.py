@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,9 @@ class EpisodeFile:
         """Write an npz file, whole or not at all."""
         arrays = {name: getattr(self, name) for name in (*_ARRAYS, *_STEPS)}
         arrays["clips"] = np.array(self.clips)
-        held = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+        held: dict[str, Any] = {
+            name: np.asarray(array) for name, array in arrays.items() if array is not None
+        }
         with whole_or_absent(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **held)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def evaluate_file(
         score = scorer(head, EpisodeTest(bank=bank, protocol=banks.spec.protocol, episodes=len(index)))
         if not chunk:
             one = index[:1]
-            chunk = chunk_size(cost_of(lambda score=score, one=one: score(one)), bank.device)
+            chunk = chunk_size(cost_of(partial(score, one)), bank.device)
         predicted = torch.cat([score(part).argmax(-1).cpu() for part in chunks(index, chunk)])
         tally.add(index, predicted)
         if progress is not None:

@@ -202,13 +202,13 @@ def _listed_clips(videos: _Videos, lines: Sequence[Listed]) -> _Clips:
             clips.part.setdefault(label, line.part)
         wanted = [line.video] if line.video else [name_of(path) for path in of_class[label]]
         for video in wanted:
-            path = videos.find(video, label)
-            clip = _clip_id(videos, label, video if path is None else name_of(path))
-            if path is None:
+            found = videos.find(video, label)
+            clip = _clip_id(videos, label, video if found is None else name_of(found))
+            if found is None:
                 clips.missing.append(clip)
-            elif path not in used:
-                used.add(path)
-                clips.path[clip], clips.label[clip], clips.clip_split[clip] = path, label, line.clip_split
+            elif found not in used:
+                used.add(found)
+                clips.path[clip], clips.label[clip], clips.clip_split[clip] = found, label, line.clip_split
     clips.unlisted = [path for path in videos.paths if path not in used]
     clips.strange = sorted(set(names.values()) - set(videos.facts.class_names()))
     return clips

@@ -83,5 +83,5 @@ def class_key(name: str) -> str:
 @cache
 def class_facts(name: str) -> ClassFacts:
     """The facts about the data set ``name`` that come with the package."""
-    text = files(__package__).joinpath("class_splits", f"{name}.json").read_text("utf-8")
+    text = (files(__package__) / "class_splits" / f"{name}.json").read_text("utf-8")
     return ClassFacts(name, **json.loads(text))

@@ -85,7 +85,7 @@ class Pairs(NamedTuple):
 
     def at(self, rows: Tensor) -> Pairs:
         """The pairs at ``rows``, int64."""
-        return Pairs(*(each[rows] for each in self))
+        return Pairs(self.audio[rows], self.video[rows], self.word[rows], self.label[rows])
 
 
 class AudioVisualHead(ClipTrainedHead[A]):

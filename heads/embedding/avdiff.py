@@ -81,7 +81,8 @@ class AVDIFF(AudioVisualHead[AVDIFFSettings]):
         super().__init__(inputs, settings)
         own = settings
         within: list[Attention] = ["within"] * min(own.within, own.depth)
-        attention: list[Attention] = [*within, *["all"] * (own.depth - len(within))]
+        across: list[Attention] = ["all"] * (own.depth - len(within))
+        attention = [*within, *across]
         self.sequence = AVSequence(
             self.audio_dim,
             self.video_dim,
