@@ -24,7 +24,7 @@ from .fitted import FittedHead
 
 Strategy = Literal["auto", "typical", "doubt"]
 ENOUGH = 5
-"""The labels a class from which on doubt counts; below, typical clips are worth more."""
+"""The labels a class, on average, from which on doubt counts; below, typical clips are worth more."""
 _NEIGHBOURS = 20
 _SHORTLIST = 4
 """How many times as many doubtful clips as are asked for are divided into clusters."""
@@ -58,7 +58,7 @@ def suggest(
     """The ``count`` clips to label next, the most urgent first; fewer where there are fewer clips.
 
     labelled: clips that have a label already. classifier: what they taught, for doubt; without it, or where it has
-    fewer than ``ENOUGH`` examples a class, "auto" takes typical clips.
+    fewer than ``ENOUGH`` examples a class on average, "auto" takes typical clips.
     """
     if labelled is None and classifier is not None:
         labelled = classifier.examples
@@ -69,7 +69,7 @@ def suggest(
     n = len(clips)
     typical = typicality(points)
     doubt, apart, p = _opinions(classifier, clips)
-    few = classifier is None or bool((torch.bincount(classifier.label) < ENOUGH).any())
+    few = classifier is None or len(classifier.label) < ENOUGH * len(classifier.class_names)
     if strategy == "typical" or (strategy == "auto" and few) or doubt is None:
         rows = typical_rows(points, n, count, typical, seed=seed)
     else:
