@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class ClipStreams:
     """The provenance of each modality's features."""
     failed: Mapping[str, str]
     """Why a clip could not be read, by its path."""
+    passports: Mapping[str, Any] = field(default_factory=dict)
+    """What each stream's encoder made of fsmm's built-in clips, [T][D] by clip and modality, where it is known."""
 
 
 def streams_in(folder: Path, names: Mapping[str, StreamName], clips: Sequence[str]) -> dict[str, Stream]:

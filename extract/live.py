@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..cache.clip_streams import ClipStreams, stacked
+from ..cache.schema import OWN_CLIPS
 from ..cache.shard import storable
 from ..errors import DecodeError
 from ..machine.device import pick_device
@@ -19,6 +20,7 @@ from .choose import build_encoders, need_extra
 from .contract import Sampling
 from .datasets.base import Source
 from .own_clips import OwnClips, chosen_streams
+from .passport import made, rows_of
 from .pipeline.lane import provenance_of
 from .pipeline.worker import FAILED, READY, Job, Setup, carry_out
 
@@ -36,6 +38,9 @@ class LiveReader:
         self._setup = Setup(self._encoders, Sampling())
         self._origins = {e.modality: provenance_of(e, self._setup.sampling, _DTYPE) for e in self._encoders}
         self._turn = threading.Lock()
+        self._passports = {
+            e.modality: rows_of(made(OWN_CLIPS, e, self._origins[e.modality])) for e in self._encoders
+        }
 
     def read(self, clips: OwnClips) -> ClipStreams:
         """The features of clips, in the order of their sources, as the cache would hold them."""
@@ -52,6 +57,7 @@ class LiveReader:
             names=self.names,
             origins=self._origins,
             failed=failed,
+            passports=self._passports,
         )
 
     def _features(self, source: Source, name: str) -> dict[str, np.ndarray | None]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..cache.catalog import UNLABELLED, Catalog, LabelSet
 from ..cache.clip_streams import ClipStreams, origins_in, streams_in
 from ..cache.origin import Origin
 from ..cache.schema import OWN_CLIPS, StreamName, default_cache
+from ..cache.shard import read_shard
 from ..errors import UsageError
 from ..machine.texts import plain_text, read_csv
 from .choose import choose_streams
@@ -26,6 +28,7 @@ from .datasets.base import DatasetOptions, Listing, Source
 from .datasets.folder import clips_below
 from .datasets.walk import SOUND, walk
 from .label_studio import exported_labels
+from .passport import passport_path, rows_of
 from .pipeline.failures import NO_FAILURE, FailureLog
 from .request import Request
 from .run import carry_out
@@ -153,6 +156,7 @@ class CachedReader:
                 names=self.names,
                 origins=origins_in(self._folder, self.names),
                 failed=_failures(self._folder, clips),
+                passports=_passports(self._folder, self.names),
             )
 
 
@@ -176,6 +180,12 @@ def chosen_streams(streams: Sequence[str] | None) -> dict[str, StreamName]:
             )
         found[stream.modality] = stream
     return found
+
+
+def _passports(folder: Path, names: Mapping[str, StreamName]) -> dict[str, Any]:
+    """The passport of each stream that has one, by modality."""
+    paths = {modality: passport_path(folder, stream) for modality, stream in names.items()}
+    return {modality: rows_of(read_shard(path)) for modality, path in paths.items() if path.is_file()}
 
 
 def _listing(clips: OwnClips) -> Listing:

@@ -76,6 +76,15 @@ def made(dataset: str, encoder: Encoder, provenance: Provenance) -> Shard:
     return build_shard(dataset, provenance, rows, {"inputs": inputs})
 
 
+def rows_of(passport: Shard) -> dict[str, list[list[float]]]:
+    """The features of a passport by clip, as plain lists [T][D]; clips that the encoder cannot use are left out."""
+    return {
+        key: passport.clip(row).astype(np.float64).tolist()
+        for row, key in enumerate(passport.key)
+        if passport.present[row]
+    }
+
+
 def _features(encoder: Encoder) -> Iterator[tuple[str, np.ndarray | None, object]]:
     """The name, the features and the coarse input of each row of a passport."""
     if isinstance(encoder.need, TextNeed):

@@ -165,7 +165,7 @@ def paired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     which both agree do not make it certain.
 
     >>> [round(x, 3) for x in paired(np.array([True, True, True, False]), np.array([False, True, True, False]))]
-    [0.25, 0.453]
+    [0.25, 0.442]
     """
     for_one, for_other = float((one & ~other).sum()), float((other & ~one).sum())
     count = len(one) + 2

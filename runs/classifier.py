@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.schema import StreamName
 from ..errors import UsageError
 from .auto_method import (
     Selection,
@@ -99,8 +98,6 @@ def make_classifier(
     *,
     clips: Sequence[str] | None = None,
     base: BaseSet | None = None,
-    streams: Mapping[str, StreamName] | None = None,
-    words: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Classifier:
     """The classifier of labelled examples, int64 [n] in 0..N-1.
@@ -109,15 +106,7 @@ def make_classifier(
     figures) and as in training. Raises UsageError where there is one class only, or a method cannot take the examples.
     """
     check_classes(label, class_names)
-    maker = _Maker(
-        examples=examples,
-        label=label,
-        class_names=class_names,
-        spec=spec,
-        base=base,
-        words=words,
-        progress=progress,
-    )
+    maker = _Maker(examples, label, class_names, spec, base=base, progress=progress)
     candidates = maker.candidates()
     fits, trials = [], []
     for number, choice in enumerate(candidates):
@@ -126,8 +115,8 @@ def make_classifier(
         if progress is not None:
             progress("try", number + 1, len(candidates), {})
     selection = select(trials)
-    fitted, trial = fits[selection.picked], trials[selection.picked]
-    calibration = calibrated(trial.logits, trial.label)
+    fitted = fits[selection.picked]
+    calibration = calibrated(trials[selection.picked].logits, trials[selection.picked].label)
     threshold, means = _threshold(maker, fitted.choice)
     return Classifier(
         fitted=fitted,
@@ -136,7 +125,10 @@ def make_classifier(
         calibration=calibration,
         threshold=threshold,
         means=means,
-        report=_report(selection, calibration, threshold, maker),
+        report={
+            **_about_examples(fitted, selection, calibration),
+            **_about_head(selection, threshold, maker),
+        },
     )
 
 
@@ -158,7 +150,6 @@ class _Maker:
     class_names: Sequence[str]
     spec: FitSpec
     base: BaseSet | None
-    words: Tensor | None
     progress: Progress | None
 
     def candidates(self) -> list[HeadChoice]:
@@ -183,6 +174,10 @@ class _Maker:
             settings=spec.settings,
         )
         row = choice.row
+        if row.words == "needed":
+            raise UsageError(
+                f"Method {spec.method!r} needs class words, which a classifier of examples has not; choose another."
+            )
         if self.base is None and (row.fits_base or row.regime != "none" or spec.normalise == "centre-l2"):
             what = "learns from" if row.regime != "none" else "takes the mean or other figures of"
             raise UsageError(
@@ -194,9 +189,7 @@ class _Maker:
     def fit(self, choice: HeadChoice) -> FittedHead:
         """The head of a choice with the examples as its supports."""
         means = None if self.base is None else self.base.means()
-        fitted = FittedHead.untrained(
-            choice, self.examples, self.label, self.class_names, means=means, words=self.words
-        )
+        fitted = FittedHead.untrained(choice, self.examples, self.label, self.class_names, means=means)
         if self.base is not None:
             learn(fitted, self.base, seed=self.spec.seed, progress=self._training(choice))
         return fitted
@@ -220,26 +213,31 @@ def _threshold(maker: _Maker, choice: HeadChoice) -> tuple[Threshold, dict[str, 
     return threshold_by_examples(Nearness(own, maker.label, ways)), {}
 
 
-def _report(
-    selection: Selection, calibration: Calibration, threshold: Threshold, maker: _Maker
-) -> dict[str, Any]:
-    """What a fit found, in plain JSON values."""
-    counts = torch.bincount(maker.label, minlength=len(maker.class_names)).tolist()
-    trial = selection.trials[selection.picked]
-    worth = modality_worth(trial.choice, maker.fit, trial)
+def _about_examples(fitted: FittedHead, selection: Selection, calibration: Calibration) -> dict[str, Any]:
+    """What a fit found about its examples, in plain JSON values."""
+    names = list(fitted.class_names)
+    counts = torch.bincount(fitted.label, minlength=len(names)).tolist()
     return {
-        "head": str(trial.choice),
-        "classes": dict(zip(maker.class_names, counts)),
-        "examples": len(maker.label),
+        "classes": dict(zip(names, counts)),
+        "examples": len(fitted.label),
         "selection": selection.to_dict(),
-        "confused": [list(pair) for pair in (confused(trial, maker.class_names))],
-        "modalities": {name: {"gain": gain, "interval": half} for name, (gain, half) in worth.items()},
+        "confused": [list(pair) for pair in confused(selection.trials[selection.picked], names)],
         "calibration": {
             "temperature": calibration.temperature,
             "error": calibration.error,
             "error_before": calibration.error_before,
             "clips": len(calibration.scores),
         },
+    }
+
+
+def _about_head(selection: Selection, threshold: Threshold, maker: _Maker) -> dict[str, Any]:
+    """What a fit found about its head, in plain JSON values."""
+    trial = selection.trials[selection.picked]
+    worth = modality_worth(trial.choice, maker.fit, trial)
+    return {
+        "head": str(trial.choice),
+        "modalities": {name: {"gain": gain, "interval": half} for name, (gain, half) in worth.items()},
         "unknown": {
             "source": threshold.source,
             "area": threshold.area(),
@@ -271,20 +269,6 @@ def extended(classifier: Classifier, more: Examples, label: Tensor, clips: Seque
     threshold = classifier.threshold
     if threshold.source != "base":
         threshold = threshold_by_examples(Nearness(fitted.supports, fitted.label, len(old.class_names)))
-    counts = torch.bincount(fitted.label, minlength=len(old.class_names)).tolist()
-    report = {
-        **classifier.report,
-        "classes": dict(zip(old.class_names, counts)),
-        "examples": len(fitted.label),
-        "selection": selection.to_dict(),
-        "confused": [list(pair) for pair in confused(trial, old.class_names)],
-        "calibration": {
-            "temperature": calibration.temperature,
-            "error": calibration.error,
-            "error_before": calibration.error_before,
-            "clips": len(calibration.scores),
-        },
-    }
     return replace(
         classifier,
         fitted=fitted,
@@ -292,7 +276,7 @@ def extended(classifier: Classifier, more: Examples, label: Tensor, clips: Seque
         clips=[*classifier.clips, *(clips[i] for i in new)],
         calibration=calibration,
         threshold=threshold,
-        report=report,
+        report={**classifier.report, **_about_examples(fitted, selection, calibration)},
     )
 
 

@@ -19,20 +19,24 @@ from ..errors import DecodeError, UsageError
 from .base_set import BaseSet
 from .classifier import Classifier, Progress, make_classifier
 from .examples import Examples
-from .fit_request import FitSpec
+from .fit_request import FitSpec, Scaling
+from .given import BadExamples, are_named, are_paths, has_steps, like
 from .model_folder import open_model, save_model
-from .model_streams import check_origins, stream_entries, streams_of, with_all_modalities
+from .model_streams import (
+    check_origins,
+    check_passports,
+    stream_entries,
+    streams_of,
+    with_all_modalities,
+)
+from .spec import Fusion
 
 if TYPE_CHECKING:
     from ..extract.live import LiveReader
     from ..extract.own_clips import CachedReader, OwnClips
 
 
-class BadExamples(UsageError, ValueError):
-    """Examples that a classifier cannot take, as the ValueError that scikit-learn expects."""
-
-
-class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A classifier from a few examples of each class.
 
     ``fit(X, y)`` takes an array [n, D] or [n, T, D], a mapping from modality to such arrays (or ``Examples`` of one),
@@ -51,8 +55,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         streams: Sequence[str] | None = None,
         modalities: Sequence[str] | None = None,
-        fusion: str | None = None,
-        normalise: str = "l2",
+        fusion: Fusion | None = None,
+        normalise: Scaling = "l2",
         settings: Mapping[str, str] | None = None,
         base: str | Path | None = None,
         cache: str | Path | None = None,
@@ -89,7 +93,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises UsageError (a ValueError for arrays) where there is one class only, or a method cannot take the examples;
         DecodeError where a video cannot be read.
         """
-        if isinstance(X, (str, Path)) or _are_paths(X):
+        if isinstance(X, (str, Path)) or are_paths(X):
             own = _own_clips(X, y)
             features = self.reader().read(own)
             for path, reason in features.failed.items():
@@ -122,7 +126,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, label = np.unique([labels[clip] for clip in clips], return_inverse=True)
         names = {m: features.names[m] for m in examples.modalities}
         self.classifier_ = self._made(examples, label, clips=clips, streams=names, progress=progress)
-        self.classifier_.streams = stream_entries(names, features.origins, {})
+        self.classifier_.streams = stream_entries(names, features.origins, features.passports)
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -174,12 +178,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def examples_of(self, X: Any) -> Examples:  # noqa: N803
         """Clips in the form that the classifier reads. Raises UsageError where they lack what it was fitted on."""
         classifier = self._fitted()
-        if _are_paths(X):
+        if are_paths(X):
             return self._videos([str(path) for path in X])
         if classifier.streams:
             raise UsageError("This classifier was fitted on videos; give paths of videos.")
-        if isinstance(X, (Mapping, Examples)):
-            return _like(Examples.of(X), classifier.examples)
+        if are_named(X):
+            return like(Examples.of(X), classifier.examples)
         if len(classifier.examples.modalities) > 1:
             raise UsageError(
                 f"This classifier was fitted on {', '.join(classifier.examples.modalities)}; give a mapping from "
@@ -187,15 +191,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         array = self._array(X, reset=False)
         (name,) = classifier.examples.modalities
-        return _like(Examples.of({name: array}), classifier.examples)
+        return like(Examples.of({name: array}), classifier.examples)
 
     def clips_of(self, features: ClipStreams) -> Examples:
         """The clips of features in the form that the classifier reads.
 
-        Raises FsmmError where the features were made otherwise than those of the examples.
+        Raises FsmmError where the features were made otherwise than those of the examples, or the encoders here do not
+        give the same features of fsmm's built-in clips.
         """
         classifier = self._fitted()
         check_origins(classifier.streams, features.origins)
+        check_passports(classifier.streams, features.passports)
         widths = {m: s.x.shape[2] for m, s in classifier.examples.streams.items()}
         return with_all_modalities(features.streams, widths, len(features.clips))
 
@@ -276,11 +282,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Examples and classes of arrays, checked as scikit-learn does."""
         if y is None:
             raise BadExamples("This classifier requires y to be passed, but the target y is None.")
-        if isinstance(X, (Mapping, Examples)):
+        if are_named(X):
             examples, y = Examples.of(X), column_or_1d(y)
             if len(examples) != len(y):
                 raise BadExamples(f"There are {len(examples)} clips and {len(y)} classes; each needs one.")
-        elif _has_steps(X):
+        elif has_steps(X):
             examples, y = Examples.of(self._array(X, reset=True)), column_or_1d(y, warn=True)
         else:
             X, y = validate_data(self, X, y, dtype=np.float64)  # noqa: N806
@@ -290,7 +296,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _array(self, X: Any, *, reset: bool) -> np.ndarray:  # noqa: N803
         """An array of features, [n, D] or [n, T, D], checked as scikit-learn does."""
-        if _has_steps(X):
+        if has_steps(X):
             array = check_array(X, allow_nd=True, dtype=np.float64)
             if reset:
                 self.n_features_in_ = array.shape[2]
@@ -309,19 +315,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 _LOADING = threading.Lock()
 
 
-def _are_paths(x: Any) -> bool:
-    """Whether clips are given by their paths: a sequence of texts or paths."""
-    if isinstance(x, (str, bytes, Mapping, Examples)) or not hasattr(x, "__len__") or not len(x):
-        return False
-    first = x[0] if isinstance(x, (list, tuple, np.ndarray)) else None
-    return isinstance(first, (str, Path))
-
-
-def _has_steps(x: Any) -> bool:
-    """Whether clips are given as an array [n, T, D]."""
-    return getattr(x, "ndim", None) == 3 or (isinstance(x, (list, tuple)) and np.ndim(x) == 3)
-
-
 def _own_clips(x: Any, y: Any) -> OwnClips:
     """The clips of a folder or table of examples, or those at some paths, with their classes ``y``."""
     from ..extract.own_clips import OwnClips
@@ -335,18 +328,3 @@ def _own_clips(x: Any, y: Any) -> OwnClips:
     own = OwnClips.at([Path(path) for path in x])
     each = [next(iter(OwnClips.at([Path(path)]).sources)) for path in x]
     return OwnClips(sources=own.sources, labels=dict(zip(each, map(str, y))), unreadable=own.unreadable)
-
-
-def _like(given: Examples, fitted: Examples) -> Examples:
-    """Clips with the modalities that a classifier was fitted on; a missing one is absent. Raises BadExamples."""
-    widths = {name: stream.x.shape[2] for name, stream in fitted.streams.items()}
-    for name, stream in given.streams.items():
-        if name in widths and stream.x.shape[2] != widths[name]:
-            raise BadExamples(
-                f"The features of {name} have width {stream.x.shape[2]}; the classifier was fitted on {widths[name]}."
-            )
-    if not set(given.streams) & set(widths):
-        raise BadExamples(
-            f"The clips have {', '.join(given.streams)}; the classifier was fitted on {', '.join(widths)}."
-        )
-    return with_all_modalities(given.streams, widths, len(given))

@@ -107,12 +107,8 @@ class Examples:
         self,
         label: Tensor,
         class_names: Sequence[str],
-        *,
-        streams: Mapping[str, StreamName] | None = None,
-        words: Tensor | None = None,
     ) -> FeatureBank:
-        """The bank of these clips with their labels int64 [n]; streams: the stream of each modality, if known."""
-        known = streams or {name: StreamName(ONLY, "array") for name in self.streams}
+        """The bank of these clips with their labels int64 [n]."""
         tables: dict[str, Table] = {
             name: TensorTable(stream.x, stream.length, stream.present)
             for name, stream in self.streams.items()
@@ -122,13 +118,12 @@ class Examples:
             split="all",
             label_set="class",
             class_split="default",
-            streams={name: known[name] for name in self.streams},
+            streams=dict.fromkeys(self.streams, StreamName(ONLY, "array")),
             tables=tables,
             label=label,
             class_names=list(class_names),
             class_id=torch.arange(len(class_names)),
             clip_row=np.arange(len(self)),
-            words=words,
         )
 
 

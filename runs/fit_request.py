@@ -11,6 +11,7 @@ from .spec import Fusion
 
 AUTO = "auto"
 """The name by which the method is chosen by the examples themselves."""
+Scaling = Literal["l2", "centre-l2", "per-step", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class FitSpec:
     """How a method of one modality takes several: ec, ea or lf."""
     modalities: tuple[str, ...] | None = None
     """The modalities that the head reads (else all of the examples)."""
-    normalise: Literal["l2", "centre-l2", "per-step", "none"] = "l2"
+    normalise: Scaling = "l2"
     """How features are scaled for a named method: l2, centre-l2 (by the base set's mean), per-step or none."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """The key=value of a named method; train.KEY is its recipe's."""

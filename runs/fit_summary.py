@@ -29,12 +29,16 @@ def _chosen(selection: Mapping[str, Any]) -> str:
     return f", chosen among {tried} by leave-one-out" if tried > 1 else ""
 
 
+def _alone(counts: Mapping[str, int]) -> str:
+    return "a class" if max(counts.values()) == 1 else "of every class but one"
+
+
 def _estimates(report: Mapping[str, Any]) -> list[str]:
     selection = report["selection"]
     if not selection["examples"]:
         return [
-            "With one example a class nothing can be estimated: neither accuracy nor calibration, and --reject needs "
-            "more examples; give some with --add."
+            f"With one example {_alone(report['classes'])} nothing can be estimated: neither accuracy nor calibration, "
+            "and --reject needs more examples; give some with --add."
         ]
     low, high = selection["interval"]
     corrected = ", corrected for having chosen" if len(selection["candidates"]) > 1 else ""
@@ -59,10 +63,11 @@ def _estimates(report: Mapping[str, Any]) -> list[str]:
 
 
 def _sureness(selection: Mapping[str, Any]) -> str:
-    said = "sure" if selection["is_sure"] else "not sure"
+    said, gain = "sure" if selection["is_sure"] else "not sure", 100 * selection["gain"]
+    where = "behind" if gain >= 0 else "ahead"
     return (
-        f"the choice is {said}: the next is {selection['rival']}, {_signed(selection['gain'])} ± "
-        f"{100 * selection['gain_interval']:.1f} points behind on the same examples"
+        f"the choice is {said}: the next is {selection['rival']}, {abs(gain):.1f} ± "
+        f"{100 * selection['gain_interval']:.1f} points {where} on the same examples"
     )
 
 
@@ -88,7 +93,3 @@ def _calibration(report: Mapping[str, Any]) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:.1f}"

@@ -60,7 +60,7 @@ def interface(class_names: Sequence[str]) -> str:
     """The labelling interface of Label Studio for these classes.
 
     >>> interface(["run", "a & b"])[-70:]
-    'hoice value="run"/><Choice value="a &amp; b"/></Choices></View>'
+    'deo"><Choice value="run"/><Choice value="a &amp; b"/></Choices></View>'
     """
     from xml.sax.saxutils import quoteattr
 

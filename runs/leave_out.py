@@ -22,6 +22,7 @@ from ..heads.head import Head
 
 _BYTES = 64 << 20
 """The features of the tasks that are decided at once."""
+_FEWEST_CLASSES = 2
 MOST = 100
 """The most rounds, in each of which one example of every class is left out."""
 
@@ -38,8 +39,13 @@ def support_rows(label: Tensor, classes: int) -> Tensor:
 
 
 def can_be_left_out(label: Tensor, classes: int) -> Tensor:
-    """The rows [m] of the examples that can be left out, because their class has another one, in ascending order."""
+    """The rows [m] of the examples that can be left out, because their class has another one, in ascending order.
+
+    There are none where fewer than two classes have another one: the others would only show how often it is missed.
+    """
     counts = torch.bincount(label, minlength=classes)
+    if int((counts > 1).sum()) < _FEWEST_CLASSES:
+        return torch.zeros(0, dtype=torch.int64)
     return torch.nonzero(counts[label] > 1).flatten()
 
 
@@ -60,7 +66,8 @@ def rounds(label: Tensor, classes: int, most: int = MOST) -> Tensor:
     if len(turns) > most:
         turns = torch.linspace(0, len(turns) - 1, most).round().long()
     found = supports.gather(1, turns[None] % counts[:, None]).T
-    return found.masked_fill((counts < 2)[None], -1)
+    enough = int((counts > 1).sum()) >= _FEWEST_CLASSES
+    return found.masked_fill((counts < 2)[None], -1) if enough else found[:0]
 
 
 @torch.no_grad()

@@ -142,14 +142,14 @@ def _example_tensors(classifier: Classifier) -> dict[str, Tensor]:
         found |= {f"{name}.x": stream.x, f"{name}.length": stream.length}
     found |= {f"{name}.mean": mean for name, mean in classifier.means.items()}
     found |= {f"{name}.head_mean": mean for name, mean in (classifier.fitted.means or {}).items()}
-    if classifier.fitted.words is not None:
-        found["words"] = classifier.fitted.words
     return found
 
 
 def _inputs(inputs: Inputs) -> dict[str, Any]:
     return {
-        "streams": {name: list(shape) for name, shape in inputs.streams.items()},
+        "streams": [
+            [name, *shape] for name, shape in inputs.streams.items()
+        ],  # in the order of a joint feature
         "word_dim": inputs.word_dim,
         "base_classes": inputs.base_classes,
         "way": inputs.way,
@@ -178,7 +178,6 @@ def _read(about: Mapping[str, Any], folder: Path) -> Classifier:
         label=tensors["label"],
         class_names=about["classes"],
         means=head_means or None,
-        words=tensors.get("words"),
     )
     calibration, threshold = about["calibration"], about["threshold"]
     return Classifier(
@@ -199,7 +198,7 @@ def _head(
     choice: HeadChoice, inputs: Mapping[str, Any], share: Mapping[str, float] | None, folder: Path
 ) -> Head[Any]:
     given = Inputs(
-        streams={name: (shape[0], shape[1]) for name, shape in inputs["streams"].items()},
+        streams={name: (steps, dim) for name, steps, dim in inputs["streams"]},
         word_dim=inputs["word_dim"],
         base_classes=inputs["base_classes"],
         way=inputs["way"],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..cache.schema import Provenance, StreamName
@@ -15,8 +16,7 @@ from .examples import Examples
 
 STREAM, ORIGIN, PASSPORT = "stream", "provenance", "passport"
 """The keys of a stream's entry in model.json; a passport is what its encoder made of clips that fsmm brings along."""
-PassportCheck = Callable[[StreamName, Any], None]
-"""Makes a stream's passport again and raises FsmmError where it comes out otherwise."""
+_SAME_COSINE = 0.9999
 
 
 def stream_entries(
@@ -49,12 +49,28 @@ def check_origins(entries: Mapping[str, Mapping[str, Any]], origins: Mapping[str
             )
 
 
-def check_passports(entries: Mapping[str, Mapping[str, Any]], check: PassportCheck) -> list[str]:
-    """Check every stream that has a passport, and return the modalities that have none. Raises as ``check`` does."""
-    for entry in entries.values():
-        if entry.get(PASSPORT) is not None:
-            check(StreamName.parse(entry[STREAM]), entry[PASSPORT])
-    return [modality for modality, entry in entries.items() if entry.get(PASSPORT) is None]
+def check_passports(entries: Mapping[str, Mapping[str, Any]], passports: Mapping[str, Any]) -> None:
+    """Raise FsmmError where an encoder gives other features of fsmm's built-in clips than where the model was made.
+
+    passports: those of the encoders here, by modality; a stream without one on either side is not compared.
+    """
+    for modality, entry in entries.items():
+        theirs, here = entry.get(PASSPORT) or {}, passports.get(modality) or {}
+        for clip in theirs.keys() & here.keys():
+            cosine = _cosine(np.mean(theirs[clip], 0), np.mean(here[clip], 0))
+            if cosine < _SAME_COSINE:
+                raise FsmmError(
+                    f"Encoder {entry[STREAM]} gives other features here than where the model was made (cosine "
+                    f"{cosine:.4f} on the built-in clip {clip!r}); `fsmm doctor` and `fsmm cache verify --passport` "
+                    "say more."
+                )
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine of two vectors; 0 where their widths differ."""
+    if one.shape != other.shape:
+        return 0.0
+    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12))
 
 
 def with_all_modalities(streams: Mapping[str, Stream], widths: Mapping[str, int], clips: int) -> Examples:

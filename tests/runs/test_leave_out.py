@@ -47,8 +47,11 @@ def test_the_number_of_tasks_at_once_changes_nothing(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(head.left_out()[0], whole, atol=1e-5, rtol=1e-5)
 
 
-def test_nothing_can_be_left_out_of_one_example_a_class() -> None:
-    features, label = gaussian(1)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 3, 1)])
+def test_nothing_can_be_left_out_where_one_class_at_most_has_a_second_example(sizes: tuple[int, ...]) -> None:
+    features, label = gaussian(3)
+    rows = np.concatenate([np.flatnonzero(label == c)[:size] for c, size in enumerate(sizes)])
+    features, label = {m: x[rows] for m, x in features.items()}, label[rows]
     logits, rows = fitted("protonet", torch.from_numpy(label), Examples.of(features)).left_out()
     assert logits.shape == (0, 3)
     assert len(rows) == 0
