@@ -38,10 +38,12 @@ from fsmm.runs.calibration import (
     lac_sets,
     probabilities,
 )
+from fsmm.runs.classifier import make_classifier
 from fsmm.runs.estimator import FewShotClassifier
 from fsmm.runs.examples import Examples
+from fsmm.runs.fit_request import FitSpec
 from fsmm.runs.fitted import FittedHead, HeadChoice
-from fsmm.runs.suggest import doubtful_rows, joint_points, typical_rows, typicality
+from fsmm.runs.suggest import ENOUGH, doubtful_rows, joint_points, typical_rows, typicality
 from fsmm.runs.unknowns import Nearness, area_under_curve, threshold_by_base
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +51,7 @@ DATA = ROOT / "docs" / "results" / "classifier.json"
 WAYS, QUESTIONS = 5, 12
 LEVELS = (0.2, 0.1, 0.05)
 BUDGETS = (1, 2, 5, 10)
-PARTS = ("fit", "sets", "unknown", "suggest")
+PARTS = ("fit", "sets", "unknown", "suggest", "base")
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,13 @@ def main() -> None:
     drawer = Drawer(bank)
     figures: list[dict[str, Any]] = []
     for part in given.parts.split(","):
-        found = {"fit": of_fit, "sets": of_sets, "unknown": of_unknown, "suggest": of_suggest}[part](
-            drawer, given
-        )
+        found = {
+            "fit": of_fit,
+            "sets": of_sets,
+            "unknown": of_unknown,
+            "suggest": of_suggest,
+            "base": of_base,
+        }[part](drawer, given)
         for figure in found:
             print(
                 figure["table"],
@@ -159,6 +165,24 @@ def fit_once(task: Task) -> dict[str, float]:
         "calibration error": calibration_error(probabilities(logits[0], heat.temperature), task.truth),
         "before": calibration_error(probabilities(logits[0], 1.0), task.truth),
     }
+
+
+def of_base(drawer: Drawer, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """What ``--method auto`` gains from a base set, at five examples a class."""
+    widths = {m: s.x.shape[2] for m, s in drawer.clips.streams.items()}
+    base = BaseSet.load(given.cache / given.dataset, {}, widths)
+    rows = []
+    for task in drawer.tasks(given.tasks, 5):
+        right = []
+        for known in (None, base):
+            made = make_classifier(task.examples, task.label, list("abcde"), FitSpec(), base=known)
+            right.append(float((made.probabilities(task.questions).argmax(1) == task.truth).mean()))
+        rows.append((right[1], right[1] - right[0]))
+    row = f"{given.dataset}, 5 examples a class"
+    return [
+        figure("classifier-base", row, name, *mean_of(np.array([r[i] for r in rows])), "%", given)
+        for i, name in enumerate(("auto with --base", "minus auto without"))
+    ]
 
 
 def of_sets(drawer: Drawer, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -299,7 +323,7 @@ def suggested(strategy: str, task: Task, rest: np.ndarray, held: np.ndarray, mor
     points = joint_points(task.examples[np.concatenate([rest, held])])
     typical = typicality(points)
     fit, _ = learned(task, held) if len(held) else (None, None)
-    enough = len(held) and np.bincount(task.label.numpy()[held], minlength=WAYS).min() >= 5
+    enough = len(held) >= ENOUGH * WAYS
     if fit is None or strategy == "typical" or (strategy == "auto" and not enough):
         return typical_rows(points, len(rest), more, typical)
     trial = try_candidate(fit)
