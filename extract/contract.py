@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
+    from .clip_files import State
+
 Position = Literal["centre", "random"]
 
 
@@ -103,6 +105,7 @@ class Decoded:
     audio: per AudioNeed, float32 [samples]; missing where the clip has no sound.
     series: per SeriesNeed, windows float32 [T, W, C]; missing where the clip does not have the series.
     notes: faults that were survived ("audio stream is damaged after 1.2 s"), for the log.
+    state: the state of the clip's files while they were read; None where nobody looked.
     """
 
     facts: ClipFacts
@@ -110,6 +113,7 @@ class Decoded:
     audio: dict[AudioNeed, np.ndarray] = field(default_factory=dict)
     series: dict[SeriesNeed, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    state: State | None = None
 
 
 class Encoder(Protocol):

@@ -73,6 +73,7 @@ def decode(
                 raise
             continue
         if state_of(source) == before:
+            decoded.state = before
             return decoded
     raise DecodeError(
         f"{shown(files_of(source)[0])} was changed each of {_STATES} times that it was read; "

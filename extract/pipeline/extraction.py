@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..datasets.base import Listing, asks_for_split
 from ..request import Request
 from .budget import CANARY, Budget, Limit, TooManyFailures, canary_first
 from .class_words import Words, embed_words, unknown_words
-from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, Failure, FailureLog, Key
+from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, UNSEEN, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
 from .membership import Membership
 from .passports import write_passports
@@ -66,6 +66,7 @@ class Extraction:
         self._known_damage: dict[str, str] = {}
         self._budget = Budget(None, 0)
         self._jobs: dict[str, Job] = {}
+        self._digests: Mapping[str, str] = {}
         self._pictures: dict[str, bytes] = {}
         self._flushed = time.monotonic()
 
@@ -89,7 +90,8 @@ class Extraction:
             plan = make_plan(
                 self.folder, self.listing, streams, self.log, retry_failed=self.request.retry_failed
             )
-            interrupted = self._run_clips(plan, stop, known_digests(catalog))
+            self._digests = known_digests(catalog)
+            interrupted = self._run_clips(plan, stop)
             with self.clock("catalog"):
                 self.gone = int(self.membership.unite_with_facts().sources.gone.sum())
         if verdict := self._budget.verdict():
@@ -126,16 +128,13 @@ class Extraction:
         if sentence := unknown_words(stream, self.words[stream]):
             self.warnings.append(sentence)
 
-    def _run_clips(self, plan: Plan, stop: StopOnSignal, digest: Mapping[str, str]) -> bool:
-        """Carry out a plan made for the clip encoders' streams, in this order; return whether it was interrupted.
-
-        digest: the SHA-256 of clips' files, by clip, where it is known.
-        """
+    def _run_clips(self, plan: Plan, stop: StopOnSignal) -> bool:
+        """Carry out a plan made for the clip encoders' streams, in this order; return whether it was interrupted."""
         if self.listing.missing:
             self.warnings.append(_missing_sentence(self.listing))
         with ExitStack() as stack:
             lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
-            copied = reuse(self.folder, plan, lanes, digest)
+            copied = reuse(self.folder, plan, lanes, self._digests)
             progress = stack.enter_context(clip_progress(len(plan.jobs)))
             if not self.quiet:
                 for warning in self.warnings:
@@ -222,6 +221,7 @@ class Extraction:
         for job, outcome in pool.outcomes():
             for stage, seconds in outcome.seconds.items():
                 self.clock.seconds[stage] += seconds
+            job = self._as_read(job, outcome)
             if outcome.stage:
                 self.failed += 1
                 self._record([_failure(job, outcome.stage, outcome.reason)])
@@ -236,6 +236,23 @@ class Extraction:
             self._budget.add(tried=1, reasons={})
             if self._budget.verdict():
                 return
+
+    def _as_read(self, job: Job, outcome: Outcome) -> Job:
+        """The job, once the state is noted in which its files were read, not that in which they were listed.
+
+        A clip of which the cache knows other bytes fails, since its other streams have rows of these: the next run
+        tries it again, sees the change, and makes all of them.
+        """
+        if outcome.stage or outcome.state is None:
+            return job
+        if outcome.facts.sha256 != self._digests.get(job.clip_id, outcome.facts.sha256):
+            outcome.stage, outcome.reason = (
+                "decode",
+                "its file changed after the run had begun; run the same again",
+            )
+            return replace(job, state=UNSEEN)
+        self.membership.changes.state[job.clip_id] = outcome.state
+        return job
 
     def _spread(self, job: Job, outcome: Outcome, lanes: Sequence[Lane]) -> None:
         """Hand one clip's parts to the streams that wanted it."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...errors import DecodeError
 from ...machine.orphans import end_with_parent
+from ..clip_files import State
 from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, SeriesNeed, TextNeed
 from ..datasets.base import Source
 from .thumbnail import thumbnail_of
@@ -62,7 +63,7 @@ class Outcome:
     """The outcome of a job.
 
     stage and reason: "" unless the whole clip failed. notes: the damage that decoding survived. seconds: by stage.
-    thumbnail: a JPEG of the clip, or empty.
+    thumbnail: a JPEG of the clip, or empty. state: that of the clip's files while they were read.
     """
 
     parts: dict[int, Part] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     thumbnail: bytes = b""
+    state: State | None = None
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +99,9 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
     parts = {number: prepare_part(encoder, decoded) for number, encoder in encoders.items()}
     picture = thumbnail_of(decoded) if setup.thumbnails else b""
     seconds = {"decode": middle - began, "prepare": time.perf_counter() - middle}
-    return Outcome(parts, decoded.facts, notes=decoded.notes, seconds=seconds, thumbnail=picture)
+    return Outcome(
+        parts, decoded.facts, notes=decoded.notes, seconds=seconds, thumbnail=picture, state=decoded.state
+    )
 
 
 def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:

@@ -23,6 +23,7 @@ from fsmm.errors import CacheError
 from fsmm.extract.contract import Sampling
 from fsmm.extract.datasets.base import DatasetOptions
 from fsmm.extract.pipeline import changes as changes_module
+from fsmm.extract.pipeline.extraction import Extraction
 
 FLOW = "flow/dis-hof"
 
@@ -343,3 +344,61 @@ def test_pictures_follow_their_clips_and_can_be_left_out(data: Path, tmp_path: P
     assert not (without / THUMBNAILS).exists()
     sound = Path(extracted(data, tmp_path / "sound", SOUND).folder)
     assert thumbnails_of(sound, clips) == {}, "no frame is decoded for a picture alone"
+
+
+def exchanged(one: Path, other: Path) -> None:
+    """Let two files change places; each keeps its time."""
+    spare = one.with_suffix(".spare")
+    one.rename(spare)
+    other.rename(one)
+    spare.rename(other)
+
+
+def test_a_file_that_was_another_one_while_it_was_read_is_read_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files change places after they were listed, and again after they were read: no state or digest tells."""
+    one, other = data / "cat" / "a.mp4", data / "cat" / "b.mp4"
+    extracted(data, tmp_path / "right")
+    run, join = Extraction._run_clips, Extraction._join
+
+    def joined_then_changed(extraction: Extraction, *given: Any) -> Catalog:
+        catalog = join(extraction, *given)
+        exchanged(one, other)
+        return catalog
+
+    def run_then_changed(extraction: Extraction, *given: Any) -> bool:
+        interrupted = run(extraction, *given)
+        exchanged(one, other)
+        return interrupted
+
+    monkeypatch.setattr(Extraction, "_join", joined_then_changed)
+    monkeypatch.setattr(Extraction, "_run_clips", run_then_changed)
+    extracted(data, tmp_path / "cache")
+    monkeypatch.undo()
+    again = extracted(data, tmp_path / "cache")
+    assert again.changed == 2
+    assert same_rows(rows(tmp_path / "cache" / data.name, SOUND), rows(tmp_path / "right" / data.name, SOUND))
+
+
+def test_streams_of_one_clip_never_have_rows_of_two_files(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is replaced after the run that adds a stream has compared it with the cache."""
+    extracted(data, tmp_path / "cache")
+    join = Extraction._join
+
+    def joined_then_changed(extraction: Extraction, *given: Any) -> Catalog:
+        catalog = join(extraction, *given)
+        film(data / "cat" / "a.mp4", 999)
+        return catalog
+
+    monkeypatch.setattr(Extraction, "_join", joined_then_changed)
+    assert extracted(data, tmp_path / "cache", SOUND, "flow/dis-hof").failed == 1
+    monkeypatch.undo()
+    again = extracted(data, tmp_path / "cache", SOUND, "flow/dis-hof")
+    assert (again.changed, again.failed, again.done) == (1, 0, 1)
+    extracted(data, tmp_path / "right", SOUND, "flow/dis-hof")
+    for stream in (SOUND, "flow/dis-hof"):
+        found = rows(tmp_path / "cache" / data.name, stream)
+        assert same_rows(found, rows(tmp_path / "right" / data.name, stream))
