@@ -101,7 +101,7 @@ class StudyData:
     """A study as it was read."""
 
     title: str
-    """The study's name."""
+    """The study's headline, or its name where it has none."""
     folder: Path
     """The study's folder."""
     runs: Sequence[ReportRun]
@@ -170,7 +170,7 @@ def of_sweep(study: Study) -> StudyData:
     failed += [(names[key], reason) for key, reason in lost.items()]
     by_key = {run.folder.name: run for run in runs}
     return StudyData(
-        title=study.name,
+        title=str(study.about.get("title") or study.name),
         folder=study.folder,
         runs=runs,
         failed=failed,

@@ -34,8 +34,20 @@ COLUMNS = (
     ("ways", "ways", True),
     ("run", "run", False),
 )
-GROUPS = (("task", "task"), ("family", "method family"), ("modalities", "modalities"), ("shots", "shots"))
-FILTERS = (("family", "family"), ("modalities", "modalities"), ("shots", "shots"), ("task", "task"))
+GROUPS = (
+    ("task", "task"),
+    ("block", "block of the study"),
+    ("family", "method family"),
+    ("modalities", "modalities"),
+    ("shots", "shots"),
+)
+FILTERS = (
+    ("family", "family"),
+    ("modalities", "modalities"),
+    ("shots", "shots"),
+    ("task", "task"),
+    ("block", "block"),
+)
 _PERCENT = ("accuracy", "ci95_clips", "ci95_classes", "ci95_draws")
 _ALWAYS = ("method", "modalities", "shots", "accuracy", "ci95_clips", "mark", "seconds", "run")
 
@@ -53,6 +65,8 @@ def render(data: StudyData, rows: Sequence[Row], sections: Sequence[Section], no
         trim_blocks=True,
     )
     titles = {task.number: task.title for task in data.tasks}
+    blocks = {str(b["name"]): str(b.get("title") or b["name"]) for b in data.about.get("blocks") or ()}
+    rows = [{**row, "block": blocks.get(row["block"], row["block"])} for row in rows]
     figures = any(section.figures for section in sections)
     return environment.get_template("page.html.j2").render(
         title=data.title,
@@ -61,7 +75,8 @@ def render(data: StudyData, rows: Sequence[Row], sections: Sequence[Section], no
         counts=_counts(data),
         columns=[column for column in COLUMNS if column[0] in _shown(rows)],
         rows=[_shown_row(row, titles) for row in rows],
-        groups=GROUPS,
+        description=str(data.about.get("description") or ""),
+        groups=[group for group in GROUPS if group[0] != "block" or blocks],
         filters=[(key, name, _choices(rows, key, titles)) for key, name in FILTERS],
         legend=LEGEND,
         notes=notes,

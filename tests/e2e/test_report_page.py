@@ -174,11 +174,14 @@ def test_a_clips_picture_is_shown_while_the_pointer_rests_on_it(page: Any) -> No
     page.locator("#map-1").scroll_into_view_if_needed()
     page.wait_for_selector("#map-1[data-drawn] .points path")
     assert page.locator("#picture").is_hidden()
-    hover = 'Plotly.Fx.hover(document.getElementById("map-1"), [{ curveNumber: 0, pointNumber: 0 }])'
-    page.evaluate(hover)
+    point = page.locator("#map-1 .points path").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] - 30, box["y"] - 30)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=8)
     page.wait_for_function('!document.getElementById("picture").hidden')
     assert page.get_attribute("#picture", "src").startswith("data:image/jpeg;base64,")
-    page.evaluate('Plotly.Fx.unhover(document.getElementById("map-1"))')
+    page.mouse.move(2, 2, steps=8)
     page.wait_for_function('document.getElementById("picture").hidden')
 
 

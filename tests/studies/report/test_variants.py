@@ -20,6 +20,8 @@ from fsmm.studies.report.make import Report, report
 
 STUDY = """\
 name: parts
+title: Parts of a head
+description: What each part is worth.
 fixed:
   {episodes: 30, n_query: 4, method: relation, modalities: first, train.steps: 1, train.evaluate_episodes: 2}
 free_rows: true
@@ -112,6 +114,14 @@ def test_bars_are_the_rows_of_a_block_though_another_block_has_the_same_run(
     assert len(accuracies) == 2
     assert again["y"][1] == pytest.approx(np.mean(accuracies))
     assert again["error_y"]["array"][1] == pytest.approx(np.std(accuracies, ddof=1))
+
+
+def test_the_headline_and_the_titles_of_blocks_are_shown(made: Report) -> None:
+    text = made.page.read_text()
+    assert "<h1>Parts of a head</h1>" in text
+    assert "<p>What each part is worth.</p>" in text
+    assert '<option value="block">block of the study</option>' in text
+    assert 'data-block="Parts (Figure 9)"' in text
 
 
 def test_maps_are_those_asked_for_and_show_pictures(made: Report) -> None:
