@@ -273,7 +273,7 @@ def _text(value: Any) -> str:
     """A value of a configuration as one writes it on the command line."""
     if isinstance(value, (list, tuple)):
         ranged = len(value) == 2 and all(isinstance(part, int) for part in value)
-        return ("-" if ranged else ",").join(map(_text, value))
+        return ("-" if ranged else ",").join(map(_text, value)) or "none"
     if isinstance(value, dict) and {"modality", "rate"} <= value.keys():
         return str(Missing(**value)) if _is_missing(value) else str(value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
