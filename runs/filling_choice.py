@@ -26,7 +26,7 @@ from .spec import RunSpec
 from .tasks import validation_protocol
 
 EPISODES = 200  # Each candidate answers so many episodes of each part.
-RULES: tuple[Rule, ...] = ("drop", "match", "mean", "neighbours", "linear", "zero")
+RULES: tuple[Rule, ...] = ("linear", "neighbours", "mean", "drop", "zero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def choose(
     test: FeatureBank,
     trained: bool,
 ) -> FillingChoice:
-    """The candidate that is most accurate on base and val classes; drop where none of them can serve the protocol.
+    """What base and val classes say (see ``best_of``); drop where none of them can serve the protocol.
 
     Classes of the test are never asked.
     """
@@ -131,8 +131,8 @@ def choose(
             "what clips lack is dropped, for neither base nor val classes can serve the task to choose by it"
         )
         return FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
-    scores = np.mean([accuracy for _, accuracy in found], axis=0)
-    best = pairs[int(np.nanargmax(scores))]
+    accuracy = np.concatenate([asked for _, asked in found], axis=1)
+    best, scores = pairs[best_of(accuracy)], accuracy.mean(1)
     return FillingChoice(
         support=best.support,
         query=best.query,
@@ -142,15 +142,27 @@ def choose(
 
 
 def candidates(protocol: Protocol, bank: FeatureBank) -> list[Pair]:
-    """What is tried: every rule alone, and matched queries with supports that are filled."""
+    """What is tried, the most plausible first: estimates for supports, and queries decided by what they have."""
     supports = protocol.k_shot != 0 and lacks(protocol, bank, "support")
     queries = lacks(protocol, bank, "query")
     if not queries:
-        return [Pair(support=rule, query="drop") for rule in RULES if rule != "match"]
+        return [Pair(support=rule, query="drop") for rule in RULES]
     if not supports:
-        return [Pair(support="drop", query=rule) for rule in RULES]
-    alone = [Pair(support="drop" if rule == "match" else rule, query=rule) for rule in RULES]
-    return [*alone, *(Pair(support=r, query="match") for r in RULES if r not in ("drop", "match", "zero"))]
+        return [Pair(support="drop", query=rule) for rule in ("match", *RULES)]
+    matched = [Pair(support=rule, query="match") for rule in RULES if rule != "zero"]
+    return [*matched, *(Pair(support=rule, query=rule) for rule in RULES)]
+
+
+def best_of(accuracy: np.ndarray) -> int:
+    """The first candidate that is not worse than the most accurate one beyond doubt, by accuracies [P, E].
+
+    Beyond doubt is by more than two standard errors of the paired difference over the episodes. A candidate with an
+    accuracy that is not finite is none.
+    """
+    mean = accuracy.mean(1)
+    behind = accuracy[int(np.nanargmax(mean))] - accuracy
+    error = behind.std(1) / np.sqrt(accuracy.shape[1])
+    return int(np.flatnonzero(behind.mean(1) <= 2 * error)[0])
 
 
 def _parts(
@@ -170,18 +182,20 @@ def _parts(
 def _accuracies(
     head: Head[Any], protocol: Protocol, *, pairs: Sequence[Pair], bank: FeatureBank, known: BaseClips
 ) -> np.ndarray:
-    """The accuracy of each candidate on episodes of a bank, NaN for one that the head cannot answer under, [P]."""
+    """The accuracy of each candidate on each episode of a bank, [P, E]; NaN where the head cannot answer under it."""
     task = validation_protocol(protocol, bank)
-    found = []
+    found: list[np.ndarray | None] = []
     for pair in pairs:
         made = filled(head, bank, pair, known)
         try:
             result = measure(made.head, made.bank, task, EPISODES)
         except UsageError:  # Early fusion, say, cannot compare supports and queries of different modalities.
-            found.append(np.nan)
+            found.append(None)
             continue
-        found.append(float(result.summary()["accuracy"]))
-    return np.array(found)
+        each = result.per_episode()  # A whole split has no episodes and counts as one.
+        found.append(each if len(each) else np.array([result.summary()["accuracy"]]))
+    count = max((len(each) for each in found if each is not None), default=1)
+    return np.stack([np.full(count, np.nan) if each is None else each.astype(np.float64) for each in found])
 
 
 def _known(spec: RunSpec, banks: HeadBanks, rule: Rule) -> BaseClips | None:

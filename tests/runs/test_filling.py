@@ -21,7 +21,7 @@ from fsmm.errors import UsageError
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.multimodal.matched import MatchedHead
 from fsmm.runs.filling import NEIGHBOURS, BaseClips, Pair, Rule, withholds
-from fsmm.runs.filling_choice import candidates, choose
+from fsmm.runs.filling_choice import best_of, candidates, choose
 from fsmm.runs.kinds import read_train_missing
 
 RULES: tuple[Rule, ...] = ("drop", "match", "mean", "neighbours", "linear", "zero")
@@ -140,13 +140,14 @@ def test_candidates_are_those_of_the_side_that_lacks_something() -> None:
     assert len(both) == len(set(both)) == 9
 
 
-def test_the_choice_takes_the_best_candidate_and_one_that_a_head_cannot_answer_is_none() -> None:
+def test_the_choice_takes_a_good_candidate_and_one_that_a_head_cannot_answer_is_none() -> None:
     """Early fusion refuses supports of frames and queries of audio unless they are filled."""
     head = build_head("protonet-ec", inputs_of(TEST))
     crossed = replace(TASK, support_modalities=("frame",), query_modalities=("audio",))
     choice = choose(head, crossed, known=BaseClips(BASE), val=related(60, seed=3), test=TEST, trained=False)
     assert choice.parts == ["base", "val"]
-    assert choice.query == max(choice.scores, key=lambda name: choice.scores[name]) == "linear"
+    assert choice.support == "linear"
+    assert max(choice.scores, key=lambda name: choice.scores[name]).startswith("linear")
     assert "drop" not in choice.scores
 
 
@@ -160,6 +161,18 @@ def test_classes_of_the_test_are_never_asked_and_the_run_says_that_nothing_was_c
     nothing = ask("all")
     assert (nothing.support, nothing.query, nothing.scores) == ("drop", "drop", {})
     assert "can serve the task" in nothing.note
+
+
+def test_of_candidates_that_are_as_good_the_most_plausible_one_is_taken() -> None:
+    chance = np.random.default_rng(0)
+    task = chance.random(400)
+    as_good = task + chance.normal(0, 0.1, 400)
+    assert best_of(np.stack([as_good, task, task - 0.3])) == 0
+    assert best_of(np.stack([as_good - 0.1, task, task - 0.3])) == 1, "it is worse beyond doubt"
+    assert best_of(np.stack([np.full(400, np.nan), task - 0.3, task])) == 2, (
+        "what cannot be answered is no candidate"
+    )
+    assert best_of(np.array([[0.2], [0.5], [0.4]])) == 1, "a whole split is one figure without an error"
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +191,7 @@ def test_a_run_says_what_was_chosen_and_leaves_whole_clips_alone(cache: Path, tm
         assert np.array_equal(evaluate(whole, when_missing=rule).accuracy, plain.accuracy)
     chosen = evaluate(lossy).metrics["when_missing_choice"]
     pair = str(Pair(support=chosen["support"], query=chosen["query"]))
-    assert chosen["scores"][pair] == max(chosen["scores"].values())
+    assert max(chosen["scores"].values()) - chosen["scores"][pair] < 0.05
 
 
 def test_val_classes_choose_the_rate_at_which_training_clips_lose_modalities(
