@@ -210,12 +210,15 @@ def few_shot_tables(given: argparse.Namespace) -> None:
             measured(given, f"AVE-28, {method}", "ave28", f"--method {method} {AVE} {BRIEF}", "auto", shots)
 
 
-def layout(name: str, corner: str) -> Table:
-    return Table(name=name, corner=corner, details="rule", columns=("S", "U", "HM", "unseen alone"), digits=1)
+def layout(name: str) -> Table:
+    columns = ("S", "U", "HM", "unseen alone")
+    return Table(name=name, corner="data, method; rule", columns=columns, digits=1)
 
 
 def measured(given: argparse.Namespace, row: str, dataset: str, options: str, rule: str, shots: int) -> None:
     """Store the figures of one run by the command line, so that a study that is cut keeps what it has measured."""
+    if given.rows and given.rows not in f"{row}, {shots}-shot":
+        return
     words = f"--dataset {dataset} {options} --n-way 0 --k-shot {shots} --generalised --seen-unseen {rule}"
     with tempfile.TemporaryDirectory() as out:
         command = [
@@ -244,16 +247,15 @@ def measured(given: argparse.Namespace, row: str, dataset: str, options: str, ru
     figures = [
         figure(
             table,
-            f"{row}, {shots}-shot" if shots else row,
+            f"{row}, {shots}-shot; {details}" if shots else f"{row}; {details}",
             column,
             100 * found[key],
-            details=details,
             interval=100 * found["ci95"] if key == "harmonic" and found["ci95"] else None,
             command=f"fsmm episode-eval {words} --cache CACHE",
         )
         for key, column in columns
     ]
-    store([layout(table, "data, method")], figures)
+    store([layout(table)], figures)
 
 
 # Whose words a class gets
@@ -263,18 +265,18 @@ def position(given: argparse.Namespace) -> None:
     """AVE-28 with one class published under another name: zero-shot by name and by position."""
     bank = FeatureBank.load(given.cache, ["audio"], "all", dataset="ave28")
     names = sorted(bank.class_names)
-    figures = []
+    table = Table(name="words-by-position", corner="class words", columns=("accuracy",), digits=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "names.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["original", "manual"])
             writer.writerows([[name, "zz" if name == names[0] else name] for name in names])
-        for row, more in (
+        for row, added in (
             ("by name", ""),
             ("by position", f" --set words_by=position --set word_names={path}"),
         ):
-            options = f"--dataset ave28 --method avca {AVE} --n-way 0 --k-shot 0 {BRIEF}{more}"
+            options = f"--dataset ave28 --method avca {AVE} --n-way 0 --k-shot 0 {BRIEF}{added}"
             command = [sys.executable, "-m", "fsmm", "-q", "episode-eval", *options.split()]
             command += [
                 "--cache",
@@ -287,10 +289,8 @@ def position(given: argparse.Namespace) -> None:
             found = json.loads(done.stdout)
             print(row, found["accuracy"], found["notes"], flush=True)
             value = 100 * found["accuracy"]
-            figures.append(
-                figure("words-by-position", row, "accuracy", value, command=f"{SCRIPT} --part position")
-            )
-    store([Table(name="words-by-position", corner="class words", columns=("accuracy",), digits=1)], figures)
+            more = {"command": f"{SCRIPT} --part position"}
+            store([table], [figure(table.name, row, "accuracy", value, **more)])
 
 
 # Storing figures
@@ -313,7 +313,8 @@ def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figu
     }
     for name in ("interval", "difference", "difference_interval"):
         given[name] = None if given[name] is None else round(float(given[name]), 2)
-    over = "draws" if given["interval"] is not None or given["difference_interval"] is not None else None
+    has_interval = given["interval"] is not None or given["difference_interval"] is not None
+    over = ("classes" if table == "zero-shot-splits" else "draws") if has_interval else None
     return Figure(
         page="zero-shot", table=table, row=row, column=column, value=round(float(value), 2), unit="%",
         interval_over=over, **given,
