@@ -71,7 +71,14 @@ def leakage(
     episodes = min(episodes, MOST)
     groups = group_numbers(bank)
     found = [
-        outcomes(head, bank, replace(protocol, shared_group=may), episodes, groups, unlabelled=unlabelled)
+        outcomes(
+            head,
+            bank,
+            replace(protocol, shared_group=may),
+            episodes=episodes,
+            groups=groups,
+            unlabelled=unlabelled,
+        )
         for may in (True, False)
     ]
     count, classes = int(groups.max()) + 1, len(bank.class_names)
@@ -93,9 +100,9 @@ def outcomes(
     head: Head,
     bank: FeatureBank,
     protocol: Protocol,
+    *,
     episodes: int,
     groups: np.ndarray,
-    *,
     unlabelled: FeatureBank | None,
 ) -> Outcomes:
     """The outcomes of a head's first episodes under a protocol; groups: int [n], the group of each clip."""

@@ -84,7 +84,9 @@ def cache_diff(
     if not episodes:
         return found
     return [
-        _with_accuracy(one, stream, folders, episodes, protocol) if stream.modality != "word" else one
+        _with_accuracy(one, stream, folders, episodes=episodes, protocol=protocol)
+        if stream.modality != "word"
+        else one
         for one, stream in zip(found, shared)
     ]
 
@@ -145,7 +147,7 @@ def mean_features(folder: Path, stream: StreamName) -> dict[str, np.ndarray]:
 
 
 def _with_accuracy(
-    found: StreamDifference, stream: StreamName, folders: Sequence[Path], episodes: int, protocol: Protocol
+    found: StreamDifference, stream: StreamName, folders: Sequence[Path], *, episodes: int, protocol: Protocol
 ) -> StreamDifference:
     """The difference with the accuracies of class means on the same episodes, or with a note that says why not."""
     if differ := _other_catalog(folders):
