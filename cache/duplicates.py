@@ -21,14 +21,15 @@ from .locking import update_catalog
 from .schema import StreamName, list_streams, shard_paths
 from .shard import read_shard
 
-THRESHOLDS: Mapping[str, float] = {"frame": 0.8, "audio": 0.8}
+THRESHOLDS: Mapping[str, float] = {"frame": 0.7, "audio": 0.9}
 """The least likeness of duplicates, for the streams of each modality that is looked at unless others are named."""
 LEAST_CLIPS = 32
 """The clips that a stream must have: in the few directions of fewer clips, any two clips may look alike."""
 SAME_FILE = "file"
 _DIRECTIONS = 64  # of a whitened stream
 _STEPS = 8  # of a clip that are compared; longer clips are averaged down
-_CANDIDATES = 20  # nearest clips, by their means, whose steps are compared
+_CANDIDATES = 40  # nearest clips, by their means, whose steps are compared
+_MOST = 24  # copies of a clip; a clip that is alike to more shows something common
 _BLOCK = 128
 _SAMPLE = 50_000  # steps from which the directions are learned
 
@@ -165,25 +166,33 @@ def unit(x: np.ndarray) -> np.ndarray:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12), np.float32)
 
 
-def alike(stream: StreamSteps, least: float) -> Iterator[tuple[int, int, float]]:
-    """The pairs i < j of clips that are at least so alike, with their likeness; only a clip's nearest are looked at."""
+def alike(stream: StreamSteps, least: float) -> list[tuple[int, int, float]]:
+    """The pairs i < j of clips that are at least so alike, with their likeness; only a clip's nearest are looked at.
+
+    A clip that is so alike to many clips shows what many do (an empty picture, silence), and not that they are copies:
+    it is in no pair.
+    """
     n = len(stream.mean)
     there: np.ndarray = np.asarray(stream.valid.any(1))
-    for start in range(0, n, _BLOCK):
+    found: dict[tuple[int, int], float] = {}
+    common = set()
+    for start in range(0, n if n > 1 else 0, _BLOCK):
         block = slice(start, min(start + _BLOCK, n))
         near = stream.mean[block] @ stream.mean.T
         near[:, ~there] = -np.inf
         near[np.arange(near.shape[0]), np.arange(block.start, block.stop)] = -np.inf
         count = min(_CANDIDATES, n - 1)
-        if count < 1:
-            return
         nearest = np.argpartition(-near, count - 1, axis=1)[:, :count]
-        for offset in np.flatnonzero(there[block]):
-            i = start + int(offset)
+        for offset in np.flatnonzero(there[block]).tolist():
+            i = start + offset
             others = nearest[offset][np.isfinite(near[offset, nearest[offset]])]
-            for j, likeness in zip(others.tolist(), likeness_of(stream, i, others).tolist()):
-                if likeness >= least:
-                    yield min(i, j), max(i, j), likeness
+            likeness = likeness_of(stream, i, others)
+            if (likeness >= least).sum() > _MOST:
+                common.add(i)
+            for j, value in zip(others[likeness >= least].tolist(), likeness[likeness >= least].tolist()):
+                pair = (min(i, j), max(i, j))
+                found[pair] = max(value, found.get(pair, value))
+    return [(i, j, value) for (i, j), value in found.items() if not {i, j} & common]
 
 
 def likeness_of(stream: StreamSteps, clip: int, others: np.ndarray) -> np.ndarray:

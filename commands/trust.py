@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -98,7 +99,7 @@ def duplicates_command(
         Optional[list[str]],
         typer.Option(
             help="STREAM=LIKENESS: streams (or modalities) to go by, and the least likeness; repeatable "
-            "[frame=0.8, audio=0.8]."
+            "[frame=0.7, audio=0.9]."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be joined.")] = False,
@@ -108,20 +109,30 @@ def duplicates_command(
 
     With groups, `fsmm episode-eval --no-shared-group` keeps copies of a support out of the queries."""
     from ..cache.catalog import Catalog
-    from ..cache.duplicates import near_duplicates, write_groups
+    from ..cache.duplicates import grouped, near_duplicates, write_groups
     from ..cache.schema import dataset_folder
 
     folder = dataset_folder(cache_root(cache), dataset)
     given = {
         name: _number(name, text) for name, text in pairs_reader(str)("--threshold", threshold or []).items()
     }
-    pairs = near_duplicates(folder, Catalog.read(folder), given or None)
+    catalog = Catalog.read(folder)
+    pairs = near_duplicates(folder, catalog, given or None)
+    joined = {clip for pair in pairs for clip in (pair.first, pair.second)}
+    sizes = Counter(g for clip, g in zip(catalog.clip_id, grouped(catalog, pairs)) if clip in joined)
     written = 0 if dry_run or not pairs else write_groups(folder, pairs)
     if json:
         found = [{"first": p.first, "second": p.second, "by": p.by, "likeness": p.likeness} for p in pairs]
-        console.print_json({"dataset": folder.name, "pairs": found, "clips_grouped": written})
+        console.print_json(
+            {"dataset": folder.name, "pairs": found, "groups": sizes, "clips_grouped": written}
+        )
         return
-    _print_pairs(folder.name, pairs, written)
+    _print_pairs(folder.name, pairs)
+    if sizes:
+        largest = f"They make {len(sizes):,} groups; the largest has {max(sizes.values()):,} clips."
+        typer.echo(
+            f"{largest} {f'{written:,} clips changed their group.' if written else 'No group was changed.'}"
+        )
 
 
 def _number(name: str, text: str) -> float:
@@ -132,7 +143,7 @@ def _number(name: str, text: str) -> float:
         raise UsageError(f"--threshold {name}={text} is not of the form STREAM=0.8.") from None
 
 
-def _print_pairs(dataset: str, pairs: list[Likeness], written: int) -> None:
+def _print_pairs(dataset: str, pairs: list[Likeness]) -> None:
     if not pairs:
         typer.echo(f"{dataset}: no near-duplicates were found.")
         return
@@ -141,8 +152,6 @@ def _print_pairs(dataset: str, pairs: list[Likeness], written: int) -> None:
     rest = len(pairs) - len(rows)
     more = f"The least alike come first; {rest:,} more pairs are in --json." if rest else ""
     console.print_table(f"{dataset}: {len(pairs):,} pairs", ["clip", "clip", "by", "likeness"], rows, more)
-    said = f"{written:,} clips were given a group." if written else "No group was changed."
-    typer.echo(said)
 
 
 def overlap_command(
@@ -173,7 +182,7 @@ def overlap_command(
             {"dataset": folder.name, "overlaps": told, "streams_without_a_list": unknown_to_us}
         )
         return
-    rows = [
+    table = [
         [
             one.class_name,
             part.get(one.class_name, "") or "-",
@@ -189,7 +198,7 @@ def overlap_command(
     columns = ["class", "split", "training set", "its class", "agree by", "confidence"]
     title = f"{folder.name}: {len(known)} of {len(classes)} classes are known from pre-training"
     about = f"No list of classes is known for {listed(unknown_to_us)}." if unknown_to_us else ""
-    console.print_table(title, columns, rows, about)
+    console.print_table(title, columns, table, about)
 
 
 def _split_of(labels: LabelSet, class_split: str) -> dict[str, str]:
