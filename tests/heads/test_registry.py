@@ -10,7 +10,7 @@ from fsmm.errors import UsageError
 from fsmm.heads.head import ClipTrainedHead, Head
 from fsmm.heads.registry import FAMILIES, METHODS, find
 
-NO_METHODS = ["conformal_lac"]
+NO_METHODS = ["conformal_lac", "tm_sampling"]
 """The official cases that belong to no method: sets over the probabilities of any."""
 MAPPINGS = Path(__file__).resolve().parents[1] / "reference" / "mappings"
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "methods"
