@@ -181,7 +181,7 @@ def trials(
             support = _supports(sides, rows, _seen_rows(sides.train, rng))
         unseen, seen, known = (
             Clips(
-                whole_split_logits(head, bank, words, class_id, support),
+                whole_split_logits(head, bank, words, class_id, support=support),
                 bank.label,
                 None if gate is None else gate.score(bank),
             )

@@ -58,8 +58,7 @@ class RunSpec:
     train_seed: int = 0
     """The seed of the weights and of the training episodes."""
     seen_unseen: SeenUnseen = "auto"
-    """How generalised tests tell seen from unseen classes: by what leaving base classes out chooses (auto) or tunes
-    (bias, energy, entropy, learned), by a bias that val classes choose (val), or by no bias (none)."""
+    """How generalised tests tell seen from unseen: auto, bias, energy, entropy, learned (base), val, or none."""
 
     @cached_property
     def resolved(self) -> Method:
