@@ -12,11 +12,17 @@ from torch import Tensor
 def run_in_chunks(
     forward: Callable[[Tensor], Tensor], items: np.ndarray, size: int, device: torch.device
 ) -> np.ndarray:
-    """The result of ``forward`` over consecutive chunks of ``items`` [N, ...], as float32 [N, ...] on the CPU."""
+    """The result of ``forward`` over consecutive chunks of ``items`` [N, ...], as float32 [N, ...] on the CPU.
+
+    The last chunk is filled up with zeros. A network rounds differently in batches of other sizes, and an item's result
+    must not depend on how many others happen to be encoded with it: on a CPU it is then the same to the bit.
+    """
     with torch.inference_mode():
-        parts = [
-            forward(torch.from_numpy(part).to(device)).float().cpu().numpy() for part in chunks(items, size)
-        ]
+        parts = []
+        for part in chunks(items, size):
+            rest = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+            whole = np.concatenate([part, rest]) if len(rest) else part
+            parts.append(forward(torch.from_numpy(whole).to(device))[: len(part)].float().cpu().numpy())
     return np.concatenate(parts)
 
 
