@@ -29,6 +29,8 @@ MEASURES |= {"micro F1": "micro_f1", "macro F1": "macro_f1"}
 """The keys of metrics.json by the parts of a cell that hold them."""
 BASES = ("protonet", "ProtoNet", "complete")
 """The labels of the rows from which differences are taken."""
+_TRAININGS = {0: "first", 1: "second"}
+"""The parts of a cell that has two trainings, by their seeds."""
 WEIGHTS = {"true": "certainty weights", "false": "equal weights"}
 
 
@@ -97,7 +99,7 @@ def belongs(figure: results.Figure, row: Row) -> bool:
         return f"--method {row.config['method']} " in f"{figure.details.strip('`')} "
     split = row.config["protocol"]["class_split"]
     ami = WEIGHTS.get(str(row.varies.get("settings.ami")))
-    parts = {None, "mean", split, ami, *MEASURES}
+    parts = {None, "mean", split, ami, *MEASURES, _TRAININGS.get(row.varies.get("train_seed"))}
     if figure.table.startswith("amfar-") and not figure.column.endswith(" branch"):
         parts = {ami}
     return figure.part in parts

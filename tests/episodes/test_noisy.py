@@ -85,8 +85,8 @@ def test_a_head_of_the_noisy_modality_alone_guesses(cache: Path, tmp_path: Path)
 
 
 def test_runs_without_noise_keep_their_digests() -> None:
-    assert "noisy" not in RunSpec(method="protonet").to_dict()["protocol"]
-    kept = RunSpec(method="protonet", protocol=noisy(0.5)).to_dict()["protocol"]
+    assert "noisy" not in RunSpec(method="protonet").content()["protocol"]
+    kept = RunSpec(method="protonet", protocol=noisy(0.5)).content()["protocol"]
     assert Protocol.from_dict(kept) == noisy(0.5)
     with pytest.raises(UsageError, match="--noisy names 'audio' at query twice"):
         replace(PLAIN, noisy=(Missing("audio", 0.5, "query"), Missing("audio", 0.1, "query")))
