@@ -486,6 +486,7 @@ RUN_DEFAULTS: dict[str, Any] = {
     "seen_unseen": "auto",
     "episodes": None,
     "reliability": None,
+    "train_dataset": None,
 }
 # Where a run was made is not what it is: the command names the cache that `add` was told. What base classes chose in it
 # follows from what it is.
