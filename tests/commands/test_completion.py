@@ -64,7 +64,7 @@ EVAL = ("fsmm", "episode-eval")
         (("fsmm", "methods", "eck"), ["eckpn"]),
         (("fsmm", "extract", "--dataset", "3"), ["3massiv"]),
         (("fsmm", "extract", "--encoder", "frame=i3"), ["frame=i3d-rgb"]),
-        (("fsmm", "encoders", "--fetch", "yam"), ["yamnet"]),
+        (("fsmm", "encoders", "--fetch", "yam"), ["yamnet", "yamnet-scores"]),
         (("fsmm", "cache", "info", "--dataset", "tow"), ["town"]),
         (("fsmm", "compare", "toy/"), ["toy/protonet-0a1b"]),
         (("fsmm", "cache", "rm", "--dataset", "toy", "--run", "t"), ["toy/protonet-0a1b"]),
