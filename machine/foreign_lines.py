@@ -49,6 +49,29 @@ def terminal_alone(show: Callable[[str], None]) -> Iterator[TextIO]:
             os.close(old)
 
 
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """What native libraries say on standard error meanwhile is dropped: notes on their own doings, in each process.
+
+    Python's own writers are held back as well, so that only a call that raises its errors belongs inside.
+    """
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # There is no standard error.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(nowhere)
+        os.close(saved)
+
+
 def _is_terminal(stream: int) -> bool:
     try:
         return os.isatty(stream)

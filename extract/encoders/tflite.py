@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import WeightsError
+from ...machine.foreign_lines import quiet_libraries
 from ..weights.store import Located
 
 
@@ -27,8 +28,9 @@ class TfliteModel:
             content = weights.path.read_bytes()
             if tensor is not None:
                 content = with_output(content, tensor)
-            self._run = interpreter.Interpreter(model_content=content, num_threads=threads)
-            self._run.allocate_tensors()
+            with quiet_libraries():  # The interpreter tells of its delegate.
+                self._run = interpreter.Interpreter(model_content=content, num_threads=threads)
+                self._run.allocate_tensors()
         except (
             Exception
         ) as error:  # The flatbuffer and the interpreter raise anything on a file that is no model.
