@@ -8,7 +8,6 @@ from pathlib import Path
 from ...cache.stream import StreamWriter
 from ...errors import WeightsError
 from ..contract import Encoder
-from ..passport import write_passport
 from .lane import Lane
 
 
@@ -25,6 +24,10 @@ def write_passport_of(folder: Path, encoder: Encoder, writer: StreamWriter) -> s
     """
     if not writer.is_new:
         return ""
+    from ..passport import (
+        write_passport,  # It decodes, which is an extra.
+    )
+
     try:
         write_passport(folder, encoder, writer.provenance)
     except WeightsError:
