@@ -63,7 +63,9 @@ class Selection:
     accuracy: float | None = None
     """The accuracy that is expected on clips like the examples, corrected for having picked; None if unknown."""
     interval: tuple[float, float] | None = None
-    """The 95 % interval of ``accuracy`` over examples (Wilson's)."""
+    """The 95 % interval over examples (Wilson's): its lower end is that of ``accuracy``, its upper end that of the pick's
+    own share of right decisions. The one owes nothing to luck in picking; the correction of the other may go too far.
+    """
     rival: int | None = None
     """The place of the best other candidate; None where there is none."""
     gain: float | None = None
@@ -130,7 +132,7 @@ def select(trials: Sequence[Trial]) -> Selection:
         trials=trials,
         picked=picked,
         accuracy=accuracy,
-        interval=wilson(accuracy, right.shape[1]),
+        interval=_interval(accuracy, float(right[picked].mean()), right.shape[1]),
         rival=rival,
         gain=gain,
         gain_interval=half,
@@ -156,6 +158,14 @@ def _corrected(loss: np.ndarray, right: np.ndarray) -> float:
         if len(others):
             found.append(right[_pick(loss[:, drawn]), others].mean())
     return float(np.mean(found)) if found else float(right[_pick(loss)].mean())
+
+
+def _interval(corrected: float, plain: float, count: int) -> tuple[float, float]:
+    """The interval of the accuracy, from what it is with and without the correction for having picked.
+
+    The correction measures picks that fewer examples made, and takes off what picking had truly earned, too.
+    """
+    return wilson(min(corrected, plain), count)[0], wilson(max(corrected, plain), count)[1]
 
 
 def paired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
