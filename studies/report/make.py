@@ -98,7 +98,7 @@ def sections(
         published.published_section(data),
         bars.bars_section(data),
         curves.shots_section(data),
-        matrices.matrix_section(data),
+        matrices.matrix_section(data, marks),
         curves.missing_section(data),
         curves.stress_section(data),
         grids.carried_section(data.tasks),

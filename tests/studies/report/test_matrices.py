@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fsmm.studies.report.data import ReportRun, StudyData
-from fsmm.studies.report.parts import Figure
+from fsmm.studies.report.marks import marks_of
+from fsmm.studies.report.parts import Figure, Section, Table
 
 pytest.importorskip("plotly")
 
@@ -17,18 +18,32 @@ BOTH = {"audio": "audio/net", "frame": "frame/net"}
 
 def made(name: str, accuracy: float, *, dataset: str = "toy", seed: int = 0, **given: Any) -> ReportRun:
     """A run of a trained head on two modalities; given: values of its protocol or of its configuration."""
-    sides = {key: given.pop(key) for key in ("support_modalities", "query_modalities") if key in given}
+    asked = ("support_modalities", "query_modalities", "k_shot")
+    sides = {key: given.pop(key) for key in asked if key in given}
     protocol = {"n_way": 5, "k_shot": 1, **sides}
     config = {"method": "common-space", "dataset": dataset, "protocol": protocol, "train_seed": seed, **given}
-    metrics = {"accuracy": accuracy, "streams": BOTH, "parameters": 9, "fingerprint": dataset}
+    learned = 9 if config["method"] == "common-space" else 0
+    metrics = {"accuracy": accuracy, "streams": BOTH, "parameters": learned, "fingerprint": dataset}
+    metrics["ci95_clips"] = 0.01
     return ReportRun(name=name, folder=Path(name), config=config, metrics=metrics, arrays={})
 
 
-def figures(*runs: ReportRun) -> list[Figure]:
+def section_of(*runs: ReportRun) -> Section | None:
     from fsmm.studies.report.matrices import matrix_section
 
-    section = matrix_section(StudyData(title="t", folder=Path(), runs=runs))
+    data = StudyData(title="t", folder=Path(), runs=runs)
+    return matrix_section(data, {name: mark for task in data.tasks for name, mark in marks_of(task).items()})
+
+
+def figures(*runs: ReportRun) -> list[Figure]:
+    section = section_of(*runs)
     return [] if section is None else list(section.figures)
+
+
+def tables(*runs: ReportRun) -> list[Table]:
+    section = section_of(*runs)
+    assert section is not None
+    return list(section.tables)
 
 
 def cells(figure: Figure) -> dict[tuple[str, str], float]:
@@ -70,6 +85,31 @@ def test_data_sets_of_training_and_test_with_the_mean_over_seeds() -> None:
         made("other's own", 0.7, dataset="b"),
     )
     assert cells(matrix) == {("a", "a"): 90.0, ("b", "a"): 50.0, ("b", "b"): 70.0}
+
+
+def test_heads_of_one_task_are_rows_of_one_table_with_intervals_free_ones_first() -> None:
+    crossed = {"support_modalities": ["frame"], "query_modalities": ["audio"]}
+    free = {"method": "protonet", "fusion": "lf"}
+    one_shot, five_shot, training = tables(
+        made("trained", 0.5, **crossed),
+        made("trained, same", 0.9, **side("frame")),
+        made("free", 0.2, **crossed, **free),
+        made("free, all", 0.8, **free),
+        made("other settings", 0.4, **crossed, settings={"dim": "8"}),
+        made("five shots", 0.6, **crossed, k_shot=5),
+    )
+    columns = ("head", "frame → audio", "frame → frame", "audio+frame → audio+frame")
+    assert tuple(one_shot.columns) == columns
+    assert [tuple(row) for row in one_shot.rows] == [
+        ("protonet (LF)", "20.0 ± 1.0", "–", "80.0 ± 1.0"),
+        ("common-space", "50.0 ± 1.0", "90.0 ± 1.0", "–"),
+        ("common-space, dim=8", "40.0 ± 1.0", "–", "–"),
+    ]
+    assert [tuple(row) for row in five_shot.rows] == [("common-space", "60.0 ± 1.0")]
+    assert "1-shot" in one_shot.title
+    assert "5-shot" in five_shot.title
+    assert tuple(training.columns) == ("head", "audio+frame → frame")  # What learns nothing has no row there.
+    assert [tuple(row) for row in training.rows] == [("common-space", "90.0 ± 1.0")]
 
 
 def test_a_diagonal_alone_is_no_matrix() -> None:
