@@ -365,4 +365,6 @@ def _state(head: Head) -> dict[str, Tensor]:
 
 
 def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
-    return {k: float(np.mean([e[k] for e in entries])) for k in (entries[0] if entries else {})}
+    """The mean of each figure over the steps that have it; a training's turns may have figures of their own."""
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    return {name: float(np.mean([entry[name] for entry in entries if name in entry])) for name in names}
