@@ -57,6 +57,11 @@ class CommonSpaceSettings(Settings):
     """The weight of masked autoencoding of steps beside the objective; it needs the transformer."""
     mask_share: Rate = 0.5
     """The share of the steps that masked autoencoding hides."""
+    schedule: Literal["joint", "in_turn"] = "joint"
+    """Space and decision are learned jointly; or in turn: the objectives for ``space_steps`` steps, then a softmax over
+    base classes for their anchors, or the map of class words, alone, while clips stay where they lie."""
+    space_steps: Count = 300
+    """The steps before the decision's turn, which a training that patience ends earlier never comes to."""
     margin: NonNegative = 0.2
     """The margin of the triplet losses."""
     alone: NonNegative = 1.0

@@ -32,7 +32,7 @@ from ..scoring.gram import FromGram, Products
 from ..scoring.shortcut import Shortcut
 from ..settings import Recipe
 from .common_settings import CommonSpaceSettings
-from .towers import DeeperHead, PooledTower, StepTower, blocks_of
+from .towers import DeeperHead, PooledTower, StepTower, blocks_of, held
 
 _ADDED = "add_"  # The prefix of the settings that weigh further objectives.
 
@@ -41,6 +41,7 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
     Settings = CommonSpaceSettings
     recipe = Recipe(steps=1500, tasks=128, rate=1e-3, weight_decay=1e-4, evaluate_every=50, patience=10)
     maps: nn.ModuleDict
+    steps_taken: Tensor | None
 
     def __init__(self, inputs: Inputs, settings: CommonSpaceSettings) -> None:
         super().__init__(inputs, settings)
@@ -64,6 +65,8 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
         )
 
         self.label_sets = LabelSets(max(inputs.base_classes, 1))
+        in_turn = settings.schedule == "in_turn"  # Only then does a stored head hold its number of steps.
+        self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64) if in_turn else None)
 
     def fit_base(self, base: FeatureBank) -> None:
         """Keeps what made-up supports need of base clips, and where clips have several labels, which sets these are.
@@ -78,6 +81,15 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
         if base.multi:
             raise UsageError("Supports are made up from base clips with one label each; set synthetic=none.")
         self.synthesis.fit(base)
+
+    def notes(self) -> list[str]:
+        """A sentence where the decision had no turn in the state that was kept."""
+        if self.steps_taken is None or self.steps_taken > self.settings.space_steps:
+            return []
+        return [
+            f"The kept state is that of step {int(self.steps_taken)}, before the decision's turn (space_steps="
+            f"{self.settings.space_steps}): training did not come to it, or accuracy on val classes did not rise in it."
+        ]
 
     def _check_objectives(self) -> None:
         """Raise UsageError for objectives that have no form for several labels a clip."""
@@ -180,18 +192,23 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
         return self.place({m: table.gather(rows) for m, table in bank.tables.items()})[0]
 
     def batch_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
-        """The weighted mean of the objectives of each modality alone and of whole clips, and the further terms."""
+        """The weighted mean of the objectives of each modality alone and of whole clips, and the further terms.
+
+        In the decision's turn it is that of cross-entropies, of which clips' places are no function.
+        """
+        if self.steps_taken is not None:
+            self.steps_taken += int(self.training)
+            if self.steps_taken > self.settings.space_steps:
+                return self._decision_loss(clips, label, words)
         top, settings = self.settings.deeper, self.settings
-        anchors = self._anchors(words)
+        anchors = self._anchors(words, top)
         points, present = self._views(clips, top)
         second = self._views(clips, top)[0] if self._needs_two_views() else points
         parts = {
             name: self._objective(points[name], second[name], label, anchors, present[name])
             for name in points
         }
-        weight = {name: 1.0 if name == "clip" or len(clips) == 1 else settings.alone for name in parts}
-        weighed = torch.stack([weight[name] * value for name, value in parts.items()])
-        total = weighed.sum() / sum(weight.values())
+        total = self._weighted_mean(parts)
         if len(clips) > 1 and settings.between > 0:
             parts["between"] = self._between({m: points[m] for m in clips}, present)
             total = total + settings.between * parts["between"]
@@ -199,6 +216,28 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
             parts["masked"] = self._masked(clips)
             total = total + settings.add_masked * parts["masked"]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def _decision_loss(self, clips: Mapping[str, Stream], label: Tensor, words: Tensor | None) -> Losses:
+        """Cross-entropy over base classes in the layer that decisions read, with gradients for anchors or word map."""
+        layer = self.settings.used_layer
+        with torch.no_grad():
+            points, present = self._views(clips, layer)
+        with held(self.deeper):
+            anchors = self._anchors(words, layer)
+        parts = {
+            name: self._term("softmax", self._batch(point, point, label, anchors, present[name]))
+            if bool(present[name].any())
+            else anchors.sum() * 0.0
+            for name, point in points.items()
+        }
+        return Losses(
+            self._weighted_mean(parts), {f"decision_{name}": value.detach() for name, value in parts.items()}
+        )
+
+    def _weighted_mean(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The mean of the losses of whole clips, of weight one, and of each modality alone."""
+        weight = [1.0 if name == "clip" or len(parts) == 1 else self.settings.alone for name in parts]
+        return torch.stack([w * value for w, value in zip(weight, parts.values())]).sum() / sum(weight)
 
     def _views(self, clips: Mapping[str, Stream], layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Where each modality alone, and with several also the whole clip, places a batch; and which are present."""
@@ -212,13 +251,13 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
         """Whether an objective compares two views of a clip."""
         return self.settings.objective == "simclr" or self.settings.add_simclr > 0
 
-    def _anchors(self, words: Tensor | None) -> Tensor:
-        """A unit vector for each base class, [C, dim]: where its words lie, or a learned one."""
+    def _anchors(self, words: Tensor | None, layer: int) -> Tensor:
+        """A unit vector for each base class, [C, dim]: where its words lie after a layer, or a learned one."""
         if self.anchors is not None:
             return F.normalize(self.anchors, dim=-1)
         if words is None:
             raise UsageError("The base classes have no words; extract the word stream again.")
-        return self.place_words(words, self.settings.deeper)
+        return self.place_words(words, layer)
 
     def _objective(
         self, point: Tensor, second: Tensor, label: Tensor, anchors: Tensor, present: Tensor
@@ -226,19 +265,24 @@ class CommonSpace(ClipTrainedHead[CommonSpaceSettings]):
         """The chosen objective, plus the weighted further ones, of the present clips among points [M, dim]."""
         if not bool(present.any()):
             return anchors.sum() * 0.0
-        settings = self.settings
-        batch = Points(
+        batch = self._batch(point, second, label, anchors, present)
+        value = self._term(self.settings.objective, batch)
+        for name, weight in _added(self.settings).items():
+            value = value + weight * self._term(name, batch)
+        return value
+
+    def _batch(
+        self, point: Tensor, second: Tensor, label: Tensor, anchors: Tensor, present: Tensor
+    ) -> Points:
+        """The present clips as objectives see them."""
+        return Points(
             point=point[present],
             label=label[present],
             anchors=anchors,
             second=second[present],
-            temperature=settings.temperature,
-            margin=settings.margin,
+            temperature=self.settings.temperature,
+            margin=self.settings.margin,
         )
-        value = self._term(settings.objective, batch)
-        for name, weight in _added(settings).items():
-            value = value + weight * self._term(name, batch)
-        return value
 
     def _term(self, name: str, batch: Points) -> Tensor:
         """One objective; softmax over several label sets is a head a set, whose weights are its classes' anchors."""

@@ -5,6 +5,8 @@ In shapes T is the number of steps, D the width of features and E that of the ve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -107,6 +109,19 @@ def blocks_of(settings: CommonSpaceSettings) -> nn.ModuleList:
         TokenBlock(settings.dim, settings.attention_heads, 0, 4 * settings.dim, settings.dropout)
         for _ in range(settings.layers)
     )
+
+
+@contextmanager
+def held(module: nn.Module | None) -> Iterator[None]:
+    """What is computed within gives a module's weights no gradient."""
+    weights = [] if module is None else [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 def _dtype(module: nn.Module) -> Any:

@@ -217,3 +217,61 @@ def test_the_generator_spreads_as_far_as_base_classes_that_lie_there_do() -> Non
     assert float(spread[0]) == pytest.approx(np.exp(0.2), rel=0.15)
     assert float(spread[1]) == pytest.approx(np.exp(1.7), rel=0.15)
     assert torch.allclose(more[..., 1].mean(1), torch.tensor([0.2, 1.7], dtype=torch.float64), atol=1e-3)
+
+
+def fitted_in_steps(head: CommonSpace, steps: int) -> list[float]:
+    """The losses of some steps of training on all base clips, as training takes them."""
+    head.train()
+    optimiser, losses = torch.optim.Adam(head.parameters(), lr=0.01, weight_decay=1e-4), []
+    clips = {m: t.gather(torch.arange(48)) for m, t in BASE.tables.items()}
+    for _ in range(steps):
+        total = head.batch_loss(clips, BASE.label, BASE.words).total
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        losses.append(float(total.detach()))
+    return losses
+
+
+def weights_of(head: CommonSpace, *parts: str) -> dict[str, torch.Tensor]:
+    """The weights of some parts of the head as they are now."""
+    return {k: v.clone() for k, v in head.state_dict().items() if k.split(".")[0] in parts}
+
+
+@pytest.mark.parametrize("words", [7, None])
+def test_in_turn_learns_the_space_and_then_the_decision_on_a_space_that_stays(words: int | None) -> None:
+    deeper = {"deeper": "2", "used_layer": "1"}
+    head = made(words, schedule="in_turn", space_steps="10", objective="supcon", dropout="0", **deeper)
+    decision = "word_map" if words else "anchors"
+    before, untaught = weights_of(head, "maps", "deeper"), weights_of(head, decision)
+    assert head.notes()
+    first = fitted_in_steps(head, 10)
+    space, between = weights_of(head, "maps", "deeper"), weights_of(head, decision)
+    assert first[-1] < first[0]
+    assert any(not torch.equal(before[name], space[name]) for name in before)
+    assert all(torch.equal(untaught[name], between[name]) for name in between)
+    assert head.notes()
+    second = fitted_in_steps(head, 10)
+    assert second[-1] < second[0]
+    assert all(
+        torch.equal(weight, space[name]) for name, weight in weights_of(head, "maps", "deeper").items()
+    )
+    taught = weights_of(head, decision)
+    assert all(not torch.equal(weight, between[name]) for name, weight in taught.items())
+    assert not head.notes()
+
+
+def test_the_decisions_loss_is_cross_entropy_in_the_layer_that_decisions_read() -> None:
+    settings = {"deeper": "2", "used_layer": "1", "dropout": "0", "alone": "0"}
+    head = made(schedule="in_turn", space_steps="1", objective="supcon", **settings)
+    fitted_in_steps(head, 1)
+    clips = {m: t.gather(torch.arange(48)) for m, t in BASE.tables.items()}
+    total = head.batch_loss(clips, BASE.label, BASE.words).total
+    assert BASE.words is not None
+    logits = head.place(clips)[0] @ head.place_words(BASE.words).T / head.settings.temperature
+    assert float(total) == pytest.approx(float(F.cross_entropy(logits, BASE.label)))
+
+
+def test_a_joint_schedule_adds_nothing_to_stored_weights() -> None:
+    assert "steps_taken" not in made().state_dict()
+    assert "steps_taken" in made(schedule="in_turn").state_dict()
