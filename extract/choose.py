@@ -12,6 +12,7 @@ from ..errors import UsageError, install_hint, listed, unknown
 
 if TYPE_CHECKING:
     from .contract import Encoder
+    from .encoders.references import Reference
 
 USUAL = ("frame", "flow", "audio", "word")
 Chosen = Mapping[str, str | Sequence[str]]  # modality: encoder name or names
@@ -40,15 +41,25 @@ def choose_streams(streams: Sequence[str] | None, encoders: Chosen | None) -> li
         if "/" in one:
             chosen[_checked(StreamName.parse(one))] = None
         else:
-            chosen.update((_checked(StreamName(one, name)), None) for name in named.get(one) or [_usual(one)])
+            chosen.update((_stream(one, name), None) for name in named.get(one) or [_usual(one)])
     if not chosen:
         raise UsageError(f"No stream was asked for; name some with --streams, such as {','.join(USUAL)}.")
     return list(chosen)
 
 
-def build_encoders(streams: Sequence[StreamName], weights: Mapping[str, Path], device: str) -> list[Encoder]:
-    """The encoders of these streams. Raises UsageError, or WeightsError if weights cannot be obtained."""
+def build_encoders(
+    streams: Sequence[StreamName],
+    weights: Mapping[str, Path],
+    device: str,
+    references: Mapping[StreamName, Reference] | None = None,
+) -> list[Encoder]:
+    """The encoders of these streams. Raises UsageError, or WeightsError if weights cannot be obtained.
+
+    references: those of the streams whose encoder is named by its model.
+    """
     from .encoders import build, encoders
+
+    references = references or {}
 
     for name in weights:
         if name not in encoders():
@@ -58,7 +69,25 @@ def build_encoders(streams: Sequence[StreamName], weights: Mapping[str, Path], d
                 f"Weights were given for encoder {name!r}, which this run does not use; add it with --encoder "
                 f"{encoders()[name].modality}={name}."
             )
-    return [build(s.encoder, weights=weights.get(s.encoder), device=device) for s in streams]
+    return [
+        references[s].build(device)
+        if s in references
+        else build(s.encoder, weights=weights.get(s.encoder), device=device)
+        for s in streams
+    ]
+
+
+def references_of(encoders: Chosen) -> dict[StreamName, Reference]:
+    """The encoders that are named by their model, by the stream of each. Raises UsageError and WeightsError."""
+    from .encoders.references import Reference, is_reference
+
+    found = [
+        Reference.parse(modality, name)
+        for modality, names in encoders.items()
+        for name in _names(names)
+        if is_reference(name)
+    ]
+    return {reference.stream: reference for reference in found}
 
 
 def fit_to_series(encoders: Sequence[Encoder], axes: Mapping[str, int], dataset: str) -> None:
@@ -97,6 +126,15 @@ def _usual(modality: str) -> str:
             raise UsageError(f"Modality {modality!r} has no usual encoder; name one: {listed(makers)}.")
         raise unknown("stream", modality, DEFAULTS)
     return DEFAULTS[modality]
+
+
+def _stream(modality: str, name: str) -> StreamName:
+    """The stream of an encoder's name, or of its model's."""
+    from .encoders.references import Reference, is_reference
+
+    return (
+        Reference.parse(modality, name).stream if is_reference(name) else _checked(StreamName(modality, name))
+    )
 
 
 def _checked(stream: StreamName) -> StreamName:

@@ -12,7 +12,7 @@ from ..cache.origin import Origin
 from ..cache.schema import check_name, dataset_folder, default_cache
 from ..errors import UsageError
 from ..machine.device import pick_device
-from .choose import build_encoders, choose_streams, fit_to_series
+from .choose import build_encoders, choose_streams, fit_to_series, references_of
 from .contract import Encoder, Position
 from .datasets.base import Listing
 from .pipeline.budget import Limit
@@ -47,7 +47,7 @@ def prepare(request: Request, listing: Listing | None = None) -> Prepared:
     listing = listing or listed(request)
     if request.streams is None and not request.encoders and listing.streams:
         chosen = choose_streams(listing.streams, request.encoders)
-    encoders = build_encoders(chosen, request.weights, device)
+    encoders = build_encoders(chosen, request.weights, device, references_of(request.encoders))
     fit_to_series(encoders, listing.axes, listing.catalog.dataset)
     folder = (request.cache or default_cache()) / listing.catalog.dataset
     return Prepared(request=request, folder=folder, listing=listing, encoders=encoders, device=device)

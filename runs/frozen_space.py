@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from .ready import built_head
 from .spec import RunSpec
 
 METHOD = "frozen-space"
-TEXT = "-text"
-"""What the name of a text tower adds to that of its encoder."""
+TEXT = re.compile("-text(-ensemble|-prompts-[0-9a-f]+)?$")
+"""What the name of a text tower adds to that of its encoder, with the name of its prompt templates if it has one."""
 FIGURES = ("accuracy", "unseen", "seen", "harmonic", "unseen_alone")
 
 
@@ -40,7 +41,8 @@ def frozen_space(spec: RunSpec, place: Place, folder: Path, episodes: Extent) ->
 def joint_streams(folder: Path) -> list[tuple[StreamName, StreamName]]:
     """The streams of a data set whose encoder has words by its text tower, and those words."""
     held = list_streams(folder)
-    words = {stream.encoder.removesuffix(TEXT): stream for stream in held if stream.modality == "word"}
+    # Streams come by name, so that of words by the usual template comes first; it is the last to be put in.
+    words = {TEXT.sub("", stream.encoder): stream for stream in reversed(held) if stream.modality == "word"}
     return [(s, words[s.encoder]) for s in held if s.modality != "word" and s.encoder in words]
 
 

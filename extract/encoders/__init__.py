@@ -292,8 +292,14 @@ def build(name: str, *, weights: Path | None = None, device: str = "cpu") -> Enc
 def fetch(name: str) -> Path | None:
     """Fetch the weights of encoder ``name`` ahead of time and return their path; None if it has no weights.
 
+    name: a name of the table, or a reference to a model such as "openclip:ViT-B-32/laion2b_s34b_b79k".
+
     Raises UsageError for an unknown name, WeightsError if the weights cannot be obtained or read.
     """
+    from .references import Reference, is_reference
+
+    if is_reference(name):
+        return Reference.parse("frame", name).fetch()
     row = entry(name)
     if row.weights == LOCAL:
         raise _needs_file(name)

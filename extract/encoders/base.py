@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import DecodeError, UsageError
 from ..contract import Need
 from ..weights.store import Located
+from ..weights.table import Hub
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Spec:
     """The values that an encoder is built from.
 
     dim: the width of a feature vector, 0 if the weights decide it. weights: None for a classical descriptor.
+    hub: the model, if it is named by reference and not by a row of the table. templates: the prompt templates of
+    such a model's class words.
     """
 
     name: str
@@ -30,6 +33,8 @@ class Spec:
     dim: int
     weights: Located | None = None
     device: str = "cpu"
+    hub: Hub | None = None
+    templates: tuple[str, ...] = ()
 
 
 class BaseEncoder(ABC):

@@ -21,10 +21,11 @@ from ..weights.table import WEIGHTS, Hub
 from ..weights.torchvision_care import ensure_torchvision
 from .base import BaseEncoder, Spec, per_clip
 from .efficientnet import first_frames
+from .prompts import TEMPLATE
 
 _TEXT = "-text"
 _CHUNK = 32
-TEMPLATE = "a video of {}."
+_TRANSFORM = ("mean", "std", "interpolation", "resize_mode")
 
 
 class _OpenClip(BaseEncoder):
@@ -32,9 +33,11 @@ class _OpenClip(BaseEncoder):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        hub = WEIGHTS[spec.name.removesuffix(_TEXT)].hub
+        hub = spec.hub or WEIGHTS[spec.name.removesuffix(_TEXT)].hub
         assert hub is not None
         self.hub: Hub = hub
+        if spec.hub is not None:
+            self.dim = int(_open_clip().get_model_config(hub.model)["embed_dim"])
 
     def _load(self) -> Any:
         from ...machine.device import pick_device
@@ -46,12 +49,18 @@ class _OpenClip(BaseEncoder):
 
 
 class OpenClipFrame(_OpenClip):
-    """The encoder of frames to image embeddings [T, D] as the model gives them, not normalised."""
+    """The encoder of frames to image embeddings [T, D] as the model gives them, not normalised.
+
+    A model named by reference is loaded at once, since its own transform says what it reads.
+    """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.need = FrameNeed(size=224)
-        self.preprocessing = f"{self.hub.model}, rgb 224 crop, the model's own mean and std"
+        if spec.hub is None:
+            self.need = FrameNeed(size=224)
+            self.preprocessing = f"{self.hub.model}, rgb 224 crop, the model's own mean and std"
+        else:
+            self.need, self.preprocessing = transform_of(self.network[0], spec.name)
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
         """Turn frames uint8 [T, 1, S, S, 3] into [T, S, S, 3]. Raises DecodeError for another form."""
@@ -72,23 +81,65 @@ class OpenClipFrame(_OpenClip):
 
 
 class OpenClipText(_OpenClip):
-    """The encoder of class words, each put into "a video of ...", to text embeddings [1, D] in the frames' space."""
+    """The encoder of class words, each put into prompt templates, to text embeddings [1, D] in the frames' space.
+
+    With one template the embedding is the model's own; with several it is the mean of unit vectors, of unit length.
+    """
 
     need = TextNeed()
     batch_clips = 64
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.preprocessing = f"{self.hub.model}, {TEMPLATE!r}"
+        self.templates = spec.templates or (TEMPLATE,)
+        self.preprocessing = f"{self.hub.model}, {', '.join(map(repr, self.templates))}"
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         from .torch_run import run_in_chunks
 
         model, device = self.network
-        tokens = (
-            _open_clip().get_tokenizer(self.hub.model)([TEMPLATE.format(str(text)) for text in batch]).numpy()
+        prompts = [template.replace("{}", str(text)) for text in batch for template in self.templates]
+        tokens = tokenizer_of(self.hub.model)(prompts).numpy()
+        vectors = run_in_chunks(model.encode_text, tokens, _CHUNK, device)
+        if len(self.templates) == 1:
+            return list(vectors[:, None])
+        means = _unit(vectors).reshape(len(batch), len(self.templates), -1).mean(1, keepdims=True)
+        return list(_unit(means))
+
+
+def transform_of(model: Any, name: str) -> tuple[FrameNeed, str]:
+    """The frames that a loaded model's own transform reads, and that transform in words.
+
+    Raises WeightsError for a transform that fsmm cannot do: frames that are not square, or with bars.
+    """
+    own = model.visual.preprocess_cfg
+    size = own["size"]
+    sides = {size} if isinstance(size, int) else set(size)
+    resize = {"shortest": "crop", "squash": "squash"}.get(own["resize_mode"])
+    if len(sides) != 1 or resize is None:
+        raise WeightsError(
+            f"Encoder {name!r} reads frames of size {size} by {own['resize_mode']!r}; only square frames that are "
+            "cropped or squashed can be made: choose another model."
         )
-        return list(run_in_chunks(model.encode_text, tokens, _CHUNK, device)[:, None])
+    side = int(sides.pop())
+    mean, std = (" ".join(f"{value:g}" for value in own[key]) for key in ("mean", "std"))
+    return FrameNeed(size=side, resize=resize), f"open_clip, rgb {side} {resize}, mean {mean} std {std}"
+
+
+def tokenizer_of(model: str) -> Any:
+    """The tokenizer of an open_clip model. Raises WeightsError if its files or its package are not at hand."""
+    try:
+        return _open_clip().get_tokenizer(model)
+    except Exception as error:  # Tokenizers of other libraries fail in their own ways: no package, no hub.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"The tokenizer of open_clip model {model!r} cannot be loaded ({reason}); install transformers and run "
+            "once where the hub can be reached, or choose a model with CLIP's own tokenizer."
+        ) from None
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def load_model(model: str, tag: str, path: Path) -> Any:
@@ -109,7 +160,7 @@ def load_model(model: str, tag: str, path: Path) -> Any:
             pretrained=str(path),
             require_pretrained=True,  # Without it a missing file would give random weights and a warning.
             force_quick_gelu=bool(known.get("quick_gelu", False)),
-            force_preprocess_cfg={key: known[key] for key in ("mean", "std") if key in known},
+            force_preprocess_cfg={key: known[key] for key in _TRANSFORM if key in known},
             weights_only=True,
         )
     except Exception as error:  # open_clip raises what torch, safetensors or its own checks raise.

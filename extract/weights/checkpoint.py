@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from ...errors import WeightsError
 
 
-def read_checkpoint(path: Path, key: str | None = None) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, key: str | None = None, nests: Sequence[str] = ()) -> dict[str, Tensor]:
     """The tensors of a local checkpoint (safetensors, or a torch file read with ``weights_only``), or those of
-    its entry ``key`` if that is given.
+    its entry ``key`` if that is given. nests: entries of which the first that is a dict is read, if there is any.
 
     Raises WeightsError for a file of another kind, or a file that holds more than tensors.
     """
@@ -26,6 +27,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
         state = content[key] if key is not None else content
+        state = next((state[nest] for nest in nests if isinstance(state.get(nest), dict)), state)
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds more than tensors")
         return dict(state)

