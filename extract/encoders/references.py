@@ -1,4 +1,4 @@
-"""Encoders by reference: any model of open_clip or timm, from its hub or from a local file, without a row of the table.
+"""Encoders by reference: any model of open_clip, timm or pytorchvideo, from its hub or a local file, without a row.
 
 A reference is written ``FAMILY:MODEL``, with ``/TAG`` for open_clip's pretrained weights and ``@FILE`` for a local
 checkpoint: ``openclip:ViT-B-32/laion2b_s34b_b79k``, ``timm:vit_base_patch16_224.mae@/models/mae.safetensors``. For
@@ -21,6 +21,7 @@ from ..weights.archives import file_sha256
 from ..weights.table import Hub, Weights
 from ..weights.torchvision_care import ensure_torchvision
 from .prompts import TEXT, templates_of
+from .video_hub import INPUTS
 
 if TYPE_CHECKING:
     from ..contract import Encoder
@@ -44,6 +45,9 @@ FAMILIES = {
         targets={"frame": ("openclip", "OpenClipFrame"), "word": ("openclip", "OpenClipText")},
     ),
     "timm": Family(library="timm", file="model.safetensors", targets={"frame": ("timm_tower", "TimmTower")}),
+    "pytorchvideo": Family(
+        library="pytorchvideo", file="model.pyth", targets={"frame": ("video_hub", "HubVideo")}
+    ),
 }
 
 
@@ -80,8 +84,10 @@ class Reference:
             raise UsageError(
                 f"Encoder {text!r} has no weights; add /TAG (pretrained weights) or @FILE (a checkpoint)."
             )
-        if family == "timm" and tag:
-            raise UsageError(f"Models of timm have no /TAG; write timm:NAME, such as timm:{model}.{tag}.")
+        if family != "openclip" and tag:
+            raise UsageError(
+                f"Models of {family!r} have no /TAG; a tag of timm belongs to the name, such as timm:resnet50.a1_in1k."
+            )
         if prompts and modality != "word":
             raise UsageError(
                 f"Prompt templates (#{prompts}) are for word streams, not for {modality!r} ones."
@@ -124,6 +130,8 @@ class Reference:
 
     @property
     def _hub(self) -> Hub:
+        if self.family == "pytorchvideo":
+            return Hub("pytorchvideo", INPUTS[self.model].module, self.model)
         return Hub(FAMILIES[self.family].library, self.model, self.tag)
 
     def fetch(self) -> Path:
@@ -167,6 +175,10 @@ class Reference:
             raise UsageError(
                 f"Encoder {self.label!r} needs {', '.join(missing)}: {install_hint('encoders')}."
             )
+        if self.family == "pytorchvideo":
+            if self.model not in INPUTS:
+                raise unknown("pytorchvideo model", self.model, INPUTS)
+            return
         ensure_torchvision()
         models: Any = importlib.import_module(library)
         if self.family == "timm":

@@ -7,7 +7,7 @@ al., "SlowFast Networks for Video Recognition", ICCV 2019.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,15 +51,20 @@ class Video3d(BaseEncoder):
     """
 
     batch_clips = 2
+    key: str | None = "model_state"
+    nests: tuple[str, ...] = ()
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.variant = VARIANTS[spec.name]
+        self.variant = self._variant()
         v = self.variant
         self.need = FrameNeed(segments=_SEGMENTS, length=v.length, stride=v.stride, size=v.size)
         self.preprocessing = (
             f"{_SEGMENTS} windows of {v.length}x{v.stride} frames, rgb {v.size} crop, mean .45 std .225"
         )
+
+    def _variant(self) -> Variant:
+        return VARIANTS[self.spec.name]
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
         """The frames uint8 [T, L, S, S, 3], unchanged. Raises DecodeError if L is not the network's."""
@@ -73,7 +78,7 @@ class Video3d(BaseEncoder):
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         from .torch_run import run_in_chunks
 
-        forward, device = self.network
+        forward, device, _ = self.network
         size = 1 if device.type == "cpu" else 8
         return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), size, device), batch)
 
@@ -86,8 +91,8 @@ class Video3d(BaseEncoder):
         path = self.spec.weights.path
         device = pick_device(self.spec.device)
         model = build_model(self.variant)
-        fill(model, read_checkpoint(path, key="model_state"), path)
-        body = model.blocks[:-1].eval().to(device)
+        fill(model, read_checkpoint(path, key=self.key, nests=self.nests), path)
+        embed, width = self._embedding(model.eval().to(device))
         slow = np.linspace(0, self.variant.length - 1, self.variant.slow).astype(
             np.int64
         )  # The network was trained with these values.
@@ -95,12 +100,19 @@ class Video3d(BaseEncoder):
         def forward(windows: Any) -> Any:
             x = normalised(windows, _MEAN, _STD).transpose(1, 2).contiguous()
             # SlowFast's blocks write into the list that they are given, so it is made anew for each call.
-            inputs: Any = [x[:, :, slow].contiguous(), x] if len(slow) else x
-            for block in body:
+            return embed([x[:, :, slow].contiguous(), x] if len(slow) else x)
+
+        return forward, device, width
+
+    def _embedding(self, model: Any) -> tuple[Callable[[Any], Any], int]:
+        """What turns the network's inputs into embeddings [N, D], and D."""
+
+        def embed(inputs: Any) -> Any:
+            for block in model.blocks[:-1]:
                 inputs = block(inputs)
             return inputs.mean((-3, -2, -1))
 
-        return forward, device
+        return embed, self.dim
 
 
 def build_model(variant: Variant) -> Any:

@@ -20,6 +20,7 @@ from fsmm.extract.choose import choose_streams
 from fsmm.extract.encoders import references
 from fsmm.extract.encoders.prompts import ENSEMBLE, templates_of
 from fsmm.extract.encoders.references import Reference
+from fsmm.extract.encoders.video_hub import INPUTS
 from fsmm.extract.weights import hubs
 from fsmm.extract.weights.torchvision_care import ensure_torchvision
 from fsmm.runs.frozen_space import joint_streams
@@ -134,6 +135,54 @@ def test_tower_features_equal_timms_own_pooled_ones(tower: Any, tower_file: Path
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+def test_video_features_are_what_the_classifier_reads(tmp_path: Path) -> None:
+    from pytorchvideo.models.hub.x3d import x3d_xs
+
+    torch.manual_seed(0)
+    model = x3d_xs(pretrained=False).eval()
+    path = tmp_path / "x3d.pyth"
+    torch.save({"model_state": model.state_dict(), "epoch": 3}, path)
+    encoder: Any = Reference.parse("frame", f"pytorchvideo:x3d_xs@{path}").build()
+    raw = np.random.default_rng(1).integers(0, 256, (1, 4, 182, 182, 3), np.uint8)
+    with torch.no_grad():
+        x = (torch.from_numpy(raw).permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
+        for block in model.blocks[:-1]:
+            x = block(x)
+        expected = model.blocks[-1].pool(x).mean((-3, -2, -1)).numpy()
+    features = encoder.encode([encoder.prepare(raw)])[0]
+    assert features.shape == (1, encoder.dim) == (1, 2048)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_video_transformers_give_the_vector_of_their_class_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of two blocks stands for MViT's sixteen."""
+    from pytorchvideo.models.hub import vision_transformers as hub
+
+    whole, small = hub.mvit_base_16x4, {"depth": 2, "embed_dim_mul": [[1, 2.0]], "atten_head_mul": [[1, 2.0]]}
+    small["pool_q_stride_size"] = [[1, 1, 2, 2]]
+    monkeypatch.setattr(hub, "mvit_base_16x4", lambda pretrained: whole(pretrained, **small))
+    torch.manual_seed(0)
+    model = hub.mvit_base_16x4(False).eval()
+    torch.save(model.state_dict(), tmp_path / "mvit.pyth")
+    encoder: Any = Reference.parse("frame", f"pytorchvideo:mvit_base_16x4@{tmp_path / 'mvit.pyth'}").build()
+    raw = np.random.default_rng(1).integers(0, 256, (1, 16, 224, 224, 3), np.uint8)
+    features = encoder.encode([encoder.prepare(raw)])[0]
+    model.head = None
+    with torch.no_grad():
+        x = (torch.from_numpy(raw).permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
+        expected = model(x)[:, 0].numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_the_video_hub_has_each_named_model() -> None:
+    import importlib
+
+    for name, row in INPUTS.items():
+        assert name in importlib.import_module(f"pytorchvideo.models.hub.{row.module}").checkpoint_paths
+
+
 def test_checkpoints_that_do_not_fit_are_refused(tower_file: Path, clip_file: Path, tmp_path: Path) -> None:
     torch.save({"head.weight": torch.zeros(2)}, tmp_path / "head.pth")
     for text in (f"timm:{TOWER}@{clip_file}", f"timm:{TOWER}@{tmp_path / 'head.pth'}"):
@@ -193,7 +242,7 @@ def test_names_of_streams_are_those_of_model_and_tag() -> None:
         ("frame", "openclip:ViT-B-32", "add /TAG"),
         ("frame", "openclip:/openai", "names no model or file"),
         ("frame", "timm:resnet18@", "names no model or file"),
-        ("frame", "timm:resnet18/a1_in1k", r"timm:resnet18\.a1_in1k"),
+        ("frame", "timm:resnet18/a1_in1k", "belongs to the name"),
         ("frame", "openclip:ViT-B-32/openai#ensemble", "are for word streams"),
     ],
 )
@@ -208,6 +257,7 @@ def test_references_that_no_encoder_can_have_are_refused(modality: str, text: st
         ("openclip:ViT-B-23/openai", "Did you mean 'ViT-B-32'"),
         ("openclip:ViT-B-32/laion2b", "Unknown tag of open_clip model 'ViT-B-32'"),
         ("timm:resnet81", "Unknown timm model"),
+        ("pytorchvideo:x3d_xl", "Unknown pytorchvideo model"),
     ],
 )
 def test_a_model_that_its_library_does_not_know_is_refused(text: str, says: str) -> None:
