@@ -104,7 +104,7 @@ def fit_to_series(encoders: Sequence[Encoder], axes: Mapping[str, int], dataset:
         if not (count := axes.get(encoder.need.series, 0)):
             raise UsageError(
                 f"Data set {dataset!r} has no {encoder.need.series!r} series for encoder {encoder.name!r}; leave out "
-                f"{encoder.modality!r}."
+                f"{encoder.modality!r}, or bring features of it by `fsmm cache import`."
             )
         if isinstance(encoder, SeriesEncoder):
             encoder.fit_to(count)

@@ -27,7 +27,7 @@ import torch
 from scipy.stats import t as student
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.runs.auto_method import free_candidates, select, try_candidate
+from fsmm.runs.auto_method import free_candidates, select, try_candidate, wilson
 from fsmm.runs.base_set import BaseSet
 from fsmm.runs.calibration import (
     calibrated,
@@ -156,15 +156,26 @@ def fit_once(task: Task) -> dict[str, float]:
     heat = calibrated(picked.logits, picked.label)
     assert found.accuracy is not None
     assert found.interval is not None
-    low, high = found.interval
     return {
         "auto": right[0],
         "minus ProtoNet-LF": right[0] - right[1],
         "expected minus true": found.accuracy - right[0],
-        "interval holds": float(low <= right[0] <= high),
+        "interval holds": float(agree(found.accuracy, found.interval, right[0], len(task.truth))),
         "calibration error": calibration_error(probabilities(logits[0], heat.temperature), task.truth),
         "before": calibration_error(probabilities(logits[0], 1.0), task.truth),
     }
+
+
+def agree(expected: float, interval: tuple[float, float], share: float, count: int) -> bool:
+    """Whether an expected accuracy and the share of ``count`` questions differ by no more than both are unsure of.
+
+    The questions are a sample, too, so that Newcombe's interval of a difference decides: it joins the interval of the
+    expected accuracy with Wilson's of the share.
+    """
+    low, high = interval
+    least, most = wilson(share, count)
+    below, above = math.hypot(expected - low, most - share), math.hypot(high - expected, share - least)
+    return -above <= expected - share <= below
 
 
 def of_base(drawer: Drawer, given: argparse.Namespace) -> list[dict[str, Any]]:
