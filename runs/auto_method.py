@@ -63,9 +63,7 @@ class Selection:
     accuracy: float | None = None
     """The accuracy that is expected on clips like the examples, corrected for having picked; None if unknown."""
     interval: tuple[float, float] | None = None
-    """The 95 % interval over examples (Wilson's): its lower end is that of ``accuracy``, its upper end that of the pick's
-    own share of right decisions. The one owes nothing to luck in picking; the correction of the other may go too far.
-    """
+    """The 95 % interval over examples (Wilson's); its upper end is that of the share before the correction."""
     rival: int | None = None
     """The place of the best other candidate; None where there is none."""
     gain: float | None = None
