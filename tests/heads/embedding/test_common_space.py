@@ -14,11 +14,14 @@ from tests_support import bank_of, moved, random_bank
 from torch.nn import functional as F
 
 from fsmm.cache.table import Stream
+from fsmm.episodes.protocol import Protocol
 from fsmm.errors import UsageError
 from fsmm.heads.build import build_head
 from fsmm.heads.embedding.common_settings import CommonSpaceSettings
 from fsmm.heads.embedding.common_space import CommonSpace
 from fsmm.heads.parts.synthesis import Synthesis
+from fsmm.heads.settings import Recipe
+from fsmm.runs.train import train
 
 BASE = random_bank(SHAPES, classes=6, clips=8, word_dim=7, split="base", dtype=torch.float64)
 OBJECTIVES = typing.get_args(typing.get_type_hints(CommonSpaceSettings)["objective"])
@@ -269,7 +272,19 @@ def test_the_decisions_loss_is_cross_entropy_in_the_layer_that_decisions_read() 
     total = head.batch_loss(clips, BASE.label, BASE.words).total
     assert BASE.words is not None
     logits = head.place(clips)[0] @ head.place_words(BASE.words).T / head.settings.temperature
-    assert float(total) == pytest.approx(float(F.cross_entropy(logits, BASE.label)))
+    expected = F.cross_entropy(logits, BASE.label)
+    assert float(total.detach()) == pytest.approx(float(expected.detach()))
+
+
+def test_the_log_of_a_training_in_turn_has_the_terms_of_both_turns() -> None:
+    head = made(schedule="in_turn", space_steps="2")
+    recipe = Recipe(steps=6, ceiling=1, tasks=16, evaluate_every=3)
+    done = train(head, BASE, None, Protocol(n_way=3, k_shot=1), recipe=recipe)
+    mixed, last = done.curve[1:]  # The first entry is that of the untrained head.
+    assert {"clip", "between", "decision_clip"} <= set(mixed)
+    assert "between" not in last
+    assert head.steps_taken == 6
+    assert not head.notes()
 
 
 def test_a_joint_schedule_adds_nothing_to_stored_weights() -> None:
