@@ -38,6 +38,10 @@ def choose_streams(streams: Sequence[str] | None, encoders: Chosen | None) -> li
     requested += [modality for modality in named if modality not in requested]
     chosen: dict[StreamName, None] = {}
     for one in requested:
+        if ":" in one:
+            raise UsageError(
+                f"Stream {one!r} names a model; ask for it by --encoder, as {one.replace('/', '=', 1)}."
+            )
         if "/" in one:
             chosen[_checked(StreamName.parse(one))] = None
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,7 @@ from .video_hub import INPUTS
 
 if TYPE_CHECKING:
     from ..contract import Encoder
+    from ..weights.store import Located
 
 _DIGEST = 8  # hexadecimal digits of a local file's hash in the name of its stream
 
@@ -114,7 +116,7 @@ class Reference:
         """
         parts = [self._slug]
         if self.file is not None:
-            parts.append(store.own_file(self.label, self.file).sha256[:_DIGEST])
+            parts.append(self._located.sha256[:_DIGEST])
         if self.modality == "word":
             parts += filter(None, (TEXT, templates_of(self.prompts).name))
         return "-".join(parts)
@@ -141,27 +143,32 @@ class Reference:
         WeightsError if the checkpoint cannot be obtained.
         """
         self._check_known()
+        return self._located.path
+
+    @cached_property
+    def _located(self) -> Located:
+        """The checkpoint with its hash, which takes seconds for a large one and so is made once."""
         if self.file is not None:
-            return store.own_file(self.label, self.file).path
+            return store.own_file(self.label, self.file)
         row = Weights(
             FAMILIES[self.family].file, self._hub.library, "not verified", 0, hub=self._hub, asked=self.label
         )
-        return store.fetch(self._slug, row)
+        path = store.fetch(self._slug, row)
+        return store.Located(path, self.label, file_sha256(path))
 
     def build(self, device: str = "cpu") -> Encoder:
         """The encoder with its network loaded, because the model's own configuration says what it reads.
 
         Raises UsageError and WeightsError as :meth:`fetch` does, and WeightsError for a checkpoint that does not fit.
         """
-        from ..weights.store import Located
         from .base import Spec
 
-        path = self.fetch()
+        self._check_known()
         spec = Spec(
             name=self.name,
             modality=self.modality,
             dim=0,
-            weights=Located(path, self.label, file_sha256(path)),
+            weights=self._located,
             device=device,
             hub=self._hub,
             templates=templates_of(self.prompts).texts if self.modality == "word" else (),

@@ -23,6 +23,7 @@ from fsmm.extract.encoders.references import Reference
 from fsmm.extract.encoders.video_hub import INPUTS
 from fsmm.extract.weights import hubs
 from fsmm.extract.weights.torchvision_care import ensure_torchvision
+from fsmm.runs import frozen_space
 from fsmm.runs.frozen_space import joint_streams
 
 TINY = {
@@ -223,6 +224,20 @@ def test_an_extraction_takes_references_and_pairs_a_models_two_towers(
     assert fsmm.extract("folder", data, tmp_path / "cache", **given).done == 0
 
 
+def test_words_by_the_usual_template_go_before_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        "frame/a",
+        "frame/b",
+        "word/a-text",
+        "word/a-text-ensemble",
+        "word/b-text-prompts-0a1b2c",
+        "word/c",
+    ]
+    held = [StreamName.parse(name) for name in names]
+    monkeypatch.setattr(frozen_space, "list_streams", lambda folder: held)
+    assert joint_streams(Path()) == [(held[0], held[2]), (held[1], held[4])]
+
+
 def test_names_of_streams_are_those_of_model_and_tag() -> None:
     model = "openclip:ViT-B-32/laion2b_s34b_b79k"
     frame, tower, word = choose_streams(
@@ -249,6 +264,8 @@ def test_names_of_streams_are_those_of_model_and_tag() -> None:
 def test_references_that_no_encoder_can_have_are_refused(modality: str, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         choose_streams(None, {modality: text})
+    with pytest.raises(UsageError, match=f"by --encoder, as {modality}="):
+        choose_streams([f"{modality}/{text}"], None)
 
 
 @pytest.mark.parametrize(
