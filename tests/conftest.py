@@ -28,6 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RootIsNoPackage())
 
 
+LONGEST = ("e2e/test_readme.py", "e2e/test_worked_example.py", "e2e/test_ray.py", "e2e/test_sweep_faults.py")
+"""The files whose tests take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, beside which the others are done; at the end one process would wait for them."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared data; tests that need it skip where it is absent."""
