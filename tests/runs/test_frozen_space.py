@@ -85,6 +85,8 @@ def test_generalised_few_shot_by_every_rule(cache: Path, tmp_path: Path, rule: S
     assert found["episodes"] == len(run.accuracy) == 3
     assert found["harmonic"] > 0.3  # chance among twelve classes is 1/12
     assert {"none": "bias", "val": "bias", "learned": "learned"}.get(rule, "") in found["seen_unseen"]["kind"]
+    if rule == "learned":
+        return  # Its second training takes ten seconds, and the trainer's tests repeat trainings.
     again = episode_eval(
         "protonet",
         "toy",
