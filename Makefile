@@ -55,6 +55,7 @@ bench: install
 campaign: install
 	$(BIN)/python scripts/campaigns/sweep.py
 	$(BIN)/python scripts/campaigns/extraction.py
+	FSMM_CAMPAIGN=1 $(BIN)/python -m pytest -q tests/e2e/test_worked_example.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RootIsNoPackage())
 
 
-LONGEST = ("e2e/test_readme.py", "e2e/test_worked_example.py", "e2e/test_ray.py", "e2e/test_sweep_faults.py")
+LONGEST = ("e2e/test_readme.py", "e2e/test_ray.py", "e2e/test_sweep_command.py", "e2e/test_sweep_faults.py")
 """The files whose tests take minutes."""
 
 

@@ -28,6 +28,7 @@ def example() -> str:
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.skipif("FSMM_CAMPAIGN" not in os.environ, reason="takes minutes; `make campaign` runs it")
 def test_the_lines_run_as_they_stand_and_end_in_a_table(tmp_path: Path) -> None:
     home, program = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
