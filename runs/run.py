@@ -216,8 +216,8 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         metrics["frozen_space"] = frozen_space(job.spec, job.place, banks.folder, job.episodes)
     if not job.spec.protocol.shared_group and not banks.test.multi:
         found = leakage(
-            made.head,
-            banks.test,
+            test.head,
+            test.bank,
             job.spec.protocol,
             planned(job.episodes),
             unlabelled=banks.unlabelled,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from tests_support import bank_of
+from tests_support import bank_of, synthetic_cache
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.episodes.protocol import Protocol
+from fsmm.episodes.protocol import Missing, Protocol
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.head import Head
+from fsmm.runs.job import Job, Place
 from fsmm.runs.leakage import Outcomes, jackknife, leakage, left_out
+from fsmm.runs.run import run
+from fsmm.runs.spec import RunSpec, WhenMissing
 
 TASK = Protocol(n_way=4, k_shot=1, n_query=4, shared_group=False)
 
@@ -70,3 +75,16 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
 def test_without_a_value_there_is_a_reason() -> None:
     assert "every episode" in str(jackknife(np.array([0.1, np.nan])).reason)
     assert "fewer than two" in str(jackknife(np.array([0.1])).reason)
+
+
+@pytest.mark.parametrize("rule", ["drop", "match", "linear"])
+def test_a_run_says_what_leakage_is_worth_to_the_very_head_that_it_measures(
+    tmp_path: Path, rule: WhenMissing
+) -> None:
+    """Its own tasks keep groups apart, so that the accuracy of that protocol is the run's."""
+    cache = synthetic_cache(tmp_path / "cache", noise=2.0, common=1.0, groups=6)
+    task = Protocol(k_shot=2, n_query=4, shared_group=False, missing=(Missing("audio", 1.0, "query"),))
+    spec = RunSpec(method="protonet", fusion="ec", protocol=task, when_missing=rule)
+    place = Place(cache=cache, dataset="toy", out=tmp_path / "run")
+    made = run(Job(spec=spec, place=place, episodes=200))
+    assert made.metrics["leakage"]["apart"] == pytest.approx(made.mean, abs=1e-6)
