@@ -21,8 +21,13 @@ SeenUnseen = Literal["auto", "bias", "energy", "entropy", "learned", "val", "non
 WhenMissing = Literal["auto", "drop", "match", "mean", "neighbours", "linear", "zero"]
 # The modalities that training clips lose, or auto for the rate that val classes choose.
 TrainMissing = tuple[Missing, ...] | Literal["auto"]
-_LATER = ("train_dataset", "query_classes", "noisy")
-"""Options that older releases did not have."""
+_LATER: Mapping[str, object] = {
+    "train_dataset": None,
+    "query_classes": None,
+    "noisy": (),
+    "retrieval": False,
+}
+"""Options that older releases did not have, with the values under which a run is what it was without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +91,6 @@ class RunSpec:
         values = self._without_auto()
         if not self.protocol.generalised:
             values.pop("seen_unseen")
-        if not self.protocol.retrieval:
-            values["protocol"].pop("retrieval", None)
         if not self.protocol.rules_groups:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
@@ -145,6 +148,4 @@ class RunSpec:
 
 def _set_or_old(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are set, and those that every release had."""
-    return {
-        name: value for name, value in values.items() if name not in _LATER or value not in (None, (), [])
-    }
+    return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}

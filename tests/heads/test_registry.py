@@ -11,7 +11,7 @@ from fsmm.heads.head import ClipTrainedHead, Head
 from fsmm.heads.registry import FAMILIES, METHODS, find
 
 NO_METHODS = ["conformal_lac", "tm_sampling"]
-"""The official cases that belong to no method: sets over the probabilities of any."""
+"""The official cases that belong to no method: sets over the probabilities of any, and draws of published episodes."""
 MAPPINGS = Path(__file__).resolve().parents[1] / "reference" / "mappings"
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "methods"
 
