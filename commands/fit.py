@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FsmmError
-from ..runs.fit_request import FitRequest, FitSpec
+from ..runs.few_examples.fit_request import FitRequest, FitSpec
 from . import completion, console
 from .grouped import GroupedCommand, examples
 from .options import derived
@@ -48,15 +48,15 @@ def fit(
 ) -> None:
     """Make a classifier for your own videos from a few examples of each class."""
     from ..extract.own_clips import CachedReader, OwnClips
-    from ..runs.fit_model import (
+    from ..runs.few_examples.fit_model import (
         calibrated_model,
         check_labels,
         check_request,
         extended_model,
         fitted_model,
     )
-    from ..runs.fit_summary import summary_lines
-    from ..runs.model_streams import streams_of
+    from ..runs.few_examples.fit_summary import summary_lines
+    from ..runs.few_examples.model_streams import streams_of
 
     check_request(request)
     held = _held(request)
@@ -114,4 +114,6 @@ def tell_failed(failed: dict[str, str] | Any, what: str) -> None:
 
 def none_could_be_decided(rows: list[dict[str, Any]]) -> FsmmError:
     """The error where no clip could be decided."""
-    return FsmmError(f"None of the {len(rows)} clips could be decided; of the first, {rows[0]['note']}.")
+    return FsmmError(
+        f"None of the {len(rows)} clips could be decided; of the first, {rows[0]['note'].rstrip('.')}."
+    )

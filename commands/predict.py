@@ -40,9 +40,9 @@ def predict(
     """Label videos by a model; what was decoded once is not decoded again."""
     from ..extract.own_clips import CachedReader, OwnClips
     from ..runs.estimator import FewShotClassifier
-    from ..runs.fit_model import decisions
-    from ..runs.label_files import check_kind, write_labels
-    from ..runs.model_streams import streams_of
+    from ..runs.few_examples.fit_model import decisions
+    from ..runs.few_examples.label_files import check_kind, write_labels
+    from ..runs.few_examples.model_streams import streams_of
 
     if out is not None:
         check_kind(out)

@@ -13,7 +13,7 @@ from . import console
 from .cache import Cache, Json
 
 if TYPE_CHECKING:
-    from ..runs.suggest import Strategy, Suggestion
+    from ..runs.few_examples.suggest import Strategy, Suggestion
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +41,8 @@ def suggest_command(
 ) -> None:
     """Say which clips to label next: typical and different ones first, later those that a model is in doubt about."""
     from ..errors import unknown
-    from ..runs.label_tasks import check_kind, interface, write_tasks
-    from ..runs.model_folder import is_model
+    from ..runs.few_examples.label_tasks import check_kind, interface, write_tasks
+    from ..runs.few_examples.model_folder import is_model
 
     if n < 1:
         raise UsageError(f"--n must be at least 1; it is {n}.")
@@ -74,8 +74,8 @@ def _by_model(source: Path, clips: list[Path], cache: Path | None, *, n: int, st
     """Suggestions among clips by their paths, without the examples of the model and clips that cannot be read."""
     from ..extract.own_clips import CachedReader, OwnClips
     from ..runs.estimator import FewShotClassifier
-    from ..runs.model_streams import streams_of
-    from ..runs.suggest import suggest
+    from ..runs.few_examples.model_streams import streams_of
+    from ..runs.few_examples.suggest import suggest
 
     if not clips:
         raise UsageError("Name the unlabelled videos, or folders with some, after the model.")
@@ -98,8 +98,8 @@ def _by_cache(source: Path, clips: list[Path], *, n: int, strategy: str) -> Foun
     from ..cache.bank import FeatureBank
     from ..cache.catalog import Catalog
     from ..errors import NoClips
-    from ..runs.examples import Examples
-    from ..runs.suggest import suggest
+    from ..runs.few_examples.examples import Examples
+    from ..runs.few_examples.suggest import suggest
 
     if not (source / "catalog.h5").is_file():
         raise UsageError(f"{str(source)!r} is neither a model nor a data set of a cache (CACHE/DATASET).")

@@ -16,13 +16,13 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from ..cache.clip_streams import ClipStreams
 from ..cache.schema import StreamName
 from ..errors import DecodeError, UsageError
-from .base_set import BaseSet
-from .classifier import Classifier, Progress, make_classifier
-from .examples import Examples
-from .fit_request import FitSpec, Scaling
-from .given import BadExamples, are_named, are_paths, has_steps, like
-from .model_folder import open_model, save_model
-from .model_streams import (
+from .few_examples.base_set import BaseSet
+from .few_examples.classifier import Classifier, Progress, make_classifier
+from .few_examples.examples import Examples
+from .few_examples.fit_request import FitSpec, Scaling
+from .few_examples.given import BadExamples, are_named, are_paths, has_steps, like
+from .few_examples.model_folder import open_model, save_model
+from .few_examples.model_streams import (
     check_origins,
     check_passports,
     stream_entries,

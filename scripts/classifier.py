@@ -27,9 +27,10 @@ import torch
 from scipy.stats import t as student
 
 from fsmm.cache.bank import FeatureBank
-from fsmm.runs.auto_method import free_candidates, select, try_candidate, wilson
-from fsmm.runs.base_set import BaseSet
-from fsmm.runs.calibration import (
+from fsmm.runs.estimator import FewShotClassifier
+from fsmm.runs.few_examples.auto_method import free_candidates, select, try_candidate, wilson
+from fsmm.runs.few_examples.base_set import BaseSet
+from fsmm.runs.few_examples.calibration import (
     calibrated,
     calibration_error,
     clips_needed,
@@ -38,13 +39,12 @@ from fsmm.runs.calibration import (
     lac_sets,
     probabilities,
 )
-from fsmm.runs.classifier import make_classifier
-from fsmm.runs.estimator import FewShotClassifier
-from fsmm.runs.examples import Examples
-from fsmm.runs.fit_request import FitSpec
-from fsmm.runs.fitted import FittedHead, HeadChoice
-from fsmm.runs.suggest import ENOUGH, doubtful_rows, joint_points, typical_rows, typicality
-from fsmm.runs.unknowns import Nearness, area_under_curve, threshold_by_base
+from fsmm.runs.few_examples.classifier import make_classifier
+from fsmm.runs.few_examples.examples import Examples
+from fsmm.runs.few_examples.fit_request import FitSpec
+from fsmm.runs.few_examples.fitted import FittedHead, HeadChoice
+from fsmm.runs.few_examples.suggest import ENOUGH, doubtful_rows, joint_points, typical_rows, typicality
+from fsmm.runs.few_examples.unknowns import Nearness, area_under_curve, threshold_by_base
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "classifier.json"

@@ -21,8 +21,8 @@ from tests_support import synthetic_cache
 import fsmm
 from fsmm.errors import FsmmError, UsageError
 from fsmm.runs.estimator import FewShotClassifier
-from fsmm.runs.examples import Examples
-from fsmm.runs.model_folder import open_model, save_model
+from fsmm.runs.few_examples.examples import Examples
+from fsmm.runs.few_examples.model_folder import open_model, save_model
 
 # Each check of scikit-learn that does not pass, and why.
 NOT_PASSED: dict[str, str] = {}

@@ -6,7 +6,7 @@ import torch
 from case import Case
 from torch import Tensor
 
-from fsmm.runs.calibration import lac_quantile, lac_scores, lac_sets, probabilities
+from fsmm.runs.few_examples.calibration import lac_quantile, lac_scores, lac_sets, probabilities
 
 
 def outputs(case: Case) -> dict[str, Tensor]:

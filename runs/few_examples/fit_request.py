@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .spec import Fusion
+from ..spec import Fusion
 
 AUTO = "auto"
 """The name by which the method is chosen by the examples themselves."""

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.bank import FeatureBank
-from ..cache.schema import StreamName
-from ..cache.table import Stream, Table, TensorTable
-from ..errors import UsageError, unknown
+from ...cache.bank import FeatureBank
+from ...cache.schema import StreamName
+from ...cache.table import Stream, Table, TensorTable
+from ...errors import UsageError, unknown
 
 ONLY = "clip"
 """The name of the modality of a plain array."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import unknown
-from ..machine.files import whole_or_absent, write_json
+from ...errors import unknown
+from ...machine.files import whole_or_absent, write_json
 
 KINDS = (".csv", ".json")
 MODEL = "fsmm"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from classifier_support import NAMES, gaussian
 
-from fsmm.runs import leave_out
-from fsmm.runs.examples import Examples
-from fsmm.runs.fitted import FittedHead, HeadChoice
-from fsmm.runs.leave_out import can_be_left_out, rounds
+from fsmm.runs.few_examples import leave_out
+from fsmm.runs.few_examples.examples import Examples
+from fsmm.runs.few_examples.fitted import FittedHead, HeadChoice
+from fsmm.runs.few_examples.leave_out import can_be_left_out, rounds
 
 
 def fitted(method: str, label: torch.Tensor, examples: Examples, fusion: str = "lf") -> FittedHead:

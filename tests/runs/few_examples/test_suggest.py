@@ -9,9 +9,9 @@ import pytest
 from classifier_support import NAMES, gaussian
 
 from fsmm.runs.estimator import FewShotClassifier
-from fsmm.runs.examples import Examples
-from fsmm.runs.label_tasks import interface, write_tasks
-from fsmm.runs.suggest import joint_points, suggest, typicality
+from fsmm.runs.few_examples.examples import Examples
+from fsmm.runs.few_examples.label_tasks import interface, write_tasks
+from fsmm.runs.few_examples.suggest import joint_points, suggest, typicality
 
 
 def test_a_cold_start_asks_about_every_class_once() -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.bank import FeatureBank
-from ..episodes.batch import Episodes
-from ..episodes.gather import materialise
-from ..episodes.protocol import Protocol
-from ..episodes.sampler import EpisodeIndex
-from ..heads.head import Head
+from ...cache.bank import FeatureBank
+from ...episodes.batch import Episodes
+from ...episodes.gather import materialise
+from ...episodes.protocol import Protocol
+from ...episodes.sampler import EpisodeIndex
+from ...heads.head import Head
 
 _BYTES = 64 << 20
 """The features of the tasks that are decided at once."""

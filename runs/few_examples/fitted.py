@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache.bank import FeatureBank
-from ..episodes.batch import Episodes
-from ..episodes.gather import materialise
-from ..episodes.protocol import Protocol
-from ..episodes.sampler import EpisodeIndex
-from ..heads.build import build_head, inputs_of
-from ..heads.head import Head
-from ..heads.registry import Method, find
+from ...cache.bank import FeatureBank
+from ...episodes.batch import Episodes
+from ...episodes.gather import materialise
+from ...episodes.protocol import Protocol
+from ...episodes.sampler import EpisodeIndex
+from ...heads.build import build_head, inputs_of
+from ...heads.head import Head
+from ...heads.registry import Method, find
+from ..normalisation import prepared
 from .examples import Examples, with_steps
 from .leave_out import left_out_logits, support_rows
-from .normalisation import prepared
 
 _QUERIES_AT_ONCE = 256
 

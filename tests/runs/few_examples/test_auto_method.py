@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from fsmm.runs.auto_method import Trial, confused, free_candidates, paired, select, wilson
-from fsmm.runs.fitted import HeadChoice
+from fsmm.runs.few_examples.auto_method import Trial, confused, free_candidates, paired, select, wilson
+from fsmm.runs.few_examples.fitted import HeadChoice
 
 
 def trial(name: str, right: np.ndarray, label: np.ndarray, margin: float = 2.0) -> Trial:

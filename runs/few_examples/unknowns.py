@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..cache.bank import FeatureBank
+from ...cache.bank import FeatureBank
 from .examples import Examples
 from .leave_out import rounds, support_rows
 

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._version import __version__
-from ..cache.table import Stream
-from ..errors import FsmmError, UsageError
-from ..heads.build import build_head
-from ..heads.head import Head, Inputs
-from ..heads.multimodal.weights import HasWeights, ModalityWeights
-from ..machine.digests import SUMS, changed_files, write_sums
-from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
-from ..machine.tensors import load_tensors, save_tensors
+from ..._version import __version__
+from ...cache.table import Stream
+from ...errors import FsmmError, UsageError
+from ...heads.build import build_head
+from ...heads.head import Head, Inputs
+from ...heads.multimodal.weights import HasWeights, ModalityWeights
+from ...machine.digests import SUMS, changed_files, write_sums
+from ...machine.files import parsed_json, refuse_special, whole_or_absent, write_json
+from ...machine.tensors import load_tensors, save_tensors
+from ..checkpoint import unfitting
 from .calibration import Calibration
-from .checkpoint import unfitting
 from .classifier import Classifier
 from .examples import Examples
 from .fitted import FittedHead, HeadChoice, supports_of

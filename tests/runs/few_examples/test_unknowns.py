@@ -9,8 +9,8 @@ from classifier_support import gaussian
 from sklearn.metrics import roc_auc_score
 from tests_support import random_bank
 
-from fsmm.runs.examples import Examples
-from fsmm.runs.unknowns import (
+from fsmm.runs.few_examples.examples import Examples
+from fsmm.runs.few_examples.unknowns import (
     Nearness,
     Threshold,
     area_under_curve,

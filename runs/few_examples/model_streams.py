@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cache.schema import Provenance, StreamName
-from ..cache.table import Stream
-from ..errors import FsmmError
+from ...cache.schema import Provenance, StreamName
+from ...cache.table import Stream
+from ...errors import FsmmError
 from .examples import Examples
 
 STREAM, ORIGIN, PASSPORT = "stream", "provenance", "passport"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .leave_out import balanced_folds
 
 BINS = 10

@@ -8,7 +8,7 @@ import torch
 
 from fsmm.cache.table import Stream
 from fsmm.errors import UsageError
-from fsmm.runs.examples import Examples, with_steps
+from fsmm.runs.few_examples.examples import Examples, with_steps
 
 
 def test_a_clip_of_nan_lacks_the_modality_and_steps_of_nan_at_the_end_do_not_exist() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .auto_method import (
     Selection,
     confused,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fsmm.errors import UsageError
-from fsmm.runs.calibration import (
+from fsmm.runs.few_examples.calibration import (
     calibrated,
     calibration_error,
     clips_needed,

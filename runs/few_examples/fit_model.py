@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cache.clip_streams import ClipStreams
-from ..errors import FsmmError, UsageError, unknown
+from ...cache.clip_streams import ClipStreams
+from ...errors import FsmmError, UsageError, unknown
+from ..estimator import FewShotClassifier
 from .classifier import Classifier, Progress, extended, with_calibration_clips
-from .estimator import FewShotClassifier
 from .fit_request import FitRequest
 from .model_folder import check_free
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .examples import Examples
 from .model_streams import with_all_modalities
 

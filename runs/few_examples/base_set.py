@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache.bank import FeatureBank
-from ..cache.catalog import Catalog
-from ..cache.schema import StreamName
-from ..episodes.protocol import Protocol, TooFew
-from ..errors import NoClips, UsageError
-from ..heads.head import Head
-from ..heads.multimodal.weights import HasWeights
-from ..heads.settings import Recipe, update_settings
+from ...cache.bank import FeatureBank
+from ...cache.catalog import Catalog
+from ...cache.schema import StreamName
+from ...episodes.protocol import Protocol, TooFew
+from ...errors import NoClips, UsageError
+from ...heads.head import Head
+from ...heads.multimodal.weights import HasWeights
+from ...heads.settings import Recipe, update_settings
+from ..normalisation import prepared
+from ..ready import learns
+from ..tasks import training_protocol
+from ..train import train
 from .fitted import FittedHead, HeadChoice
-from .normalisation import prepared
-from .ready import learns
-from .tasks import training_protocol
-from .train import train
 
 CENTRED = ("protonet", "ridge")
 """The methods that are also tried on features from which the base set's mean is subtracted."""
