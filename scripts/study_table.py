@@ -1,0 +1,209 @@
+"""A table of docs/results from the blocks of a study: a row a head, a column a number of shots.
+
+    python scripts/study_table.py STUDY --block BLOCK --page PAGE --table NAME [--base LABEL] [--seconds] \
+        --command "fsmm sweep ..."
+
+STUDY is the folder of a `fsmm sweep`. Several blocks, such as one a data set, become columns beside one another, named
+by --name. A cell is the mean over the class splits and the training seeds of the block. Its difference is that from the
+row --base on the same episodes, with the interval over clips in which training seeds count; over several class splits,
+which share clips, it is the mean of their half widths. --seconds adds what 1,000 episodes took, on the machine of the
+runs. A table of this name is replaced. Rows that are not done are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import results
+
+from fsmm.studies.compare import compare
+from fsmm.studies.grid.store import Row, Study, read_study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What the runs of one row say at one number of shots."""
+
+    value: float
+    """The mean accuracy, in per cent."""
+    difference: float | None
+    """The paired difference to the base, in points."""
+    half_width: float | None
+    """The half width of its 95 % interval over clips."""
+    episodes: int
+    """The episodes of a run."""
+    seconds: float
+    """The seconds that 1,000 episodes take."""
+
+
+def main() -> None:
+    given = parser().parse_args()
+    if len(given.name) not in (0, len(given.block)):
+        raise SystemExit("Give as many --name as --block.")
+    study = read_study(given.study)
+    figures: list[results.Figure] = []
+    columns: list[str] = []
+    for number, block in enumerate(given.block):
+        prefix = f"{given.name[number]}, " if given.name else ""
+        for row, shots, cell in cells_of(study, block, given.base):
+            column = f"{prefix}{shots}-shot"
+            figures.append(figure(given, row, column, cell))
+            columns += [column] if column not in columns else []
+            if given.seconds:
+                columns += [f"{column}, s"] if f"{column}, s" not in columns else []
+                figures.append(seconds_figure(given, row, f"{column}, s", cell))
+    if not figures:
+        raise SystemExit(f"No run of {', '.join(given.block)} is done in {given.study}.")
+    path = results.ROOT / "docs" / "results" / f"{given.page}.json"
+    data = results.read_file(path) if path.exists() else results.Data()
+    rest = [each for each in data.figures if each.table != given.table]
+    rows = list(dict.fromkeys(each.row for each in figures))
+    figures.sort(key=lambda each: (rows.index(each.row), columns.index(each.column)))
+    values = [column for column in columns if not column.endswith(", s")]
+    table = results.Table(
+        name=given.table,
+        corner=given.corner,
+        columns=tuple([*values, *(column for column in columns if column not in values)]),
+        digits=1,
+        difference_from=given.base,
+    )
+    tables = {**data.tables, given.table: table}
+    results.write_file(path, results.Data(tables, [*rest, *figures]))
+    print(results.table_text(given.table, results.read_file(path)))
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("study", type=Path, help="the study's folder")
+    options.add_argument("--block", action="append", required=True, help="a block of the study; repeatable")
+    options.add_argument(
+        "--name", action="append", default=[], help="the text of a block's columns; repeatable"
+    )
+    options.add_argument("--page", required=True, help="the page, docs/results/PAGE.json")
+    options.add_argument("--table", required=True, help="the table's name")
+    options.add_argument("--corner", default="method", help="the header of the rows")
+    options.add_argument("--base", default="protonet", help="the label of the row from which others differ")
+    options.add_argument("--seconds", action="store_true", help="add what 1,000 episodes take")
+    options.add_argument("--command", required=True, help="the command that makes the study again")
+    options.add_argument("--note", help="a mark of every figure")
+    return options
+
+
+def cells_of(study: Study, block: str, base: str) -> list[tuple[str, int, Cell]]:
+    """The cells of a block in the order of its rows: label, shots and what the runs say."""
+    rows = [row for row in study.done if row.block == block]
+    found = []
+    for label in dict.fromkeys(label_of(row) for row in rows):
+        for shots in sorted({shots_of(row) for row in rows}):
+            mine = [row for row in rows if (label_of(row), shots_of(row)) == (label, shots)]
+            others = [row for row in rows if (label_of(row), shots_of(row)) == (base, shots)]
+            if mine:
+                found.append((label, shots, cell_of(study, mine, [] if label == base else others)))
+    return found
+
+
+def cell_of(study: Study, mine: Sequence[Row], base: Sequence[Row]) -> Cell:
+    """One cell from the runs of a row over class splits and seeds, beside those of the base."""
+    metrics = [study.metrics(row) for row in mine]
+    splits = list(dict.fromkeys(split_of(row) for row in mine))
+    pairs = [
+        found
+        for split in splits
+        if (found := difference(study, of_split(mine, split), of_split(base, split))) is not None
+    ]
+    whole = len(pairs) == len(splits)
+    widths = [width for _, width in pairs if width is not None]
+    episodes = sum(each["episodes"] for each in metrics)
+    return Cell(
+        value=100 * float(np.mean([each["accuracy"] for each in metrics])),
+        difference=float(np.mean([gap for gap, _ in pairs])) if whole else None,
+        half_width=float(np.mean(widths)) if whole and len(widths) == len(splits) else None,
+        episodes=metrics[0]["episodes"],
+        seconds=1000 * sum(each["eval_seconds"] for each in metrics) / episodes,
+    )
+
+
+def difference(study: Study, mine: Sequence[Row], base: Sequence[Row]) -> tuple[float, float | None] | None:
+    """The difference of a row from the base on one class split, in points, and its half width over clips."""
+    if not base:
+        return None
+    pair = next(
+        pair
+        for pair in compare([*(study.run_folder(row) for row in mine), study.run_folder(base[0])]).pairs
+        if len(mine) > 1 or pair.clips is not None
+    )
+    clips = pair.clips
+    unknown = clips is None or clips.one_sided or clips.ci95 is None
+    return 100 * pair.difference, None if clips is None or unknown else 100 * float(clips.ci95 or 0.0)
+
+
+def of_split(rows: Sequence[Row], split: str) -> list[Row]:
+    return [row for row in rows if split_of(row) == split]
+
+
+def label_of(row: Row) -> str:
+    return str(row.varies.get("variant", row.config["method"]))
+
+
+def shots_of(row: Row) -> int:
+    return int(row.config["protocol"]["k_shot"])
+
+
+def split_of(row: Row) -> str:
+    return str(row.config["protocol"]["class_split"])
+
+
+def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> results.Figure:
+    """The accuracy of a cell."""
+    return results.Figure(
+        page=given.page,
+        table=given.table,
+        row=row,
+        column=column,
+        part=None,
+        details=None,
+        value=round(cell.value, 3),
+        unit="%",
+        interval=None,
+        interval_over="clips",
+        difference=None if cell.difference is None else round(cell.difference, 3),
+        difference_interval=None if cell.half_width is None else round(cell.half_width, 3),
+        episodes=cell.episodes,
+        command=given.command,
+        commit=results.commit_of(results.ROOT, dirty=False),
+        note=given.note,
+        run=None,
+    )
+
+
+def seconds_figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> results.Figure:
+    """The seconds of a cell."""
+    return results.Figure(
+        page=given.page,
+        table=given.table,
+        row=row,
+        column=column,
+        part=None,
+        details=None,
+        value=round(cell.seconds, 2),
+        unit="s",
+        interval=None,
+        interval_over=None,
+        difference=None,
+        difference_interval=None,
+        episodes=cell.episodes,
+        command=given.command,
+        commit=results.commit_of(results.ROOT, dirty=False),
+        note=None,
+        run=None,
+    )
+
+
+if __name__ == "__main__":
+    main()
