@@ -90,8 +90,14 @@ class Head(nn.Module, Generic[S]):
         buffers, so that a checkpoint holds them.
         """
 
+    def fit_val(self, val: FeatureBank) -> None:
+        """Choices for which clips of the val classes count too, after ``fit_base``; none by default.
+
+        It is called once where the class split has val classes, for methods whose row says ``fits_val``.
+        """
+
     def chosen(self) -> dict[str, Any]:
-        """What ``fit_base`` chose among settings, as JSON values that a run stores and prints; none by default."""
+        """What ``fit_base`` and ``fit_val`` chose among settings, as JSON values; none by default."""
         return {}
 
     def notes(self) -> list[str]:

@@ -68,6 +68,8 @@ class Method:
     """The setting, as key=value, with which a method that does not read steps by default reads them."""
     fits_base: bool = False
     """Whether it takes closed-form statistics of the base classes (``fit_base``)."""
+    fits_val: bool = False
+    """Whether val classes, where there are any, take part in what it chooses (``fit_val``)."""
     position_tied: bool = False
     """Whether weights belong to class positions, so that permuting the classes of an episode permutes the logits'
     columns in distribution only; such a head serves at most ``inputs.way`` classes."""
@@ -603,6 +605,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         reads_time=True,
         fits_base=True,
+        fits_val=True,
     ),
     "sloshnet": Method(
         target="temporal.sloshnet:SloshNet",

@@ -55,6 +55,11 @@ class HeadBanks(Interface):
         """The clips that judge."""
         ...
 
+    @property
+    def val(self) -> FeatureBank | None:
+        """The clips of the val classes; None where the class split has none."""
+        ...
+
     def base_sample(self, sample: Sample) -> FeatureBank:
         """A sample of the clips that train."""
         ...

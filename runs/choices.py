@@ -48,7 +48,7 @@ def choices_of(
         *_of_training(spec, banks, stopped),
         _normalisation(spec, banks),
         *_weights(spec, head),
-        *_settings(spec, head),
+        *_settings(spec, head, has_val=not banks.method.fits_val or banks.val is not None),
         *_rule(result),
         *_filling(filling),
     ]
@@ -87,16 +87,20 @@ def _weights(spec: RunSpec, head: Head) -> Iterator[Choice]:
     yield Choice(what="weights of modalities", value=dict(head.weights.share), on=on)
 
 
-def _settings(spec: RunSpec, head: Head) -> Iterator[Choice]:
-    """The settings of the head: those that are given, those that it chose, and what it decides otherwise."""
+def _settings(spec: RunSpec, head: Head, *, has_val: bool) -> Iterator[Choice]:
+    """The settings of the head: those that are given, those that it chose, and what it decides otherwise.
+
+    has_val: whether there are val classes, if the method chooses by them.
+    """
     given = {key: value for key, value in spec.settings.items() if not key.startswith(_RECIPE)}
     yield Choice(what="settings", value="the method's own", on="none")
     if given:
         yield Choice(what="settings, otherwise", value=given, on="given")
     chosen, decided = head.chosen(), _decided(head)
     for key, value in chosen.items():
-        own = decided.get(key.rpartition(".")[2])
-        yield Choice(what=key, value=value, on="base" if own is None else own)
+        name = key.rpartition(".")[2]
+        own: On = "val" if name.startswith("val accuracy") else decided.get(name, "base")
+        yield Choice(what=key, value=value, on="base" if own == "base and val" and not has_val else own)
     for key, on in decided.items():
         if key not in chosen and on in ("supports", "none"):
             yield Choice(what=key, value="in each task" if on == "supports" else "fixed", on=on)

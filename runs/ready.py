@@ -174,6 +174,8 @@ def built_head(spec: RunSpec, banks: HeadBanks, base: FeatureBank | None = None)
     fit_weights(head, spec, banks)
     if banks.method.fits_base:
         head.fit_base(banks.base if base is None else base)
+    if banks.method.fits_val and (val := banks.val) is not None:
+        head.fit_val(val)
     return head
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     table = results.Table(
         name=given.table,
         corner=given.corner,
-        columns=tuple([*values, *(column for column in columns if column not in values)]),
+        columns=(*values, *(column for column in columns if column not in values)),
         digits=1,
         difference_from=given.base,
     )

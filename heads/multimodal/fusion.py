@@ -120,6 +120,9 @@ class EarlyFusion(Fusion):
     def fit_base(self, base: FeatureBank) -> None:
         self.inner.fit_base(replace(base, tables=self.fused(base), streams=_fused_stream(base)))
 
+    def fit_val(self, val: FeatureBank) -> None:
+        self.inner.fit_val(replace(val, tables=self.fused(val), streams=_fused_stream(val)))
+
     def chosen(self) -> dict[str, Any]:
         return self.inner.chosen()
 
@@ -233,6 +236,10 @@ class LateFusion(Fusion):
     def fit_base(self, base: FeatureBank) -> None:
         for m, head in self.heads.items():
             head.fit_base(base.select([m]))
+
+    def fit_val(self, val: FeatureBank) -> None:
+        for m, head in self.heads.items():
+            head.fit_val(val.select([m]))
 
     def chosen(self) -> dict[str, Any]:
         return {f"{m}.{key}": value for m, head in self.heads.items() for key, value in head.chosen().items()}

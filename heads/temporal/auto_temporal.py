@@ -1,16 +1,16 @@
-"""A matching of clips that base classes choose: their mean, Chamfer++ or an ordered alignment.
+"""A matching of clips that base and val classes choose: their mean, Chamfer++ or an ordered alignment.
 
 Whether time matters depends on the data: where classes differ in the order of what is seen, an alignment wins, and it
 costs accuracy elsewhere. The matchings are those of Bertrand et al. (SCIA 2023, see ``chamfer``), of which nothing is
-learned, and each is tried on the same episodes of base classes. Inductive.
+learned, and each is tried on the same episodes of base classes, and of val classes where there are any. Inductive.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from ...episodes.batch import Episodes
 from ...episodes.gather import materialise
 from ...episodes.protocol import Protocol
 from ...episodes.sampler import Sampler
+from ..decided import Decided
 from ..head import Head, Inputs
 from ..scoring.shortcut import Shortcut
 from ..settings import Count, Settings
 from .chamfer import Chamfer, ChamferSettings, Matching
 
 CANDIDATES: tuple[Matching, ...] = ("mean", "chamfer++", "otam")
+PARTS: tuple[Literal["base", "val"], ...] = ("base", "val")
 QUERIES, AT_ONCE = 5, 20
 SHOTS = 5
 """The supports of a class where those of the evaluated episodes vary."""
@@ -38,22 +40,28 @@ class AutoTemporalSettings(Settings):
     """The settings of the choice."""
 
     episodes: Count = 200
-    """Episodes of base classes on which the matchings are tried."""
+    """Episodes of base classes on which the matchings are tried, and as many of val classes."""
 
 
 class AutoTemporal(Head[AutoTemporalSettings]):
-    """The matching that is most accurate on base classes; Chamfer++ where they cannot serve an episode."""
+    """The matching that is most accurate on base and val classes; Chamfer++ where neither can serve an episode.
+
+    Where both can, the mean of the two accuracies counts: val classes are fewer, but no statistics come from them.
+    """
 
     Settings = AutoTemporalSettings
+    decided: ClassVar[Mapping[str, Decided]] = {"matching": Decided(on="base and val")}
     choice: Tensor
-    accuracy: Tensor
+    base_accuracy: Tensor
+    val_accuracy: Tensor
 
     def __init__(self, inputs: Inputs, settings: AutoTemporalSettings) -> None:
         super().__init__(inputs, settings)
         own = (ChamferSettings(matching=matching) for matching in CANDIDATES)
         self.candidates = nn.ModuleList(Chamfer(inputs, each) for each in own)
         self.register_buffer("choice", torch.tensor(CANDIDATES.index("chamfer++")))
-        self.register_buffer("accuracy", torch.full((len(CANDIDATES),), math.nan))
+        for part in PARTS:
+            self.register_buffer(f"{part}_accuracy", torch.full((len(CANDIDATES),), math.nan))
 
     @property
     def matching(self) -> Chamfer:
@@ -71,47 +79,63 @@ class AutoTemporal(Head[AutoTemporalSettings]):
         """Those of the chosen matching."""
         return self.matching.shortcuts()
 
-    @torch.no_grad()
     def fit_base(self, base: FeatureBank) -> None:
         """Tries every matching on the same episodes of base classes and keeps the most accurate."""
-        task = self._protocol(base)
+        self._try_on(base, "base")
+
+    def fit_val(self, val: FeatureBank) -> None:
+        """Tries every matching on the same episodes of val classes, too, and chooses by both."""
+        self._try_on(val, "val")
+
+    @torch.no_grad()
+    def _try_on(self, bank: FeatureBank, part: Literal["base", "val"]) -> None:
+        """The accuracy of each matching on one part of the classes, and the choice by all parts that were tried."""
+        task = self._protocol(bank, part)
         if task is None:
             return
         right, asked = torch.zeros(len(CANDIDATES), dtype=torch.int64), 0
-        for index in Sampler(base, task).batches(0, self.settings.episodes, AT_ONCE):
-            episodes = materialise(base, index, task)
+        for index in Sampler(bank, task).batches(0, self.settings.episodes, AT_ONCE):
+            episodes = materialise(bank, index, task)
             for number, candidate in enumerate(self.candidates):
                 right[number] += (candidate(episodes).argmax(-1) == episodes.query_label).sum().cpu()
             asked += episodes.query_label.numel()
-        self.accuracy.copy_(right / max(asked, 1))
-        self.choice.copy_(right.argmax())
+        found = self.base_accuracy if part == "base" else self.val_accuracy
+        found.copy_(right / max(asked, 1))
+        self.choice.copy_(self.accuracy.argmax())
 
-    def _protocol(self, base: FeatureBank) -> Protocol | None:
-        """Episodes like the evaluated ones as far as base classes allow; None where they do not."""
-        counts, shot = base.counts(), self.inputs.shot or SHOTS
+    @property
+    def accuracy(self) -> Tensor:
+        """The accuracy of each matching, the mean over the parts on which they were tried; NaN where on none."""
+        return torch.stack([self.base_accuracy, self.val_accuracy]).nanmean(0)
+
+    def _protocol(self, bank: FeatureBank, part: Literal["base", "val"]) -> Protocol | None:
+        """Episodes like the evaluated ones as far as the classes allow; None where they do not."""
+        counts, shot = bank.counts(), self.inputs.shot or SHOTS
         shot = max(min(shot, int(np.quantile(counts, 0.25)) - 1), 1)
         queries = max(min(QUERIES, int(np.quantile(counts, 0.25)) - shot), 1)
         usable = int((counts >= shot + queries).sum())
-        if base.multi or usable < 2:
+        if bank.multi or usable < 2:
             return None
         way = min(self.inputs.way, usable)
         return Protocol(
-            n_way=way, k_shot=shot, n_query=queries, split="base", seed=SEED, small_classes="exclude"
+            n_way=way, k_shot=shot, n_query=queries, split=part, seed=SEED, small_classes="exclude"
         )
 
     def chosen(self) -> dict[str, Any]:
-        """The matching, and the accuracy of each on base classes where they were tried."""
+        """The matching, and the accuracy of each on base and on val classes where they were tried."""
         found: dict[str, Any] = {"matching": CANDIDATES[int(self.choice)]}
-        if bool(self.accuracy.isfinite().all()):
-            found |= {
-                f"base accuracy of {name}": value for name, value in zip(CANDIDATES, self.accuracy.tolist())
-            }
+        for part, accuracy in zip(PARTS, (self.base_accuracy, self.val_accuracy)):
+            if bool(accuracy.isfinite().all()):
+                found |= {
+                    f"{part} accuracy of {name}": value for name, value in zip(CANDIDATES, accuracy.tolist())
+                }
         return found
 
     def notes(self) -> list[str]:
-        """That there was no choice, where base classes could not serve it."""
+        """That there was no choice, where neither base nor val classes could serve it."""
         if bool(self.accuracy.isfinite().all()):
             return []
         return [
-            "The base classes are too few, or have several labels a clip, to choose a matching; it is chamfer++."
+            "The base and val classes are too few, or have several labels a clip, to choose a matching; it is "
+            "chamfer++."
         ]

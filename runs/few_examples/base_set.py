@@ -118,6 +118,8 @@ def learn(
     _fit_weights(head, bank, task)
     if choice.row.fits_base:
         head.fit_base(bank)
+    if choice.row.fits_val and (val := base.read(choice, val=True)) is not None:
+        head.fit_val(val)
     if not learns(head):
         return
     given = {k.removeprefix("train."): v for k, v in choice.settings.items() if k.startswith("train.")}

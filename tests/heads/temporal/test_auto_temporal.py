@@ -37,6 +37,18 @@ def test_the_most_accurate_is_kept_and_decides() -> None:
     assert not made.notes()
 
 
+def test_val_classes_take_part_where_there_are_any() -> None:
+    bank = partial(random_bank, {"frame": (STEPS, DIM)}, classes=6, clips=10, dtype=torch.float64)
+    made = fitted(bank(seed=3))
+    base = made.accuracy.clone()
+    made.fit_val(bank(seed=4))
+    both = made.chosen()
+    val = torch.tensor([both[f"val accuracy of {name}"] for name in CANDIDATES])
+    assert torch.allclose(made.accuracy, (base + val) / 2)
+    assert not torch.equal(base, val)
+    assert both["matching"] == CANDIDATES[int(made.accuracy.argmax())]
+
+
 def test_too_few_base_classes_leave_chamfer_and_say_so() -> None:
     made = fitted(random_bank({"frame": (STEPS, DIM)}, classes=1, clips=4, dtype=torch.float64, seed=3))
     assert made.chosen() == {"matching": "chamfer++"}
