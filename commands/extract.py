@@ -38,7 +38,7 @@ _GROUPS: dict[type[Any] | str, str] = {
     Request: "Data and streams",
     DatasetOptions: "Clips and classes",
     Sampling: "Sampling",
-    **dict.fromkeys(("workers", "timeout", "flush_seconds", "retry_failed", "device"), "Work"),
+    **dict.fromkeys(("workers", "timeout", "flush_seconds", "retry_failed", "device", "precision"), "Work"),
     **dict.fromkeys(("max_failures", "shard", "engine", "shards"), "Many machines, many clips"),
 }
 

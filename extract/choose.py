@@ -56,14 +56,17 @@ def build_encoders(
     weights: Mapping[str, Path],
     device: str,
     references: Mapping[StreamName, Reference] | None = None,
+    *,
+    precision: Mapping[StreamName, str] | None = None,
 ) -> list[Encoder]:
     """The encoders of these streams. Raises UsageError, or WeightsError if weights cannot be obtained.
 
-    references: those of the streams whose encoder is named by its model.
+    references: those of the streams whose encoder is named by its model. precision: the arithmetic of the networks
+    of streams where it is not float32.
     """
     from .encoders import build, encoders
 
-    references = references or {}
+    references, precision = references or {}, precision or {}
 
     for name in weights:
         if name not in encoders():
@@ -74,9 +77,14 @@ def build_encoders(
                 f"{encoders()[name].modality}={name}."
             )
     return [
-        references[s].build(device)
+        references[s].build(device, precision.get(s, "float32"))
         if s in references
-        else build(s.encoder, weights=weights.get(s.encoder), device=device)
+        else build(
+            s.encoder,
+            weights=weights.get(s.encoder),
+            device=device,
+            precision=precision.get(s, "float32"),
+        )
         for s in streams
     ]
 

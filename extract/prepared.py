@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import get_args
 
 from ..cache.origin import Origin
-from ..cache.schema import check_name, dataset_folder, default_cache
+from ..cache.schema import StreamName, check_name, dataset_folder, default_cache
+from ..cache.stream import stream_provenance
 from ..errors import UsageError
+from ..errors import listed as joined
 from ..machine.device import pick_device
 from .choose import build_encoders, choose_streams, fit_to_series, references_of
 from .contract import Encoder, Position
 from .datasets.base import Listing
 from .pipeline.budget import Limit
-from .request import Request, StoredType
+from .request import Precision, Request, StoredType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +49,23 @@ def prepare(request: Request, listing: Listing | None = None) -> Prepared:
     listing = listing or listed(request)
     if request.streams is None and not request.encoders and listing.streams:
         chosen = choose_streams(listing.streams, request.encoders)
-    encoders = build_encoders(chosen, request.weights, device, references_of(request.encoders))
-    fit_to_series(encoders, listing.axes, listing.catalog.dataset)
     folder = (request.cache or default_cache()) / listing.catalog.dataset
+    precision = {stream: arithmetic(request.precision, device, folder, stream) for stream in chosen}
+    encoders = build_encoders(
+        chosen, request.weights, device, references_of(request.encoders), precision=precision
+    )
+    fit_to_series(encoders, listing.axes, listing.catalog.dataset)
     return Prepared(request=request, folder=folder, listing=listing, encoders=encoders, device=device)
+
+
+def arithmetic(wanted: Precision, device: str, folder: Path, stream: StreamName) -> str:
+    """The arithmetic of a stream's network: what is wanted, or that in which the stream was begun, or the device's."""
+    if wanted != "auto":
+        return wanted
+    begun = stream_provenance(folder, stream)
+    if begun is not None:
+        return begun.extra.get("arithmetic", "float32")
+    return "float32" if device.startswith("cpu") else "bfloat16"
 
 
 def check(request: Request) -> None:
@@ -58,6 +73,8 @@ def check(request: Request) -> None:
     sampling, dtypes = request.sampling, get_args(StoredType)
     if request.dtype not in dtypes:
         raise UsageError(f"Features are stored as {' or '.join(dtypes)}, not {request.dtype!r}.")
+    if request.precision not in get_args(Precision):
+        raise UsageError(f"--precision is one of {joined(get_args(Precision))}, not {request.precision!r}.")
     if request.workers is not None and request.workers < 1:
         raise UsageError(f"--workers must be at least 1; it is {request.workers}.")
     if not request.timeout > 0:

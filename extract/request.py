@@ -10,6 +10,7 @@ from typing import Literal
 from .contract import Sampling
 from .datasets.base import DatasetOptions
 
+Precision = Literal["auto", "float32", "bfloat16"]
 StoredType = Literal["float16", "float32"]
 Engine = Literal["local", "ray"]
 TIMEOUT = 300.0  # seconds a clip
@@ -34,8 +35,10 @@ class Request:
     """An encoder and your own file of its weights, as NAME=PATH; repeatable."""
     device: str = "auto"
     """The device that encodes: auto, cpu or cuda."""
+    precision: Precision = "auto"
+    """The arithmetic of picture networks: float32, bfloat16, or auto: bfloat16 on a GPU, or as the stream was begun."""
     workers: int | None = None
-    """The number of decoding processes (else one a core)."""
+    """The number of worker processes (else one a core)."""
     options: DatasetOptions = field(default_factory=DatasetOptions)
     sampling: Sampling = field(default_factory=Sampling)
     name: str | None = None
@@ -45,7 +48,7 @@ class Request:
     retry_failed: bool = False
     """Whether clips that failed before are tried again."""
     timeout: float = TIMEOUT
-    """The seconds that a clip may take to decode."""
+    """The seconds that a clip may take to decode, and again to encode in its worker."""
     flush_seconds: float = FLUSH_SECONDS
     """The seconds that a finished clip waits for its shard at most, so that a kill costs no more than that."""
     dtype: StoredType = "float16"

@@ -14,7 +14,7 @@ from .datasets.base import DatasetOptions, Listing
 from .pipeline.extraction import Extraction
 from .pipeline.report import ExtractReport
 from .prepared import check, prepare
-from .request import FLUSH_SECONDS, TIMEOUT, Engine, Request, StoredType
+from .request import FLUSH_SECONDS, TIMEOUT, Engine, Precision, Request, StoredType
 from .shards.cluster import extract_on_cluster
 from .shards.one import extract_shard
 from .shards.plan import Part
@@ -29,6 +29,7 @@ def extract(
     encoders: Chosen | None = None,
     weights: Mapping[str, Path | str] | None = None,
     device: str = "auto",
+    precision: Precision = "auto",
     workers: int | None = None,
     options: DatasetOptions | None = None,
     sampling: Sampling | None = None,
@@ -50,7 +51,8 @@ def extract(
     dataset: a name of ``fsmm datasets``; data: its files; cache: ``FSMM_CACHE`` or the user's cache folder where
     None. streams: modalities or ``modality/encoder``; encoders: modality to encoder name or names. With neither:
     frame, flow, audio and word, each by its usual encoder. weights: encoder name to a file of yours.
-    device: "auto", "cpu", "cuda". workers: decoding processes; None for one a core. name: the dataset's name in
+    device: "auto", "cpu", "cuda". precision: the arithmetic of picture networks, "float32" or "bfloat16"; "auto" for
+    bfloat16 on a GPU, or as the stream was begun. workers: processes; None for one a core. name: the dataset's name in
     the cache; into: that of a data set made from other data, which these clips join. retry_failed: try clips again
     that failed before. timeout: seconds a clip may take to decode. flush_seconds: no finished clip waits longer for
     its shard, so that a kill costs no more than that. max_failures: "2%" or a number of clips; more failures end the
@@ -74,6 +76,7 @@ def extract(
         },
         weights={name: Path(path) for name, path in (weights or {}).items()},
         device=device,
+        precision=precision,
         workers=workers,
         options=options or DatasetOptions(),
         sampling=sampling or Sampling(),

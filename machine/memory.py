@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 _TRIM, _MMAP = -1, -3
 # The values of the two thresholds are in bytes.
 _KEEP, _LARGE = 1 << 30, 256 << 20
+# What torch and its libraries say where memory does not suffice; cuDNN's is that no way of computing fits.
+_WANT = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "unable to find an engine",
+    "unable to find a valid cudnn",
+)
 
 
 @cache
@@ -47,6 +56,28 @@ def limit_memory(extra: int) -> None:
         # The memory that the libraries have reserved by now varies with the number of cores.
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + extra, in_use + extra))
+
+
+def is_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory, of the machine or of a GPU, did not suffice; torch's is a RuntimeError.
+
+    >>> is_want_of_memory(MemoryError()), is_want_of_memory(RuntimeError("CUDA out of memory."))
+    (True, True)
+    """
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _WANT)
+
+
+def free_memory() -> int | None:
+    """The bytes that processes may still take, by the system and by the limit of this container; None if unknown."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        text = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
+        found.append(int(text.split()[0]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(min(found), 0) if found else None
 
 
 def peak_memory_mb(device: torch.device) -> float:

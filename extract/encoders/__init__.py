@@ -271,12 +271,14 @@ def entry(name: str) -> EncoderEntry:
     return encoders()[name]
 
 
-def build(name: str, *, weights: Path | None = None, device: str = "cpu") -> Encoder:
+def build(
+    name: str, *, weights: Path | None = None, device: str = "cpu", precision: str = "float32"
+) -> Encoder:
     """The encoder ``name``, with its weights on this machine (fetched if needed) but not yet loaded.
 
     weights: the user's own file, in place of the table's sources. device: the device of torch networks ("cpu",
-    "cuda", "cuda:1"); other encoders run on the CPU. Raises UsageError for an unknown name, or for a file given
-    to an encoder without weights; WeightsError if the weights cannot be obtained or read.
+    "cuda", "cuda:1"), and precision their arithmetic; other encoders run on the CPU. Raises UsageError for an unknown
+    name, or for a file given to an encoder without weights; WeightsError if the weights cannot be obtained or read.
     """
     from .base import Spec
 
@@ -284,7 +286,12 @@ def build(name: str, *, weights: Path | None = None, device: str = "cpu") -> Enc
     if missing := _missing(row):
         raise UsageError(f"Encoder {name!r} needs {', '.join(missing)}: {install_hint(*extras_of(missing))}.")
     spec = Spec(
-        name=name, modality=row.modality, dim=row.dim, weights=_located(name, row, weights), device=device
+        name=name,
+        modality=row.modality,
+        dim=row.dim,
+        weights=_located(name, row, weights),
+        device=device,
+        precision=precision,
     )
     return cast("Encoder", row.load()(spec))
 

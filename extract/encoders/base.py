@@ -1,7 +1,7 @@
 """The base of all encoders: a cheap, picklable object whose network is loaded on the first ``encode`` only.
 
-The decoding workers hold copies of the encoders for ``prepare``; they never load a network, nor import its
-library.
+The workers hold copies of the encoders. Each loads the networks that it runs itself, and of the others neither the
+network nor its library.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Spec:
     """The values that an encoder is built from.
 
     dim: the width of a feature vector, 0 if the weights decide it. weights: None for a classical descriptor.
+    precision: the arithmetic of a network that torch runs over pictures: float32, or bfloat16 by autocast.
     hub: the model, if it is named by reference and not by a row of the table. templates: the prompt templates of
     such a model's class words.
     """
@@ -33,6 +34,7 @@ class Spec:
     dim: int
     weights: Located | None = None
     device: str = "cpu"
+    precision: str = "float32"
     hub: Hub | None = None
     templates: tuple[str, ...] = ()
 
@@ -47,6 +49,8 @@ class BaseEncoder(ABC):
     need: Need
     preprocessing: str
     batch_clips: int = 8
+    on_gpu: ClassVar[bool] = False
+    """Whether the network runs on the device of the Spec; all else runs on the processor."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -64,6 +68,11 @@ class BaseEncoder(ABC):
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
+
+    def load(self) -> None:
+        """Load the network, if there is one, ahead of the first clip. Raises WeightsError if its file does not fit."""
+        if type(self)._load is not BaseEncoder._load:
+            _ = self.network
 
     def _load(self) -> Any:
         raise UsageError(f"Encoder {self.name!r} is a classical descriptor: it has no network.")

@@ -11,14 +11,14 @@ import numpy as np
 
 from ...errors import DecodeError
 from ..contract import FrameNeed
-from .base import BaseEncoder, Spec, per_clip
+from .base import BaseEncoder, Spec
+from .torch_encoder import TorchEncoder
 
 SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260}
 _MEAN, _STD = (127.0,) * 3, (128.0,) * 3  # the Lite networks' own; ImageNet's mean and std cost five points
-_CHUNK = 16  # frames of a forward pass: faster than 1 or 64 on a CPU, with bounded memory
 
 
-class EfficientNetLite(BaseEncoder):
+class EfficientNetLite(TorchEncoder):
     """The encoder of frames to the pooled 1280 features before the classifier, one vector a frame: [T, 1280]."""
 
     def __init__(self, spec: Spec) -> None:
@@ -31,10 +31,8 @@ class EfficientNetLite(BaseEncoder):
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
         forward, device = self.network
-        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), _CHUNK, device), batch)
+        return self._run(forward, batch, device)
 
     def _load(self) -> Any:
         return load_forward(self.spec, self.spec.name)

@@ -15,9 +15,10 @@ import numpy as np
 
 from ...errors import DecodeError
 from ..contract import FrameNeed
-from .base import BaseEncoder, Spec, per_clip
+from .base import BaseEncoder, Spec
 from .efficientnet import load_forward
 from .flow_motion import colour, flows
+from .torch_encoder import TorchEncoder
 
 BINS, GRID = 8, 3
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # centres of the speed bins, in per cent of the frame's side a step
@@ -54,7 +55,7 @@ class DisHof(BaseEncoder):
         return list(batch)
 
 
-class FlowRgb(BaseEncoder):
+class FlowRgb(TorchEncoder):
     """The encoder of EfficientNet-Lite0 over colour-coded flow, with one vector a segment: [T, 1280]."""
 
     preprocessing = "224 crop, one DIS (medium) pair a segment, colours full at 5 %, (x-127)/128"
@@ -72,10 +73,8 @@ class FlowRgb(BaseEncoder):
         return colour(flows(frames)[:, 0], fastest=frames.shape[2] * _FULL / 100)
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
         forward, device = self.network
-        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), 16, device), batch)
+        return self._run(forward, batch, device)
 
     def _load(self) -> Any:
         return load_forward(self.spec, "efficientnet-lite0")

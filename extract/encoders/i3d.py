@@ -9,13 +9,14 @@ import numpy as np
 
 from ...errors import WeightsError
 from ..contract import FrameNeed
-from .base import BaseEncoder, Spec
+from .base import Spec
 from .efficientnet import first_frames
+from .torch_encoder import TorchEncoder
 
 FRAMES = 32
 
 
-class I3dRgb(BaseEncoder):
+class I3dRgb(TorchEncoder):
     """The encoder of 32 frames, spread evenly over the whole clip, to [4, 1024], pooled over space; each step
     covers an eighth of 32 frames.
 
@@ -25,6 +26,9 @@ class I3dRgb(BaseEncoder):
 
     preprocessing = "32 frames evenly, rgb 224 crop, x/127.5-1"
     batch_clips = 2
+    cpu_items = 1  # The activations of one clip alone fill a CPU's memory bandwidth.
+    gpu_items = 8
+    gpu_clips = 16
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -35,11 +39,8 @@ class I3dRgb(BaseEncoder):
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
         forward, _, device = self.network
-        # One clip at a time is run: its activations alone fill a CPU's memory bandwidth.
-        return [run_in_chunks(forward, clip[None], 1, device)[0] for clip in batch]
+        return [steps[0] for steps in self._run(forward, [clip[None] for clip in batch], device)]
 
     def logits(self, prepared: np.ndarray) -> np.ndarray:
         """The Kinetics-400 logits [400] of one prepared clip, which show whether network and weights agree."""

@@ -19,9 +19,10 @@ from ...errors import WeightsError
 from ..contract import FrameNeed, TextNeed
 from ..weights.table import WEIGHTS, Hub
 from ..weights.torchvision_care import ensure_torchvision
-from .base import BaseEncoder, Spec, per_clip
+from .base import BaseEncoder, Spec
 from .efficientnet import first_frames
 from .prompts import TEMPLATE
+from .torch_encoder import TorchEncoder
 
 _TEXT = "-text"
 _CHUNK = 32
@@ -48,7 +49,7 @@ class _OpenClip(BaseEncoder):
         return model, device
 
 
-class OpenClipFrame(_OpenClip):
+class OpenClipFrame(_OpenClip, TorchEncoder):
     """The encoder of frames to image embeddings [T, D] as the model gives them, not normalised.
 
     A model named by reference is loaded at once, since its own transform says what it reads.
@@ -67,7 +68,7 @@ class OpenClipFrame(_OpenClip):
         return first_frames(super().prepare(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import normalised, run_in_chunks
+        from .torch_run import normalised
 
         model, device = self.network
         mean, std = (
@@ -77,7 +78,7 @@ class OpenClipFrame(_OpenClip):
         def forward(frames: Any) -> Any:
             return model.encode_image(normalised(frames, mean, std).contiguous())
 
-        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), _CHUNK, device), batch)
+        return self._run(forward, batch, device)
 
 
 class OpenClipText(_OpenClip):

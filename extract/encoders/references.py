@@ -156,7 +156,7 @@ class Reference:
         path = store.fetch(self._slug, row)
         return store.Located(path, self.label, file_sha256(path))
 
-    def build(self, device: str = "cpu") -> Encoder:
+    def build(self, device: str = "cpu", precision: str = "float32") -> Encoder:
         """The encoder with its network loaded, because the model's own configuration says what it reads.
 
         Raises UsageError and WeightsError as :meth:`fetch` does, and WeightsError for a checkpoint that does not fit.
@@ -170,6 +170,7 @@ class Reference:
             dim=0,
             weights=self._located,
             device=device,
+            precision=precision,
             hub=self._hub,
             templates=templates_of(self.prompts).texts if self.modality == "word" else (),
         )

@@ -15,15 +15,15 @@ import numpy as np
 from ...errors import WeightsError
 from ..contract import FrameNeed
 from ..weights.torchvision_care import ensure_torchvision
-from .base import BaseEncoder, Spec, per_clip
+from .base import Spec
 from .efficientnet import first_frames
+from .torch_encoder import TorchEncoder
 
-_CHUNK = 32
 _NESTS = ("state_dict", "model")  # where training scripts keep a network's tensors in a checkpoint
 _MAE_DECODER = ("decoder_", "mask_token")  # what an MAE checkpoint holds beside the tower
 
 
-class TimmTower(BaseEncoder):
+class TimmTower(TorchEncoder):
     """The encoder of frames to pooled features [T, D]; size, crop, mean and std are the model's own data configuration.
 
     The network is loaded at once, since it says what it reads. Raises WeightsError if its checkpoint does not fit.
@@ -53,14 +53,14 @@ class TimmTower(BaseEncoder):
         return np.ascontiguousarray(frames[:, edge : edge + self._size, edge : edge + self._size])
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import normalised, run_in_chunks
+        from .torch_run import normalised
 
         model, _, device = self.network
 
         def forward(frames: Any) -> Any:
             return model(normalised(frames, self._mean, self._std).contiguous())
 
-        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), _CHUNK, device), batch)
+        return self._run(forward, batch, device)
 
     def _load(self) -> Any:
         from ...machine.device import pick_device

@@ -16,7 +16,8 @@ import numpy as np
 from ...errors import DecodeError
 from ..contract import FrameNeed
 from ..weights.torchvision_care import ensure_torchvision
-from .base import BaseEncoder, Spec, per_clip
+from .base import Spec
+from .torch_encoder import TorchEncoder
 
 _MEAN, _STD = (0.45 * 255,) * 3, (0.225 * 255,) * 3
 _SEGMENTS = 4
@@ -44,13 +45,16 @@ VARIANTS = {
 }
 
 
-class Video3d(BaseEncoder):
+class Video3d(TorchEncoder):
     """The encoder of four windows spread over the clip, averaged over space and time before the classifier: [4, D].
 
     D is 192 (X3D-S) or 2304 (SlowFast: 2048 slow and 256 fast channels).
     """
 
     batch_clips = 2
+    cpu_items = 1
+    gpu_items = 16
+    gpu_clips = 16
     key: str | None = "model_state"
     nests: tuple[str, ...] = ()
 
@@ -76,13 +80,12 @@ class Video3d(BaseEncoder):
         return frames
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
         forward, device, _ = self.network
-        size = 1 if device.type == "cpu" else 8
-        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), size, device), batch)
+        return self._run(forward, batch, device)
 
     def _load(self) -> Any:
+        import torch
+
         from ...machine.device import pick_device
         from ..weights.checkpoint import fill, read_checkpoint
         from .torch_run import normalised
@@ -93,9 +96,10 @@ class Video3d(BaseEncoder):
         model = build_model(self.variant)
         fill(model, read_checkpoint(path, key=self.key, nests=self.nests), path)
         embed, width = self._embedding(model.eval().to(device))
-        slow = np.linspace(0, self.variant.length - 1, self.variant.slow).astype(
+        places = np.linspace(0, self.variant.length - 1, self.variant.slow).astype(
             np.int64
         )  # The network was trained with these values.
+        slow = torch.from_numpy(places).to(device)
 
         def forward(windows: Any) -> Any:
             x = normalised(windows, _MEAN, _STD).transpose(1, 2).contiguous()

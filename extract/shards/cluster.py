@@ -32,7 +32,7 @@ from ..pipeline.failures import FailureLog
 from ..pipeline.report import ExtractReport, StreamReport
 from ..pipeline.writing import writable
 from ..prepared import Prepared, prepare
-from ..request import Request
+from ..request import Precision, Request
 from .one import clips_left, encoders_of, extract_part, files_below, join_job
 from .plan import Part, default_shards, part_of, read_plan, shard_of
 
@@ -88,7 +88,8 @@ def extract_on_cluster(request: Request, *, quiet: bool) -> ExtractReport:
     connect()
     began = time.monotonic()
     crew = Crew.of(request)
-    prepared = prepare(replace(request, device="cpu"))  # The machines choose their device by themselves.
+    # The machines choose their device by themselves.
+    prepared = prepare(replace(request, device="cpu", precision=crew.request.precision))
     held = read_plan(JobFolder(prepared.folder))
     usual = held.shards if held is not None else crew.usual_shards(len(prepared.listing.sources))
     job = join_job(prepared, request.shards or usual)
@@ -134,6 +135,7 @@ class Crew:
                 weights={name: path.expanduser().absolute() for name, path in request.weights.items()},
                 options=_with_whole_paths(request.options),
                 workers=request.workers or cores,
+                precision=_arithmetic(request, on_gpu=bool(one)),
                 engine="local",
                 shards=None,
                 max_failures=None,
@@ -256,6 +258,13 @@ class ClusterRun:
     def _dim(self, name: str) -> int:
         encoder = name.rpartition("/")[2]
         return next((e.dim for e in self._prepared.encoders if e.name == encoder), 0)
+
+
+def _arithmetic(request: Request, *, on_gpu: bool) -> Precision:
+    """The arithmetic that all machines of a job share."""
+    if request.precision != "auto":
+        return request.precision
+    return "bfloat16" if on_gpu else "float32"
 
 
 @contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from fsmm.cache.schema import Provenance, StreamName
+from fsmm.cache.stream import StreamWriter
 from fsmm.errors import UsageError
 from fsmm.extract.choose import build_encoders, choose_streams
 from fsmm.extract.encoders import DEFAULTS
+from fsmm.extract.prepared import arithmetic
 
 
 @pytest.mark.parametrize(
@@ -38,3 +44,14 @@ def test_encoders_are_built_in_the_order_of_their_streams() -> None:
         ("audio", "logmel-mfcc"),
         ("flow", "dis-hof"),
     ]
+
+
+def test_a_stream_is_continued_in_the_arithmetic_in_which_it_was_begun(tmp_path: Path) -> None:
+    stream = StreamName("frame", "net")
+    assert arithmetic("auto", "cuda", tmp_path, stream) == "bfloat16"
+    assert arithmetic("auto", "cpu", tmp_path, stream) == "float32"
+    begun = Provenance("net", "frame", 2, extra={"arithmetic": "bfloat16"})
+    with StreamWriter(tmp_path, begun) as writer:
+        writer.add("clip", np.zeros((1, 2), np.float32))
+    assert arithmetic("auto", "cpu", tmp_path, stream) == "bfloat16"
+    assert arithmetic("float32", "cuda", tmp_path, stream) == "float32"
