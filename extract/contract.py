@@ -119,8 +119,11 @@ class Decoded:
 class Encoder(Protocol):
     """A named network (or classical descriptor) with its weights.
 
-    The pipeline calls ``prepare`` in the decoding workers (cheap, per clip, numpy only: classical flow or
-    spectrograms belong there) and ``encode`` in the one encoding process (batched across clips).
+    The pipeline calls ``prepare`` in the workers (cheap, per clip, numpy only: classical flow or spectrograms belong
+    there). Without a GPU each worker also calls ``encode``, clip by clip, with one thread and a network of its own; an
+    encoder that uses a GPU is called in the main process, with batches of many clips, by one thread at a time, or by
+    two if it says ``on_gpu = True``. With ``on_gpu = False`` it stays in the workers beside a GPU, too. A method
+    ``load``, if there is one, is called before the first clip.
 
     name: the encoder's part of the stream's name, e.g. "efficientnet-lite0". modality: frame, flow, audio, word,
     object, sensor or a name of the data's own. dim: size D of a feature vector. need: the input that it must be given.

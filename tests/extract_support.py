@@ -19,7 +19,7 @@ import fsmm
 from fsmm.cache.catalog import Catalog, LabelSet
 from fsmm.cache.schema import StreamName, shard_paths
 from fsmm.cache.shard import read_shard
-from fsmm.errors import DecodeError
+from fsmm.errors import DecodeError, WeightsError
 from fsmm.extract.contract import FrameNeed, Need, TextNeed
 from fsmm.extract.datasets.base import Listing, Source
 from fsmm.extract.pipeline.report import ExtractReport
@@ -128,6 +128,31 @@ class Tint:
 
     def provenance(self) -> dict[str, str]:
         return {"weights": "", "weights_sha256": "", "preprocessing": "mean colour"}
+
+
+class Net(Tint):
+    """A Tint that says whether it runs on the GPU, and misbehaves when it is loaded, or encodes what is all white."""
+
+    def __init__(self, name: str, *, on_gpu: bool = True, trouble: str = "") -> None:
+        super().__init__(name=name)
+        self.on_gpu, self.trouble = on_gpu, trouble
+
+    def load(self) -> None:
+        if self.trouble == "weights":
+            raise WeightsError("They do not fit.")
+
+    def encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        self.batches.append(len(batch))
+        if any(clip.min() > 200 for clip in batch):
+            if self.trouble == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self.trouble == "hang":
+                time.sleep(600)
+            if self.trouble == "error":
+                raise RuntimeError("the network\nfell over")
+            if self.trouble == "unusable":
+                raise WeightsError("They were damaged meanwhile.")
+        return [np.asarray(clip, np.float32) for clip in batch]
 
 
 class Letters:

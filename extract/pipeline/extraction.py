@@ -1,7 +1,8 @@
 """One extraction, from a listing to the streams of a cache.
 
-workers (one a core)         this process
-decode once, prepare  -->    batch by stream, encode, write     (listing order, bounded memory)
+workers (one a core)                   this process
+without a GPU: decode once, encode -->    write                             (listing order, bounded memory)
+with a GPU: decode once, prepare   -->    batch by stream, encode, write
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..datasets.base import Listing, asks_for_split
 from ..request import Request
 from .budget import CANARY, Budget, Limit, TooManyFailures, canary_first
 from .class_words import Words, embed_words, unknown_words
+from .division import Division
 from .failures import MISSING_LIST, NOTED_ABSENT, PARTIAL, UNSEEN, Failure, FailureLog, Key
 from .lane import Clock, Lane, provenance_of
 from .membership import Membership
@@ -59,7 +61,8 @@ class Extraction:
         self.warnings = list(listing.warnings)
         self.words: dict[StreamName, Words] = {}
         self.lanes: dict[StreamName, Lane] = {}
-        self.done = self.failed = self.partial = self.workers = self.gone = 0
+        self.done = self.failed = self.partial = self.gone = 0
+        self._division = Division(self.clip_encoders, "cpu")
         self.wall = 0.0
         self.clock, self.log = Clock(), FailureLog(folder)
         self._solved: set[Key] = set()
@@ -82,6 +85,7 @@ class Extraction:
         an encoder fail as a whole, TooManyFailures, and Interrupted. Rows that were written before stay, and the next
         run continues after them.
         """
+        self._division.device = device
         with first_attempt(self.folder, is_worth_keeping=self._is_worth_keeping), StopOnSignal() as stop:
             streams = [StreamName(encoder.modality, encoder.name) for encoder in self.clip_encoders]
             catalog = self._join(streams)
@@ -133,6 +137,7 @@ class Extraction:
         if self.listing.missing:
             self.warnings.append(_missing_sentence(self.listing))
         with ExitStack() as stack:
+            self._division.settle(self.request.workers or default_workers(), len(plan.jobs))
             lanes = [self._lane(encoder, stack) for encoder in self.clip_encoders]
             copied = reuse(self.folder, plan, lanes, self._digests)
             progress = stack.enter_context(clip_progress(len(plan.jobs)))
@@ -149,7 +154,8 @@ class Extraction:
             if plan.jobs:
                 pool = stack.enter_context(self._pool(plan, lanes, stop))
                 with self.clock("passport"):
-                    self.warnings += write_passports(self.folder, lanes)
+                    self.warnings += write_passports(self.folder, lanes, elsewhere=self._division.own)
+                    self._division.load()
                 self._consume(pool, lanes, progress, began)
             interrupted = stop()
             for lane in lanes:
@@ -158,7 +164,7 @@ class Extraction:
             self._keep_pictures()
             self.wall = time.perf_counter() - began
         seconds = self.clock.seconds
-        seconds["wait"] = max(0.0, self.wall - seconds["encode"] - seconds["write"])
+        seconds["wait"] = max(0.0, self.wall - self._division.seconds_here(seconds) - seconds["write"])
         self.log.forget(self._solved)
         return interrupted
 
@@ -175,12 +181,16 @@ class Extraction:
         self._budget.note(failures)
 
     def _pool(self, plan: Plan, lanes: Sequence[Lane], stop: StopOnSignal) -> Pool:
-        setup = Setup(tuple(self.clip_encoders), self.request.sampling, self.request.thumbnails)
-        self.workers = min(self.request.workers or default_workers(), len(plan.jobs))
+        setup = Setup(
+            encoders=tuple(self.clip_encoders),
+            sampling=self.request.sampling,
+            thumbnails=self.request.thumbnails,
+            own=self._division.own,
+        )
         return Pool(
             setup,
             plan.jobs,
-            self.workers,
+            self._division.workers,
             timeout=self.request.timeout,
             stop=stop,
             idle=partial(self._make_safe, lanes),
@@ -208,19 +218,20 @@ class Extraction:
     def _lane(self, encoder: Encoder, stack: ExitStack) -> Lane:
         writer = open_writer(self.folder, provenance_of(encoder, self.request.sampling, self.request.dtype))
         stack.callback(release, writer)
+        threads = self._division.threads(self.clip_encoders.index(encoder))
         name = StreamName(encoder.modality, encoder.name)
 
         def failed(clip: str, stage: str, reason: str) -> None:
             self._record([_failure(self._jobs[clip], stage, reason, str(name))])
             self._solved.discard((clip, str(name)))
 
-        self.lanes[name] = Lane(encoder, writer, self.clock, failed)
+        self.lanes[name] = Lane(encoder, writer, self.clock, failed, threads=threads)
+        stack.callback(self.lanes[name].close)
         return self.lanes[name]
 
     def _consume(self, pool: Pool, lanes: Sequence[Lane], progress: Progress, began: float) -> None:
         for job, outcome in pool.outcomes():
-            for stage, seconds in outcome.seconds.items():
-                self.clock.seconds[stage] += seconds
+            self._division.count(outcome.seconds, self.clock.seconds)
             job = self._as_read(job, outcome)
             if outcome.stage:
                 self.failed += 1
@@ -231,7 +242,7 @@ class Extraction:
                     self._pictures[job.clip_id] = outcome.thumbnail
                 self._spread(job, outcome, lanes)
             self._make_safe(lanes)
-            busy = self.clock.seconds["encode"] / max(time.perf_counter() - began, 1e-9)
+            busy = self._division.busy(time.perf_counter() - began, self.clock.seconds)
             progress.advance(failed=self.failed, busy=busy)
             self._budget.add(tried=1, reasons={})
             if self._budget.verdict():
@@ -285,12 +296,12 @@ class Extraction:
 
     def _report(self, device: str, plan: Plan) -> ExtractReport:
         log = self.log.path
-        busy = self.clock.seconds["encode"] / self.wall if self.wall else 0.0
+        busy = self._division.busy(self.wall, self.clock.seconds) if self.wall else 0.0
         return ExtractReport(
             dataset=self.listing.catalog.dataset,
             folder=str(self.folder),
             device=device,
-            workers=self.workers,
+            workers=self._division.workers,
             clips=len(self.listing.sources),
             done=self.done,
             skipped=plan.complete,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +15,14 @@ import numpy as np
 
 from ...cache.schema import Provenance
 from ...cache.stream import StreamWriter
-from ...errors import CacheError, DecodeError, FsmmError, UsageError, install_hint
+from ...errors import CacheError, FsmmError
 from ..contract import AudioNeed, Encoder, FrameNeed, Sampling, SeriesNeed
-from .worker import READY, Part
+from .encoding import Fault, Made, encode_each, raised_elsewhere
+from .worker import BROKEN, READY, Part
 
 # After this many failures other than DecodeError, with no success in between, the encoder is at fault.
 _FAILURES_IN_A_ROW = 20
+_MOST_BYTES = 1 << 30  # bytes of prepared clips that may wait for an encoder beside this thread
 
 
 class Clock:
@@ -26,6 +30,9 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        self._inside: dict[str, int] = defaultdict(int)
+        self._since: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -35,6 +42,21 @@ class Clock:
         finally:
             self.seconds[stage] += time.perf_counter() - began
 
+    @contextmanager
+    def shared(self, stage: str) -> Iterator[None]:
+        """A stage that several threads may be in at once: the seconds in which any of them was are counted once."""
+        with self._lock:
+            self._inside[stage] += 1
+            if self._inside[stage] == 1:
+                self._since[stage] = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside[stage] -= 1
+                if not self._inside[stage]:
+                    self.seconds[stage] += time.perf_counter() - self._since[stage]
+
 
 @dataclass
 class _Waiting:
@@ -43,9 +65,19 @@ class _Waiting:
     facts: Mapping[str, object]
 
 
+@dataclass
+class _Batch:
+    """Rows on their way through the encoder. made: what becomes of those that are ready, and how many fit at once."""
+
+    rows: list[_Waiting]
+    made: Future[tuple[list[Made], int]] | None
+
+
 class Lane:
     """A stream's encoder and writer; rows are written in the order in which they are added, whatever the batches.
 
+    Clips that a worker has encoded are written as they come. Others gather in batches, which this thread encodes, or as
+    many ``threads`` as are given, beside it; rows that wait for them are bounded by their bytes.
     failed: called with (clip, stage, reason) for a row that could not be made. written: rows with features;
     absent: rows recorded as absent; failures: rows that could not be made; copied: rows that the cache held elsewhere.
     """
@@ -56,20 +88,25 @@ class Lane:
         writer: StreamWriter,
         clock: Clock,
         failed: Callable[[str, str, str], None],
+        threads: int = 0,
     ) -> None:
         self.encoder, self.writer, self.clock, self.failed = encoder, writer, clock, failed
         self.written, self.absent, self.failures, self.copied = 0, 0, 0, 0
         self.seconds = 0.0
         self._waiting: list[_Waiting] = []
-        self._ready = self._in_a_row = 0
+        self._ready = self._in_a_row = self._bytes = 0
         self._most = encoder.batch_clips  # It shrinks where a batch did not fit into the memory.
+        self._batches: deque[_Batch] = deque()
+        self._threads = ThreadPoolExecutor(threads) if threads else None
 
     def add(self, key: str, part: Part, facts: Mapping[str, object]) -> None:
         """Take one clip. Raises CacheError if the cache cannot be written, FsmmError if the encoder is unusable."""
         self._waiting.append(_Waiting(key, part, facts))
         self._ready += part.state == READY
-        if self._ready >= self._most or (not self._ready and len(self._waiting) >= 64):
-            self.drain()
+        self._bytes += _size(part)
+        if self._ready >= self._most or not self._ready:
+            self._send_off()
+        self._collect(bound=_MOST_BYTES)
 
     def copy(self, key: str, features: np.ndarray | None, facts: Mapping[str, object]) -> None:
         """Add a row that another clip of the same file has. Raises CacheError if the cache cannot be written."""
@@ -79,78 +116,96 @@ class Lane:
 
     def drain(self) -> None:
         """Encode and write the clips that wait."""
-        waiting, self._waiting, self._ready = self._waiting, [], 0
-        ready = [row for row in waiting if row.part.state == READY]
-        began = time.perf_counter()
-        with self.clock("encode"):
-            features = dict(zip((row.key for row in ready), self._encode(ready)))
-        self.seconds += time.perf_counter() - began
-        with self.clock("write"):
-            for row in waiting:
-                self._write(row, features.get(row.key))
-        self.writer.log = {"rows": self.written, "encode_seconds": round(self.seconds, 3)}
+        self._send_off()
+        self._collect(bound=-1)
 
     def flush(self) -> None:
         """Make the rows that are written safe."""
         with self.clock("write"):
             self.writer.flush()
 
-    def _encode(self, rows: list[_Waiting]) -> list[np.ndarray | None]:
-        """The features of every row; None for a row that failed, which is then recorded."""
+    def close(self) -> None:
+        """End the threads; what they have not begun is left."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _send_off(self) -> None:
+        """Begin to encode the clips that wait."""
+        rows, self._waiting, self._ready = self._waiting, [], 0
         if not rows:
-            return []
-        try:
-            made: list[np.ndarray | None] = list(self.encoder.encode([row.part.value for row in rows]))
-        except Exception as error:
-            self._stop_if_hopeless(error)
-            if len(rows) > 1:  # This finds the clip at fault; a batch too large for the memory fits in parts.
-                half = len(rows) // 2
-                if _is_want_of_memory(error):
-                    self._most = min(self._most, half)
-                return [*self._encode(rows[:half]), *self._encode(rows[half:])]
-            self._fail(rows[0].key, error)
-            return [None]
-        self._in_a_row = 0
-        return made
+            return
+        values = [row.part.value for row in rows if row.part.state == READY]
+        made: Future[tuple[list[Made], int]] | None = None
+        if values and self._threads is not None:
+            made = self._threads.submit(self._encode, values)
+        elif values:
+            made = Future()
+            made.set_result(self._encode(values))
+        self._batches.append(_Batch(rows, made))
 
-    def _stop_if_hopeless(self, error: Exception) -> None:
-        if isinstance(error, FsmmError) and not isinstance(error, DecodeError):
-            raise error
-        if isinstance(error, ImportError):
-            raise UsageError(
-                f"Encoder {self.encoder.name!r} cannot run here ({error}): {install_hint('extract', 'encoders')}."
-            ) from error
+    def _encode(self, values: Sequence[Any]) -> tuple[list[Made], int]:
+        """What becomes of prepared clips; it may run in a thread of its own."""
+        began = time.perf_counter()
+        with self.clock.shared("encode"):
+            found = encode_each(self.encoder, values)
+        self.seconds += time.perf_counter() - began
+        return found
 
-    def _fail(self, key: str, error: Exception) -> None:
-        reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
-        self._in_a_row = 0 if isinstance(error, DecodeError) else self._in_a_row + 1
+    def _collect(self, bound: int) -> None:
+        """Write the batches that are encoded, in order; wait for those whose clips exceed ``bound`` bytes."""
+        while self._batches:
+            batch = self._batches[0]
+            if batch.made is not None and not batch.made.done() and self._bytes <= bound:
+                return
+            made, fits = batch.made.result() if batch.made is not None else ([], self._most)
+            self._batches.popleft()
+            self._bytes -= sum(_size(row.part) for row in batch.rows)
+            if fits < len(made):
+                self._most = min(self._most, fits)
+            self._settle(batch.rows, made)
+        self.writer.log = {"rows": self.written, "encode_seconds": round(self.seconds, 3)}
+
+    def _settle(self, rows: Sequence[_Waiting], made: Sequence[Made]) -> None:
+        """Write rows. made: what became of those that were ready, in their order."""
+        left = iter(made)
+        for row in rows:
+            if row.part.state == BROKEN:
+                raise raised_elsewhere(row.part.value, row.part.reason)
+            found = next(left) if row.part.state == READY else row.part.value
+            if isinstance(found, Fault):
+                self._fail(row.key, found)
+            else:
+                self._in_a_row = self._in_a_row if found is None else 0
+                self._write(row, found)
+
+    def _fail(self, key: str, fault: Fault) -> None:
+        self._in_a_row = 0 if fault.is_clips else self._in_a_row + 1
         if self._in_a_row >= _FAILURES_IN_A_ROW:
             raise FsmmError(
                 f"Encoder {self.encoder.name!r} failed on {self._in_a_row} clips in a row, the last with: "
-                f"{' '.join(reason.split())[:300]}; check its weights and --device."
-            ) from error
-        self._record(key, reason)
+                f"{fault.reason[:300]}; check its weights and --device."
+            )
+        self._record(key, fault.reason)
 
     def _record(self, key: str, reason: str) -> None:
         self.failures += 1
-        self.failed(key, "encode", " ".join(reason.split())[:500])
+        self.failed(key, "encode", reason)
 
     def _write(self, row: _Waiting, features: np.ndarray | None) -> None:
-        if row.part.state == READY and features is None:
-            return
         if features is not None and (trouble := _unstorable(features, self.writer.provenance)):
             self._record(row.key, trouble)
             return
-        self.writer.add(row.key, features, row.facts)
+        with self.clock("write"):
+            self.writer.add(row.key, features, row.facts)
         if features is None:
             self.absent += 1
         else:
             self.written += 1
 
 
-def _is_want_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory, of the machine or of a GPU, did not suffice; torch's is a RuntimeError."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+def _size(part: Part) -> int:
+    """The bytes of a part's arrays."""
+    return int(getattr(part.value, "nbytes", 0))
 
 
 def _unstorable(features: np.ndarray, provenance: Provenance) -> str:

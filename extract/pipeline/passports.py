@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from pathlib import Path
 
 from ...cache.stream import StreamWriter
@@ -11,9 +12,16 @@ from ..contract import Encoder
 from .lane import Lane
 
 
-def write_passports(folder: Path, lanes: Sequence[Lane]) -> list[str]:
-    """Write the passports that are due, and return a sentence for each that could not be made."""
-    return [sentence for lane in lanes if (sentence := write_passport_of(folder, lane.encoder, lane.writer))]
+def write_passports(
+    folder: Path, lanes: Sequence[Lane], *, elsewhere: Collection[int] = frozenset()
+) -> list[str]:
+    """Write the passports that are due, and return a sentence for each that could not be made.
+
+    elsewhere: the numbers of the lanes whose clips other processes encode; this one keeps no network of theirs.
+    """
+    encoders = [copy(lane.encoder) if i in elsewhere else lane.encoder for i, lane in enumerate(lanes)]
+    found = [write_passport_of(folder, encoder, lane.writer) for encoder, lane in zip(encoders, lanes)]
+    return [sentence for sentence in found if sentence]
 
 
 def write_passport_of(folder: Path, encoder: Encoder, writer: StreamWriter) -> str:

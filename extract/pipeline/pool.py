@@ -1,4 +1,4 @@
-"""The decoding workers as seen from the main process: outcomes come out in the order of the jobs, slow ones apart.
+"""The workers as seen from the main process: outcomes come out in the order of the jobs, slow ones apart.
 
 Each worker has a thread that hands it a job and waits for the answer. A worker that dies takes down only the
 clip at hand: the clip is recorded and the worker is replaced. Workers are plain child processes, not
@@ -20,8 +20,9 @@ from typing import cast
 
 from ...errors import FsmmError
 from ..request import TIMEOUT
+from .encoding import is_stated, raised_elsewhere
 from .wire import receive, send, widen
-from .worker import Job, Outcome, Setup
+from .worker import ENCODING, Job, Outcome, Setup
 
 _WINDOW = 64  # jobs that may run ahead of the one that is wanted next
 _HELD_BYTES = 512 << 20  # bytes of prepared arrays that may wait for the encoders
@@ -39,14 +40,19 @@ class _Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.deadline = float("inf")
         self.expired = False
+        self.stage = ""
 
     def run(self, job: Job) -> tuple[Outcome, bool]:
         """The outcome, and whether the process died on it. Raises FsmmError if a worker cannot start."""
         process = self.process or self._start()
-        self.expired, self.deadline = False, time.monotonic() + self.timeout
+        self.expired, self.deadline, self.stage = False, time.monotonic() + self.timeout, ""
         try:
             send(cast("FileIO", process.stdin), job)
-            return receive(cast("FileIO", process.stdout)), False
+            answer = receive(cast("FileIO", process.stdout))
+            if isinstance(answer, str):  # It is ENCODING. The encoders have as long again.
+                self.deadline, self.stage = time.monotonic() + self.timeout, ENCODING
+                answer = receive(cast("FileIO", process.stdout))
+            return answer, False
         except (EOFError, BrokenPipeError):
             status = process.wait()
             self.end()
@@ -72,15 +78,20 @@ class _Worker:
             send(cast("FileIO", process.stdin), self.setup)
             trouble = receive(cast("FileIO", process.stdout))
         except (EOFError, BrokenPipeError):
-            trouble = f"it ended with status {process.wait()}"
+            trouble = ("", f"it ended with status {process.wait()}")
         if trouble:
-            raise FsmmError(f"A decoding worker could not start ({trouble}); check the installation.")
+            kind, reason = trouble
+            if is_stated(kind):
+                raise raised_elsewhere(kind, reason)
+            raise FsmmError(f"A worker could not start ({reason}); check the installation.")
         return process
 
     def _obituary(self, status: int) -> Outcome:
         if self.expired:
-            return Outcome(stage="timeout", reason=f"decoding took longer than {self.timeout:g} s")
-        return Outcome(stage="crash", reason=f"the decoder crashed ({_cause(status)})")
+            step = "encoding" if self.stage == ENCODING else "decoding"
+            return Outcome(stage="timeout", reason=f"{step} took longer than {self.timeout:g} s")
+        part = "an encoder" if self.stage == ENCODING else "the decoder"
+        return Outcome(stage="crash", reason=f"{part} crashed ({_cause(status)})")
 
     def check(self, now: float) -> None:
         """End the process if its clip is overdue."""
@@ -115,7 +126,7 @@ def _cause(status: int) -> str:
 
 
 class Pool:
-    """A context manager that decodes jobs in worker processes, ahead of need, within bounded memory.
+    """A context manager that does jobs in worker processes, ahead of need, within bounded memory.
 
     timeout: seconds a clip may take. stop: called several times a second; True ends :meth:`outcomes` early.
     idle: called several times a second while an outcome is waited for. patience: seconds that finished outcomes wait
@@ -210,7 +221,7 @@ class Pool:
                 self._give_up(error)
                 return
             except Exception as error:  # The answer cannot be read, or the job cannot be sent.
-                self._give_up(FsmmError(f"A decoding worker failed ({type(error).__name__}: {error})."))
+                self._give_up(FsmmError(f"A worker failed ({type(error).__name__}: {error})."))
                 return
             self._deliver(number, outcome, died)
 
@@ -234,8 +245,8 @@ class Pool:
         if self._crashes >= _CRASHES_IN_A_ROW and not self._closing.is_set():
             self._give_up(
                 FsmmError(
-                    f"Decoding stopped: {self._crashes} clips in a row ended a worker, the last with: "
-                    f"{outcome.reason}; check memory and the decoder, or lower --workers."
+                    f"The extraction stopped: {self._crashes} clips in a row ended a worker, the last with: "
+                    f"{outcome.reason}; check memory, the decoder and the encoders, or lower --workers."
                 )
             )
 

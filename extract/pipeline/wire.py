@@ -1,4 +1,4 @@
-"""Exchange of values between this process and its decoding workers, over pipes.
+"""Exchange of values between this process and its workers, over pipes.
 
 A value is pickled with its arrays left out; these follow as raw bytes and are read straight into place, so a
 clip's pictures are copied once on either side. With a pipe of 1 MiB this moved 4 GB/s where shared memory,

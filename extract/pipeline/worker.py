@@ -1,7 +1,7 @@
-"""A decoding worker: a process that turns one clip after another into the encoders' inputs.
+"""A worker: a process that turns one clip after another into features, or into the inputs of encoders elsewhere.
 
-It is started by :mod:`.pool`, loads no network, and uses one thread. If a codec takes the process down, only
-the clip at hand is lost.
+It is started by :mod:`.pool`, loads the networks that it runs itself, and uses one thread. If a codec takes the process
+down, only the clip at hand is lost.
 """
 
 from __future__ import annotations
@@ -16,27 +16,33 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DecodeError
+from ...errors import DecodeError, FsmmError
+from ...machine.memory import keep_freed_memory
 from ...machine.orphans import end_with_parent
 from ..clip_files import State
 from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, SeriesNeed, TextNeed
 from ..datasets.base import Source
+from .encoding import Fault, encode_each, load
 from .thumbnail import thumbnail_of
 from .wire import receive, send, widen
 
 READY, ABSENT, FAILED = "ready", "absent", "failed"
+ENCODED, UNENCODED, BROKEN = "encoded", "unencoded", "broken"
+ENCODING = "encoding"
+"""What a worker says when a clip is decoded and its encoders begin."""
 
 
 @dataclass(frozen=True)
 class Setup:
     """A worker's first message. encoders: those of all clip streams of the run; jobs name them by number.
 
-    thumbnails: whether outcomes have the clips' pictures.
+    thumbnails: whether outcomes have the clips' pictures. own: the numbers of the encoders that the worker runs.
     """
 
     encoders: tuple[Encoder, ...]
     sampling: Sampling
     thumbnails: bool = False
+    own: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,12 @@ class Job:
 
 @dataclass
 class Part:
-    """One clip for one encoder: READY with a value; ABSENT, with a reason or ""; or FAILED, with a reason."""
+    """One clip for one encoder.
+
+    READY with the encoder's input as its value; ENCODED with features [T, D]; ABSENT, with a reason or ""; FAILED or
+    UNENCODED, with a reason (UNENCODED has a Fault as its value); or BROKEN where the encoder itself cannot be used,
+    with the name of the error's class as its value.
+    """
 
     state: str
     value: Any = None
@@ -104,6 +115,23 @@ def carry_out(job: Job, setup: Setup) -> Outcome:
     )
 
 
+def encode_own(outcome: Outcome, setup: Setup) -> None:
+    """Run the worker's own encoders over what a clip has for them."""
+    began = time.perf_counter()
+    for number, part in outcome.parts.items():
+        if number in setup.own and part.state == READY:
+            outcome.parts[number] = _encoded(setup.encoders[number], part)
+    outcome.seconds["encode"] = time.perf_counter() - began
+
+
+def _encoded(encoder: Encoder, part: Part) -> Part:
+    try:
+        made = encode_each(encoder, [part.value])[0][0]
+    except FsmmError as error:
+        return Part(BROKEN, type(error).__name__, str(error))
+    return Part(UNENCODED, made, made.reason) if isinstance(made, Fault) else Part(ENCODED, made)
+
+
 def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
     """One encoder's part of a decoded clip. Never raises for the clip's sake."""
     raw = _raw(decoded, encoder.need)
@@ -136,7 +164,9 @@ def _one_line(error: Exception) -> str:
 def serve(parent: int) -> None:
     """Run the worker's main loop until standard input ends, or the process ``parent`` does.
 
-    Standard input gives a Setup, then Jobs; standard output gets "" when the worker is ready, then Outcomes.
+    Standard input gives a Setup, then Jobs; standard output gets "" when the worker is ready, then for each job an
+    Outcome, and before it ENCODING where the worker has encoders of its own. A worker that cannot be ready says why:
+    the name of the error's class, and its sentence.
     """
     end_with_parent(parent)
     inbox = FileIO(os.dup(0), "rb")
@@ -147,15 +177,21 @@ def serve(parent: int) -> None:
         try:
             setup: Setup = receive(inbox)
             _single_threaded()
+            _load_own(setup)
         except EOFError:
             raise
         except Exception as error:
-            send(outbox, _one_line(error))
+            stated = str(error) if isinstance(error, FsmmError) else _one_line(error)
+            send(outbox, (type(error).__name__, stated))
             return
         send(outbox, "")
         while True:
             job: Job = receive(inbox)
-            send(outbox, carry_out(job, setup))
+            outcome = carry_out(job, setup)
+            if setup.own and not outcome.stage:
+                send(outbox, ENCODING)
+                encode_own(outcome, setup)
+            send(outbox, outcome)
 
 
 def _single_threaded() -> None:
@@ -165,5 +201,16 @@ def _single_threaded() -> None:
     from ..decoding import decode  # noqa: F401
 
     cv2.setNumThreads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+def _load_own(setup: Setup) -> None:
+    """Load the networks of this worker, each with one thread. Raises what an encoder raises that cannot be used."""
+    if not setup.own:
+        return
+    keep_freed_memory()
+    for number in sorted(setup.own):
+        load(setup.encoders[number])
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
