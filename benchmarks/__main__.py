@@ -18,7 +18,10 @@ def main() -> None:
         "Temporal heads: 5-way, 15 queries a class, T = 8, D = 512, 20 classes x 30 clips",
         heads_temporal.run(),
     )
-    rows = [Row(f"{r['stage']} {r['note']}".strip(), r["clips_per_second"], "clips/s") for r in extract.run()]
+    rows = [
+        Row(f"{r['stage']} {r['note']}".strip(), r["clips_per_second"] or r["value"], r["goal"] or "clips/s")
+        for r in extract.run()
+    ]
     print_rows("Extraction of demo clips", rows)
     print_rows(f"Start-up over {startup.CLIPS[0]:,} clips in two streams", startup.run())
     print_rows(f"Sweep of {sweep.RUNS} runs of 1,000 episodes", sweep.run())

@@ -1,113 +1,303 @@
-"""Clips a second of each stage of extraction alone, of the whole, and the whole's ratio to its bound.
+"""Clips and frames a second of each stage of extraction alone and of all together, beside a plain loop.
 
-The bound is decoding and preparing spread over all cores, or encoding in the one process, whichever takes longer;
-without an accelerator, it is also all of their core-seconds over the cores.
+    python -m benchmarks.extract                                          the usual encoders
+    python -m benchmarks.extract --encoder frame=efficientnet-lite0-int8 --encoder flow=dis-hof --encoder audio=yamnet
+    python -m benchmarks.extract --random timm:vit_large_patch14_clip_224 --device cuda --clips 96 --copies 20
+
+The plain loop (plain_loop.py) and the extraction take turns, ``--rounds`` times, and the ratios of the rounds give the
+median. Everything of an extraction is counted: the start of the workers, the networks loaded in each, the passports.
+Beside the figures stand the goals: at least 1.6 times the plain loop on two cores (3 times with an int8 frame encoder,
+5 times on a GPU), a wall time of at most 1.15 times the core-seconds of all stages over the cores, and a GPU that works
+90 % of the time where decoding allows. Nothing is downloaded: encoders whose weights are not here are left out.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 CLIPS = 48
-_STREAMS = ("frame/efficientnet-lite0", "flow/dis-hof", "audio/yamnet")
-_WITHOUT_WEIGHTS = ("flow/dis-hof", "audio/logmel-mfcc")
+_SAMPLE = 24  # clips on which the stages are measured alone
+_WORTH = 1e-3  # seconds a clip from which on a stage has a row
+_USUAL = ("frame=efficientnet-lite0", "flow=dis-hof", "audio=yamnet")
+_WITHOUT_WEIGHTS = ("flow=dis-hof", "audio=logmel-mfcc")
 Row = dict[str, Any]
 
 
-def run(clips: int = CLIPS, data: Path | None = None, device: str = "auto") -> list[Row]:
-    """Rows with stage, clips_per_second, seconds and note; demo clips are made in ``data`` (else a temporary folder).
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured."""
 
-    Encoders whose weights are not on this machine are left out: nothing is downloaded.
-    """
-    import torch
+    clips: int = CLIPS
+    """Demo clips that are made."""
+    copies: int = 1
+    """Files that each of them becomes."""
+    encoders: tuple[str, ...] = ()
+    """Encoders as modality=name; none for the usual ones."""
+    random: tuple[str, ...] = ()
+    """Frame encoders that get random weights, such as timm:vit_base_patch32_clip_224."""
+    device: str = "auto"
+    """The device that encodes."""
+    precision: str = "auto"
+    """The arithmetic of the extraction; the plain loop has float32."""
+    workers: int | None = None
+    """The workers of the extraction; None for one a core."""
+    rounds: int = 1
+    """The turns of plain loop and extraction."""
+    plain_clips: int | None = None
+    """The clips of the plain loop; None for all."""
 
-    from fsmm.extract.choose import build_encoders, choose_streams
-    from fsmm.extract.contract import Sampling
-    from fsmm.extract.datasets import load
-    from fsmm.extract.datasets.base import DatasetOptions
-    from fsmm.extract.encoders import state
-    from fsmm.machine.cores import default_workers, half_of_the_cores
+
+def run(plan: Plan | None = None) -> list[Row]:
+    """Rows with stage, clips_per_second, frames_per_second, value, goal and note; None where it has none."""
+    return list(rows_of(plan or Plan()))
+
+
+def rows_of(plan: Plan) -> Iterator[Row]:
+    """The same rows, each as soon as it is measured."""
     from fsmm.machine.device import pick_device
     from fsmm.machine.memory import keep_freed_memory
 
-    ready = [name for name in _STREAMS if state(name.partition("/")[2]) == "ready"]
-    chosen = choose_streams(ready if len(ready) > 1 else _WITHOUT_WEIGHTS, None)
-    device = str(pick_device(device))
+    device = str(pick_device(plan.device))
     keep_freed_memory()
-    encoders = build_encoders(chosen, {}, device)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = data or Path(scratch) / "demo"
-        folder.mkdir(parents=True, exist_ok=True)
-        options = DatasetOptions(small=True, limit=clips)
-        sources = load("demo", folder, options).sources
-        with half_of_the_cores(of=default_workers(), unless=device != "cpu"):
-            stages = _stages(sources, encoders, Sampling())
-            threads = torch.get_num_threads()
-        whole = _whole(
-            data=folder,
-            cache=Path(scratch) / "cache",
-            streams=[str(name) for name in chosen],
-            options=options,
+        place = Path(scratch)
+        chosen, weights = _chosen(plan, place / "weights")
+        sources = _clips(place, plan)
+        encoders = _built(chosen, weights, device, plan.precision)
+        yield from _stages(sources, encoders, device)
+        for encoder in encoders:
+            if hasattr(encoder, "spec"):
+                encoder.spec = replace(encoder.spec, precision="float32")  # for the plain loop
+        turns = []
+        for number in range(plan.rounds):
+            rate = _plain(sources, plan, encoders, place / f"npy{number}")
+            yield _row("plain loop", rate, encoders)
+            turns.append(_turn(plan, place / f"cache{number}", chosen, weights, device, plain=rate))
+            yield _row("together", turns[-1].rate, encoders, note=_told(turns[-1].report))
+        yield from _against(turns, chosen, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One extraction beside one plain loop, whose clips a second are ``plain``."""
+
+    plain: float
+    report: Any
+    watch: Any
+
+    @property
+    def rate(self) -> float:
+        """The clips a second of the extraction."""
+        return float(self.report.clips_per_second)
+
+
+def _turn(
+    plan: Plan,
+    cache: Path,
+    chosen: Mapping[str, Sequence[str]],
+    weights: Mapping[str, Path],
+    device: str,
+    *,
+    plain: float,
+) -> Turn:
+    import fsmm
+
+    from .watch import Watch
+
+    with Watch() as watch:
+        report = fsmm.extract(
+            "folder",
+            cache.parent / "clips",
+            cache,
+            encoders=chosen,
+            weights=weights,
             device=device,
+            precision=plan.precision,
+            workers=plan.workers,
+            quiet=True,
         )
-    return [*stages, *_against_bound(stages, whole, device, threads)]
+    return Turn(plain=plain, report=report, watch=watch)
 
 
-def _stages(sources: Any, encoders: Sequence[Any], sampling: Any) -> list[Row]:
-    """The rows of each stage by itself in this process, with one thread for decoding and preparing."""
+def _chosen(plan: Plan, folder: Path) -> tuple[dict[str, list[str]], dict[str, Path]]:
+    """The encoders by modality, and the random weights of those that are no references."""
+    from fsmm.extract.encoders import state
+
+    from .random_weights import save_random
+
+    chosen: dict[str, list[str]] = {}
+    weights: dict[str, Path] = {}
+    for name in plan.random:
+        path = save_random(name, folder)
+        chosen.setdefault("frame", []).append(f"{name}@{path}" if ":" in name else name)
+        weights |= {} if ":" in name else {name: path}
+    given = plan.encoders
+    if not given and not plan.random:
+        ready = [name for name in _USUAL if state(name.partition("=")[2]) == "ready"]
+        given = tuple(ready) if len(ready) > 1 else _WITHOUT_WEIGHTS
+    for one in given:
+        modality, _, name = one.partition("=")
+        chosen.setdefault(modality, []).append(name)
+    return chosen, weights
+
+
+def _clips(place: Path, plan: Plan) -> dict[str, Any]:
+    """Demo clips, and their copies, as a data set of the kind "folder"; by id."""
+    from fsmm.extract.datasets import load
+    from fsmm.extract.datasets.base import DatasetOptions
+
+    (place / "demo").mkdir()
+    made = load("demo", place / "demo", DatasetOptions(small=True, limit=plan.clips)).sources
+    for number, source in enumerate(made.values()):
+        folder = place / "clips" / f"class{number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for copy in range(plan.copies):
+            os.link(source.video, folder / f"{number:05d}-{copy:03d}{source.video.suffix}")
+    return dict(load("folder", place / "clips", DatasetOptions()).sources)
+
+
+def _built(
+    chosen: Mapping[str, Sequence[str]], weights: Mapping[str, Path], device: str, precision: str
+) -> list[Any]:
+    from fsmm.extract.choose import build_encoders, choose_streams, references_of
+
+    streams = choose_streams(None, chosen)
+    if precision == "auto":
+        precision = "float32" if device == "cpu" else "bfloat16"
+    return build_encoders(
+        streams, weights, device, references_of(chosen), precision=dict.fromkeys(streams, precision)
+    )
+
+
+def _stages(sources: Mapping[str, Any], encoders: Sequence[Any], device: str) -> Iterator[Row]:
+    """The rows of each stage by itself: decoding and preparing on one core, encoding on one core or on the GPU."""
     import cv2
+    import torch
 
+    from fsmm.extract.contract import Sampling
     from fsmm.extract.decoding.decode import decode
     from fsmm.extract.pipeline.worker import READY, prepare_part
 
+    threads, some = torch.get_num_threads(), dict(list(sources.items())[:_SAMPLE])
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     needs = {encoder.need for encoder in encoders}
-    decoded, seconds = _timed(lambda: [decode(s, c, needs, sampling) for c, s in sources.items()])
-    rows = [_row("decode (1 core)", len(sources), seconds, f"{len(needs)} needs in one pass")]
+    decoded, seconds = _timed(lambda: [decode(s, c, needs, Sampling()) for c, s in some.items()])
+    yield _row("decode (1 core)", len(some) / seconds, encoders, note=f"{len(needs)} needs in one pass")
     for encoder in encoders:
         name = f"{encoder.modality}/{encoder.name}"
         parts, seconds = _timed(partial(_each, partial(prepare_part, encoder), decoded))
-        rows.append(_row(f"prepare {name} (1 core)", len(sources), seconds))
+        if seconds > _WORTH * len(some):
+            yield _row(f"prepare {name} (1 core)", len(some) / seconds, [encoder])
         ready = [part.value for part in parts if part.state == READY]
-        encoder.encode(ready[:1])  # The first call loads the network.
-        size = encoder.batch_clips
-        batches = [ready[i : i + size] for i in range(0, len(ready), size)]
-        _, seconds = _timed(partial(_each, encoder.encode, batches))
-        rows.append(_row(f"encode {name}", len(ready), seconds, f"batches of {size}"))
-    return rows
+        if not ready:
+            continue
+        on_gpu = device != "cpu" and getattr(encoder, "on_gpu", True)
+        rate = _rate_on_gpu(encoder, ready) if on_gpu else _rate_on_core(encoder, ready)
+        if rate < 1 / _WORTH:
+            yield _row(f"encode {name} ({device if on_gpu else '1 core'})", rate, [encoder])
+    torch.set_num_threads(threads)
 
 
-def _whole(data: Path, cache: Path, streams: list[str], options: Any, device: str) -> Any:
-    import fsmm
+def _rate_on_core(encoder: Any, ready: Sequence[Any]) -> float:
+    encoder.encode(ready[:1])  # The first call loads the network.
+    _, seconds = _timed(partial(_each, lambda value: encoder.encode([value]), ready))
+    return len(ready) / seconds
 
-    return fsmm.extract("demo", data, cache, streams, options=options, device=device, quiet=True)
+
+def _rate_on_gpu(encoder: Any, ready: Sequence[Any], at_least: float = 3.0) -> float:
+    """Clips a second of the GPU, which two threads feed with full batches for some seconds."""
+    size = encoder.batch_clips
+    batch = (list(ready) * -(-size // len(ready)))[:size]
+    encoder.encode(batch)
+    began, done = time.perf_counter(), 0
+    with ThreadPoolExecutor(2) as pool:
+        while time.perf_counter() - began < at_least:
+            done += sum(len(made) for made in pool.map(encoder.encode, [batch] * 4))
+        return done / (time.perf_counter() - began)
 
 
-def _against_bound(stages: Sequence[Row], whole: Any, device: str, threads: int) -> list[Row]:
+def _plain(sources: Mapping[str, Any], plan: Plan, encoders: Sequence[Any], out: Path) -> float:
+    """Clips a second of the plain loop, whose networks are loaded beforehand."""
+    from .plain_loop import plain_loop
+
+    some = dict(list(sources.items())[: plan.plain_clips])
+    plain_loop(dict(list(some.items())[:1]), encoders, 8, out)
+    _, seconds = _timed(lambda: plain_loop(some, encoders, 8, out))
+    return len(some) / seconds
+
+
+def _against(turns: Sequence[Turn], chosen: Mapping[str, Sequence[str]], device: str) -> Iterator[Row]:
+    """The rows that have goals, and the memory."""
     from fsmm.machine.cores import default_workers
 
-    cores = default_workers()
-    workers = sum(row["seconds"] for row in stages if not row["stage"].startswith("encode"))
-    encoders = sum(row["seconds"] for row in stages if row["stage"].startswith("encode"))
-    bound = max(workers / cores, encoders)
+    is_int8 = any("int8" in name for name in chosen.get("frame", ()))
+    goal = 5.0 if device != "cpu" else 3.0 if is_int8 else 1.6
+    ratio = statistics.median(turn.rate / turn.plain for turn in turns)
+    yield _figure("times the plain loop", ratio, f">= {goal:g}", is_met=ratio >= goal)
     if device == "cpu":
-        bound = max(bound, (workers + encoders * threads) / cores)
-    took = (whole.done + whole.failed) / whole.clips_per_second
-    note = f"{whole.workers} workers, encoder busy {whole.encoder_busy:.0%}"
-    return [
-        _row("whole", whole.clips, took, note),
-        _row("bound", whole.clips, bound, f"{bound / took:.0%} of it reached on {device} with {cores} cores"),
-    ]
+        share = statistics.median(_against_cores(turn.report, default_workers()) for turn in turns)
+        yield _figure("wall / (core-seconds / cores)", share, "<= 1.15", is_met=share <= 1.15)
+    else:
+        yield from _of_gpu([turn.watch for turn in turns])
+    busy = statistics.median(turn.report.encoder_busy for turn in turns)
+    yield _figure("share of the time in which encoders run", busy)
+    yield _figure("peak memory of all processes, MB", max(turn.watch.peak_mb for turn in turns))
 
 
-def _row(stage: str, clips: int, seconds: float, note: str = "") -> Row:
-    rate = clips / seconds if seconds else float("inf")
-    return {"stage": stage, "clips_per_second": rate, "seconds": seconds, "note": note}
+def _against_cores(report: Any, cores: int) -> float:
+    """The wall time of an extraction, over what it would be if all cores did nothing but its stages."""
+    work = sum(
+        report.seconds.get(stage, 0.0) for stage in ("decode", "prepare", "encode", "write", "passport")
+    )
+    return float((report.done + report.failed) / report.clips_per_second / (work / cores))
+
+
+def _of_gpu(watches: Sequence[Any]) -> Iterator[Row]:
+    import torch
+
+    yield _figure("peak GPU memory, MB", torch.cuda.max_memory_reserved() / 2**20)
+    shares = [share for watch in watches if (share := watch.steady_gpu_busy()) is not None]
+    if shares:
+        busy = statistics.median(shares)
+        yield _figure("GPU busy, % (nvidia-smi)", busy, ">= 90 where decoding allows", is_met=busy >= 90)
+
+
+def _told(report: Any) -> str:
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
+    return f"{report.done} clips, {report.workers} workers; {stages}"
+
+
+def _row(stage: str, rate: float, encoders: Sequence[Any], *, note: str = "") -> Row:
+    """A row of a rate. encoders: those whose frames are counted."""
+    needs = [encoder.need for encoder in encoders if hasattr(encoder.need, "segments")]
+    frames = sum((need.segments or 8) * need.length for need in needs)
+    per_second = rate * frames if frames else None
+    return {
+        "stage": stage,
+        "clips_per_second": rate,
+        "frames_per_second": per_second,
+        "value": None,
+        "goal": "",
+        "note": note,
+    }
+
+
+def _figure(what: str, value: float, goal: str = "", *, is_met: bool | None = None) -> Row:
+    told = "" if is_met is None else "met" if is_met else "missed"
+    none = dict.fromkeys(("clips_per_second", "frames_per_second"))
+    return {"stage": what, **none, "value": value, "goal": goal, "note": told}
 
 
 def _each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -120,11 +310,40 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - began
 
 
+def line_of(row: Row) -> str:
+    """A row as a line for people."""
+    cells = [
+        "" if row[key] is None else f"{row[key]:,.2f}"
+        for key in ("clips_per_second", "frames_per_second", "value")
+    ]
+    return f"{row['stage']:58} {cells[0]:>9} {cells[1]:>9} {cells[2]:>9}  {row['goal']} {row['note']}"
+
+
 def main() -> None:
     """Print the table of extraction."""
-    print(f"{'stage':42} {'clips/s':>9} {'seconds':>8}  note")
-    for row in run():
-        print(f"{row['stage']:42} {row['clips_per_second']:9.1f} {row['seconds']:8.2f}  {row['note']}")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--clips", type=int, default=CLIPS)
+    options.add_argument("--copies", type=int, default=1)
+    options.add_argument("--encoder", action="append", default=[], dest="encoders", metavar="MODALITY=NAME")
+    options.add_argument("--random", action="append", default=[], metavar="NAME")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--precision", default="auto")
+    options.add_argument("--workers", type=int)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--plain-clips", type=int)
+    options.add_argument("--json", type=Path, help="a file for the rows")
+    given = vars(options.parse_args())
+    path = given.pop("json")
+    many = {name: tuple(given.pop(name)) for name in ("encoders", "random")}
+    print(f"{'stage':58} {'clips/s':>9} {'frames/s':>9} {'figure':>9}  goal, note")
+    rows = []
+    for row in rows_of(replace(Plan(**many), **given)):
+        rows.append(row)
+        print(line_of(row), flush=True)
+    if path is not None:
+        path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
