@@ -159,6 +159,47 @@ def test_the_theme_goes_from_the_systems_to_light_and_dark_and_figures_follow(pa
 
 
 @needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(page: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # It draws every figure and opens what is folded.
+    page.wait_for_function('document.querySelectorAll(".plot:not([data-drawn])").length === 0')
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+CONTROLS = "a[href], button, input, select, summary, [tabindex]"
+
+
+@needs_browser
+def test_the_tab_key_reaches_every_control_in_its_order(page: Any) -> None:
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function('document.querySelectorAll(".plot:not([data-drawn])").length === 0')
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    controls = page.evaluate(
+        f"""() => {{
+            const all = [...document.querySelectorAll("{CONTROLS}")].filter((each) => each.checkVisibility());
+            all.forEach((each, place) => {{ each.dataset.place = place; }});
+            return all.length;
+        }}"""
+    )
+    reached = []
+    for _ in range(controls):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("Number(document.activeElement.dataset.place ?? -1)"))
+    assert reached == list(range(controls))
+    pointed = page.evaluate(
+        f"""() => [...document.querySelectorAll("main *, header *")].filter((each) =>
+            getComputedStyle(each).cursor === "pointer" && !each.closest("{CONTROLS}, label, .plot"))
+            .map((each) => each.outerHTML)"""
+    )
+    assert pointed == [], "what answers to the mouse answers to the keyboard"
+
+
+@needs_browser
 def test_series_are_hidden_by_keyboard(page: Any) -> None:
     place = page.locator("#carried-1")
     place.scroll_into_view_if_needed()
