@@ -6,7 +6,8 @@
 STUDY is the folder of `fsmm sweep examples/results.yaml`. A row of the study belongs to the figure whose row is the
 variant's label, and whose column and part say its modalities, shots, label set, class split or missing rate; a figure
 without a class split is the mean over those of the study. A difference is that from the row called protonet (or
-complete) on the same episodes, with its interval over clips. Rows that are not done are left out.
+complete), and of certainty weights that from equal ones, on the same episodes, with its interval over clips. Rows that
+are not done are left out.
 """
 
 from __future__ import annotations
@@ -157,14 +158,23 @@ def difference_of(study: Study, row: Row) -> tuple[float, float | None] | None:
     """The difference of a row from its block's base on the same episodes, in points, and its half width over clips."""
     done = {other.key for other in study.done}
     for base in study.rows:
-        same = base.block == row.block and base.config["streams"] == row.config["streams"]
-        told = base.varies.get("variant") in BASES and base.config["protocol"] == row.config["protocol"]
-        if same and told and base.key in done and base.key != row.key:
+        if base.key in done and is_base(base, row):
             (pair,) = compare([study.run_folder(row), study.run_folder(base)]).pairs
             clips = pair.clips
             width = None if clips is None or clips.one_sided or clips.ci95 is None else 100 * clips.ci95
             return 100 * pair.difference, width
     return None
+
+
+def is_base(base: Row, row: Row) -> bool:
+    """Whether a row's difference is taken from this one: the block's base, or the same head with equal weights."""
+    same = ("streams", "protocol", "train_seed")
+    if base.block != row.block or base.key == row.key or any(base.config[k] != row.config[k] for k in same):
+        return False
+    if "settings.ami" in row.varies:
+        weights = row.varies["settings.ami"], base.varies["settings.ami"]
+        return weights == ("true", "false") and base.varies["variant"] == row.varies["variant"]
+    return base.varies.get("variant") in BASES
 
 
 def report(table: str, data: results.Data, found: Mapping[int, Found]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -70,3 +71,24 @@ def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(
     ]  # A cell that was not measured is a figure without a value.
     # The base of the differences of eckpn-ave28 stands in no row of its table.
     assert {block for block, _ in idle} <= {"eckpn-ave28"}
+
+
+def test_differences_are_from_the_base_on_the_same_task(script: ModuleType, rows: list[Row]) -> None:
+    """Each row has one base at most, of its block and task; AMFAR's certainty weights have their own equal ones."""
+    keyed = [replace(row, key=str(place)) for place, row in enumerate(rows)]
+    bases = {
+        row.key: [base for base in keyed if base.block == row.block and script.is_base(base, row)]
+        for row in keyed
+    }
+    assert max(map(len, bases.values())) == 1
+    for row in keyed:
+        if row.block in ("ave28-heads", "eckpn-ave28"):
+            first = "protonet" if row.block == "ave28-heads" else "complete"
+            assert [base.varies["variant"] for base in bases[row.key]] == [first] * (
+                row.varies["variant"] != first
+            )
+        if row.block == "amfar-ave28":
+            told = [(base.varies["variant"], base.varies["settings.ami"]) for base in bases[row.key]]
+            assert told == (
+                [(row.varies["variant"], "false")] if row.varies["settings.ami"] == "true" else []
+            )
