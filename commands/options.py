@@ -47,6 +47,8 @@ class Option:
     """What the shell completes values by."""
     argument: bool = False
     """Whether the value stands on the command line by itself, without the flag."""
+    hidden: bool = False
+    """Whether the help leaves it out, since files that the program writes give it, and people do not."""
 
     def _argument(self) -> inspect.Parameter:
         """The parameter of a value without a flag, which --config may give in its place."""
@@ -71,6 +73,7 @@ class Option:
             show_default=False,
             rich_help_panel=self.group,
             autocompletion=self.complete or choices,
+            hidden=self.hidden,
         )
         annotation = cast("Any", Annotated)[self.kind.parsed | None, declared]
         return inspect.Parameter(
@@ -185,6 +188,7 @@ def options_of(
             help=f"{doc}  [{'required' if required else f'default: {note}'}]" if required or note else doc,
             default=None if required else default,
             required=required,
+            hidden=bool(field.metadata.get("hidden")),
         )
     return found
 

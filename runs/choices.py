@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..heads.multimodal.weights import HasWeights
 from .banks import Banks
 from .filling_choice import FillingChoice
 from .generalised import Generalised
+from .job import Job
 from .result import Result
 from .spec import RunSpec
 
@@ -31,7 +32,7 @@ class Choice:
 
 
 def choices_of(
-    spec: RunSpec,
+    job: Job,
     banks: Banks,
     head: Head,
     *,
@@ -39,30 +40,29 @@ def choices_of(
     result: Result | None,
     filling: FillingChoice | None = None,
 ) -> list[dict[str, Any]]:
-    """The choices of a run, as plain JSON values.
+    """The choices of the run of a job, as plain JSON values.
 
     stopped: when and why the training of the head stopped; empty where there was none. result: that of the evaluation,
     or None where there is none yet. filling: what was chosen for modalities that clips lack, or None.
     """
+    spec = job.spec
     found = [
-        *_of_training(spec, banks, stopped),
+        *_of_training(job, banks, stopped),
         _normalisation(spec, banks),
-        *_weights(spec, head),
-        *_settings(spec, head, has_val=not banks.method.fits_val or banks.val is not None),
+        *_weights(job, head),
+        *_settings(job, head, has_val=not banks.method.fits_val or banks.val is not None),
         *_rule(result),
         *_filling(filling),
     ]
     return [asdict(choice) for choice in found]
 
 
-def _of_training(spec: RunSpec, banks: Banks, stopped: str) -> Iterator[Choice]:
+def _of_training(job: Job, banks: Banks, stopped: str) -> Iterator[Choice]:
     """The recipe, and the state that was kept."""
     if not stopped:
         return
-    given = {k.removeprefix(_RECIPE): v for k, v in spec.settings.items() if k.startswith(_RECIPE)}
     yield Choice(what="recipe", value="the method's own", on="none")
-    if given:
-        yield Choice(what="recipe, otherwise", value=given, on="given")
+    yield from _set(job, "recipe", {key for key in job.spec.settings if key.startswith(_RECIPE)})
     by_val = banks.val is not None and "train.steps is 0" not in stopped
     yield Choice(what="state of the training", value=stopped, on="val" if by_val else "none")
 
@@ -76,26 +76,26 @@ def _normalisation(spec: RunSpec, banks: Banks) -> Choice:
     return Choice(what="normalisation", value=banks.normalise, on=on)
 
 
-def _weights(spec: RunSpec, head: Head) -> Iterator[Choice]:
+def _weights(job: Job, head: Head) -> Iterator[Choice]:
     """What the modalities weigh."""
     if not isinstance(head, HasWeights):
         return
-    asked = any(key in spec.settings for key in ("weights", "fusion.weights"))
+    asked = {"weights", "fusion.weights"} & job.spec.settings.keys()
     on: On = "given" if asked and not head.fits_weights else "none"
+    if on == "given" and asked & _tuned(job).keys():
+        on = job.tuned_on
     if head.weights.gain is not None:
         on = "base"
     yield Choice(what="weights of modalities", value=dict(head.weights.share), on=on)
 
 
-def _settings(spec: RunSpec, head: Head, *, has_val: bool) -> Iterator[Choice]:
-    """The settings of the head: those that are given, those that it chose, and what it decides otherwise.
+def _settings(job: Job, head: Head, *, has_val: bool) -> Iterator[Choice]:
+    """The settings of the head: those that are set, those that it chose, and what it decides otherwise.
 
     has_val: whether there are val classes, if the method chooses by them.
     """
-    given = {key: value for key, value in spec.settings.items() if not key.startswith(_RECIPE)}
     yield Choice(what="settings", value="the method's own", on="none")
-    if given:
-        yield Choice(what="settings, otherwise", value=given, on="given")
+    yield from _set(job, "settings", {key for key in job.spec.settings if not key.startswith(_RECIPE)})
     chosen, decided = head.chosen(), _decided(head)
     for key, value in chosen.items():
         name = key.rpartition(".")[2]
@@ -104,6 +104,23 @@ def _settings(spec: RunSpec, head: Head, *, has_val: bool) -> Iterator[Choice]:
     for key, on in decided.items():
         if key not in chosen and on in ("supports", "none"):
             yield Choice(what=key, value="in each task" if on == "supports" else "fixed", on=on)
+
+
+def _set(job: Job, what: str, keys: Collection[str]) -> Iterator[Choice]:
+    """The settings of these keys: those that a tuning chose, with its name, and those that the user gave."""
+    values = {key: value for key, value in job.spec.settings.items() if key in keys}
+    tuned = {key: value for key, value in _tuned(job).items() if key in keys}
+    given = {key.removeprefix(_RECIPE): value for key, value in values.items() if key not in tuned}
+    if tuned:
+        named = {key.removeprefix(_RECIPE): value for key, value in tuned.items()}
+        yield Choice(what=f"{what}, tuned", value={**named, "by": job.tuned_by}, on=job.tuned_on)
+    if given:
+        yield Choice(what=f"{what}, otherwise", value=given, on="given")
+
+
+def _tuned(job: Job) -> Mapping[str, str]:
+    """The settings that are still as a tuning chose them."""
+    return {key: value for key, value in job.tuned_settings.items() if job.spec.settings.get(key) == value}
 
 
 def _decided(head: Head) -> Mapping[str, On]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..heads.decided import On
 from .extent import Extent
 from .spec import RunSpec
 
@@ -41,6 +43,12 @@ class Job:
     """Whether the head is trained again even where a checkpoint fits."""
     reliability: bool = False
     """Whether each modality's certainty and the complementarity of modalities are added."""
+    tuned_settings: Mapping[str, str] = field(default_factory=dict, metadata={"hidden": True})
+    """The settings among those of the run that a tuning chose, as its config.json says; repeatable."""
+    tuned_on: On = field(default="val", metadata={"hidden": True})
+    """What the tuning chose them on."""
+    tuned_by: str = field(default="", metadata={"hidden": True})
+    """The data set, the class splits and the classes by which the tuning chose them."""
 
     def __post_init__(self) -> None:
         if isinstance(self.episodes, int) and self.episodes < 1:
@@ -64,9 +72,17 @@ class Job:
             place["cache"] = str(self.place.cache.expanduser().absolute())
         if self.episodes_file is not None:
             place["episodes_file"] = str(self.episodes_file.expanduser().absolute())
+        tuned: dict[str, Any] = {}
+        if self.tuned_settings:
+            tuned = {
+                "tuned_settings": dict(self.tuned_settings),
+                "tuned_on": self.tuned_on,
+                "tuned_by": self.tuned_by,
+            }
         return {
             **self.spec.to_dict(),
             **place,
+            **tuned,
             "episodes": self.episodes if isinstance(self.episodes, int) else str(self.episodes),
             "reliability": self.reliability,
         }

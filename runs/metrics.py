@@ -12,15 +12,15 @@ from ..machine.memory import peak_memory_mb
 from .banks import Banks
 from .choices import choices_of
 from .filling_choice import FillingChoice
+from .job import Job
 from .pretraining import pretraining
 from .result import Result
-from .spec import RunSpec
 from .train import Training
 
 
 def metrics_of(
     *,
-    spec: RunSpec,
+    job: Job,
     banks: Banks,
     head: Head,
     filling: FillingChoice | None,
@@ -34,7 +34,7 @@ def metrics_of(
     filling: what base and val classes chose for what clips lack, or None where nothing was chosen.
     stopped: when and why the head's training stopped, in this run or an earlier one; empty where there was none.
     """
-    bank, summary = banks.test, result.summary()
+    spec, bank, summary = job.spec, banks.test, result.summary()
     return {
         "method": spec.method,
         "fusion": spec.fusion,
@@ -63,7 +63,7 @@ def metrics_of(
         "train_modalities": spec.train_modalities,
         "settings": dict(spec.settings),
         "chosen": head.chosen(),
-        "choices": choices_of(spec, banks, head, stopped=stopped, result=result, filling=filling),
+        "choices": choices_of(job, banks, head, stopped=stopped, result=result, filling=filling),
         "seed": spec.protocol.seed,
         "train_seed": spec.train_seed,
         **summary,

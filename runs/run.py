@@ -203,7 +203,7 @@ def finish(ready: Ready, progress: Progress | None = None) -> Run:
         test = filled_test(made.head, job.spec, banks, trained=learns(made.head))
     result = _measured(ready, test, progress)
     metrics = metrics_of(
-        spec=job.spec,
+        job=job,
         banks=banks,
         head=made.head,
         filling=test.choice,

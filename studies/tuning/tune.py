@@ -231,6 +231,8 @@ class _Tuner:
         changed = {key: value for key, value in best.items() if value != usual[key]}
         place = {"dataset": dataset_folder(_cache(self.job), self.job.place.dataset).name}
         config = {**self.job.to_dict(), **place, "settings": {**spec.settings, **changed}}
+        if changed:
+            config |= self._about(changed, place["dataset"])
         result = Tuning(
             method=spec.method,
             best=changed,
@@ -248,6 +250,17 @@ class _Tuner:
         write_json(self.folder / CONFIG, config)
         write_json(self.folder / RESULT, result.to_dict())
         return result
+
+    def _about(self, changed: Mapping[str, str], dataset: str) -> dict[str, Any]:
+        """What a run with the winning settings says of their choice, beside what it says of an earlier tuning."""
+        names = [part.name for part in self.parts]
+        on = {"val" if name.endswith(": val") else "base" for name in names}
+        by = f"fsmm tune on {dataset}, {listed(names)}"
+        return {
+            "tuned_settings": {**self.job.tuned_settings, **changed},
+            "tuned_on": " and ".join(sorted(on)),
+            "tuned_by": f"{self.job.tuned_by}; {by}" if self.job.tuned_by else by,
+        }
 
     def _about_splits(self) -> list[str]:
         """A sentence on the class splits that a result may be tested on, where there are further ones."""

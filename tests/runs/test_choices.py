@@ -89,7 +89,6 @@ def chosen(found: Ready) -> dict[str, Any]:
     """Everything of a ready head that something might have chosen, as texts that tell bits apart."""
     head, training = found.head, found.made.training
     state = {key: value.tolist() for key, value in head.state_dict().items() if isinstance(value, Tensor)}
-    spec = found.job.spec
     about: dict[str, Any] = {} if training is None else {**asdict(training), "seconds": 0}
     return {
         "state": repr(state),
@@ -97,7 +96,7 @@ def chosen(found: Ready) -> dict[str, Any]:
         "weights": repr(head.weights) if isinstance(head, HasWeights) else "",
         "training": repr(about),
         "scaled": found.banks.normalise,
-        "choices": repr(choices_of(spec, found.banks, head, stopped=found.made.stopped, result=None)),
+        "choices": repr(choices_of(found.job, found.banks, head, stopped=found.made.stopped, result=None)),
     }
 
 
@@ -191,6 +190,20 @@ def test_a_run_says_what_each_choice_was_made_on(caches: tuple[Path, Path], tmp_
     hoso = measured(cache, tmp_path / "e", "hoso")
     assert hoso["ratio of the two scores"] == ("in each task", "supports")
     assert measured(cache, tmp_path / "f", "gda")["alpha"][1] == "base"
+
+
+def test_settings_that_a_tuning_chose_name_it_until_they_are_changed(
+    caches: tuple[Path, Path], tmp_path: Path
+) -> None:
+    spec = spec_of("protonet", settings={"distance": "cosine", "scale": "20"})
+    place = Place(cache=caches[0], dataset="toy", out=tmp_path / "run")
+    tuned = {"distance": "cosine", "scale": "10"}  # The user has set another scale since.
+    job = Job(
+        spec=spec, place=place, episodes=4, tuned_settings=tuned, tuned_on="val", tuned_by="toy, s0: val"
+    )
+    found = by_name(run(job).metrics)
+    assert found["settings, tuned"] == ({"distance": "cosine", "by": "toy, s0: val"}, "val")
+    assert found["settings, otherwise"] == ({"scale": "20"}, "given")
 
 
 def test_language_heads_declare_what_their_settings_were_chosen_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from fsmm.runs.spec import RunSpec
 from fsmm.studies.pairs import pair_of_outcomes
 from fsmm.studies.tuning import judge, search
 from fsmm.studies.tuning import tune as tuning
-from fsmm.studies.tuning.data import parts_of, tuning_data
-from fsmm.studies.tuning.judge import certainty, judged, mean_of
+from fsmm.studies.tuning.data import Part, parts_of, tuning_data
+from fsmm.studies.tuning.judge import Judged, certainty, judged, mean_of
 from fsmm.studies.tuning.tune import Tuning, tune
 
 pytest.importorskip("optuna")
@@ -229,6 +230,29 @@ def test_the_command_writes_a_configuration_that_a_run_takes(cache: Path, tmp_pa
     stored = ["-q", "tune", "--config", str(tmp_path / "run" / "config.json"), "--search", "per_support"]
     few = ["--trials", "2", "--val-episodes", "20", "--out", str(tmp_path / "again"), "--json"]
     assert json.loads(CliRunner().invoke(app, [*stored, *few]).stdout)["method"] == "protonet"
+
+
+def test_a_run_with_the_winning_settings_names_the_tuning(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def for_cosine(spec: RunSpec, parts: Sequence[Part], episodes: int) -> Judged:
+        right = 0.9 if spec.settings.get("distance") == "cosine" else 0.5
+        return Judged(accuracy=[right] * len(parts), right_bits=[None] * len(parts))
+
+    monkeypatch.setattr(tuning, "judged", for_cosine)
+    found = tune(job_of(cache, tmp_path / "tuning"), trials=2, search=["distance"], val_episodes=20)
+    assert found.best == {"distance": "cosine"}
+    given = ["-q", "episode-eval", "--config", str(found.config), "--episodes", "20", "--json", "--out"]
+    figures = json.loads(CliRunner().invoke(app, [*given, str(tmp_path / "run")]).stdout)
+    (choice,) = [each for each in figures["choices"] if each["what"] == "settings, tuned"]
+    assert choice["value"]["distance"] == "cosine"
+    assert choice["on"] == "base and val"
+    assert choice["value"]["by"].startswith("fsmm tune on toy, ")
+    assert all(part in choice["value"]["by"] for part in found.parts)
+    assert not any(each["what"] == "settings, otherwise" for each in figures["choices"])
+    # A run of the run's own configuration says the same.
+    again = ["-q", "episode-eval", "--config", str(tmp_path / "run" / "config.json"), "--json", "--out"]
+    assert choice in json.loads(CliRunner().invoke(app, [*again, str(tmp_path / "again")]).stdout)["choices"]
 
 
 @pytest.mark.parametrize(
