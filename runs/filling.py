@@ -20,6 +20,7 @@ from ..cache.table import Stream, TensorTable
 from ..episodes.protocol import Protocol
 from ..heads.parts.imputation import RidgeFit, nearest, ridge_fit
 from ..heads.parts.steps import stretched
+from .normalisation import FEWEST_CLASSES, halves_of
 
 Rule = Literal["drop", "match", "mean", "neighbours", "linear", "zero"]
 SIDES = ("support", "query")
@@ -61,7 +62,7 @@ class Pair:
 
 
 class BaseClips:
-    """What the base clips know of each modality; found when it is first needed.
+    """What the base clips know of each modality; found when it is first needed, and kept.
 
     base: the base clips, with the modalities that training clips carry.
     """
@@ -69,12 +70,28 @@ class BaseClips:
     def __init__(self, base: FeatureBank) -> None:
         self.base = base
         self._fits: dict[tuple[str, tuple[str, ...]], RidgeFit] = {}
+        self._stand_ins: dict[tuple[str, int], _StandIns] = {}
+        self._halves: list[tuple[FeatureBank, BaseClips]] | None = None
+
+    def halves(self) -> list[tuple[FeatureBank, BaseClips]]:
+        """Each half of the base classes with what the other half knows; none where there are too few classes."""
+        if self._halves is None:
+            self._halves = []
+            if not self.base.multi and len(self.base.class_names) >= FEWEST_CLASSES:
+                one, other = halves_of(self.base)
+                self._halves = [(one, BaseClips(other)), (other, BaseClips(one))]
+        return self._halves
 
     def over(self, bank: FeatureBank, pair: Pair) -> FeatureBank:
         """The bank, whose clips' absent modalities are filled when episodes are gathered."""
         rules = {side: getattr(pair, side) for side in SIDES}
-        made = {rule: _StandIns(self, rule, bank) for rule in rules.values() if rule not in ("drop", "match")}
+        made = {rule: self._of(rule, bank) for rule in rules.values() if rule not in ("drop", "match")}
         return replace(bank, substitutes={side: made[rule] for side, rule in rules.items() if rule in made})
+
+    def _of(self, rule: Rule, bank: FeatureBank) -> _StandIns:
+        """The stand-ins for what the clips of a bank lack, which all questions about the bank share."""
+        # The stand-ins hold the bank, so that no other one gets its identity while they are kept.
+        return self._stand_ins.setdefault((rule, id(bank)), _StandIns(self, rule, bank))
 
     def mean(self, target: str) -> Tensor:
         """The mean feature [D] of a modality."""

@@ -21,7 +21,6 @@ from ..heads.multimodal.matched import MatchedHead
 from .banks import Banks, HeadBanks
 from .filling import BaseClips, Pair, Rule, lacks, withholds
 from .measure import measure
-from .normalisation import FEWEST_CLASSES, halves_of
 from .spec import RunSpec
 from .tasks import validation_protocol
 
@@ -61,10 +60,13 @@ class Filled:
     """What was chosen, or None where nothing is lacking or the run says itself what becomes of it."""
 
 
-def filled_test(head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool) -> Filled:
+def filled_test(
+    head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool, known: BaseClips | None = None
+) -> Filled:
     """The head and the test clips of a run, with what clips lack filled as the run, or base and val classes, say.
 
-    trained: whether the head was trained on base classes. Raises UsageError where there are no base clips to fill from.
+    trained: whether the head was trained on base classes. known: the base clips of ``known_base``, which runs on the
+    same clips may share; None has them found. Raises UsageError where there are no base clips to fill from.
     """
     bank, rule = banks.test, spec.when_missing
     if rule != "auto":
@@ -72,7 +74,7 @@ def filled_test(head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool) 
     if not withholds(spec.protocol, bank):
         return Filled(head=head, bank=bank)
     try:
-        known = BaseClips(_base(spec, banks))
+        known = known or known_base(spec, banks)
     except NoClips as error:
         note = f"what clips lack is dropped, for nothing could be chosen: {error}"
         nothing = FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
@@ -80,6 +82,11 @@ def filled_test(head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool) 
     choice = choose(head, spec.protocol, known=known, val=banks.val, test=bank, trained=trained)
     made = filled(head, bank, Pair(support=choice.support, query=choice.query), known)
     return Filled(head=made.head, bank=made.bank, choice=choice)
+
+
+def known_base(spec: RunSpec, banks: HeadBanks) -> BaseClips:
+    """What the base clips of a run know of what clips lack. Raises NoClips where there are none."""
+    return BaseClips(_base(spec, banks))
 
 
 def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: HeadBanks) -> Filled:
@@ -172,10 +179,8 @@ def _parts(
     found = []
     if val is not None and len(val.class_names) > 1:
         found.append(("val", val, known))
-    base = known.base
-    if not (trained and found) and not base.multi and len(base.class_names) >= FEWEST_CLASSES:
-        one, other = halves_of(base)
-        found += [("base", one, BaseClips(other)), ("base", other, BaseClips(one))]
+    if not (trained and found):
+        found += [("base", half, other) for half, other in known.halves()]
     return found
 
 

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..heads.head import Head
 from .banks import Banks
 from .extent import Extent, planned
+from .filling import BaseClips
 from .filling_choice import Filled, filled_test
 from .frozen_space import frozen_space
 from .job import Job, Place
@@ -195,12 +196,15 @@ def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
     return Ready(job=job, banks=banks, made=made)
 
 
-def finish(ready: Ready, progress: Progress | None = None) -> Run:
-    """Measure a ready head and store the run."""
+def finish(ready: Ready, progress: Progress | None = None, *, known: BaseClips | None = None) -> Run:
+    """Measure a ready head and store the run.
+
+    known: what base clips know of what clips lack, where runs on the same clips share it.
+    """
     job, banks, made, folder = ready.job, ready.banks, ready.made, folder_of(ready.job)
     test = Filled(head=made.head, bank=banks.test)
     if job.episodes_file is None:
-        test = filled_test(made.head, job.spec, banks, trained=learns(made.head))
+        test = filled_test(made.head, job.spec, banks, trained=learns(made.head), known=known)
     result = _measured(ready, test, progress)
     metrics = metrics_of(
         job=job,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from ..episodes.protocol import Missing
+from ..errors import NoClips
+from ..runs.filling_choice import known_base
 from ..runs.job import Job
 from ..runs.measure import check_meaning
 from ..runs.run import Run, check_modalities, finish, folder_of, load, ready, with_protocol
@@ -27,11 +30,13 @@ def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list
         check_modalities(spec, banks.test)
         check_meaning(spec.protocol, banks.test)
     trained = ready(replace(job, reliability=False), banks, progress)
-    runs = []
+    known, runs = None, []
+    with suppress(NoClips):
+        known = known_base(job.spec, banks)
     for number, (rate, spec) in enumerate(specs.items(), 1):
         place = replace(job.place, out=folder_of(job) / f"missing-{rate:g}")
         step = replace(job, spec=spec, place=place, reliability=False)
-        runs.append(finish(replace(trained, job=step), numbered(progress, number, len(specs))))
+        runs.append(finish(replace(trained, job=step), numbered(progress, number, len(specs)), known=known))
     return runs
 
 
