@@ -38,7 +38,7 @@ blocks:
   - name: free
     grid: {method: [protonet, nearest], modalities: [each], k_shot: [1, 2]}
   - name: trained
-    fixed: {method: relation, modalities: first, train.steps: 15, train_seed: 0}
+    fixed: {method: relation, modalities: first, train.steps: 15, train.evaluate_episodes: 20, train_seed: 0}
     grid: {seed: [0, 1, 2]}
 """
 MISTAKES = {
@@ -178,6 +178,12 @@ class Campaign:
         self.trials += 1
         return Place.in_folder(self.home / f"trial-{self.trials}", self.whole)
 
+    def swept(self) -> Place:
+        """A place of its own for a trial that begins with the whole study."""
+        place = self.place()
+        shutil.copytree(self.home / "undisturbed" / "out", place.out)
+        return place
+
     def kill_sweep(self, share: float) -> None:
         """Kill -9 of the sweep after a share of the undisturbed sweep's time."""
         place = self.place()
@@ -219,8 +225,7 @@ class Campaign:
 
     def mistake(self, name: str) -> None:
         """A mistake in the study file: one sentence, exit code 2, and the study's folder is as it was."""
-        place, text = self.place(), MISTAKES[name]
-        shutil.copytree(self.home / "undisturbed" / "out", place.out)
+        place, text = self.swept(), MISTAKES[name]
         before = {path: path.stat().st_mtime_ns for path in place.out.rglob("*")}
         (place.home / "faults.yaml").unlink()
         if text is None:
@@ -236,8 +241,7 @@ class Campaign:
 
     def corrupt(self, name: str, how: str) -> None:
         """A file of a stored run that is damaged, cut, emptied or removed: that run alone is done again."""
-        place = self.place()
-        place.sweep().ends_with_a_sentence(0)
+        place = self.swept()
         run = self.chance.choice(sorted((place.out / "runs").iterdir()))
         path = run / name
         content = path.read_bytes()
@@ -250,8 +254,7 @@ class Campaign:
 
     def extracted_anew(self) -> None:
         """A stream with other features: its runs are done anew, and the old ones and those of other streams stay."""
-        place = self.place()
-        place.sweep().ends_with_a_sentence(0)
+        place = self.swept()
         before = place.stored()
         shutil.rmtree(place.cache / "toy" / "streams" / "audio")
         make_cache(place.cache, seed=1, streams=("audio",))
@@ -278,8 +281,7 @@ class Campaign:
 
     def clock_set_back(self) -> None:
         """A study of which all files are of tomorrow, with a failure of tomorrow."""
-        place = self.place()
-        place.sweep().ends_with_a_sentence(0)
+        place = self.swept()
         redone = self.chance.choice(sorted((place.out / "runs").iterdir()))
         line = (
             f'{{"key": "{redone.name}", "kind": "OSError", "reason": "x", "at": "2999-01-01T00:00:00+00:00"}}'
