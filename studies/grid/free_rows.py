@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from ...episodes.protocol import Protocol, bounds
 from ...runs.job import Job
-from ...runs.spec import RunSpec
+from ...runs.spec import RunSpec, WhenMissing
 from .data import DataFacts
 from .expand import PlannedRun
 from .identity import canonical
@@ -17,11 +17,13 @@ FREE_BLOCK = "free rows"
 """The name of the block of rows that need no training, which a study has beside its own."""
 _HEADS = ("nearest", "protonet", "ridge")
 _WORDS = "ridge-words"
+_FILLED = "protonet"  # The head that has a row for each way to fill in what clips lack.
 
 
 def free_rows(runs: Sequence[PlannedRun], facts_of: Callable[[str | None], DataFacts]) -> list[PlannedRun]:
     """The rows without training for each task of a study: each modality alone, all fused late, and by class words.
 
+    Where a task takes modalities from clips, ProtoNet has a row for each way to fill them in, too.
     runs: the study's own runs, with canonical specifications. A task for which such heads are not made (supports and
     queries of different modalities, several labels a clip, base classes among the choices) has no rows.
     """
@@ -51,11 +53,17 @@ def _rows(group: Sequence[PlannedRun], facts_of: Callable[[str | None], DataFact
         for method in _HEADS:
             for choice in choices:
                 yield _planned(first, facts, method, choice)
+        if len(choices) > len(streams) and any(loss.rate > 0 for loss in protocol.missing):
+            for rule in get_args(WhenMissing):
+                if rule != "auto":
+                    yield _planned(first, facts, _FILLED, choices[-1], rule)
     if facts.word_streams and first.spec.words is not None:
         yield _planned(first, facts, _WORDS, choices[-1])
 
 
-def _planned(first: Job, facts: DataFacts, method: str, streams: tuple[str, ...]) -> PlannedRun:
+def _planned(
+    first: Job, facts: DataFacts, method: str, streams: tuple[str, ...], when_missing: WhenMissing = "auto"
+) -> PlannedRun:
     """The run of a free head on some streams, on the episodes of another run."""
     modalities = tuple(stream.partition("/")[0] for stream in streams)
     protocol = _within(first.spec.protocol, modalities)
@@ -68,12 +76,16 @@ def _planned(first: Job, facts: DataFacts, method: str, streams: tuple[str, ...]
         dtype=first.spec.dtype,
         words=first.spec.words,
         train_seed=protocol.seed,
+        when_missing=when_missing,
         **several,
     )
     spec = canonical(spec, facts)
     varies = {"method": method, **several, "modalities": modalities, "k_shot": protocol.k_shot}
     fused = " (LF)" if several and spec.fusion else ""
-    label = f"{method}{fused} on {'+'.join(modalities)}; {protocol.describe()}"
+    filled = "" if when_missing == "auto" else f", {when_missing}"
+    if filled:
+        varies["when_missing"] = when_missing
+    label = f"{method}{fused} on {'+'.join(modalities)}{filled}; {protocol.describe()}"
     job = replace(first, spec=spec, reliability=False)
     return PlannedRun(block=FREE_BLOCK, label=label, varies=varies, job=job, trained_as=spec)
 

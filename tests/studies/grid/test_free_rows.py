@@ -55,6 +55,17 @@ def test_rows_lose_what_their_task_withholds_of_their_own_modalities(facts: Data
     assert ("nearest", frozenset([FRAME, AUDIO]), 1) in found
 
 
+def test_protonet_has_a_row_for_each_way_to_fill_in_what_clips_lack(facts: DataFacts) -> None:
+    rows = rows_of(facts, missing="audio=0.5@query")
+    rules = [row.job.spec.when_missing for row in rows if row.job.spec.method == "protonet"]
+    alone = ["auto", "auto"]  # Each modality by itself has nothing to be filled from.
+    assert rules == [*alone, "auto", "drop", "match", "mean", "neighbours", "linear", "zero"]
+    assert len({row.label for row in rows}) == len(rows)
+    assert {row.job.spec.when_missing for row in rows_of(facts, modalities="audio", missing="audio=0.5")} == {
+        "auto"
+    }
+
+
 def test_a_study_of_one_modality_is_judged_on_that_alone(facts: DataFacts) -> None:
     assert {streams for _, streams, _ in told(rows_of(facts, modalities="frame"))} == {frozenset([FRAME])}
 
