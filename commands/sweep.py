@@ -91,6 +91,7 @@ def sweep(
         return
     if study is None:
         raise UsageError("Name a study file or a preset; `fsmm sweep --list` shows the presets.")
+    from ..studies.grid.schedule import keep_costs
     from ..studies.grid.sweep import plan_study
 
     plan = plan_study(
@@ -107,6 +108,7 @@ def sweep(
     )
     _show_cost(plan)
     if dry_run:
+        keep_costs(plan.folder, plan.costs)
         _show_plan(plan, json=json)
         return
     found = _carry_out(plan)

@@ -1,60 +1,30 @@
-"""The expected time and memory of a study, from the measured cost of one episode and one training step of each kind."""
+"""The expected time and memory of a study: some kinds of task are measured, and the others are scaled from them.
+
+Every family of kinds (a method) is measured once, on its largest episodes. Then the kinds that are
+expected to take the longest are measured themselves, for a tenth of the study's time and BUDGET seconds at most.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from ...episodes.protocol import Protocol
-from ...heads.head import Head
-from ...heads.settings import Recipe
+import numpy as np
+
 from ...machine.files import parsed_json, write_json
 from ...machine.forked_jobs import ForkedJobs
 from ...machine.memory import own_peak_mb
-from ...runs.banks import Banks
-from ...runs.digest import digest
-from ...runs.extent import planned
-from ...runs.filling_choice import provisional
-from ...runs.measure import is_generalised, measure, whole_split
-from ...runs.ready import built_head, learns, recipe_of
-from ...runs.shared import SharedBanks
-from ...runs.spec import RunSpec
-from ...runs.train import train
+from .cost import Cost, Kind, measured
 from .work import Loader, Task
 
 COSTS = "costs.json"
-_EPISODES, _STEPS = 25, 4  # The episodes and steps by which the longer of two measurements is longer.
-_LONG = 2.0  # The seconds of a first episode or step that is not repeated.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The measured cost of one kind of task."""
-
-    start: float = 0.1
-    """The seconds before the first episode and after the last."""
-    episode: float = 0.001
-    """The seconds of an episode."""
-    step: float = 0.0
-    """The seconds of a training step."""
-    steps: int = 0
-    """The steps of a training that val classes do not prolong."""
-    validation: int = 0
-    """The episodes of all its validations."""
-    memory_mb: float = 0.0
-    """The memory that a worker takes beside what all share."""
-
-    def seconds(self, task: Task) -> float:
-        """The seconds that a task of this kind is expected to take."""
-        if task.trains:
-            return self.start + self.steps * self.step + self.validation * self.episode
-        return self.start + (
-            0.0 if _is_at_once(task.job.spec.protocol) else planned(task.job.episodes) * self.episode
-        )
+BUDGET = 50.0
+"""The seconds after which no further kind is measured; what runs by then is given GRACE seconds."""
+GRACE = 20.0
+_SHARE = 0.1  # The share of a study's expected time that measuring its larger kinds may take.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,64 +37,128 @@ class Estimate:
     """The memory of all its processes, with what they share counted once."""
 
 
-def costs_of(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs) -> dict[str, Cost]:
-    """The cost of each kind of task; kinds that the study's folder does not know yet are measured.
+class Costs:
+    """What each kind of task costs: as measured, or as the nearest measured kind of its family says.
+
+    measured: the costs that are measured, by the names of their kinds.
+    """
+
+    def __init__(self, measured: Mapping[str, Cost]) -> None:
+        self.measured = dict(measured)
+
+    def of(self, kind: Kind) -> Cost:
+        """The cost of a kind; where nothing of its family is measured, the mean of what is."""
+        if kind.name in self.measured:
+            return self.measured[kind.name]
+        alike = [cost for cost in self.measured.values() if cost.family == kind.family]
+        if alike:
+            return min(alike, key=lambda cost: _distance(cost, kind)).scaled_to(kind)
+        every = [cost.scaled_to(kind) for cost in self.measured.values()]
+        episode = float(np.mean([cost.episode for cost in every])) if every else Cost().episode
+        return Cost(family=kind.family, size=kind.size, episode=episode)
+
+    def knows(self, family: str) -> bool:
+        """Whether a kind of a family is measured."""
+        return any(cost.family == family for cost in self.measured.values())
+
+
+def costs_of(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs) -> Costs:
+    """The costs of tasks, by what the study's folder knows and by what is measured now.
 
     folder: the folder of the study. pool: the workers that measure.
     """
-    known = _known(folder)
-    kinds = {kind_of_task(task): task for task in tasks if not task.trains}
-    missing = {kind: task for kind, task in kinds.items() if kind not in known}
-    waiting = list(missing.items())
+    costs, began = Costs(_known(folder)), time.monotonic()
+    waiting = _Waiting(tasks, costs)
     with pool:
-        while waiting or not pool.is_idle:
-            while waiting and pool.has_room:
-                kind, task = waiting.pop()
+        while True:
+            spent = time.monotonic() - began
+            while pool.has_room and (found := waiting.take(spent, pool.most)) is not None:
+                kind, task = found
                 loader.load(task)
                 if task.head is not None:
                     loader.load(task, trains=True)
-                pool.start(kind, partial(_measured, task, loader.shared))
+                pool.start(kind.name, partial(measured, kind, task, loader.shared))
+                spent = time.monotonic() - began
+            if pool.is_idle or spent > BUDGET + GRACE:
+                return costs
             for outcome in pool.wait(1.0):
-                known[str(outcome.job)] = outcome.value if isinstance(outcome.value, Cost) else Cost()
-    return known
+                if isinstance(outcome.value, Cost):
+                    costs.measured[str(outcome.job)] = outcome.value
+                else:
+                    waiting.failed(str(outcome.job))
 
 
-def keep_costs(folder: Path, costs: Mapping[str, Cost]) -> None:
-    """Write the costs into a study's folder, so that they are not measured again."""
-    write_json(folder / COSTS, {kind: asdict(cost) for kind, cost in costs.items()})
+class _Waiting:
+    """The kinds that may be measured: the largest of each unknown family, then those that take the longest."""
+
+    def __init__(self, tasks: Sequence[Task], costs: Costs) -> None:
+        self._costs = costs
+        self._tasks: dict[Kind, list[Task]] = {}
+        for task in tasks:
+            self._tasks.setdefault(Kind.of(task), []).append(task)
+        self._begun = {kind for kind in self._tasks if kind.name in costs.measured}
+        work: dict[str, int] = {}
+        for kind, alike in self._tasks.items():
+            if not costs.knows(kind.family):
+                work[kind.family] = work.get(kind.family, 0) + kind.size * len(alike)
+        self._first = [self._largest(family) for family in sorted(work, key=work.__getitem__)]
+
+    def take(self, spent: float, jobs: int) -> tuple[Kind, Task] | None:
+        """The next kind with one of its tasks; None where none is worth the time, so many seconds having been spent."""
+        kind = self._next(spent, jobs)
+        if kind is None:
+            return None
+        self._begun.add(kind)
+        return kind, self._tasks[kind][0]
+
+    def _next(self, spent: float, jobs: int) -> Kind | None:
+        if spent > BUDGET:
+            return None
+        while self._first:
+            if (kind := self._first.pop()) is not None:
+                return kind
+        seconds = {
+            kind: sum(self._costs.of(kind).seconds(task) for task in tasks)
+            for kind, tasks in self._tasks.items()
+        }
+        left = [kind for kind in seconds if kind not in self._begun]
+        if not left or spent > _SHARE * sum(seconds.values()) / jobs:
+            return None
+        return max(left, key=seconds.__getitem__)
+
+    def failed(self, name: str) -> None:
+        """The measurement of a kind has failed, as its runs will: the next one of its family is measured instead."""
+        (family,) = {kind.family for kind in self._tasks if kind.name == name}
+        self._first.append(self._largest(family))
+
+    def _largest(self, family: str) -> Kind | None:
+        """The largest kind of a family that was not begun; None where there is none."""
+        left = [kind for kind in self._tasks if kind.family == family and kind not in self._begun]
+        return max(left, key=lambda kind: kind.size, default=None)
 
 
-def with_costs(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> list[Task]:
+def keep_costs(folder: Path, costs: Costs) -> None:
+    """Write what is measured into a study's folder, so that it is not measured again."""
+    write_json(folder / COSTS, {kind: asdict(cost) for kind, cost in costs.measured.items()})
+
+
+def with_costs(tasks: Sequence[Task], costs: Costs) -> list[Task]:
     """The tasks with the seconds that they are expected to take."""
-    return [replace(task, seconds=costs.get(kind_of_task(task), Cost()).seconds(task)) for task in tasks]
+    return [replace(task, seconds=costs.of(Kind.of(task)).seconds(task)) for task in tasks]
 
 
-def estimate(tasks: Sequence[Task], costs: Mapping[str, Cost], *, jobs: int) -> Estimate:
+def estimate(tasks: Sequence[Task], costs: Costs, *, jobs: int) -> Estimate:
     """The expected time and memory of tasks that have their seconds, done so many at a time."""
     total, longest = sum(task.seconds for task in tasks), max((task.seconds for task in tasks), default=0.0)
-    heaviest = sorted((costs.get(kind_of_task(task), Cost()).memory_mb for task in tasks), reverse=True)
+    heaviest = sorted((costs.of(Kind.of(task)).memory_mb for task in tasks), reverse=True)
     return Estimate(
         seconds=max(total / max(jobs, 1), longest), memory_mb=own_peak_mb() + sum(heaviest[:jobs])
     )
 
 
-def kind_of_task(task: Task) -> str:
-    """The name of the tasks that cost as much an episode or step as this one: seeds and rates do not matter."""
-    spec, protocol = task.job.spec, task.job.spec.protocol
-    return digest(
-        {
-            "method": [spec.method, spec.fusion, dict(spec.settings), spec.dtype],
-            "streams": [task.job.place.dataset, spec.train_dataset or "", spec.streams, spec.modalities],
-            "task": [
-                protocol.n_way,
-                protocol.k_shot,
-                protocol.n_query,
-                protocol.unlabelled,
-                protocol.label_set,
-            ],
-            "withheld": bool(protocol.missing or protocol.noisy or protocol.cross_modal),
-        }
-    )
+def _distance(cost: Cost, kind: Kind) -> tuple[bool, float]:
+    """How little a measured cost says of a kind of its family: other data first, then another size."""
+    return cost.data != kind.data, abs(float(np.log(cost.size / kind.size)))
 
 
 def _known(folder: Path) -> dict[str, Cost]:
@@ -135,54 +169,3 @@ def _known(folder: Path) -> dict[str, Cost]:
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _measured(task: Task, shared: SharedBanks) -> Cost:
-    """The cost of a task's kind, measured on its first episodes and on a few steps of its training."""
-    began, before = time.perf_counter(), own_peak_mb()
-    spec = task.trained_as if task.head else task.job.spec
-    banks = Banks(spec, task.job.place, shared)
-    head = built_head(spec, banks)
-    more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
-    test = provisional(head, banks.test, spec, banks)
-    score = partial(measure, test.head, test.bank, spec.protocol, **more)
-    if _is_at_once(spec.protocol):
-        return Cost(start=1.0, memory_mb=own_peak_mb() - before)
-    episode = _seconds(partial(score, episodes=1))
-    start = time.perf_counter() - began
-    if episode < _LONG:  # the first episode pays for what is made once
-        one, many = (_seconds(partial(score, episodes=n)) for n in (1, 1 + _EPISODES))
-        episode = max(many - one, 0.0) / _EPISODES
-    found = Cost(start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
-    if not learns(head):
-        return found
-    recipe = recipe_of(head, spec)
-    few = replace(recipe, steps=1, ceiling=1, evaluate_episodes=1)
-    step = _training_seconds(head, spec, banks, few)
-    if step < _LONG:  # the first step pays for what is made once
-        more_steps = _training_seconds(head, spec, banks, replace(few, steps=1 + _STEPS))
-        step = max(more_steps - step, 0.0) / _STEPS
-    return replace(
-        found,
-        step=step,
-        steps=recipe.steps,
-        validation=(recipe.steps // recipe.evaluate_every + 1) * recipe.evaluate_episodes,
-        memory_mb=max(own_peak_mb() - before, 0.0),
-    )
-
-
-def _is_at_once(protocol: Protocol) -> bool:
-    """Whether a test classifies whole splits, however many episodes are asked for."""
-    return whole_split(protocol) or is_generalised(protocol)
-
-
-def _training_seconds(head: Head, spec: RunSpec, banks: Banks, recipe: Recipe) -> float:
-    """The seconds of a short training."""
-    learn = partial(train, head, banks.base, banks.val)
-    return _seconds(partial(learn, spec.protocol, recipe, seed=spec.train_seed))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

@@ -30,7 +30,7 @@ from .free_rows import free_rows
 from .identity import head_name, run_key
 from .options import option_named, read_option
 from .presets import find_study
-from .schedule import COSTS, Cost, Estimate, costs_of, estimate, keep_costs, with_costs
+from .schedule import COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
 from .store import HEADS, LOCKS, ROWS, RUNS, STUDY, Row, Study, is_stored, read_study, write_study
 from .work import Loader, Task
@@ -64,8 +64,8 @@ class Plan:
     """The expected time and memory."""
     jobs: int
     """The number of tasks that are done at a time."""
-    costs: Mapping[str, Cost]
-    """The measured cost of each kind of task, which the study keeps."""
+    costs: Costs
+    """What each kind of task costs; the study keeps what is measured."""
     forked: bool
     """Whether tasks have processes of their own."""
     engine: Engine

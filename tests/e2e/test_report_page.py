@@ -163,7 +163,9 @@ def test_the_theme_goes_from_the_systems_to_light_and_dark_and_figures_follow(pa
 def test_axe_finds_no_violation(page: Any, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.emulate_media(color_scheme=scheme)
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # It draws every figure and opens what is folded.
+    page.evaluate(
+        "dispatchEvent(new Event('beforeprint'))"
+    )  # It draws every figure and opens what is folded.
     page.wait_for_function('document.querySelectorAll(".plot:not([data-drawn])").length === 0')
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")

@@ -1,0 +1,192 @@
+"""What a run or a training costs: measured on its first episodes and steps, or taken from a similar one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ...episodes.protocol import Protocol, bounds
+from ...heads.head import Head
+from ...machine.memory import own_peak_mb
+from ...runs.banks import Banks
+from ...runs.digest import digest
+from ...runs.extent import planned
+from ...runs.filling_choice import provisional
+from ...runs.measure import is_generalised, measure, whole_split
+from ...runs.ready import built_head, learns, recipe_of
+from ...runs.shared import SharedBanks
+from ...runs.spec import RunSpec
+from ...runs.train import train
+from .work import Task
+
+_MORE = (1, 4, 24)  # The episodes or steps by which measurements are longer than that of a single one.
+_LONG = 0.4  # The seconds after which a measurement is long enough.
+_COUNTED = ("steps", "evaluate_every", "evaluate_episodes")  # What of a recipe is counted and not measured.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Tasks that cost as much an episode and a step: seeds, rates, switches and weights do not matter."""
+
+    name: str
+    """A digest of the family, the data and the shapes."""
+    family: str
+    """A digest of the method with its texts and whole numbers (a solver, iterations)."""
+    data: str
+    """A digest of the data, and of whether something is withheld of them."""
+    size: int
+    """The clips of an episode, each modality counted."""
+
+    @classmethod
+    def of(cls, task: Task) -> Kind:
+        """The kind of a task."""
+        spec, protocol = task.job.spec, task.job.spec.protocol
+        family = digest(
+            {"method": [spec.method, spec.fusion, spec.dtype, _form(spec), _is_at_once(protocol)]}
+        )
+        withheld = bool(protocol.missing or protocol.noisy or protocol.cross_modal)
+        names = [task.job.place.dataset, spec.train_dataset or "", protocol.label_set]
+        data = digest({"data": names, "streams": [spec.streams, spec.modalities], "withheld": withheld})
+        shape = [protocol.n_way, protocol.k_shot, protocol.n_query, protocol.unlabelled]
+        clips = (
+            bounds(protocol.n_way)[1] * (bounds(protocol.k_shot)[1] + protocol.n_query) + protocol.unlabelled
+        )
+        return cls(
+            name=digest({"family": family, "data": data, "shape": shape}),
+            family=family,
+            data=data,
+            size=max(clips, 1) * max(len(spec.modalities or spec.streams or ()), 1),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of one kind of task."""
+
+    family: str = ""
+    """The family of the kind."""
+    data: str = ""
+    """The data of the kind."""
+    size: int = 1
+    """The size of the kind."""
+    start: float = 0.1
+    """The seconds before the first episode and after the last."""
+    episode: float = 0.001
+    """The seconds of an episode."""
+    step: float = 0.0
+    """The seconds of a training step."""
+    steps: int = 0
+    """The steps of the head's own recipe, which val classes do not prolong; 0 where nothing is trained."""
+    evaluate_every: int = 1
+    """The steps between two validations of the head's own recipe."""
+    evaluate_episodes: int = 0
+    """The episodes of a validation of the head's own recipe."""
+    memory_mb: float = 0.0
+    """The memory that a worker takes beside what all share."""
+
+    def seconds(self, task: Task) -> float:
+        """The seconds that a task of this kind is expected to take."""
+        if task.trains:
+            own = {name: getattr(self, name) for name in _COUNTED}
+            given = task.trained_as.settings
+            steps, every, episodes = (int(given.get(f"train.{name}", own[name])) for name in _COUNTED)
+            validated = (steps // every + 1) * episodes if steps else 0
+            return self.start + steps * self.step + validated * self.episode
+        return self.start + (
+            0.0 if _is_at_once(task.job.spec.protocol) else planned(task.job.episodes) * self.episode
+        )
+
+    def scaled_to(self, kind: Kind) -> Cost:
+        """The cost of a kind of another size, if clips cost the same there."""
+        share = kind.size / self.size
+        return replace(
+            self,
+            family=kind.family,
+            data=kind.data,
+            size=kind.size,
+            episode=self.episode * share,
+            step=self.step * share,
+            memory_mb=self.memory_mb * share,
+        )
+
+
+def measured(kind: Kind, task: Task, shared: SharedBanks) -> Cost:
+    """The cost of a task's kind, measured on its first episodes and on a few steps of its training."""
+    began, before = time.perf_counter(), own_peak_mb()
+    spec = task.trained_as if task.head else task.job.spec
+    banks = Banks(spec, task.job.place, shared)
+    head = built_head(spec, banks)
+    more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
+    test = provisional(head, banks.test, spec, banks)
+    score = partial(measure, test.head, test.bank, spec.protocol, **more)
+    found = Cost(family=kind.family, data=kind.data, size=kind.size)
+    if _is_at_once(spec.protocol):
+        return replace(found, start=1.0, memory_mb=own_peak_mb() - before)
+    first = _seconds(partial(score, episodes=1))
+    start = time.perf_counter() - began
+    episode = _each(lambda count: score(episodes=count), first)
+    found = replace(found, start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
+    if not learns(head):
+        return found
+    learn = partial(_train_some, head, spec, banks)
+    step = _each(learn, _seconds(partial(learn, 1)))
+    counted = {name: getattr(head.recipe, name) for name in _COUNTED}
+    return replace(found, step=step, memory_mb=max(own_peak_mb() - before, 0.0), **counted)
+
+
+def _each(work: Callable[[int], object], first: float) -> float:
+    """The seconds that one more episode or step takes.
+
+    work: does so many. first: the seconds of a single one, which has paid for what is made once; where they are many,
+    they are the answer.
+    """
+    each = first
+    one = _seconds(partial(work, 1)) if first < _LONG else first
+    for more in _MORE:
+        if one >= _LONG or more * each >= 2 * _LONG:
+            return each
+        spent = _seconds(partial(work, 1 + more))
+        each = max(spent - one, 0.0) / more
+    return each
+
+
+def _train_some(head: Head, spec: RunSpec, banks: Banks, steps: int) -> None:
+    """Train a head for so many steps, with next to no validation."""
+    recipe = replace(recipe_of(head, spec), steps=steps, ceiling=1, evaluate_episodes=1)
+    train(head, banks.base, banks.val, spec.protocol, recipe, seed=spec.train_seed)
+
+
+def _form(spec: RunSpec) -> dict[str, str]:
+    """The settings that may change what an episode or step costs: texts and whole numbers, but for what is counted."""
+    counted = {f"train.{name}" for name in (*_COUNTED, "ceiling")}
+    return {
+        key: value
+        for key, value in spec.settings.items()
+        if key not in counted and value.lower() not in ("true", "false") and not _is_fraction(value)
+    }
+
+
+def _is_fraction(text: str) -> bool:
+    """Whether a text is a number that is not a whole one.
+
+    >>> [_is_fraction(text) for text in ("0.5", "1e-3", "20", "adm")]
+    [True, True, False, False]
+    """
+    try:
+        return not text.isdigit() and bool(float(text) or True)
+    except ValueError:
+        return False
+
+
+def _is_at_once(protocol: Protocol) -> bool:
+    """Whether a test classifies whole splits, however many episodes are asked for."""
+    return whole_split(protocol) or is_generalised(protocol)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
