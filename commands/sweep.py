@@ -162,11 +162,17 @@ def _show_cost(plan: Plan) -> None:
     heads = f" and {len(plan.heads)} trained heads" if plan.heads else ""
     cost = (
         f"; {len(plan.runs):,} to do{heads}: about {clock_text(plan.estimate.seconds)} with {plan.jobs} at a time, "
-        f"{plan.estimate.memory_mb:,.0f} MB"
+        f"{plan.estimate.memory_mb:,.0f} MB{_guessed(plan.estimate.guessed)}"
         if plan.runs
         else ""
     )
     console.note(f"{plan.about['name']}: {len(plan.chosen):,} runs, {plan.done:,} done{cost}. {plan.folder}")
+
+
+def _guessed(methods: int) -> str:
+    """What an estimate says of methods that were not measured; nothing where there are none."""
+    several = "s" if methods > 1 else ""
+    return f" ({methods} method{several} not measured in time: taken for average ones)" if methods else ""
 
 
 def _show_plan(plan: Plan, *, json: bool) -> None:
@@ -180,6 +186,7 @@ def _show_plan(plan: Plan, *, json: bool) -> None:
         ]
         heads = {task.key: task.seconds for task in plan.heads}
         total = {"folder": str(plan.folder), "seconds": plan.estimate.seconds, "heads": heads}
+        total["methods_not_measured"] = plan.estimate.guessed
         console.print_json({**total, "rows": rows})
         return
     cells = [

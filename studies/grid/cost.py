@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from ...episodes.protocol import Protocol, bounds
 from ...heads.head import Head
 from ...machine.memory import own_peak_mb
@@ -22,8 +24,9 @@ from ...runs.spec import RunSpec
 from ...runs.train import train
 from .work import Task
 
-_MORE = (1, 4, 24)  # The episodes or steps by which measurements are longer than that of a single one.
-_LONG = 0.4  # The seconds after which a measurement is long enough.
+_MORE = (4, 24)  # The episodes or steps by which measurements are longer than that of a single one.
+_WORTH = 1.5  # The seconds that the longer of two measurements may take beyond a single one.
+_LONGEST = 5.0  # The seconds of a first episode or step that is not repeated.
 _COUNTED = ("steps", "evaluate_every", "evaluate_episodes")  # What of a recipe is counted and not measured.
 
 
@@ -36,7 +39,7 @@ class Kind:
     family: str
     """A digest of the method with its texts and whole numbers (a solver, iterations)."""
     data: str
-    """A digest of the data, and of whether something is withheld of them."""
+    """A digest of the data, of how streams are joined, and of whether something is withheld of them."""
     size: int
     """The clips of an episode, each modality counted."""
 
@@ -44,12 +47,11 @@ class Kind:
     def of(cls, task: Task) -> Kind:
         """The kind of a task."""
         spec, protocol = task.job.spec, task.job.spec.protocol
-        family = digest(
-            {"method": [spec.method, spec.fusion, spec.dtype, _form(spec), _is_at_once(protocol)]}
-        )
+        family = digest({"method": [spec.method, _form(spec), _is_at_once(protocol)]})
         withheld = bool(protocol.missing or protocol.noisy or protocol.cross_modal)
         names = [task.job.place.dataset, spec.train_dataset or "", protocol.label_set]
-        data = digest({"data": names, "streams": [spec.streams, spec.modalities], "withheld": withheld})
+        streams = [spec.streams, spec.modalities, spec.fusion, spec.dtype]
+        data = digest({"data": names, "streams": streams, "withheld": withheld})
         shape = [protocol.n_way, protocol.k_shot, protocol.n_query, protocol.unlabelled]
         clips = (
             bounds(protocol.n_way)[1] * (bounds(protocol.k_shot)[1] + protocol.n_query) + protocol.unlabelled
@@ -115,7 +117,7 @@ class Cost:
 
 def measured(kind: Kind, task: Task, shared: SharedBanks) -> Cost:
     """The cost of a task's kind, measured on its first episodes and on a few steps of its training."""
-    began, before = time.perf_counter(), own_peak_mb()
+    began, before = _clock(), own_peak_mb()
     spec = task.trained_as if task.head else task.job.spec
     banks = Banks(spec, task.job.place, shared)
     head = built_head(spec, banks)
@@ -126,7 +128,7 @@ def measured(kind: Kind, task: Task, shared: SharedBanks) -> Cost:
     if _is_at_once(spec.protocol):
         return replace(found, start=1.0, memory_mb=own_peak_mb() - before)
     first = _seconds(partial(score, episodes=1))
-    start = time.perf_counter() - began
+    start = _clock() - began
     episode = _each(lambda count: score(episodes=count), first)
     found = replace(found, start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
     if not learns(head):
@@ -140,16 +142,16 @@ def measured(kind: Kind, task: Task, shared: SharedBanks) -> Cost:
 def _each(work: Callable[[int], object], first: float) -> float:
     """The seconds that one more episode or step takes.
 
-    work: does so many. first: the seconds of a single one, which has paid for what is made once; where they are many,
-    they are the answer.
+    work: does so many. first: the seconds of a single one, which has paid for what is made once; where they are very
+    many, they are the answer.
     """
-    each = first
-    one = _seconds(partial(work, 1)) if first < _LONG else first
-    for more in _MORE:
-        if one >= _LONG or more * each >= 2 * _LONG:
-            return each
-        spent = _seconds(partial(work, 1 + more))
-        each = max(spent - one, 0.0) / more
+    if first >= _LONGEST:
+        return first
+    one = each = _seconds(partial(work, 1))
+    for more in _MORE:  # A single episode may cost as much as a hundred at once: differences alone tell.
+        if more > _MORE[0] and more * each > _WORTH:
+            break
+        each = max(_seconds(partial(work, 1 + more)) - one, 0.0) / more
     return each
 
 
@@ -165,7 +167,8 @@ def _form(spec: RunSpec) -> dict[str, str]:
     return {
         key: value
         for key, value in spec.settings.items()
-        if key not in counted and value.lower() not in ("true", "false") and not _is_fraction(value)
+        if key not in counted and not key.startswith("fusion.")
+        if value.lower() not in ("true", "false") and not _is_fraction(value)
     }
 
 
@@ -187,6 +190,12 @@ def _is_at_once(protocol: Protocol) -> bool:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    """The seconds that some work takes of the processor, which other programs of the machine do not lengthen."""
+    began = _clock()
     work()
-    return time.perf_counter() - began
+    return _clock() - began
+
+
+def _clock() -> float:
+    """The processor time of this process; where a GPU computes, the time of day."""
+    return time.perf_counter() if torch.cuda.is_initialized() else time.process_time()

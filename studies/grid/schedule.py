@@ -35,6 +35,8 @@ class Estimate:
     """The seconds until all its tasks are done."""
     memory_mb: float
     """The memory of all its processes, with what they share counted once."""
+    guessed: int = 0
+    """The number of methods of which nothing could be measured in time; they are taken for average ones."""
 
 
 class Costs:
@@ -150,9 +152,12 @@ def with_costs(tasks: Sequence[Task], costs: Costs) -> list[Task]:
 def estimate(tasks: Sequence[Task], costs: Costs, *, jobs: int) -> Estimate:
     """The expected time and memory of tasks that have their seconds, done so many at a time."""
     total, longest = sum(task.seconds for task in tasks), max((task.seconds for task in tasks), default=0.0)
-    heaviest = sorted((costs.of(Kind.of(task)).memory_mb for task in tasks), reverse=True)
+    kinds = [Kind.of(task) for task in tasks]
+    heaviest = sorted((costs.of(kind).memory_mb for kind in kinds), reverse=True)
     return Estimate(
-        seconds=max(total / max(jobs, 1), longest), memory_mb=own_peak_mb() + sum(heaviest[:jobs])
+        seconds=max(total / max(jobs, 1), longest),
+        memory_mb=own_peak_mb() + sum(heaviest[:jobs]),
+        guessed=sum(not costs.knows(family) for family in {kind.family for kind in kinds}),
     )
 
 
