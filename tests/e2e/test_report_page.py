@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_support import called
 from report_support import SECTIONS, make_study
 
 pytest.importorskip("plotly")
@@ -25,8 +24,7 @@ WIDTHS = (1280, 390)
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What ``fsmm report --json`` says of the report of a small study."""
     study = make_study(tmp_path_factory.mktemp("report"))
-    command = [sys.executable, "-m", "fsmm", "report", str(study), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = called("report", study, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -83,9 +81,11 @@ def test_the_command_says_where_the_page_and_the_tables_are(written: dict[str, A
         ([".", "--cache", "none"], 2, "There is no cache 'none'"),
     ],
 )
-def test_a_wrong_folder_is_one_sentence(tmp_path: Path, words: list[str], code: int, sentence: str) -> None:
-    command = [sys.executable, "-m", "fsmm", "report", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+def test_a_wrong_folder_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = called("report", *words)
     assert done.returncode == code
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
