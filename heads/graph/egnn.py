@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...episodes.batch import Episodes
 from ..head import Inputs, Losses
-from ..settings import Count, NonNegative, Rate, Recipe
+from ..settings import Count, CountOrNone, NonNegative, Rate, Recipe
 from .blocks import (
     EDGE_FLOOR,
     Embedding,
@@ -38,6 +38,7 @@ from .blocks import (
     touching_queries,
     without_self,
 )
+from .groups import GroupRelations, relations_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class EGNNSettings(GraphSettings):
     """The dropout of whole channels (0.1 in the paper on mini-ImageNet)."""
     hidden_weight: NonNegative = 0.5
     """The weight of the losses of all layers but the last."""
+    heads: CountOrNone = 0
+    """The number of groups of channels that have a relation of their own, which scales the alike part of edges, beside
+    the edges of whole nodes; 0 for these alone, as published."""
 
 
 class EGNN(GraphHead[EGNNSettings]):
@@ -78,9 +82,13 @@ class EGNN(GraphHead[EGNNSettings]):
         self.embedding = Embedding(inputs.one()[2], settings)
         widths = [self.embedding.width, *[nodes] * hidden]
         rates = [*[settings.dropout] * hidden, 0.0]
+        kinds = 4 if settings.heads else 3
         self.node_nets = [
-            Pointwise(3 * width, [2 * nodes, nodes], drop=[0.0, rate]) for width, rate in zip(widths, rates)
+            Pointwise(kinds * width, [2 * nodes, nodes], drop=[0.0, rate])
+            for width, rate in zip(widths, rates)
         ]
+        self.group_nets = [relations_of(width, settings.heads) for width in widths]
+        self.groups = nn.ModuleList(groups for groups in self.group_nets if groups is not None)
         self.edge_nets = [
             Pointwise(nodes, [2 * edges, 2 * edges, edges, edges], out=1, drop=[settings.dropout] * 4)
             for _ in widths
@@ -122,8 +130,9 @@ class EGNN(GraphHead[EGNNSettings]):
         """Edges [B, 2, n, n] after every layer, from initial ones."""
         x, given = self.embedding(graph.x), self.in_units(graph.x)
         present, after = graph.pair_present()[:, None], []
-        for node_net, edge_net, term in zip(self.node_nets, self.edge_nets, self.terms):
-            x = node_net(_with_neighbours(x, edge))
+        nets = zip(self.node_nets, self.edge_nets, self.group_nets, self.terms)
+        for node_net, edge_net, groups, term in nets:
+            x = node_net(torch.cat([_with_neighbours(x, edge), *_neighbours_of_groups(groups, x, edge)], -1))
             logit, given = add_distance_term(term, pair_values(edge_net, x), given, edge[:, 0])
             edge = _updated(torch.sigmoid(logit), edge) * present
             after.append(edge)
@@ -134,6 +143,19 @@ def _with_neighbours(x: Tensor, edge: Tensor) -> Tensor:
     """Nodes [B, n, 3D]: x [B, n, D] beside the means of their neighbours along both parts of edges [B, 2, n, n]."""
     weight = F.normalize(without_self(edge), p=1.0, dim=-1)
     return torch.cat([x, weight[:, 0] @ x, weight[:, 1] @ x], -1)
+
+
+def _neighbours_of_groups(groups: GroupRelations | None, x: Tensor, edge: Tensor) -> list[Tensor]:
+    """For each group of channels of x [B, n, D], its neighbours' means along alike edges that its relation scales.
+
+    They are [B, n, D/heads] each; there are none without groups.
+    """
+    if groups is None:
+        return []
+    alike = without_self(edge[:, 0])
+    return [
+        F.normalize(torch.sigmoid(logit) * alike, p=1.0, dim=-1) @ part for part, logit in groups.logits(x)
+    ]
 
 
 def _updated(similarity: Tensor, edge: Tensor) -> Tensor:

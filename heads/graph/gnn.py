@@ -19,7 +19,7 @@ from ..head import Inputs
 from ..parts.absence import neutral
 from ..parts.distances import squared_distances
 from ..parts.tensors import check_ways, flat_support, single, support_labels
-from ..settings import Count, NonNegative, Recipe
+from ..settings import Count, CountOrNone, NonNegative, Recipe
 from .blocks import (
     LEAKY_SLOPE,
     DistanceTerm,
@@ -30,6 +30,7 @@ from .blocks import (
     over_rows,
     pair_values,
 )
+from .groups import GroupRelations, relations_of
 
 NO_EDGE = (
     1e8  # This is taken off the adjacency's logit of a node with itself, and of one with an absent node.
@@ -52,6 +53,9 @@ class GNNSettings(GraphSettings):
     input, its output has batch norm and its last adjacency dropout."""
     output_scale: float = 8.0
     """Where the logits start with ``metric``: this times the vote of the adjacency."""
+    heads: CountOrNone = 0
+    """The number of groups of channels that have an adjacency of their own beside the whole one, in the two blocks that
+    append to nodes; 0 for the whole one alone, as published."""
 
 
 class GNN(GraphHead[GNNSettings]):
@@ -75,7 +79,10 @@ class GNN(GraphHead[GNNSettings]):
         sizes = [self.embedding.width + inputs.way + i * appended for i in range(BLOCKS + 1)]
         self.adjacency_nets = [self._adjacency_net(i, sizes) for i in range(BLOCKS + 1)]
         self.adjacency = nn.ModuleList(self.adjacency_nets)
-        self.mix = nn.ModuleList(nn.Linear(2 * size, appended) for size in sizes[:BLOCKS])
+        kinds = 3 if settings.heads else 2
+        self.mix = nn.ModuleList(nn.Linear(kinds * size, appended) for size in sizes[:BLOCKS])
+        self.group_nets = [relations_of(size, settings.heads) for size in sizes[:BLOCKS]]
+        self.groups = nn.ModuleList(groups for groups in self.group_nets if groups is not None)
         self.norm = nn.ModuleList(nn.BatchNorm1d(appended) for _ in range(BLOCKS))
         self.out = nn.Linear(2 * sizes[BLOCKS], inputs.way)
         self.out_norm = nn.BatchNorm1d(inputs.way) if settings.variant == "omniglot" else None
@@ -153,10 +160,12 @@ class GNN(GraphHead[GNNSettings]):
         prior = torch.zeros((), dtype=x.dtype, device=x.device)
         if self.metric is not None:
             prior = _distance_prior(self.metric, self.in_units(query), self.in_units(support))
-        for i, (net, mix, norm) in enumerate(zip(self.adjacency_nets, self.mix, self.norm)):
+        blocks = zip(self.adjacency_nets, self.group_nets, self.mix, self.norm)
+        for i, (net, groups, mix, norm) in enumerate(blocks):
             shared = i == 0 and not self.training
             logit = _with_shared_pairs(net, first, others) if shared else pair_values(net, x)
-            mixed = mix(torch.cat([x, _neighbours(logit + prior, x, present)], -1))
+            near = [_neighbours(logit + prior, x, present), *_neighbours_of_groups(groups, x, prior, present)]
+            mixed = mix(torch.cat([x, *near], -1))
             x = torch.cat([x, F.leaky_relu(over_rows(norm, mixed), LEAKY_SLOPE)], -1)
         return self._read_out(x, prior, present).unflatten(0, (-1, queries))
 
@@ -193,6 +202,15 @@ def _neighbours(logit: Tensor, x: Tensor, present: Tensor) -> Tensor:
     own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)[: logit.shape[1]]
     barred = NO_EDGE * (own | ~present[:, None, :]).to(x.dtype)
     return torch.softmax(logit - barred, -1) @ x
+
+
+def _neighbours_of_groups(
+    groups: GroupRelations | None, x: Tensor, prior: Tensor, present: Tensor
+) -> list[Tensor]:
+    """For each group of channels, W x of its own adjacency W, [G, n, D/heads]; none without groups."""
+    if groups is None:
+        return []
+    return [_neighbours(logit + prior, part, present) for part, logit in groups.logits(x)]
 
 
 def _each(x: Tensor, queries: int) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from graph_support import inputs, parts, perturbed, random_task, with_absent_support
 
 from fsmm.heads.graph.blocks import nodes_of
-from fsmm.heads.graph.egnn import EGNN, EGNNSettings, initial_edges
+from fsmm.heads.graph.egnn import EGNN, EGNNSettings, _neighbours_of_groups, initial_edges
+from fsmm.heads.graph.groups import relations_of
 
 
 def make(**given: object) -> EGNN:
@@ -50,10 +51,10 @@ def test_inductive_queries_are_scored_alone_and_transductive_ones_are_not() -> N
         assert torch.allclose(torch.cat(alone, 1), head(task)) != transductive
 
 
-@pytest.mark.parametrize("transductive", [True, False])
-def test_an_absent_support_is_no_support(transductive: bool) -> None:
+@pytest.mark.parametrize(("transductive", "heads"), [(True, 0), (False, 0), (True, 2)])
+def test_an_absent_support_is_no_support(transductive: bool, heads: int) -> None:
     absent, gone = with_absent_support(random_task(shots=3))
-    head = make(transductive=transductive)
+    head = make(transductive=transductive, heads=heads)
     assert torch.allclose(head(absent), head(gone))
 
 
@@ -80,3 +81,23 @@ def test_the_inductive_loss_leaves_pairs_of_queries_out() -> None:
     assert torch.equal(alike[-1][:, 6:, 6:], torch.zeros(2, 6, 6, dtype=torch.float64))
     assert torch.isfinite(with_labels)
     assert with_labels.item() < 10
+
+
+def test_a_relation_of_groups_begins_as_the_mean_of_alike_neighbours() -> None:
+    """While a group's net says nothing, its channels are averaged along the alike edges."""
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    alike = torch.rand(2, 5, 5, dtype=torch.float64)
+    edge = torch.stack([alike, 1 - alike], 1)
+    groups = relations_of(6, 4)
+    assert groups is not None
+    found = torch.cat(_neighbours_of_groups(groups.double().eval(), x, edge), -1)
+    others = alike * (1 - torch.eye(5, dtype=torch.float64))
+    assert torch.allclose(found, others / others.sum(-1, keepdim=True) @ x)
+    assert _neighbours_of_groups(relations_of(6, 0), x, edge) == []
+
+
+def test_groups_of_channels_learn() -> None:
+    head, task = make(heads=3), random_task()
+    head.train().loss(task).total.backward()
+    slopes = [weight.grad for weight in head.groups.parameters() if weight.grad is not None]
+    assert any(float(slope.abs().max()) > 0 for slope in slopes)

@@ -31,11 +31,25 @@ def stochastic_off(head: GNN) -> GNN:
 
 
 @pytest.mark.parametrize("variant", ["mini", "omniglot"])
-@pytest.mark.parametrize("metric", [True, False])
-def test_the_shortcuts_of_evaluation_change_nothing(variant: str, metric: bool) -> None:
+@pytest.mark.parametrize(("metric", "heads"), [(True, 0), (False, 0), (True, 2)])
+def test_the_shortcuts_of_evaluation_change_nothing(variant: str, metric: bool, heads: int) -> None:
     task = random_task(shots=2)
-    short = make(variant=variant, metric=metric)(task)
-    assert torch.allclose(short, stochastic_off(make(variant=variant, metric=metric))(task))
+    given = {"variant": variant, "metric": metric, "heads": heads}
+    assert torch.allclose(make(**given)(task), stochastic_off(make(**given))(task))
+
+
+def test_groups_of_channels_change_what_is_learned_and_not_the_start() -> None:
+    task = random_task(shots=2)
+    plain, grouped = (GNN(inputs(), GNNSettings(heads=heads)).double().eval() for heads in (0, 3))
+    assert torch.allclose(plain(task), grouped(task), atol=1e-6)
+    assert not torch.allclose(make(heads=2)(task), make(heads=3)(task))
+    absent, gone = with_absent_support(task)
+    assert torch.allclose(make(heads=2)(absent), make(heads=2)(gone))
+
+
+def test_more_groups_than_channels_are_refused() -> None:
+    with pytest.raises(UsageError, match="more than the 9 channels"):
+        make(heads=100)
 
 
 def test_the_start_is_a_softmax_vote_over_the_supports() -> None:
