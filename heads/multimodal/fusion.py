@@ -3,7 +3,7 @@
 EC  early concatenation: the modalities' features side by side, one head over them.
 EA  early co-attention: each modality first attends to the others, then concatenation. Learned; its output starts at
     zero, so that the untrained head equals EC.
-LF  late fusion: one head a modality, the mean of their posteriors.
+LF  late fusion: one head a modality, the mean of their posteriors (or their product, or the greatest).
 Each modality may have a fixed weight, fitted on base episodes: EC and EA multiply its features by the square root, so
 that squared distances are weighted, and LF its posteriors.
 So ProtoNet-EC, TRX-LF and the like are configurations, not classes (names as in AMFAR's comparison, CVPR 2023).
@@ -44,8 +44,8 @@ class FusionSettings(Settings):
 
     attention: Count = 64
     """The width of the co-attention (EA)."""
-    rule: Literal["sum", "product"] = "sum"
-    """How posteriors are joined (LF; Kittler et al. 1998)."""
+    rule: Literal["sum", "product", "max"] = "sum"
+    """How posteriors are joined (LF; Kittler et al. 1998); "max" lets the most certain modality decide each query."""
     temperature: Positive = 1.0
     """What a modality's logits are divided by before its posterior (LF)."""
     weights: Literal["base", "equal"] = "base"
@@ -213,6 +213,8 @@ class LateFusion(Fusion):
         total = torch.where(total > 0, total, 1.0)
         if self.settings.rule == "product":
             return (weight * log_p).sum(0) / total
+        if self.settings.rule == "max":
+            return (weight * log_p.exp()).amax(0).clamp(min=1e-12).log()
         return ((weight * log_p.exp()).sum(0) / total).clamp(min=1e-12).log()
 
     def shortcuts(self) -> Iterable[Shortcut]:
