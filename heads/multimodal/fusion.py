@@ -195,9 +195,10 @@ class LateFusion(Fusion):
             raise UsageError("Late fusion needs a modality that both support and query carry.")
         logits = torch.stack([self.heads[m](episodes.only([m])) for m in shared])
         query_present = torch.stack([episodes.query[m].present for m in shared])
-        class_present = torch.stack([episodes.support[m].present.any(2) for m in shared]).any(0)
         joint = self.joint(logits, query_present, self.weights.of(shared, logits))
-        return neutral(joint, query_present.any(0), class_present)
+        # What is known of a class without a support is the heads' to say: by words they know of it, others say nothing.
+        every_class = torch.ones_like(episodes.class_id, dtype=torch.bool)
+        return neutral(joint, query_present.any(0), every_class)
 
     def joined_class_means(self, logits: Tensor, factors: Tensor) -> Tensor:
         return self.joint(logits, torch.ones_like(logits[..., 0], dtype=torch.bool), factors)

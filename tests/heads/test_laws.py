@@ -258,6 +258,22 @@ def test_fusion_wrappers(name: str, fusion: str) -> None:
     assert torch.isfinite(head(half)).all()
 
 
+@pytest.mark.parametrize("name", [n for n in ONE if METHODS[n].zero_shot])
+@pytest.mark.parametrize("fusion", ["ec", "lf"])
+def test_fusion_without_supports_says_what_its_heads_say(name: str, fusion: str) -> None:
+    head, task = build(name, fusion), episodes(name, list(SHAPES))
+    bare = {
+        m: Stream(s.x[:, :, :0], s.present[:, :, :0], s.length[:, :, :0]) for m, s in task.support.items()
+    }
+    task = replace(task, support=bare)
+    logits = head(task)
+    assert torch.isfinite(logits).all()
+    assert float(logits.std(-1).max()) > 0
+    if fusion == "lf":
+        each = torch.stack([torch.softmax(head.heads[m](task.only([m])), -1) for m in SHAPES])
+        assert near(logits.exp(), each.mean(0))
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_the_objective_reaches_the_weights(name: str) -> None:
     head, task = given(name)

@@ -166,6 +166,16 @@ def test_late_fusion_weighs_posteriors() -> None:
     torch.testing.assert_close(product, 0.8 * p["frame"].log() + 0.2 * p["audio"].log())
 
 
+def test_by_the_max_rule_the_most_certain_modality_decides() -> None:
+    bank = views_bank({"frame": 1.0, "audio": 2.0})
+    episodes = one_task(bank)
+    head = head_with("protonet-lf", bank, {"fusion.rule": "max"})
+    p = torch.stack([torch.softmax(-distances(bank, m, episodes), -1) for m in ("frame", "audio")])
+    certain = p.amax(-1).argmax(0)
+    expected = torch.gather(p.argmax(-1), 0, certain[None])[0]
+    assert torch.equal(head(episodes).argmax(-1), expected)
+
+
 def test_equal_weights_are_the_plain_mean_to_the_bit() -> None:
     bank = views_bank({"frame": 1.0, "audio": 2.0})
     episodes = one_task(bank)
