@@ -703,6 +703,21 @@ METHODS: dict[str, Method] = {
         reads_time=True,
         reference=("amefunet",),
     ),
+    "protagonist": Method(
+        target="multimodal.protagonist:Protagonist",
+        paper=Paper(
+            authors="Qi et al.",
+            title="Multimodal Protagonist-aware Transformer for zero-shot video emotion",
+            venue="ACM MM",
+            year=2021,
+            url="https://openreview.net/forum?id=IJsVW47fjj",
+        ),
+        regime="batch",
+        modalities="two",
+        words="needed",
+        zero_shot=True,
+        reads_time=True,
+    ),
     "amfar": Method(
         target="multimodal.amfar:AMFAR",
         paper=Paper(

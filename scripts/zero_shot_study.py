@@ -63,6 +63,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], Mapping[str, str], int], ...] = (
     ("avca", "avca", BOTH, {}, 100),
     ("clipclap", "clipclap", BOTH, {}, 100),
     ("tcaf", "tcaf", BOTH, {}, 60),
+    ("protagonist (frames for objects)", "protagonist", BOTH, {}, 100),
 )
 
 

@@ -173,13 +173,17 @@ class AnchoredHead(AudioVisualHead[N]):
         """Where clips lie that are heard, seen or both; streams [..., T, D]."""
         raise TypeError(f"{type(self).__name__} does not define points")
 
+    def points_of(self, clips: Mapping[str, Stream]) -> Points:
+        """Where clips lie, by all that they carry."""
+        return self.points(*self.streams(clips))
+
     def place_words(self, words: Tensor) -> Tensor:
         """Where class words [..., E] lie, [..., D]."""
         raise TypeError(f"{type(self).__name__} does not define place_words")
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]: minus the distance to the anchors. Raises UsageError where there are no class words."""
-        query = self.points(*self.streams(episodes.query))
+        query = self.points_of(episodes.query)
         anchors, class_present = self.anchors(episodes, query.place)
         # One distance matrix a point, without the differences of all pairs in memory.
         each = torch.cdist(
@@ -197,7 +201,7 @@ class AnchoredHead(AudioVisualHead[N]):
             total = total + self.place_words(self.words(episodes))[:, :, None]
             count = count + 1
         if how != "words" and episodes.shots:
-            support = self.points(*self.streams(episodes.support))
+            support = self.points_of(episodes.support)
             seen = (support.weight > 0).to(total)
             total = total + (support.place * seen[..., None]).sum(2)
             count = count + seen.sum(2)

@@ -167,6 +167,17 @@ def pairing(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def noise_contrastive(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """Noise-contrastive estimation over pairs [M, D] of two views, -1/M sum_i log(e^s_ii / (e^s_ii + negatives)).
+
+    s is the cosine over the temperature, and the negatives of a pair are all e^s_ij and e^s_ji with another j.
+    """
+    s = F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T / temperature
+    own = torch.eye(len(s), dtype=torch.bool, device=s.device)
+    mismatched = torch.cat([s, s.T.masked_fill(own, -torch.inf)], -1)
+    return (mismatched.logsumexp(-1) - s.diagonal()).mean()
+
+
 def masked_error(said: Tensor, true: Tensor, masked: Tensor) -> Tensor:
     """The mean squared error of masked steps, as masked autoencoders have it (He et al., CVPR 2022).
 
