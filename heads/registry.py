@@ -733,6 +733,21 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         branches=("protonet", "otam", "trx"),
     ),
+    "ragpt": Method(
+        target="multimodal.ragpt:RAGPT",
+        paper=Paper(
+            authors="Authors not verified",
+            title="RAGPT (retrieval-augmented prompts for missing modalities)",
+            venue="AAAI",
+            year=2025,
+            url=arxiv("2501.01120"),
+        ),
+        regime="episodic",
+        modalities="two",
+        reads_time=True,
+        fits_base=True,
+        reference=("ragpt",),
+    ),
     # embedding
     "ridge-words": Method(
         target="embedding.ridge_words:RidgeWords",
