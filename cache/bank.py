@@ -16,6 +16,7 @@ from ..errors import CacheError, NoClips, UsageError, listed, unknown
 from .catalog import Catalog, LabelSet
 from .index import StreamIndex, stream_index
 from .locking import about_schema
+from .relations.graph import Relations, load_relations
 from .sample import Sample
 from .schema import (
     CLASS_SPLITS,
@@ -77,6 +78,8 @@ class FeatureBank:
     """int64 [n], the row of each clip in the catalog."""
     words: Tensor | None = None
     """The class-word vectors, float32 [C, E], or None."""
+    relations: Relations | None = None
+    """The relation graph of the label set's classes and of objects, or None."""
     word_stream: StreamName | None = None
     """The stream that the class-word vectors come from, or None."""
     no_words: str = ""
@@ -111,6 +114,7 @@ class FeatureBank:
         unlabelled: bool = False,
         sample: Sample | None = None,
         words_of: tuple[tuple[str, str], ...] = (),
+        relations: str | None = None,
     ) -> FeatureBank:
         """Load the clips of ``split`` (base, val, novel, or "all") from a cache.
 
@@ -124,6 +128,7 @@ class FeatureBank:
         unlabelled: load the clips without a label of this label set instead (``split`` is then ignored).
         sample: read only a sample of the clips; None, or a multi-hot label set, reads all.
         words_of: pairs of a class and the class whose vector it gets instead of its own.
+        relations: the name of a relation graph of the data set, or None for none.
 
         Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
         so that episodes over different streams are the same episodes; clips that their data set lists no more take no
@@ -194,6 +199,9 @@ class FeatureBank:
             class_id=torch.from_numpy(classes.astype(np.int64)).to(device),
             clip_row=rows,
             words=vectors,
+            relations=None
+            if relations is None
+            else load_relations(folder, relations, label_set, labels.class_names).to(device),
             word_stream=word_stream,
             no_words=no_words,
             notes=[*filter(None, [no_words, about_schema(folder, catalog)])],

@@ -748,6 +748,37 @@ METHODS: dict[str, Method] = {
         fits_base=True,
         reference=("ragpt",),
     ),
+    "knowledge-driven": Method(
+        target="multimodal.knowledge_driven:KnowledgeDriven",
+        paper=Paper(
+            authors="Huang et al.",
+            title="Knowledge-driven Egocentric Multimodal Activity Recognition",
+            venue="TOMM",
+            year=2020,
+            url="https://doi.org/10.1145/3409332",
+        ),
+        regime="episodic",
+        modalities="any",
+        words="needed",
+        zero_shot=True,
+        reads_time=True,
+        fits_base=True,
+    ),
+    "few-shot-egocentric": Method(
+        target="multimodal.few_shot_egocentric:FewShotEgocentric",
+        paper=Paper(
+            authors="Pan et al.",
+            title="Few-shot Egocentric Multimodal Activity Recognition",
+            venue="MMAsia",
+            year=2021,
+            url="https://doi.org/10.1145/3469877.3490603",
+        ),
+        regime="episodic",
+        modalities="any",
+        words="needed",
+        reads_time=True,
+        fits_base=True,
+    ),
     # embedding
     "ridge-words": Method(
         target="embedding.ridge_words:RidgeWords",
