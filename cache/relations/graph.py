@@ -47,7 +47,7 @@ class RelationGraph:
     """Facts about where the edges come from: the source, its file and hash, how names were looked up."""
 
     def save(self, folder: Path) -> Path:
-        """Write the graph to the data set's folder and return its path. Raises CacheError where it cannot be written."""
+        """Write the graph to the data set's folder and return its path. Raises CacheError where that fails."""
         path = path_of(folder, self.name)
         try:
             write_json(

@@ -57,7 +57,7 @@ class KnowledgeDrivenSettings(Settings):
     penalty: Positive = 1.0
     """The ridge of the regression at which the classifiers begin, relative to the mean square of a node."""
     blend: NonNegative = 0.1
-    """The weight of a class's graph-made classifier beside the mean of its supports, where it starts (it is learned)."""
+    """The weight of a class's graph-made classifier beside the mean of its supports, as it starts (it is learned)."""
     alone: NonNegative = 0.3
     """The weight of the global predictions of the modalities beside the joined one, in logits."""
     guess: NonNegative = 0.1

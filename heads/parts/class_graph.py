@@ -110,7 +110,7 @@ class ClassGraph(nn.Module):
         return Graph(node, hearing(self._weights(node, place), there))
 
     def relations(self, words: Tensor, class_id: Tensor) -> tuple[Tensor, Tensor]:
-        """How related the classes of episodes are to the base classes and to each other, [B, N, C + N], each to itself 1.
+        """How related classes of episodes are to base classes and to each other, [B, N, C + N], each to itself 1.
 
         Objects are left out. The second value says which base classes are among the episode's, bool [B, C].
         """
@@ -137,7 +137,7 @@ class ClassGraph(nn.Module):
         )
 
     def _weights(self, node: Tensor, place: Tensor) -> Tensor:
-        """The weights of the edges [..., V, V], none of a node to itself; place: rows in the relation graph [..., V]."""
+        """The weights of edges [..., V, V], none of a node to itself; place: rows of the relation graph [..., V]."""
         eye = torch.eye(node.shape[-2], dtype=torch.bool, device=node.device)
         if self.source == NONE:
             return torch.zeros_like(eye, dtype=node.dtype)

@@ -17,9 +17,10 @@ from ...episodes.batch import Stream
 
 
 class WhitenedClips(nn.Module):
-    """Clips as unit vectors [..., D], D the summed width of the modalities; fitted by :meth:`fit`, else without scatter.
+    """Clips as unit vectors [..., D], D the summed width of the modalities.
 
-    An absent modality is taken to be the mean of the base clips. widths: D of each modality, by name.
+    Before :meth:`fit` nothing is centred or whitened. An absent modality is taken to be the mean of the base clips.
+    widths: D of each modality, by name; shrinkage: how far the scatter is drawn to a multiple of the identity.
     """
 
     centre: Tensor
