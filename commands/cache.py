@@ -1,4 +1,4 @@
-"""``fsmm cache`` has the commands info, verify, import, export, prune, upgrade and merge."""
+"""``fsmm cache`` has the commands info, verify, import, export, graph, prune, upgrade and merge."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..cache.relations.terms import SOURCES
 from ..cache.schema import OLDER_SCHEMAS
 from ..errors import UsageError, listed
 from ..runs.kinds import pairs_reader, read_names
@@ -166,6 +167,57 @@ def export_command(
         console.print_table(f"{report.dataset}: {report.clips:,} clips", ["array", "shape"], rows)
     for file in report.files:
         typer.echo(file)
+
+
+@app.command("graph")
+def graph_command(
+    source: Annotated[
+        str, typer.Option(help="words, wordnet or conceptnet.", autocompletion=completion.one_of(SOURCES))
+    ] = "words",
+    data: Annotated[
+        Optional[Path],
+        typer.Option(help="The folder of WordNet's files, or ConceptNet's assertions or their archive."),
+    ] = None,
+    cache: Cache = None,
+    dataset: Dataset = None,
+    name: Annotated[Optional[str], typer.Option(help="The graph's name [the source's].")] = None,
+    label_set: Annotated[Optional[str], typer.Option(help="Whose classes are nodes [the default].")] = None,
+    objects: Annotated[
+        Optional[Path],
+        typer.Option(help="Objects as nodes: a text file, one name a line, as scores are ordered."),
+    ] = None,
+    vectors: Annotated[
+        Optional[Path], typer.Option(help="An npz (words, vec) with word vectors for the objects.")
+    ] = None,
+    words: Annotated[str, typer.Option(help="The word stream of the classes.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Relate classes, and objects, to each other, for heads that know of relations (`--set graph=NAME`).
+
+    The edges come from class words, from WordNet, or from ConceptNet."""
+    from ..cache.relations.make import make_graph
+
+    report = make_graph(
+        cache_root(cache),
+        dataset,
+        source=source,
+        data=data,
+        name=name,
+        label_set=label_set,
+        objects=objects,
+        vectors=vectors,
+        words=words,
+    )
+    if json:
+        console.print_json(report.to_json())
+        return
+    graph = report.graph
+    if report.unknown:
+        console.note(f"The source knows nothing of {listed(report.unknown)}; these have no edges.")
+    typer.echo(
+        f"{report.dataset}: relation graph {graph.name!r} of {len(graph.classes):,} classes and "
+        f"{len(graph.objects):,} objects with {len(graph.edges):,} edges; use it by --set graph={graph.name}."
+    )
 
 
 @app.command("prune")

@@ -73,6 +73,8 @@ class Method:
     position_tied: bool = False
     """Whether weights belong to class positions, so that permuting the classes of an episode permutes the logits'
     columns in distribution only; such a head serves at most ``inputs.way`` classes."""
+    relations: bool = False
+    """Whether its setting ``graph`` may name a relation graph of the data set."""
     branches: tuple[str, ...] = ()
     """The other methods that it is built of; it gets their makers by ``inputs.branches``."""
     reference: tuple[str, ...] = ()
@@ -763,6 +765,7 @@ METHODS: dict[str, Method] = {
         zero_shot=True,
         reads_time=True,
         fits_base=True,
+        relations=True,
     ),
     "few-shot-egocentric": Method(
         target="multimodal.few_shot_egocentric:FewShotEgocentric",
@@ -778,6 +781,7 @@ METHODS: dict[str, Method] = {
         words="needed",
         reads_time=True,
         fits_base=True,
+        relations=True,
     ),
     # embedding
     "ridge-words": Method(

@@ -12,6 +12,8 @@ import torch
 
 from ..cache.bank import FeatureBank, choose_streams, word_key
 from ..cache.catalog import Catalog
+from ..cache.relations.graph import graph_digest
+from ..cache.relations.terms import RESERVED
 from ..cache.sample import Sample
 from ..cache.schema import StreamName, dataset_folder, default_cache
 from ..cache.stream import stream_checks
@@ -143,6 +145,21 @@ class Banks:
         joins = len(self.test.tables) > 1 and self.method.modalities == "one"
         return learns or weighs or joins or self.normalise == "centre-l2" or self.choice is not None
 
+    @property
+    def relations(self) -> str | None:
+        """The relation graph that the head's setting ``graph`` names, or None.
+
+        Raises UsageError where training classes are another data set's, whose classes the graph does not relate.
+        """
+        graph = self.spec.settings.get("graph", RESERVED[0])
+        if not self.method.relations or graph in RESERVED:
+            return None
+        if self.other is not None:
+            raise UsageError(
+                f"Relation graph {graph!r} relates the classes of one data set; use graph=words with --train-dataset."
+            )
+        return graph
+
     def training_notes(self) -> list[str]:
         """Sentences about the classes that the head trains on; none where they are the tested data set's."""
         if self.other is None:
@@ -186,6 +203,7 @@ class Banks:
             "clips": digest({"clips": clips}),
             "features": digest(features),
             "class words": digest({"checks": said}),
+            **({} if self.relations is None else {"relations": graph_digest(self.folder, self.relations)}),
         }
 
     def with_all_steps(self) -> FeatureBank:
@@ -268,6 +286,8 @@ class Banks:
             "unlabelled": extra,
             "sample": sample,
         }
+        if self.relations is not None:
+            choice["relations"] = self.relations
         if most := steps or self._steps:
             choice["max_steps"] = most
         names: Sequence[str] | None = spec.streams or spec.modalities

@@ -75,7 +75,9 @@ class SharedBanks:
             bank = bank.pooled() if pooled else bank
             # Class words do not change features, so that banks with and without them share tables.
             same = tuple(
-                part for part in key if not (isinstance(part, tuple) and part[0] in ("words", "words_of"))
+                part
+                for part in key
+                if not (isinstance(part, tuple) and part[0] in ("words", "words_of", "relations"))
             )
             (name, table), *_ = bank.tables.items()
             self._banks[key] = replace(bank, tables={name: self._tables.setdefault(same, table)})

@@ -12,6 +12,7 @@ mean 0 and spread 1 over all clips, which are unlabelled statistics of the whole
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def segments(series: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     made = []
     for clip in np.split(series, np.cumsum(lengths)[:-1]):
         edges = np.linspace(0, len(clip), SEGMENTS + 1).round().astype(int)
-        parts = [clip[a : max(b, a + 1)] for a, b in zip(edges[:-1], edges[1:])]
+        parts = [clip[a : max(b, a + 1)] for a, b in itertools.pairwise(edges)]
         made.append(np.stack([np.concatenate([part.mean(0), part.std(0)]) for part in parts]))
     return np.stack(made)
 

@@ -6,6 +6,8 @@ plain parsing, matched to classes by their names, and whole or absent.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from ..._version import __version__
 from ...errors import CacheError, unknown
 from ...machine.files import read_table, write_json
 from ..schema import check_name
+from .terms import RESERVED
 
 RELATIONS = "relations"
 """The folder of the relation graphs of a data set."""
@@ -103,7 +106,7 @@ def read_graph(folder: Path, name: str) -> RelationGraph:
         raise unknown(
             f"relation graph of dataset {folder.name!r} (`fsmm cache graph` makes one)",
             name,
-            ["words", "none", *graphs_of(folder)],
+            [*RESERVED, *graphs_of(folder)],
         )
     table = read_table(path, "relation graph", error=CacheError)
     if fault := _fault(table):
@@ -119,6 +122,13 @@ def read_graph(folder: Path, name: str) -> RelationGraph:
         vectors=table["vectors"],
         origin=table["origin"],
     )
+
+
+def graph_digest(folder: Path, name: str) -> str:
+    """A digest of a data set's relation graph. Raises UsageError and CacheError as ``read_graph``."""
+    graph = read_graph(folder, name)
+    told = [graph.label_set, graph.classes, graph.objects, graph.edges, graph.vectors]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def load_relations(folder: Path, name: str, label_set: str, classes: Sequence[str]) -> Relations:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cache.bank import FeatureBank
+from ...cache.relations.terms import RESERVED
 from ...errors import UsageError
 from .growing import let_grow
 
-WORDS, NONE = "words", "none"
+WORDS, NONE = RESERVED
 """The settings of ``graph`` that name no relation graph: edges by the likeness of words, or no edges."""
 SAME = 1 - 1e-5  # Two classes whose unit words have at least this cosine are one class.
 
