@@ -3,7 +3,7 @@
     python scripts/study_results.py STUDY             how far each table's figures lie from those that are recorded
     python scripts/study_results.py STUDY --record    write them into docs/results/*.json instead of the recorded ones
 
-STUDY is the folder of `fsmm sweep examples/results.yaml`. A row of the study belongs to the figure whose row is the
+STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. A row of the study belongs to the figure whose row is the
 variant's label, and whose column and part say its modalities, shots, label set, class split or missing rate; a figure
 without a class split is the mean over those of the study. A difference is that from the row called protonet (or
 complete), and of certainty weights that from equal ones, on the same episodes, with its interval over clips. Rows that
@@ -30,6 +30,8 @@ MEASURES |= {"micro F1": "micro_f1", "macro F1": "macro_f1"}
 """The keys of metrics.json by the parts of a cell that hold them."""
 BASES = ("protonet", "ProtoNet", "complete")
 """The labels of the rows from which differences are taken."""
+FILES = {"results": "examples/results.yaml", "utd-mhad": "examples/utd_mhad.yaml"}
+"""The files of the studies that make tables, by their names."""
 _TRAININGS = {0: "first", 1: "second"}
 """The parts of a cell that has two trainings, by their seeds."""
 WEIGHTS = {"true": "certainty weights", "false": "equal weights"}
@@ -59,7 +61,7 @@ def main() -> None:
         for table in data.tables:
             report(table, data, found)
         if given.record and found:
-            record(data, found)
+            record(data, found, FILES[study.name])
             results.write_file(path, data)
 
 
@@ -139,9 +141,10 @@ def columns_of(row: Row) -> set[str]:
 
 
 def modalities_of(row: Row) -> list[str]:
-    """The modalities of a row in the order of the tables: frame, flow, audio."""
-    names = [stream.partition("/")[0] for stream in row.config["streams"] or ()]
-    return sorted(names, key=("frame", "flow", "audio").index)
+    """The modalities of a row in the order of the tables: frame, flow, audio, then others by name."""
+    names = sorted(stream.partition("/")[0] for stream in row.config["streams"] or ())
+    first = ("frame", "flow", "audio")
+    return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
 def value_of(figure: results.Figure, metrics: Mapping[str, Any]) -> float | None:
@@ -195,14 +198,14 @@ def report(table: str, data: results.Data, found: Mapping[int, Found]) -> None:
     print(text)
 
 
-def record(data: results.Data, found: Mapping[int, Found]) -> None:
-    """Put what the study says in place of the recorded figures."""
+def record(data: results.Data, found: Mapping[int, Found], file: str) -> None:
+    """Put what the study of ``file`` says in place of the recorded figures."""
     commit = results.commit_of(results.ROOT, dirty=False)
     for number, mine in found.items():
         widths = [width for _, width in mine.differences if width is not None]
         whole = len(widths) == len(mine.differences) > 0
         difference = float(np.mean([each for each, _ in mine.differences])) if mine.differences else None
-        words = ["fsmm", "sweep", "examples/results.yaml", "--cache", "CACHE", "--only", mine.block]
+        words = ["fsmm", "sweep", file, "--cache", "CACHE", "--only", mine.block]
         data.figures[number] = replace(
             data.figures[number],
             value=round(float(np.mean(mine.values)), 3),
