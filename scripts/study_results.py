@@ -3,11 +3,11 @@
     python scripts/study_results.py STUDY             how far each table's figures lie from those that are recorded
     python scripts/study_results.py STUDY --record    write them into docs/results/*.json instead of the recorded ones
 
-STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. A row of the study belongs to the figure whose row is the
-variant's label, and whose column and part say its modalities, shots, label set, class split or missing rate; a figure
-without a class split is the mean over those of the study. A difference is that from the row called protonet (or
-complete), and of certainty weights that from equal ones, on the same episodes, with its interval over clips. Rows that
-are not done are left out.
+STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. A row of the study belongs
+to the figure whose row is the variant's label, and whose column and part say its modalities, shots, label set, class
+split or missing rate; a figure without a class split is the mean over those of the study. A difference is that from the
+row called protonet (or complete), and of certainty weights that from equal ones, on the same episodes, with its interval
+over clips. Rows that are not done are left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def figures_of(study: Study, data: results.Data) -> dict[int, Found]:
                 continue
             mine = found.setdefault(number, Found(block=row.block, episodes=metrics["episodes"]))
             mine.values.append(100 * value)
-            if figure.difference is not None:
+            if figure.difference is not None or figure.value is None:
                 pair = pair or difference_of(study, row)
                 if pair is not None:
                     mine.differences.append(pair)

@@ -43,7 +43,7 @@ class ConceptNet:
             fact = parsed_json(line.decode())
             rel, start, end = (fact[key] for key in ("rel", "start", "end"))
             a, b = (" ".join(words_of(text)) for text in (start, end))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{place} is not an assertion with rel, start and end.") from None
         if rel not in FAR and a and b and a != b:
             self.near[a].add(b)

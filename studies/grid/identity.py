@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ..._version import NUMERIC_VERSION
+from ...cache.relations.graph import graph_digest
+from ...cache.relations.terms import RESERVED
 from ...errors import UsageError
 from ...heads.build import DEFAULT_FUSION
 from ...heads.multimodal.fusion import FusionSettings
@@ -105,6 +107,9 @@ def _content(spec: RunSpec, facts: DataFacts) -> dict[str, Any]:
         "settings": settings_of(spec),
         "data": facts.digest_of(streams, words, spec.protocol.label_set),
     }
+    graph = spec.settings.get("graph", RESERVED[0])
+    if spec.resolved.relations and graph not in RESERVED:
+        found["relations"] = graph_digest(facts.folder, graph)
     if spec.train_dataset is not None:
         other = facts.other(spec.train_dataset)
         same = [*map(str, facts.streams(streams))]
