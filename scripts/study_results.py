@@ -6,8 +6,8 @@
 STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. A row of the study belongs
 to the figure whose row is the variant's label, and whose column and part say its modalities, shots, label set, class
 split or missing rate; a figure without a class split is the mean over those of the study. A difference is that from the
-row called protonet (or complete), and of certainty weights that from equal ones, on the same episodes, with its interval
-over clips. Rows that are not done are left out.
+row called protonet (or complete), and of certainty weights that from equal ones, on the same episodes, with its
+interval over clips. Rows that are not done are left out.
 """
 
 from __future__ import annotations
