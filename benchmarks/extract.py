@@ -252,7 +252,11 @@ def _against(turns: Sequence[Turn], chosen: Mapping[str, Sequence[str]], device:
     else:
         yield from _of_gpu([turn.watch for turn in turns])
     busy = statistics.median(turn.report.encoder_busy for turn in turns)
-    yield _figure("share of the time in which encoders run", busy)
+    if device == "cpu":
+        yield _figure("share of the time in which encoders run", busy)
+    else:
+        goal = ">= 0.9 where decoding allows"
+        yield _figure("share of the time in which encoders run", busy, goal, is_met=busy >= 0.9)
     yield _figure("peak memory of all processes, MB", max(turn.watch.peak_mb for turn in turns))
 
 

@@ -40,13 +40,13 @@ while read -r name limit; do
   tail -n 3 "$out/$name.log" | sed "s/^/$name: /"
 done <<'END'
 machine 20
-arithmetic 50
-memory 25
+arithmetic 45
+memory 20
 heads 45
 training 30
-usual 40
 large 60
-video 30
-shared 35
+usual 45
+video 35
+shared 40
 END
 "$python" "$root/scripts/gpu_check.py" table --out "$out"
