@@ -38,6 +38,7 @@ _GROUPS: dict[type[Any] | str, str] = {
     groups=_GROUPS,
     complete={
         "method": completion.methods,
+        "words": completion.encoders,
         "streams": completion.made_streams,
         "device": completion.one_of(("auto", "cpu", "cuda")),
     },

@@ -16,10 +16,12 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from ..cache.clip_streams import ClipStreams
 from ..cache.schema import StreamName
 from ..errors import DecodeError, UsageError
+from ..heads.registry import find
 from .few_examples.base_set import BaseSet
+from .few_examples.class_words import ClassWords, no_tower
 from .few_examples.classifier import Classifier, Progress, make_classifier
 from .few_examples.examples import Examples
-from .few_examples.fit_request import FitSpec, Scaling
+from .few_examples.fit_request import AUTO, FitSpec, Scaling
 from .few_examples.given import BadExamples, are_named, are_paths, has_steps, like
 from .few_examples.model_folder import open_model, save_model
 from .few_examples.model_streams import (
@@ -58,6 +60,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         fusion: Fusion | None = None,
         normalise: Scaling = "l2",
         settings: Mapping[str, str] | None = None,
+        words: str | None = None,
         base: str | Path | None = None,
         cache: str | Path | None = None,
         device: str = "auto",
@@ -69,7 +72,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         method: a name of ``fsmm methods``, or auto. streams: for videos, modalities or modality/encoder (None: frame,
         flow and audio). modalities: those that the head reads (None: all). fusion, normalise, settings: of a named
-        method. base: CACHE/DATASET with clips of other classes. cache: the cache of videos' features. device, workers:
+        method. words: the encoder of class names for a method that reads them (None: the text tower of the encoder of
+        videos). base: CACHE/DATASET with clips of other classes. cache: the cache of videos' features. device, workers:
         for extraction. live: videos are decoded in this process by encoders that stay loaded, and nothing is stored.
         random_state: the seed of a training on the base set.
         """
@@ -79,6 +83,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.fusion = fusion
         self.normalise = normalise
         self.settings = settings
+        self.words = words
         self.base = base
         self.cache = cache
         self.device = device
@@ -241,6 +246,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             modalities=None if self.modalities is None else tuple(self.modalities),
             normalise=self.normalise,
             settings=dict(self.settings or {}),
+            words=self.words,
             seed=self.random_state,
         )
 
@@ -254,7 +260,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         progress: Progress | None = None,
     ) -> Classifier:
         widths = {name: stream.x.shape[2] for name, stream in examples.streams.items()}
-        base = None if self.base is None else BaseSet.load(self.base, streams or {}, widths)
+        words = self._class_words(streams or {})
+        base = None
+        if self.base is not None:
+            base = BaseSet.load(self.base, streams or {}, widths, None if words is None else words.stream)
         return make_classifier(
             examples,
             torch.from_numpy(np.asarray(label, np.int64)),
@@ -262,8 +271,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._spec(),
             clips=clips,
             base=base,
+            words=words,
             progress=progress,
         )
+
+    def _class_words(self, streams: Mapping[str, StreamName]) -> ClassWords | None:
+        """The vectors of the class names, where a method is named that needs them or ``words`` asks for them."""
+        if self.method == AUTO:
+            if self.words is not None:
+                raise UsageError("Method auto tries heads without class words; name a method with --words.")
+            return None
+        if self.words is None and find(self.method)[0].words != "needed":
+            return None
+        from ..extract.own_words import text_tower, word_vectors
+
+        encoder = self.words or text_tower(streams.values())
+        if encoder is None:
+            raise no_tower(self.method)
+        stream, vectors = word_vectors(encoder, [str(name) for name in self.classes_], device=self.device)
+        return ClassWords(str(stream), torch.from_numpy(vectors))
 
     def _videos(self, paths: Sequence[str]) -> Examples:
         """The videos at these paths, one row each. Raises DecodeError for the first that cannot be read."""

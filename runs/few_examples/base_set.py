@@ -44,12 +44,18 @@ class BaseSet:
     """CACHE/DATASET, as it was named."""
 
     @classmethod
-    def load(cls, named: Path | str, streams: Mapping[str, StreamName], dims: Mapping[str, int]) -> BaseSet:
+    def load(
+        cls,
+        named: Path | str,
+        streams: Mapping[str, StreamName],
+        dims: Mapping[str, int],
+        words: str | None = None,
+    ) -> BaseSet:
         """The base set CACHE/DATASET in the streams of the examples.
 
-        streams: the stream of each modality, where it is known; dims: the width of each modality. The base classes of
-        the default class split are taken, or all where there is no split. Raises UsageError where it is no data set of
-        a cache or lacks a stream.
+        streams: the stream of each modality, where it is known; dims: the width of each modality; words: the stream of
+        class words, if any. The base classes of the default class split are taken, or all where there is no split.
+        Raises UsageError where it is no data set of a cache or lacks a stream.
         """
         place = Path(named).expanduser()
         if not (place / "catalog.h5").is_file():
@@ -59,7 +65,7 @@ class BaseSet:
             )
         split = "base" if Catalog.read(place).labels().splits else "all"
         wanted = [str(streams[m]) if m in streams else m for m in dims]
-        base = FeatureBank.load(place.parent, wanted, split, dataset=place.name, words=None)
+        base = FeatureBank.load(place.parent, wanted, split, dataset=place.name, words=words)
         for m, dim in dims.items():
             if base.tables[m].dim != dim:
                 raise UsageError(
@@ -67,7 +73,7 @@ class BaseSet:
                     "both need the same encoder."
                 )
         try:
-            val = FeatureBank.load(place.parent, wanted, "val", dataset=place.name, words=None)
+            val = FeatureBank.load(place.parent, wanted, "val", dataset=place.name, words=words)
         except (NoClips, UsageError):
             val = None
         if base.multi:

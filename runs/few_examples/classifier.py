@@ -21,6 +21,7 @@ from .auto_method import (
 )
 from .base_set import BaseSet, base_candidates, learn
 from .calibration import Calibration, calibrated, lac_quantile, lac_scores, lac_sets, probabilities
+from .class_words import ClassWords, check_words
 from .examples import Examples
 from .fit_request import AUTO, FitSpec
 from .fitted import FittedHead, HeadChoice, supports_of
@@ -98,15 +99,17 @@ def make_classifier(
     *,
     clips: Sequence[str] | None = None,
     base: BaseSet | None = None,
+    words: ClassWords | None = None,
     progress: Progress | None = None,
 ) -> Classifier:
     """The classifier of labelled examples, int64 [n] in 0..N-1.
 
-    base: clips of other classes that heads may learn from. progress: called with ("try", candidates done, candidates,
-    figures) and as in training. Raises UsageError where there is one class only, or a method cannot take the examples.
+    base: clips of other classes that heads may learn from. words: the vectors of class names. progress: called with
+    ("try", candidates done, candidates, figures) and as in training. Raises UsageError where there is one class only,
+    or a method cannot take the examples.
     """
     check_classes(label, class_names)
-    maker = _Maker(examples, label, class_names, spec, base=base, progress=progress)
+    maker = _Maker(examples, label, class_names, spec, base=base, words=words, progress=progress)
     candidates = maker.candidates()
     fits, trials = [], []
     for number, choice in enumerate(candidates):
@@ -150,6 +153,7 @@ class _Maker:
     class_names: Sequence[str]
     spec: FitSpec
     base: BaseSet | None
+    words: ClassWords | None
     progress: Progress | None
 
     def candidates(self) -> list[HeadChoice]:
@@ -174,11 +178,9 @@ class _Maker:
             settings=spec.settings,
         )
         row = choice.row
-        if row.words == "needed":
-            raise UsageError(
-                f"Method {spec.method!r} needs class words, which a classifier of examples has not; choose another."
-            )
-        if self.base is None and (row.fits_base or row.regime != "none" or spec.normalise == "centre-l2"):
+        check_words(choice, self.examples, self.words, has_base=self.base is not None)
+        fits_base = row.fits_base and row.words != "needed"  # Words in the space of the features need no map.
+        if self.base is None and (fits_base or row.regime != "none" or spec.normalise == "centre-l2"):
             what = "learns from" if row.regime != "none" else "takes the mean or other figures of"
             raise UsageError(
                 f"Method {spec.method!r} with normalisation {spec.normalise!r} {what} base classes; name a base set as "
@@ -189,7 +191,14 @@ class _Maker:
     def fit(self, choice: HeadChoice) -> FittedHead:
         """The head of a choice with the examples as its supports."""
         means = None if self.base is None else self.base.means()
-        fitted = FittedHead.untrained(choice, self.examples, self.label, self.class_names, means=means)
+        fitted = FittedHead.untrained(
+            choice,
+            self.examples,
+            self.label,
+            self.class_names,
+            means=means,
+            words=None if self.words is None else self.words.vectors,
+        )
         if self.base is not None:
             learn(fitted, self.base, seed=self.spec.seed, progress=self._training(choice))
         return fitted
@@ -244,6 +253,7 @@ def _about_head(selection: Selection, threshold: Threshold, maker: _Maker) -> di
             "base_clips": len(threshold.unknown),
         },
         "base": None if maker.base is None else maker.base.name,
+        "words": None if maker.words is None else maker.words.stream,
     }
 
 

@@ -107,8 +107,9 @@ class Examples:
         self,
         label: Tensor,
         class_names: Sequence[str],
+        words: Tensor | None = None,
     ) -> FeatureBank:
-        """The bank of these clips with their labels int64 [n]."""
+        """The bank of these clips with their labels int64 [n], and the vectors [N, E] of class words, if any."""
         tables: dict[str, Table] = {
             name: TensorTable(stream.x, stream.length, stream.present)
             for name, stream in self.streams.items()
@@ -124,6 +125,7 @@ class Examples:
             class_names=list(class_names),
             class_id=torch.arange(len(class_names)),
             clip_row=np.arange(len(self)),
+            words=words,
         )
 
 

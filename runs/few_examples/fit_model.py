@@ -53,6 +53,7 @@ def fitted_model(
         fusion=spec.fusion,
         normalise=spec.normalise,
         settings=spec.settings,
+        words=spec.words,
         base=request.base,
         random_state=spec.seed,
     )

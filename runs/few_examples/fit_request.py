@@ -28,6 +28,8 @@ class FitSpec:
     """How features are scaled for a named method: l2, centre-l2 (by the base set's mean), per-step or none."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """The key=value of a named method; train.KEY is its recipe's."""
+    words: str | None = None
+    """The encoder of class names for a method that reads them (else the text tower of the examples' encoder)."""
     seed: int = 0
     """The seed of a training on the base set."""
 

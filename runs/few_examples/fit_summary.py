@@ -19,9 +19,14 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{len(counts)} classes, {report['examples']} examples ({each}): "
         f"{', '.join(f'{name} {count}' for name, count in counts.items())}",
-        f"head: {report['head']}{_chosen(report['selection'])}",
+        f"head: {report['head']}{_named(report)}{_chosen(report['selection'])}",
     ]
     return lines + _estimates(report)
+
+
+def _named(report: Mapping[str, Any]) -> str:
+    words = report.get("words")  # Models of earlier versions do not speak of it.
+    return f", class names by {words}" if words else ""
 
 
 def _chosen(selection: Mapping[str, Any]) -> str:

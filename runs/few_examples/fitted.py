@@ -72,6 +72,8 @@ class FittedHead:
     """The names of the N classes."""
     means: Mapping[str, Tensor] | None = None
     """The mean feature [D] of the base classes by modality, for centre-l2."""
+    words: Tensor | None = None
+    """The vectors [N, E] of class words, for a head that reads them."""
 
     def __post_init__(self) -> None:
         self.head.eval()
@@ -87,10 +89,11 @@ class FittedHead:
         class_names: Sequence[str],
         *,
         means: Mapping[str, Tensor] | None = None,
+        words: Tensor | None = None,
     ) -> FittedHead:
         """The head as it is built. Raises UsageError where it cannot take these examples."""
         own = supports.select(choice.modalities)
-        raw = own.bank(label, class_names)
+        raw = own.bank(label, class_names, words)
         read = prepared(raw, choice.normalise, pools=choice.pools, means=means)
         inputs = inputs_of(read, way=len(class_names))
         settings = {k: v for k, v in choice.settings.items() if not k.startswith("train.")}
@@ -102,6 +105,7 @@ class FittedHead:
             label=label,
             class_names=class_names,
             means=means,
+            words=words,
         )
 
     @property
@@ -132,13 +136,14 @@ class FittedHead:
                 query=query,
                 query_label=torch.zeros(1, len(rows), dtype=torch.int64),
                 class_id=self._support.class_id,
+                words=self._support.words,
             )
         )
         return logits[0].float()
 
     def _read(self, clips: Examples, label: Tensor) -> FeatureBank:
         """Clips as the head reads them."""
-        raw = clips.bank(label, self.class_names)
+        raw = clips.bank(label, self.class_names, self.words)
         return prepared(raw, self.choice.normalise, pools=self.choice.pools, means=self.means)
 
     def _supports_of(self, bank: FeatureBank) -> Episodes:

@@ -34,6 +34,7 @@ from .fitted import FittedHead, HeadChoice, supports_of
 from .unknowns import Threshold
 
 FORMAT = 1
+WORDS = "words"
 ABOUT, EXAMPLES, HEAD = "model.json", "examples.safetensors", "head.safetensors"
 _FILES = (ABOUT, EXAMPLES, HEAD)
 
@@ -142,6 +143,8 @@ def _example_tensors(classifier: Classifier) -> dict[str, Tensor]:
         found |= {f"{name}.x": stream.x, f"{name}.length": stream.length}
     found |= {f"{name}.mean": mean for name, mean in classifier.means.items()}
     found |= {f"{name}.head_mean": mean for name, mean in (classifier.fitted.means or {}).items()}
+    if classifier.fitted.words is not None:
+        found[WORDS] = classifier.fitted.words
     return found
 
 
@@ -178,6 +181,7 @@ def _read(about: Mapping[str, Any], folder: Path) -> Classifier:
         label=tensors["label"],
         class_names=about["classes"],
         means=head_means or None,
+        words=tensors.get(WORDS),
     )
     calibration, threshold = about["calibration"], about["threshold"]
     return Classifier(

@@ -171,7 +171,9 @@ def _opinions(
     p = classifier.probabilities(clips)
     choice, fitted = classifier.fitted.choice, classifier.fitted
     doubt = _entropy(p) / np.log(p.shape[1])
-    if len(choice.modalities) < 2 or choice.row.modalities != "one" or choice.row.regime != "none":
+    row = choice.row
+    learned = row.regime != "none" or row.words == "needed"  # A head that is made anew would lack it.
+    if len(choice.modalities) < 2 or row.modalities != "one" or learned:
         return doubt, None, p
     each = []
     for name in choice.modalities:

@@ -245,7 +245,7 @@ def test_two_models_do_not_share_a_place(home: Path) -> None:
         (("--add",), "There is no model at"),
         (("--method", "tim"), "name a base set"),
         (("--method", "protonett"), "Did you mean 'protonet'"),
-        (("--method", "tip-adapter"), "needs class words"),
+        (("--method", "tip-adapter"), "no stream of the examples has a text tower"),
         (("--base", "nowhere"), "is no data set of a cache"),
         (("--streams", "word"), "takes no word stream"),
         (("--streams", "frame,frame/i3d-rgb"), "one stream a modality"),

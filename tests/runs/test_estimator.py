@@ -19,6 +19,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from tests_support import synthetic_cache
 
 import fsmm
+from fsmm.cache.schema import Provenance, StreamName
+from fsmm.cache.stream import StreamWriter
 from fsmm.errors import FsmmError, UsageError
 from fsmm.runs.estimator import FewShotClassifier
 from fsmm.runs.few_examples.examples import Examples
@@ -162,6 +164,77 @@ def test_a_base_set_is_learned_from_and_kept_in_the_model(base: Path, tmp_path: 
         FewShotClassifier("simpleshot").fit(features, names)
     with pytest.raises(UsageError, match="is no data set of a cache"):
         FewShotClassifier("simpleshot", base=tmp_path / "nowhere").fit(features, names)
+
+
+def words_of_means(encoder: str, class_names: list[str], *, device: str) -> tuple[StreamName, np.ndarray]:
+    """Vectors of class names that point where the frames of ``gaussian`` lie."""
+    assert device == "auto"
+    rows = [NAMES.index(name) for name in class_names]
+    return StreamName("word", encoder), np.eye(len(NAMES), 8, dtype=np.float32)[rows]
+
+
+@pytest.mark.parametrize("method", ["frozen-space", "tip-adapter", "clap"])
+def test_class_names_in_the_space_of_the_features_are_half_of_a_classifier(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsmm.extract.own_words.word_vectors", words_of_means)
+    features, label = gaussian(2, gap=2.0)
+    fresh, truth = gaussian(40, gap=2.0, seed=1)
+    names = np.array(NAMES)[label]
+    fitted = FewShotClassifier(method, words="tower").fit(features["frame"], names)
+    # The true means are the best direction that there is, and two noisy examples a class are not.
+    alone = FewShotClassifier("protonet").fit(features["frame"], names)
+    right = np.array(NAMES)[truth]
+    assert (fitted.predict(fresh["frame"]) == right).mean() > (
+        alone.predict(fresh["frame"]) == right
+    ).mean() + 0.05
+    assert fitted.report_["words"] == "word/tower"
+    fitted.save(tmp_path / "model")
+    again = FewShotClassifier.open(tmp_path / "model")
+    np.testing.assert_allclose(
+        again.predict_proba(fresh["frame"]), fitted.predict_proba(fresh["frame"]), atol=1e-5
+    )
+
+
+def test_class_names_of_another_space_are_mapped_by_the_base_set_that_has_such_words(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, label = gaussian(3)
+    names = np.array(NAMES)[label]
+
+    def of_width(encoder: str, class_names: list[str], *, device: str) -> tuple[StreamName, np.ndarray]:
+        draws = np.random.default_rng(len(encoder) + len(device))
+        return StreamName("word", encoder), draws.normal(size=(len(class_names), 10)).astype(np.float32)
+
+    monkeypatch.setattr("fsmm.extract.own_words.word_vectors", of_width)
+    with pytest.raises(UsageError, match="must be mapped, which is learned on base classes"):
+        FewShotClassifier("tip-adapter", words="glove").fit(features["frame"], names)
+    with pytest.raises(UsageError, match="Unknown stream 'word/glove'"):
+        FewShotClassifier("tip-adapter", words="glove", base=base).fit({"frame": features["frame"]}, names)
+    provenance = Provenance("glove", "word", 10, axis="class", dtype="float32")
+    with StreamWriter(base, provenance) as writer:
+        for i in range(18):
+            writer.add(f"event/class {i}", np.random.default_rng(i).normal(size=(1, 10)).astype(np.float32))
+    fitted = FewShotClassifier("tip-adapter", words="glove", base=base).fit(
+        {"frame": features["frame"]}, names
+    )
+    assert (fitted.predict({"frame": features["frame"]}) == names).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "tip-adapter"}, "no stream of the examples has a text tower"),
+        ({"method": "protonet", "words": "potion-8m"}, "reads no class words; leave out --words"),
+        ({"words": "potion-8m"}, "name a method with --words"),
+        ({"method": "tip-adapter", "words": "potion"}, "Did you mean 'potion-8m'"),
+        ({"method": "tip-adapter", "words": "yamnet"}, "makes 'audio' streams"),
+    ],
+)
+def test_class_names_that_cannot_be_used_are_one_sentence(given: dict[str, str], message: str) -> None:
+    features, label = gaussian(3)
+    with pytest.raises(UsageError, match=message):
+        FewShotClassifier(**given).fit(features["frame"], np.array(NAMES)[label])
 
 
 def test_a_model_decides_elsewhere_as_it_does_here_and_shows_damage(tmp_path: Path) -> None:
