@@ -49,6 +49,14 @@ def test_the_figure_of_the_readme_is_drawn_from_the_data() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_slow_heads_of_the_readme_are_those_of_the_data() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "heads_speed.py"), "slow"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "README.md").read_text()
+    assert all(line in text for line in done.stdout.splitlines()), done.stdout
+
+
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == __version__
