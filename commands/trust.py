@@ -172,7 +172,7 @@ def overlap_command(
 
     folder = dataset_folder(cache_root(cache), dataset)
     catalog = Catalog.read(folder)
-    streams = [stream for stream in list_streams(folder) if stream.modality not in ("word", "score")]
+    streams = [stream for stream in list_streams(folder) if stream.modality != "word"]
     found = overlaps(folder, catalog, streams, label_set)
     part = _split_of(catalog.labels(label_set), class_split)
     unknown_to_us = [str(stream) for stream in streams if training_set_of(folder, stream) is None]

@@ -72,8 +72,9 @@ _NAMED = {"imagenet": "imagenet-1k", "kinetics": "kinetics-400", "audioset": "au
 
 def training_set_of(folder: Path, stream: StreamName) -> str | None:
     """The training set of a stream's encoder, by the encoder or by the name that its weights were imported with."""
-    if stream.encoder in TRAINED_ON:
-        return TRAINED_ON[stream.encoder]
+    known = {**TRAINED_ON, **SCORES}
+    if stream.encoder in known:
+        return known[stream.encoder]
     origin = stream_provenance(folder, stream)
     weights = "" if origin is None or stream.modality in ("word", SCORE) else origin.weights.lower()
     return next((name for word, name in _NAMED.items() if word in weights), None)

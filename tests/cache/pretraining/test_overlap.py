@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_the_command_lists_them(cache: Path) -> None:
         CliRunner().invoke(app, ["cache", "overlap", "--cache", str(cache), "--json"]).output
     )
     assert {row["class_name"]: row["split"] for row in document["overlaps"]}["climb"] == "novel"
+
+
+def test_scores_tell_of_their_training_set_where_no_feature_is_of_its_encoder(cache: Path) -> None:
+    shutil.rmtree(cache / "toy" / "streams" / "frame")
+    with StreamWriter(cache / "toy", Provenance("own-net", "frame", 2, dtype="float32")) as writer:
+        writer.add("c0", np.ones((1, 2), np.float32))
+    said = CliRunner().invoke(app, ["cache", "overlap", "--cache", str(cache), "--json"])
+    document = json.loads(said.output)
+    assert {row["class_name"] for row in document["overlaps"]} == {
+        "Archery",
+        "PlayingGuitar",
+        "climb",
+        "zorbing",
+    }
+    assert document["streams_without_a_list"] == ["frame/own-net"]
 
 
 def test_imported_features_name_their_training_set_by_their_weights(tmp_path: Path) -> None:
