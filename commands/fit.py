@@ -83,7 +83,7 @@ def fit(
     if request.calibration is not None:
         others = OwnClips.labelled(request.calibration)
         held = calibrated_model(held, reader.read(others), others.labels)
-    held.save(request.out, replace=request.add or request.replace)
+    held.save(request.out, replace=request.add or request.replace, unchanged=request.add)
     if json:
         console.print_json({"model": str(request.out), **held.report_, "failed": features.failed})
         return

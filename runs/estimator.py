@@ -156,12 +156,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Whether each clip is of none of the classes, bool [q]; clips of the classes are so at the rate ``error``."""
         return self._fitted().unknown(self.examples_of(X), error)
 
-    def save(self, folder: Path | str, *, replace: bool = False) -> None:
-        """Write the model's folder. Raises UsageError where there is something at that place, as save_model says."""
+    def save(self, folder: Path | str, *, replace: bool = False, unchanged: bool = False) -> None:
+        """Write the model's folder. Raises UsageError where there is something at that place, as save_model says.
+
+        unchanged: refuse to replace a model that another process changed since this one was opened (FsmmError).
+        """
         classifier = self._fitted()
         if self.classes_.dtype.kind not in "US":
             raise UsageError("A model's classes are texts; fit with the names of the classes to save it.")
-        save_model(classifier, Path(folder), replace=replace)
+        save_model(classifier, Path(folder), replace=replace, unchanged=unchanged)
 
     @classmethod
     def open(cls, folder: Path | str, **parameters: Any) -> FewShotClassifier:

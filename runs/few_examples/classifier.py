@@ -51,6 +51,8 @@ class Classifier:
     """What the fit found, in plain JSON values."""
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The stream and provenance of each modality, for examples that were videos."""
+    read_as: str = ""
+    """The list of digests of the model's folder that it was read from; "" for one that was made here."""
 
     def __post_init__(self) -> None:
         own = self.examples.select(self.fitted.choice.modalities)

@@ -9,8 +9,12 @@ SHA256SUMS             the digests of the three, written last
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from ...heads.head import Head, Inputs
 from ...heads.multimodal.weights import HasWeights, ModalityWeights
 from ...machine.digests import SUMS, changed_files, write_sums
 from ...machine.files import parsed_json, refuse_special, whole_or_absent, write_json
+from ...machine.locks import turn_at
 from ...machine.tensors import load_tensors, save_tensors
 from ..checkpoint import unfitting
 from .calibration import Calibration
@@ -44,25 +49,39 @@ def is_model(folder: Path) -> bool:
     return (folder / ABOUT).is_file() or all((folder / name).is_file() for name in (SUMS, EXAMPLES))
 
 
-def save_model(classifier: Classifier, folder: Path, *, replace: bool = False) -> None:
-    """Write a model's folder, whole or not at all.
+def save_model(
+    classifier: Classifier, folder: Path, *, replace: bool = False, unchanged: bool = False
+) -> None:
+    """Write a model's folder, whole or not at all; files of other names in an old one stay.
 
-    Raises UsageError where there is something else at that place, or a model and ``replace`` is not given; FsmmError
-    where the head keeps more than a model can hold.
+    unchanged: whether the model that is replaced must be the one that the classifier was read from. Raises UsageError
+    where there is something else at that place, or a model and ``replace`` is not given; FsmmError where the head keeps
+    more than a model can hold, or the model was changed meanwhile.
     """
+    folder = folder.resolve()
     check_free(folder, replace=replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    old = folder.with_name(f".{folder.name}.old")
-    with whole_or_absent(folder if not folder.exists() else old) as temporary:
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    with whole_or_absent(new) as temporary:
         temporary.mkdir()
         _write(classifier, temporary)
         _check_same(classifier, temporary)
-    if old.exists():
-        _exchange(old, folder)
+    try:
+        with turn_at(folder.parent):
+            check_free(folder, replace=replace)
+            if unchanged and sums_of(folder) != classifier.read_as:
+                raise FsmmError(
+                    f"Another process changed the model {str(folder)!r} meanwhile; run the same again, so that nothing "
+                    "of it is lost."
+                )
+            _put(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def check_free(folder: Path, *, replace: bool) -> None:
     """Raise UsageError where no model may be written to a folder."""
+    _put_back(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not is_model(folder):
@@ -79,8 +98,21 @@ def open_model(folder: Path) -> Classifier:
 
     Raises UsageError where it is no model, FsmmError where a file is gone, changed or of a later format.
     """
+    folder = folder.resolve()
+    if not folder.parent.is_dir():
+        raise _no_model(folder)
+    with turn_at(folder.parent, shared=True):
+        _put_back(folder)
+        return _opened(folder)
+
+
+def _no_model(folder: Path) -> UsageError:
+    return UsageError(f"{str(folder)!r} is no model; `fsmm fit --support DIR --out MODEL` makes one.")
+
+
+def _opened(folder: Path) -> Classifier:
     if not folder.is_dir() or not is_model(folder):
-        raise UsageError(f"{str(folder)!r} is no model; `fsmm fit --support DIR --out MODEL` makes one.")
+        raise _no_model(folder)
     for name in (*_FILES, SUMS):
         refuse_special(folder / name, "file of a model", error=FsmmError)
         if not (folder / name).is_file():
@@ -99,17 +131,40 @@ def open_model(folder: Path) -> Classifier:
                 f"The model {str(folder)!r} is of format {about['format']}, which this fsmm ({__version__}) does not "
                 "know; open it with a newer one."
             )
-        return _read(about, folder)
+        return replace_fields(_read(about, folder), read_as=sums_of(folder))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FsmmError(f"The model {str(folder)!r} cannot be read ({error}); fit it anew.") from None
 
 
-def _exchange(new: Path, folder: Path) -> None:
-    """Put a new model's files at the place of an old one's."""
-    (folder / SUMS).unlink(missing_ok=True)
-    for name in (*_FILES, SUMS):
-        (new / name).replace(folder / name)
-    new.rmdir()
+def sums_of(folder: Path) -> str:
+    """The list of digests of a model's folder, which tells it from every other; "" where there is none."""
+    path = folder / SUMS
+    return path.read_text("utf-8") if path.is_file() else ""
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Put a new model at the place of an old one, which stands beside it until that is done."""
+    old = _aside(folder)
+    shutil.rmtree(old, ignore_errors=True)  # What an interrupted writer left, whose new model is there.
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    if old.exists():
+        for path in old.iterdir():
+            if path.name not in (*_FILES, SUMS):
+                path.rename(folder / path.name)
+        shutil.rmtree(old)
+
+
+def _put_back(folder: Path) -> None:
+    """Put an old model back where a process ended between its removal and the arrival of the new one."""
+    if not folder.exists() and is_model(_aside(folder)):
+        with suppress(OSError):  # Another process put it back, or this one may not.
+            _aside(folder).rename(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _write(classifier: Classifier, folder: Path) -> None:

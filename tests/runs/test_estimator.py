@@ -22,6 +22,7 @@ import fsmm
 from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
 from fsmm.errors import FsmmError, UsageError
+from fsmm.extract import own_words
 from fsmm.runs.estimator import FewShotClassifier
 from fsmm.runs.few_examples.examples import Examples
 from fsmm.runs.few_examples.model_folder import open_model, save_model
@@ -177,7 +178,7 @@ def words_of_means(encoder: str, class_names: list[str], *, device: str) -> tupl
 def test_class_names_in_the_space_of_the_features_are_half_of_a_classifier(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsmm.extract.own_words.word_vectors", words_of_means)
+    monkeypatch.setattr(own_words, "word_vectors", words_of_means)
     features, label = gaussian(2, gap=2.0)
     fresh, truth = gaussian(40, gap=2.0, seed=1)
     names = np.array(NAMES)[label]
@@ -206,7 +207,7 @@ def test_class_names_of_another_space_are_mapped_by_the_base_set_that_has_such_w
         draws = np.random.default_rng(len(encoder) + len(device))
         return StreamName("word", encoder), draws.normal(size=(len(class_names), 10)).astype(np.float32)
 
-    monkeypatch.setattr("fsmm.extract.own_words.word_vectors", of_width)
+    monkeypatch.setattr(own_words, "word_vectors", of_width)
     with pytest.raises(UsageError, match="must be mapped, which is learned on base classes"):
         FewShotClassifier("tip-adapter", words="glove").fit(features["frame"], names)
     with pytest.raises(UsageError, match="Unknown stream 'word/glove'"):
@@ -235,6 +236,45 @@ def test_class_names_that_cannot_be_used_are_one_sentence(given: dict[str, str],
     features, label = gaussian(3)
     with pytest.raises(UsageError, match=message):
         FewShotClassifier(**given).fit(features["frame"], np.array(NAMES)[label])
+
+
+def test_two_who_extend_one_model_do_not_lose_each_others_examples(tmp_path: Path) -> None:
+    features, label = gaussian(3)
+    names = np.array(NAMES)[label]
+    FewShotClassifier("protonet").fit(features, names).save(tmp_path / "model")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    one, other = (FewShotClassifier.open(tmp_path / "model") for _ in range(2))
+    one.save(tmp_path / "model", replace=True, unchanged=True)
+    again = FewShotClassifier("nearest").fit(features, names)
+    again.save(tmp_path / "model", replace=True)
+    with pytest.raises(FsmmError, match=r"changed the model .* meanwhile"):
+        other.save(tmp_path / "model", replace=True, unchanged=True)
+    held = FewShotClassifier.open(tmp_path / "model").classifier_
+    assert held.fitted.choice.method == "nearest"
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_writer_who_is_killed_while_it_replaces_a_model_leaves_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, label = gaussian(3)
+    fitted = FewShotClassifier("protonet").fit(features, np.array(NAMES)[label])
+    fitted.save(tmp_path / "model")
+    moved = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise KeyboardInterrupt
+        return moved(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fitted.save(tmp_path / "model", replace=True)
+    assert not (tmp_path / "model").exists()
+    assert FewShotClassifier.open(tmp_path / "model").classes_.tolist() == list(NAMES)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_model_decides_elsewhere_as_it_does_here_and_shows_damage(tmp_path: Path) -> None:
