@@ -231,7 +231,9 @@ def _encoders(wanted: tuple[str, ...] | None, device: str) -> Iterator[Check]:
     """The encoders that are ready here, or those that are named."""
     from ..extract import encoders as table
     from ..machine.device import pick_device
+    from ..machine.memory import keep_freed_memory
 
+    keep_freed_memory()
     place = str(pick_device(device))
     states = {row["name"]: str(row["state"]) for row in table.rows()}
     names = [name for name in states if name in wanted] if wanted is not None else list(states)

@@ -16,6 +16,7 @@ from ..cache.schema import OWN_CLIPS
 from ..cache.shard import storable
 from ..errors import DecodeError
 from ..machine.device import pick_device
+from ..machine.memory import keep_freed_memory
 from .choose import build_encoders, need_extra
 from .contract import Sampling
 from .datasets.base import Source
@@ -33,6 +34,7 @@ class LiveReader:
     def __init__(self, streams: Sequence[str] | None = None, *, device: str = "auto") -> None:
         """``streams``: modalities or modality/encoder; None for frame, flow and audio."""
         need_extra()
+        keep_freed_memory()
         self.names = chosen_streams(streams)
         self._encoders = tuple(build_encoders(list(self.names.values()), {}, str(pick_device(device))))
         self._setup = Setup(self._encoders, Sampling())

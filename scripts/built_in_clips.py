@@ -13,7 +13,7 @@ fsmm is installed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -184,11 +184,14 @@ def write_handful(name: str, number: int) -> None:
         mux_sound(file, audio, sound(name, t, draws), Writing("libx264", "aac", rate=rate))
 
 
-def write_reference() -> None:
-    """Write the features of the handful's first clips by the encoders that are ready here, beside those known."""
+def write_reference(names: Sequence[str]) -> None:
+    """Write the features of the handful's first clips by the encoders that are ready here, beside those known.
+
+    names: those of the encoders that are measured; all where there are none.
+    """
     known = dict(np.load(REFERENCE)) if REFERENCE.is_file() else {}
     for row in encoders.rows():
-        if row["state"] != "ready":
+        if row["state"] != "ready" or (names and row["name"] not in names):
             continue
         encoder = encoders.build(row["name"])
         features = features_of_handful(encoder)
@@ -203,7 +206,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--clips", action="store_true", help="write the clips")
-    options.add_argument("--reference", action="store_true", help="write the features")
+    options.add_argument(
+        "--reference", nargs="*", metavar="ENCODER", help="write the features of these, or of all"
+    )
     given = options.parse_args()
     if given.clips:
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -212,8 +217,8 @@ def main() -> None:
         for name in HANDFUL_CLASSES:
             for number in range(CLIPS_A_CLASS):
                 write_handful(name, number)
-    if given.reference:
-        write_reference()
+    if given.reference is not None:
+        write_reference(given.reference)
     files = [*FOLDER.iterdir(), *([REFERENCE] if REFERENCE.is_file() else [])]
     print(f"{len(files)} files, {sum(path.stat().st_size for path in files):,} bytes")
 

@@ -8,6 +8,8 @@ for each encoder and each file of weights that was there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from .series import AXES, CLASSES, MEMBERS, made_windows
 
 REFERENCE = Path(__file__).with_name("reference.npz")
 SAMPLING = Sampling(segments=2)  # The path through the network is the same for few frames and for many.
-_FEW = 2  # clips of a class for encoders that take many frames of a clip
+_FEW = 2  # clips of a class for networks of pictures
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class HandfulFeatures:
 def features_of_handful(encoder: Encoder) -> HandfulFeatures:
     """The features of the handful's words, of made series, or of its clips.
 
-    Of an encoder that takes many frames of a clip, two clips of a class are taken.
+    A network of pictures gets two clips of a class, of fewer and smaller frames where these go the same way through it.
     Raises DecodeError where the encoder can use none of them, and whatever decoding and the encoder raise.
     """
     if isinstance(encoder.need, TextNeed):
@@ -65,7 +67,13 @@ def features_of_handful(encoder: Encoder) -> HandfulFeatures:
         return _gathered([(c, encoder.encode([word])[0]) for c, word in texts], encoder)
     if isinstance(encoder.need, SeriesNeed):
         return _gathered(_of_series(encoder), encoder)
-    few = isinstance(encoder.need, FrameNeed) and encoder.need.segments is not None
+    with _on_trial(encoder):
+        return _gathered(_of_clips(encoder), encoder)
+
+
+def _of_clips(encoder: Encoder) -> list[tuple[int, np.ndarray]]:
+    """The class and the features of the handful's clips that an encoder can use."""
+    few = isinstance(encoder.need, FrameNeed) and bool(encoder.provenance().get("weights_sha256"))
     found, names = [], list(HANDFUL_CLASSES)
     for number, (name, source) in enumerate(handful()):
         if few and number % 4 >= _FEW:
@@ -73,7 +81,17 @@ def features_of_handful(encoder: Encoder) -> HandfulFeatures:
         part = prepare_part(encoder, decode(source, name, [encoder.need], SAMPLING))
         if part.state == READY:
             found.append((names.index(name), encoder.encode([part.value])[0]))
-    return _gathered(found, encoder)
+    return found
+
+
+@contextmanager
+def _on_trial(encoder: Encoder) -> Iterator[None]:
+    """Let an encoder ask for the frames of trials inside the block, where it has such."""
+    need, encoder.need = encoder.need, getattr(encoder, "trial_need", None) or encoder.need
+    try:
+        yield
+    finally:
+        encoder.need = need
 
 
 def _of_series(encoder: Encoder) -> list[tuple[int, np.ndarray]]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import DecodeError, UsageError
-from ..contract import Need
+from ..contract import FrameNeed, Need
 from ..weights.store import Located
 from ..weights.table import Hub
 
@@ -51,6 +51,8 @@ class BaseEncoder(ABC):
     batch_clips: int = 8
     on_gpu: ClassVar[bool] = False
     """Whether the network runs on the device of the Spec; all else runs on the processor."""
+    trial_need: FrameNeed | None = None
+    """Cheaper frames that take the same way through the network, for trials; None where there are none."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec

@@ -29,6 +29,8 @@ class I3dRgb(TorchEncoder):
     cpu_items = 1  # The activations of one clip alone fill a CPU's memory bandwidth.
     gpu_items = 8
     gpu_clips = 16
+    # The last layers still see four places and two times, so that every weight takes part.
+    trial_need = FrameNeed(segments=16, size=112)
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
