@@ -106,7 +106,13 @@ def _by_cache(source: Path, clips: list[Path], *, n: int, strategy: str) -> Foun
     if clips:
         raise UsageError("A data set brings its own clips; leave out the videos.")
     place: dict[str, Any] = {"dataset": source.name, "words": None}
-    bank = FeatureBank.load(source.parent, unlabelled=True, **place)
+    try:
+        bank = FeatureBank.load(source.parent, unlabelled=True, **place)
+    except NoClips:
+        raise UsageError(
+            f"Data set {source.name!r} has no clip with features and without a label, so that there is none to "
+            "suggest."
+        ) from None
     try:
         labelled: Examples | None = Examples.of_bank(FeatureBank.load(source.parent, None, "all", **place))
     except NoClips:

@@ -114,4 +114,4 @@ def test_wrong_requests_are_one_sentence(home: Path, tmp_path: Path) -> None:
         "suggest", home / "model", home / "pool", "--strategy", "best", *cache
     )
     full = synthetic_cache(tmp_path / "cache", classes=3, clips=4)
-    assert "no unlabelled clips" in sentence("suggest", full / "toy")
+    assert "no clip with features and without a label" in sentence("suggest", full / "toy")
