@@ -20,7 +20,7 @@ from .relations.graph import Relations, load_relations
 from .sample import Sample
 from .schema import (
     CLASS_SPLITS,
-    SCORE,
+    NO_FEATURES,
     StreamName,
     dataset_folder,
     default_cache,
@@ -296,7 +296,11 @@ def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, Str
     for a modality that several streams share, CacheError for a data set without streams.
     """
     held = [s for s in list_streams(folder) if s.modality != "word"]
-    wanted = list(dict.fromkeys(streams)) if streams else _one_each([s for s in held if s.modality != SCORE])
+    wanted = (
+        list(dict.fromkeys(streams))
+        if streams
+        else _one_each([s for s in held if s.modality not in NO_FEATURES])
+    )
     if not wanted:
         raise CacheError(
             f"Dataset {folder.name!r} holds no stream yet; run `fsmm extract --dataset {folder.name}`."

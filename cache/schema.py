@@ -24,9 +24,10 @@ from ..machine.files import parsed_json
 SCHEMA_VERSION = 2  # The schema of a data set is that of its catalog.
 OLDER_SCHEMAS = (1,)  # Data sets of these are read, but changed only after `fsmm cache upgrade`.
 SHARD_SCHEMA = 1
-SCORE = (
-    "score"  # The modality of class scores, which are no features: evaluations take them only where named.
-)
+SCORE, HASH = "score", "hash"
+"""The modalities of class scores and of picture hashes."""
+NO_FEATURES = (SCORE, HASH)
+"""The modalities that evaluations take only where they are named."""
 MODALITIES = (
     "frame",
     "flow",

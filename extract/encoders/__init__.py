@@ -221,6 +221,12 @@ ENCODERS: dict[str, EncoderEntry] = {
         weights="efficientdet-lite0",
         needs=_TFLITE,
     ),
+    "picture-hash": EncoderEntry(
+        target="picture_hash:PictureHash",
+        modality="hash",
+        dim=912,
+        about="coarse light and colour of frames, for cache duplicates",
+    ),
     "efficientnet-lite0-int8-scores": EncoderEntry(
         target="scores:EfficientNetScores",
         modality="score",

@@ -9,7 +9,14 @@ from pathlib import Path
 from ...cache.bank import choose_streams, choose_words
 from ...cache.catalog import Catalog
 from ...cache.index import stream_index
-from ...cache.schema import SCORE, StreamName, dataset_folder, default_cache, list_datasets, list_streams
+from ...cache.schema import (
+    NO_FEATURES,
+    StreamName,
+    dataset_folder,
+    default_cache,
+    list_datasets,
+    list_streams,
+)
 from ...runs.digest import digest
 
 
@@ -38,7 +45,9 @@ class DataFacts:
     @cached_property
     def held(self) -> list[StreamName]:
         """The streams of clips."""
-        return [stream for stream in list_streams(self.folder) if stream.modality not in ("word", SCORE)]
+        return [
+            stream for stream in list_streams(self.folder) if stream.modality not in ("word", *NO_FEATURES)
+        ]
 
     @cached_property
     def word_streams(self) -> list[StreamName]:

@@ -20,7 +20,8 @@ from fsmm.extract.weights.table import WEIGHTS
 
 NEED = {"frame": FrameNeed, "flow": FrameNeed, "object": FrameNeed, "audio": AudioNeed, "word": TextNeed}
 NEED |= {"sensor": SeriesNeed, "skeleton": SeriesNeed, "depth": SeriesNeed}
-SCORES = {
+SPECIAL = {
+    "picture-hash": FrameNeed,
     "efficientnet-lite0-int8-scores": FrameNeed,
     "i3d-rgb-scores": FrameNeed,
     "yamnet-scores": AudioNeed,
@@ -40,7 +41,7 @@ def test_each_row_names_a_class_that_makes_what_the_row_says(name: str, tmp_path
     )
     assert isinstance(made, BaseEncoder)
     assert (made.name, made.modality, made.dim) == (name, row.modality, row.dim)
-    assert isinstance(made.need, SCORES.get(name) or NEED[row.modality])
+    assert isinstance(made.need, SPECIAL.get(name) or NEED[row.modality])
     assert made.batch_clips > 0
     provenance = made.provenance()
     assert set(provenance) == {"weights", "weights_sha256", "preprocessing"}
