@@ -3,33 +3,38 @@
 Each stream is whitened over the whole data set (the mean is taken off, and the strongest directions get one variance),
 so that what all clips share counts for nothing. Two clips are as alike as the steps of one are to their best matches
 among the steps of the other, by cosine, averaged; the better of the two directions counts, so that a still or a part of
-a clip is as alike to it as a copy. Clips are duplicates where one stream says so, for a copy may have lost the other
-modality or have another one; or where their files have the same bytes.
+a clip is as alike to it as a copy. Where many clips look alike (one scene, one class), likeness tells nothing: what
+counts is how much more alike two clips are than each of them is to the clips around it, beyond the few that may be
+copies. Clips are duplicates where one stream says so, for a copy may have lost the other modality or have another one;
+or where their files have the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import CacheError, UsageError, listed, unknown
 from .catalog import Catalog
-from .locking import update_catalog
-from .schema import StreamName, list_streams, shard_paths
+from .schema import HASH, StreamName, list_streams, shard_paths
 from .shard import read_shard
 
-THRESHOLDS: Mapping[str, float] = {"frame": 0.7, "audio": 0.9}
-"""The least likeness of duplicates, for the streams of each modality that is looked at unless others are named."""
+THRESHOLDS: Mapping[str, float] = {"frame": 0.3, "audio": 0.3, HASH: 0.35}
+"""The least margin of duplicates, for the streams of each modality that is looked at unless others are named."""
 LEAST_CLIPS = 32
 """The clips that a stream must have: in the few directions of fewer clips, any two clips may look alike."""
+VIEWS: Mapping[str, int] = {HASH: 3}
+"""The views that a modality's features describe one after the other, the first of which is the whole picture."""
 SAME_FILE = "file"
 _DIRECTIONS = 64  # of a whitened stream
 _STEPS = 8  # of a clip that are compared; longer clips are averaged down
 _CANDIDATES = 40  # nearest clips, by their means, whose steps are compared
-_MOST = 24  # copies of a clip; a clip that is alike to more shows something common
+_MOST = 24  # copies of a clip; the candidates that follow are the clips around it
+_AROUND = 4  # clips around a clip
+_LEAST_LIKENESS = 0.6  # without which no margin counts
 _BLOCK = 128
 _SAMPLE = 50_000  # steps from which the directions are learned
 
@@ -45,7 +50,7 @@ class Likeness:
     by: str
     """The stream that says so most clearly, or "file" where the files have the same bytes."""
     likeness: float
-    """The likeness by that stream, 1 for the same file."""
+    """How much more alike they are by that stream than each is to the clips around it; 1 for the same file."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +58,46 @@ class StreamSteps:
     """A stream of n clips, whitened."""
 
     steps: np.ndarray
-    """float32 [n, T, K], the directions of the steps, each of length one; zeros where a step is not there."""
+    """float32 [V, n, T, K], the directions of the steps in each view, of length one; zeros where a step is absent."""
     valid: np.ndarray
     """bool [n, T], whether each step is there."""
     mean: np.ndarray
-    """float32 [n, K], the mean of the steps of each clip, of length one; zeros for a clip without features."""
+    """float32 [V, n, K], the mean of the steps of each clip, of length one; zeros for a clip without features."""
 
 
 def near_duplicates(
-    folder: Path, catalog: Catalog, thresholds: Mapping[str, float] | None = None
+    folder: Path,
+    catalog: Catalog,
+    thresholds: Mapping[str, float] | None = None,
+    *,
+    left_out: list[str] | None = None,
 ) -> list[Likeness]:
     """The near-duplicates of a data set, each pair once, in the order of the catalog.
 
-    thresholds: the least likeness by stream, or by modality for all its streams; None takes THRESHOLDS. Raises
-    UsageError for one that no stream has and for values outside 0 to 1, CacheError where no stream can tell duplicates
-    and where one has fewer than LEAST_CLIPS clips, and for a damaged shard.
+    thresholds: the least margin by stream, or by modality for all its streams; None takes THRESHOLDS, and leaves out
+    streams of fewer than LEAST_CLIPS clips, whose names are appended to ``left_out``. Raises UsageError for one that no
+    stream has and for values outside 0 to 1, CacheError where no stream can tell duplicates and where a named one has
+    too few clips, and for a damaged shard.
     """
     chosen = _chosen(folder, THRESHOLDS if thresholds is None else thresholds, is_default=thresholds is None)
     found: dict[tuple[int, int], tuple[float, str]] = dict.fromkeys(_same_files(catalog), (1.0, SAME_FILE))
+    few = []
     for stream, least in chosen.items():
         clips = clip_features(folder, stream, catalog.clip_id)
         if (count := sum(clip is not None for clip in clips)) < LEAST_CLIPS:
-            raise CacheError(
-                f"Stream {stream} has features of {count} clips; near-duplicates can be told from {LEAST_CLIPS} on. "
-                "Leave it out by naming other streams with --threshold."
-            )
-        steps = whitened(clips)
-        for i, j, likeness in alike(steps, least):
-            if likeness > found.get((i, j), (0.0, ""))[0]:
-                found[i, j] = (likeness, str(stream))
+            few.append(f"{stream} ({count:,} clips)")
+            continue
+        steps = whitened(clips, VIEWS.get(stream.modality, 1))
+        for i, j, margin in alike(steps, least):
+            if margin > found.get((i, j), (0.0, ""))[0]:
+                found[i, j] = (margin, str(stream))
+    if few and (thresholds is not None or len(few) == len(chosen)):
+        raise CacheError(
+            f"Near-duplicates can be told from {LEAST_CLIPS} clips on, which {listed(few)} does not have; name other "
+            "streams with --threshold."
+        )
+    if left_out is not None:
+        left_out += few
     ids = catalog.clip_id
     return [Likeness(ids[i], ids[j], by, value) for (i, j), (value, by) in sorted(found.items())]
 
@@ -102,8 +118,8 @@ def _chosen(folder: Path, thresholds: Mapping[str, float], *, is_default: bool) 
     }
     if not chosen:
         raise CacheError(
-            f"Data set {folder.name!r} has no frame or audio stream to tell duplicates by (it holds "
-            f"{listed(list(map(str, held)))}); name one by --threshold STREAM=0.8."
+            f"Data set {folder.name!r} has no {' or '.join(THRESHOLDS)} stream to tell duplicates by (it holds "
+            f"{listed(list(map(str, held)))}); name one by --threshold STREAM=0.3."
         )
     return chosen
 
@@ -133,31 +149,36 @@ def clip_features(folder: Path, stream: StreamName, ids: Sequence[str]) -> list[
     return found
 
 
-def whitened(clips: Sequence[np.ndarray | None]) -> StreamSteps:
-    """The clips of a stream in its strongest directions, each of which has variance one over all steps."""
+def whitened(clips: Sequence[np.ndarray | None], views: int = 1) -> StreamSteps:
+    """The clips of a stream in its strongest directions, each of which has variance one over all steps.
+
+    views: the number of equal parts of a feature that describe one view each; the directions are those of the first.
+    """
     held = [(row, clip) for row, clip in enumerate(clips) if clip is not None]
     steps = max((len(clip) for _, clip in held), default=1)
     valid = np.zeros((len(clips), steps), bool)
     if not held:
         return StreamSteps(
-            np.zeros((len(clips), steps, 1), np.float32), valid, np.zeros((len(clips), 1), np.float32)
+            np.zeros((views, len(clips), steps, 1), np.float32),
+            valid,
+            np.zeros((views, len(clips), 1), np.float32),
         )
     rows = np.concatenate([clip for _, clip in held])
-    sample = rows[:: max(1, len(rows) // _SAMPLE)].astype(np.float64)
+    parts = np.split(rows, views, axis=1)
+    sample = parts[0][:: max(1, len(rows) // _SAMPLE)].astype(np.float64)
     centre = sample.mean(0)
-    values, vectors = np.linalg.eigh(np.cov((sample - centre).T).reshape(rows.shape[1], rows.shape[1]))
+    values, vectors = np.linalg.eigh(np.cov((sample - centre).T).reshape(sample.shape[1], sample.shape[1]))
     # Directions beyond half the number of clips would tell any two clips apart, copies included.
     most = max(1, min(_DIRECTIONS, len(held) // 2, len(values)))
     keep = np.argsort(values)[::-1][:most]
     scale = 1 / np.sqrt(values[keep] + 0.1 * values[keep].mean() + 1e-12)
-    directions = ((rows - centre) @ (vectors[:, keep] * scale)).astype(np.float32)
-    out = np.zeros((len(clips), steps, most), np.float32)
-    start = 0
+    out = np.zeros((views, len(clips), steps, most), np.float32)
     for row, clip in held:
         valid[row, : len(clip)] = True
-        out[row, : len(clip)] = directions[start : start + len(clip)]
-        start += len(clip)
-    mean = out.sum(1) / np.maximum(valid.sum(1), 1)[:, None]
+    for view, part in enumerate(parts):
+        # The mask lists steps clip by clip, as ``rows`` does.
+        out[view][valid] = (part - centre) @ (vectors[:, keep] * scale)
+    mean = out.sum(2) / np.maximum(valid.sum(1), 1)[:, None]
     return StreamSteps(unit(out), valid, unit(mean))
 
 
@@ -167,18 +188,29 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def alike(stream: StreamSteps, least: float) -> list[tuple[int, int, float]]:
-    """The pairs i < j of clips that are at least so alike, with their likeness; only a clip's nearest are looked at.
+    """The pairs i < j of clips with at least this margin, and their margins; only a clip's nearest are looked at.
 
-    A clip that is so alike to many clips shows what many do (an empty picture, silence), and not that they are copies:
-    it is in no pair.
+    The margin is their likeness minus the mean of what both are to the clips around them: to the candidates that follow
+    the most alike ones, of which copies may be.
     """
-    n = len(stream.mean)
+    likeness, around = _nearest(stream)
+    found = []
+    for (i, j), value in likeness.items():
+        margin = value - (around[i] + around[j]) / 2
+        if margin >= least and value >= _LEAST_LIKENESS:
+            found.append((i, j, float(margin)))
+    return found
+
+
+def _nearest(stream: StreamSteps) -> tuple[dict[tuple[int, int], float], np.ndarray]:
+    """The likeness of each clip to its nearest ones, as pairs i < j, and how alike the clips around it are, [n]."""
+    n = stream.mean.shape[1]
     there: np.ndarray = np.asarray(stream.valid.any(1))
     found: dict[tuple[int, int], float] = {}
-    common = set()
+    around = np.zeros(n)
     for start in range(0, n if n > 1 else 0, _BLOCK):
         block = slice(start, min(start + _BLOCK, n))
-        near = stream.mean[block] @ stream.mean.T
+        near = _by_means(stream, block)
         near[:, ~there] = -np.inf
         near[np.arange(near.shape[0]), np.arange(block.start, block.stop)] = -np.inf
         count = min(_CANDIDATES, n - 1)
@@ -187,75 +219,33 @@ def alike(stream: StreamSteps, least: float) -> list[tuple[int, int, float]]:
             i = start + offset
             others = nearest[offset][np.isfinite(near[offset, nearest[offset]])]
             likeness = likeness_of(stream, i, others)
-            if (likeness >= least).sum() > _MOST:
-                common.add(i)
-            for j, value in zip(others[likeness >= least].tolist(), likeness[likeness >= least].tolist()):
-                pair = (min(i, j), max(i, j))
-                found[pair] = max(value, found.get(pair, value))
-    return [(i, j, value) for (i, j), value in found.items() if not {i, j} & common]
+            first = min(_MOST, len(others) - 1)
+            around[i] = np.sort(likeness)[::-1][first : first + _AROUND].mean()
+            for j, value in zip(others.tolist(), likeness.tolist()):
+                if value >= _LEAST_LIKENESS:
+                    pair = (min(i, j), max(i, j))
+                    found[pair] = max(value, found.get(pair, value))
+    return found, around
+
+
+def _by_means(stream: StreamSteps, block: slice) -> np.ndarray:
+    """The cosines [m, n] of the means of a block of clips and all clips, the best of the views of either."""
+    best = stream.mean[0][block] @ stream.mean[0].T
+    for mean in stream.mean[1:]:
+        np.maximum(best, stream.mean[0][block] @ mean.T, out=best)
+        np.maximum(best, mean[block] @ stream.mean[0].T, out=best)
+    return np.asarray(best)
 
 
 def likeness_of(stream: StreamSteps, clip: int, others: np.ndarray) -> np.ndarray:
-    """The likeness [m] of a clip to the clips ``others`` [m], in -1 to 1."""
-    mine = stream.steps[clip][stream.valid[clip]]
-    cosine = np.einsum("tk,msk->mts", mine, stream.steps[others])
-    valid = stream.valid[others]
-    cosine = np.where(valid[:, None], cosine, -1.0)
-    forth = cosine.max(2).mean(1)
-    back = np.where(valid, cosine.max(1), 0.0).sum(1) / np.maximum(valid.sum(1), 1)
-    return np.asarray(np.maximum(forth, back))
-
-
-def grouped(catalog: Catalog, pairs: Sequence[Likeness]) -> list[str]:
-    """The group of each clip where duplicates share one: clips that pairs or groups of the catalog join stay together.
-
-    A joined group keeps the name that comes first in the catalog; one of clips without a group is named
-    ``duplicates of ID``, after its first clip.
-    """
-    parent = list(range(len(catalog)))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    def join(i: int, j: int) -> None:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-
-    rows = catalog.rows()
-    first_of: dict[str, int] = {}
-    for row, name in enumerate(catalog.group):
-        if name:
-            join(first_of.setdefault(name, row), row)
-    for pair in pairs:
-        join(rows[pair.first], rows[pair.second])
-    names: dict[int, str] = {}
-    for row, name in enumerate(catalog.group):
-        if name:
-            names.setdefault(root(row), name)
-    for pair in pairs:
-        top = root(rows[pair.first])
-        names.setdefault(top, f"duplicates of {catalog.clip_id[top]}")
-    return [names.get(root(row), "") for row in range(len(catalog))]
-
-
-def write_groups(folder: Path, pairs: Sequence[Likeness]) -> int:
-    """Give the clips of pairs common groups in the catalog, and return the number of clips whose group has changed.
-
-    Raises CacheError where the catalog cannot be changed.
-    """
-    changed = 0
-
-    def joined(held: Catalog | None) -> Catalog:
-        nonlocal changed
-        if held is None:
-            raise CacheError(f"Data set {folder.name!r} has lost its catalog; run the same again.")
-        rows = held.rows()
-        groups = grouped(held, [pair for pair in pairs if pair.first in rows and pair.second in rows])
-        changed = sum(old != new for old, new in zip(held.group, groups))
-        return replace(held, group=groups)
-
-    update_catalog(folder, joined)
-    return changed
+    """The likeness [m] of a clip to the clips ``others`` [m], in -1 to 1: whole to whole, or whole to a part."""
+    valid, mine = stream.valid[others], stream.valid[clip]
+    best = np.full(len(others), -1.0)
+    for view in range(len(stream.steps)):
+        for one, other in {(0, view), (view, 0)}:
+            cosine = np.einsum("tk,msk->mts", stream.steps[one][clip][mine], stream.steps[other][others])
+            cosine = np.where(valid[:, None], cosine, -1.0)
+            forth = cosine.max(2).mean(1)
+            back = np.where(valid, cosine.max(1), 0.0).sum(1) / np.maximum(valid.sum(1), 1)
+            best = np.maximum(best, np.maximum(forth, back))
+    return best

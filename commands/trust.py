@@ -98,8 +98,8 @@ def duplicates_command(
     threshold: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="STREAM=LIKENESS: streams (or modalities) to go by, and the least likeness; repeatable "
-            "[frame=0.7, audio=0.9]."
+            help="STREAM=MARGIN: streams (or modalities) to go by, and how much more alike than their surroundings "
+            "clips must be; repeatable [frame=0.3, audio=0.3, hash=0.35]."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be joined.")] = False,
@@ -109,7 +109,8 @@ def duplicates_command(
 
     With groups, `fsmm episode-eval --no-shared-group` keeps copies of a support out of the queries."""
     from ..cache.catalog import Catalog
-    from ..cache.duplicates import grouped, near_duplicates, write_groups
+    from ..cache.duplicate_groups import PREFIX, grouped, write_groups
+    from ..cache.duplicates import near_duplicates
     from ..cache.schema import dataset_folder
 
     folder = dataset_folder(cache_root(cache), dataset)
@@ -117,21 +118,40 @@ def duplicates_command(
         name: _number(name, text) for name, text in pairs_reader(str)("--threshold", threshold or []).items()
     }
     catalog = Catalog.read(folder)
-    pairs = near_duplicates(folder, catalog, given or None)
+    few: list[str] = []
+    pairs = near_duplicates(folder, catalog, given or None, left_out=few)
+    group = dict(zip(catalog.clip_id, grouped(catalog, pairs)))
     joined = {clip for pair in pairs for clip in (pair.first, pair.second)}
-    sizes = Counter(g for clip, g in zip(catalog.clip_id, grouped(catalog, pairs)) if clip in joined)
-    written = 0 if dry_run or not pairs else write_groups(folder, pairs)
+    sizes = Counter(group[clip] for clip in group if clip in joined and group[clip])
+    apart = sum(not group[p.first] or group[p.first] != group[p.second] for p in pairs)
+    stale = any(name.startswith(PREFIX) for name in catalog.group)
+    written = write_groups(folder, pairs) if (pairs or stale) and not dry_run else 0
     if json:
         found = [{"first": p.first, "second": p.second, "by": p.by, "likeness": p.likeness} for p in pairs]
         console.print_json(
-            {"dataset": folder.name, "pairs": found, "groups": sizes, "clips_grouped": written}
+            {
+                "dataset": folder.name,
+                "pairs": found,
+                "groups": sizes,
+                "pairs_apart": apart,
+                "streams_left_out": few,
+                "clips_grouped": written,
+            }
         )
         return
+    if few:
+        console.note(f"Too few clips to tell near-duplicates by {listed(few)}.")
     _print_pairs(folder.name, pairs)
+    _print_groups(sizes, apart)
+    typer.echo(f"{written:,} clips changed their group." if written else "No group was changed.")
+
+
+def _print_groups(sizes: Counter[str], apart: int) -> None:
     if sizes:
-        largest = f"They make {len(sizes):,} groups; the largest has {max(sizes.values()):,} clips."
+        typer.echo(f"They make {len(sizes):,} groups; the largest has {max(sizes.values()):,} clips.")
+    if apart:
         typer.echo(
-            f"{largest} {f'{written:,} clips changed their group.' if written else 'No group was changed.'}"
+            f"{apart:,} pairs lie in two groups, because fewer than half of the pairs between these were found."
         )
 
 
@@ -140,7 +160,7 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"--threshold {name}={text} is not of the form STREAM=0.8.") from None
+        raise UsageError(f"--threshold {name}={text} is not of the form STREAM=0.3.") from None
 
 
 def _print_pairs(dataset: str, pairs: list[Likeness]) -> None:
