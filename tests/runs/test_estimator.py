@@ -210,7 +210,7 @@ def test_class_names_of_another_space_are_mapped_by_the_base_set_that_has_such_w
     monkeypatch.setattr(own_words, "word_vectors", of_width)
     with pytest.raises(UsageError, match="must be mapped, which is learned on base classes"):
         FewShotClassifier("tip-adapter", words="glove").fit(features["frame"], names)
-    with pytest.raises(UsageError, match="Unknown stream 'word/glove'"):
+    with pytest.raises(UsageError, match="Unknown stream of dataset 'toy' 'word/glove'"):
         FewShotClassifier("tip-adapter", words="glove", base=base).fit({"frame": features["frame"]}, names)
     provenance = Provenance("glove", "word", 10, axis="class", dtype="float32")
     with StreamWriter(base, provenance) as writer:
