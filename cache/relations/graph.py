@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..._version import __version__
-from ...errors import CacheError, unknown
+from ...errors import CacheError, UsageError, unknown
 from ...machine.files import read_table, write_json
 from ..schema import check_name
 from .terms import RESERVED
@@ -103,11 +103,8 @@ def read_graph(folder: Path, name: str) -> RelationGraph:
     """
     path = path_of(folder, name)
     if not path.is_file():
-        raise unknown(
-            f"relation graph of dataset {folder.name!r} (`fsmm cache graph` makes one)",
-            name,
-            [*RESERVED, *graphs_of(folder)],
-        )
+        known = unknown(f"relation graph of dataset {folder.name!r}", name, [*RESERVED, *graphs_of(folder)])
+        raise UsageError(f"{known} `fsmm cache graph` makes one.")
     table = read_table(path, "relation graph", error=CacheError)
     if fault := _fault(table):
         raise CacheError(

@@ -62,7 +62,7 @@ def test_what_is_missing_is_one_sentence(make_cache: Callable[..., Path]) -> Non
         timeout=120,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "fsmm cache graph" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     with pytest.raises(FsmmError, match="give it by --data"):
