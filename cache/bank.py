@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CacheError, NoClips, UsageError, listed, unknown
+from .alignment import Alignment, resampling_of
 from .catalog import Catalog, LabelSet
 from .index import StreamIndex, stream_index
 from .locking import about_schema
@@ -115,6 +116,7 @@ class FeatureBank:
         sample: Sample | None = None,
         words_of: tuple[tuple[str, str], ...] = (),
         relations: str | None = None,
+        align: Alignment | None = None,
     ) -> FeatureBank:
         """Load the clips of ``split`` (base, val, novel, or "all") from a cache.
 
@@ -129,6 +131,7 @@ class FeatureBank:
         sample: read only a sample of the clips; None, or a multi-hot label set, reads all.
         words_of: pairs of a class and the class whose vector it gets instead of its own.
         relations: the name of a relation graph of the data set, or None for none.
+        align: the common times on which the steps of the streams are brought; None leaves them as they are.
 
         Every clip with at least one modality present in the cache takes part, whichever streams are chosen,
         so that episodes over different streams are the same episodes; clips that their data set lists no more take no
@@ -174,6 +177,7 @@ class FeatureBank:
                 max_steps=max_steps,
                 memory=memory,
                 index=indices[stream],
+                resampling=None if align is None else resampling_of(stream, align, indices, keys),
             )
             for key, stream in chosen.items()
         }

@@ -172,7 +172,7 @@ def _state(path: Path) -> _State:
 def _part(path: Path) -> _Part:
     """The rows of a shard, read from the shard."""
     state = _state(path)  # The state comes first: a file that is replaced meanwhile is then read again.
-    shard = read_shard(path, features=False, facts=False)
+    shard = read_shard(path, features=False, facts=False, times=False)
     begin = feature_block(path).begin
     return _Part(
         name=path.name,

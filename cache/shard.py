@@ -9,6 +9,8 @@ key            n clip ids (or "label set/class name" where provenance.axis is "c
 present        bool [n]; an absent modality owns no rows
 check          uint64 [n]; BLAKE2b-64 of key, presence, shape and feature bytes
 facts/<name>   [n] facts that decoding found about the source (see catalog.FACTS)
+times          float32 [sum of T], the second of the middle of each step, NaN where it is unknown (see times.py); only
+               where one is known, with the attribute times_check
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from .catalog import FACTS, check_key
 from .hdf5 import own_object, refuse_overlap, stored_array, stored_values
 from .header import READ_SCHEMAS, SHARD_KIND, check_schema, empty_claim, write_sealed
 from .schema import Provenance
+from .times import joined_times, refuse_times, right_times, times_check
 
 KIND = SHARD_KIND
 
@@ -55,6 +58,8 @@ class Shard:
     """An array [n] for each fact about the sources (see catalog.FACTS)."""
     written: dict[str, object]
     """The log of the run that wrote the shard."""
+    times: np.ndarray | None = None
+    """The second of the middle of each step, float32 [sum of T], NaN where it is unknown; None where none is known."""
 
     def __len__(self) -> int:
         return len(self.key)
@@ -62,6 +67,13 @@ class Shard:
     def clip(self, i: int) -> np.ndarray:
         """The features [T, D] of row i; T = 0 where the modality is absent."""
         return self.features[self.offset[i] : self.offset[i + 1]]
+
+    def clip_times(self, i: int) -> np.ndarray | None:
+        """The seconds [T] of the steps of row i; None where they are not known."""
+        if self.times is None:
+            return None
+        found = self.times[self.offset[i] : self.offset[i + 1]]
+        return None if np.isnan(found).any() or not len(found) else found
 
     def is_right(self, i: int) -> bool:
         """Whether the checksum of row i says that its bytes are the ones that were written."""
@@ -83,6 +95,7 @@ class Shard:
             check=self.check[index],
             facts={name: values[index] for name, values in self.facts.items()},
             written=self.written,
+            times=joined_times([self.clip_times(i) for i in index], lengths.tolist()),
         )
 
 
@@ -119,9 +132,11 @@ def build_shard(
     provenance: Provenance,
     rows: Sequence[tuple[str, np.ndarray | None, Mapping[str, object]]],
     written: Mapping[str, object] | None = None,
+    times: Sequence[np.ndarray | None] | None = None,
 ) -> Shard:
     """The shard of (key, features [T, D] or None where absent, facts) rows, cast to the provenance's dtype.
 
+    times: the seconds [T] of each row's steps, None where they are not known.
     Raises CacheError where features have another width or do not stay finite in that dtype.
     """
     dtype = np.dtype(provenance.dtype)
@@ -146,6 +161,7 @@ def build_shard(
             for name, (dtype, missing) in FACTS.items()
         },
         written=dict(written or {}),
+        times=joined_times(times or [None] * len(rows), lengths.tolist()),
     )
 
 
@@ -226,12 +242,16 @@ def _fill(file: h5py.File, shard: Shard) -> None:
     facts = file.create_group("facts")
     for name, values in shard.facts.items():
         facts.create_dataset(name, data=values)
+    if shard.times is not None:
+        file.create_dataset("times", data=shard.times)
+        file.attrs["times_check"] = times_check(shard.times)
 
 
-def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
-    """Read a shard; ``features=False`` leaves out its features ([0, D]), and ``facts=False`` its facts.
+def read_shard(path: Path, features: bool = True, facts: bool = True, times: bool = True) -> Shard:
+    """Read a shard; ``features=False`` leaves out its features ([0, D]), the others its facts and times.
 
-    Checksums are not checked (see verify). Raises CacheError where the file is not a whole shard of this schema.
+    Checksums of features are not checked (see verify). Raises CacheError where the file is not a whole shard of this
+    schema.
     """
     try:
         if claim := empty_claim(path):
@@ -239,9 +259,8 @@ def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
         with h5py.File(path, "r") as file:
             check_schema(file, path, KIND)
             data = stored_array(file, "features")
-            refuse_overlap(
-                [data, *(stored_array(file, name) for name in ("offset", "key", "present", "check"))]
-            )
+            others = ["offset", "key", "present", "check", *(["times"] if "times" in file else [])]
+            refuse_overlap([data, *(stored_array(file, name) for name in others)])
             shard = Shard(
                 dataset=str(file.attrs["dataset"]),
                 provenance=Provenance.from_json(str(file.attrs["provenance"])),
@@ -252,6 +271,7 @@ def read_shard(path: Path, features: bool = True, facts: bool = True) -> Shard:
                 check=stored_values(file, "check"),
                 facts=_read_facts(file) if facts else {},
                 written=parsed_json(str(file.attrs["written"])),
+                times=right_times(file) if times else None,
             )
             if wrong := _inconsistency(shard, data.shape):
                 raise damaged_shard(path, wrong)
@@ -286,7 +306,7 @@ def _inconsistency(shard: Shard, shape: tuple[int, ...]) -> str:
         return "its offsets do not match its features"
     if ((np.diff(offset) > 0) != shard.present).any():
         return "presence does not match its features"
-    return ""
+    return "" if shard.times is None else refuse_times(shard.times, shape[0])
 
 
 def damaged_clips(path: Path, keys: Sequence[str]) -> CacheError:

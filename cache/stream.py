@@ -17,6 +17,7 @@ from .index import StreamIndex, renew_index, stream_index
 from .locking import try_lock
 from .schema import Provenance, StreamName, stream_folder
 from .shard import Shard, build_shard, storable, write_shard
+from .times import storable_times
 
 
 def stream_provenance(dataset_folder: Path, stream: StreamName) -> Provenance | None:
@@ -99,6 +100,7 @@ class StreamWriter:
             raise
         self._first = self._next = int(index.paths[-1].stem) + 1 if index.paths else 0
         self._rows: list[tuple[str, np.ndarray | None, Mapping[str, object]]] = []
+        self._times: list[np.ndarray | None] = []
         self._bytes = 0
         self.log: dict[str, object] = {}
 
@@ -107,11 +109,18 @@ class StreamWriter:
         """Whether the stream has no row yet, neither in a shard nor open."""
         return not self._held
 
-    def add(self, key: str, features: np.ndarray | None, facts: Mapping[str, object] | None = None) -> bool:
+    def add(
+        self,
+        key: str,
+        features: np.ndarray | None,
+        facts: Mapping[str, object] | None = None,
+        times: np.ndarray | None = None,
+    ) -> bool:
         """Add one row, and return whether it completed a shard. ``features`` None records the modality as absent.
 
-        ``features`` is copied. Raises CacheError for features that cannot be stored and for a key that the stream
-        already holds; the row is then not added.
+        ``features`` is copied. times: the seconds [T] of the steps' middles, None where they are not known.
+        Raises CacheError for features or times that cannot be stored and for a key that the stream already holds; the
+        row is then not added.
         """
         if check_key(key) in self._held:
             raise CacheError(f"Clip {key!r} is already in stream {self.stream}; a stream holds a clip once.")
@@ -120,8 +129,10 @@ class StreamWriter:
             stored = storable(key, features, self.provenance)
             if np.may_share_memory(stored, features):  # The caller may use its buffer again before the flush.
                 stored = stored.copy()
+        known = None if times is None or stored is None else storable_times(key, times, len(stored))
         self._held.add(key)
         self._rows.append((key, stored, facts or {}))
+        self._times.append(known)
         self._bytes += 0 if stored is None else stored.nbytes
         if len(self._rows) >= self.max_clips or self._bytes >= self.max_bytes:
             self.flush()
@@ -147,10 +158,10 @@ class StreamWriter:
     def flush(self) -> None:
         """Write the open rows as a shard."""
         if self._rows:
-            shard = build_shard(self.dataset, self.provenance, self._rows, self.log)
+            shard = build_shard(self.dataset, self.provenance, self._rows, self.log, self._times)
             write_shard(self.folder / f"{self._next:05d}.h5", shard)
             self._next += 1
-            self._rows, self._bytes = [], 0
+            self._rows, self._times, self._bytes = [], [], 0
 
     def close(self) -> None:
         """Flush the open rows, note where all rows lie, and release the stream's lock."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CacheError, UsageError
+from .alignment import Resampling
 from .blocks import FeatureMaps
 from .index import StreamIndex, stream_index
 from .schema import StreamName
@@ -135,6 +136,7 @@ class MappedTable(Table):
     maps: one array [sum of T, D] for each shard.
     shard, start: int64 [n], the shard of each clip and the row at which the clip begins in it.
     source_length: int64 [n], the number of steps on disk; a clip with more than ``max_steps`` is averaged down.
+    resampling: how the steps on disk become others before that, if they do.
     """
 
     def __init__(
@@ -146,9 +148,11 @@ class MappedTable(Table):
         max_steps: int,
         device: torch.device | str,
         dtype: torch.dtype,
+        resampling: Resampling | None = None,
     ) -> None:
         self.maps, self.shard, self.start, self.source_length = maps, shard, start, source_length
-        length = np.minimum(source_length, max_steps)
+        self.resampling = resampling
+        length = np.minimum(source_length if resampling is None else resampling.length, max_steps)
         self.length = torch.from_numpy(length).to(device)
         self.present = self.length > 0
         self.all_present = bool(self.present.all())
@@ -187,10 +191,13 @@ class MappedTable(Table):
         for i, row in enumerate(rows):
             if n := int(self.source_length[row]):
                 start = int(self.start[row])
-                out[i, : min(n, self.steps)] = shorten(
-                    self.maps[self.shard[row]][start : start + n], self.steps
-                )
+                x = self.shortened(row, self.maps[self.shard[row]][start : start + n])
+                out[i, : len(x)] = x
         return out
+
+    def shortened(self, row: int, x: np.ndarray) -> np.ndarray:
+        """The stored features x [T, D] of the clip at ``row``, resampled and averaged down as the table has them."""
+        return shorten(x if self.resampling is None else self.resampling.applied(row, x), self.steps)
 
 
 def shorten(x: np.ndarray, steps: int) -> np.ndarray:
@@ -210,10 +217,11 @@ def load_table(
     max_steps: int = 64,
     memory: int = 4 << 30,
     index: StreamIndex | None = None,
+    resampling: Resampling | None = None,
 ) -> Table:
     """The table of the n clips ``keys``, in that order; it is memory-mapped where it would exceed ``memory`` bytes.
 
-    index: the stream's index where it has been read already.
+    index: the stream's index where it has been read already. resampling: the new steps of the clips (alignment.py).
 
     Clips that the stream does not hold are absent. Features that are read into memory are compared with their
     checksums; features that stay on disk are not (``fsmm cache verify`` compares them). Raises UsageError for
@@ -238,6 +246,7 @@ def load_table(
         max_steps=max_steps,
         device=device,
         dtype=dtype,
+        resampling=resampling,
     )
     size = len(keys) * mapped.steps * dim * torch.empty((), dtype=dtype).element_size()
     if size > memory:
@@ -292,25 +301,33 @@ def _read_all(mapped: MappedTable, keys: Sequence[str], check: np.ndarray, paths
             for row, first, count, right in zip(*places)
             if clip_check(keys[row], True, features[first : first + count]) != right
         ]
-        _copy(x, features, rows, start, length)
+        _copy(x, mapped, features, rows, start, length)
     if damaged:
         damaged.sort()
         raise damaged_clips(paths[mapped.shard[damaged[0]]], [keys[row] for row in damaged])
     return x
 
 
-def _copy(x: Tensor, features: np.ndarray, rows: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
+def _copy(
+    x: Tensor,
+    mapped: MappedTable,
+    features: np.ndarray,
+    rows: np.ndarray,
+    start: np.ndarray,
+    length: np.ndarray,
+) -> None:
     """Copy the clips that begin at ``start`` in the features of one shard to ``rows`` of x [n, T, D].
 
-    Clips of T steps or fewer are copied at once.
+    Clips of T steps or fewer are copied at once, unless their steps are resampled.
     """
     steps = x.shape[1]
-    whole = length <= steps
+    whole = (length <= steps) & (mapped.resampling is None)
     source, target = (_steps(first[whole], length[whole]) for first in (start, rows * steps))
     if len(source):
         x.view(-1, x.shape[2])[torch.from_numpy(target)] = torch.from_numpy(features[source]).to(x.dtype)
     for row, first, count in zip(rows[~whole], start[~whole], length[~whole]):
-        x[row] = torch.from_numpy(shorten(features[first : first + count], steps)).to(x.dtype)
+        part = torch.from_numpy(mapped.shortened(int(row), features[first : first + count]))
+        x[row, : len(part)] = part.to(x.dtype)
 
 
 def _steps(first: np.ndarray, length: np.ndarray) -> np.ndarray:

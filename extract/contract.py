@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +104,8 @@ class Decoded:
     frames: per FrameNeed, uint8 [T, L, S, S, 3] RGB; a need that could not be met is missing.
     audio: per AudioNeed, float32 [samples]; missing where the clip has no sound.
     series: per SeriesNeed, windows float32 [T, W, C]; missing where the clip does not have the series.
+    times: per FrameNeed or SeriesNeed, the second of the middle of each segment or window, float64 [T], from the
+    clip's first frame or first step on; missing where the file tells no time.
     notes: faults that were survived ("audio stream is damaged after 1.2 s"), for the log.
     state: the state of the clip's files while they were read; None where nobody looked.
     """
@@ -114,6 +116,7 @@ class Decoded:
     series: dict[SeriesNeed, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     state: State | None = None
+    times: dict[Need, np.ndarray] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
@@ -149,4 +152,17 @@ class Encoder(Protocol):
 
     def provenance(self) -> dict[str, str]:
         """Whatever changes the features when it changes, under weights, weights_sha256 and preprocessing."""
+        ...
+
+
+@runtime_checkable
+class TellsTimes(Protocol):
+    """An encoder that knows the times of its input's steps better than the clip does, as those that cut sound do."""
+
+    def times(self, raw: np.ndarray, taken: np.ndarray | None) -> np.ndarray | None:
+        """The seconds [m] of the middles of the steps of ``prepare(raw)``; None where they are not known.
+
+        taken: those of the clip's segments or windows. An encoder that makes fewer steps of its input covers equal
+        parts of it with each.
+        """
         ...

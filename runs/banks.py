@@ -10,6 +10,7 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 
+from ..cache.alignment import Alignment
 from ..cache.bank import FeatureBank, choose_streams, word_key
 from ..cache.catalog import Catalog
 from ..cache.relations.graph import graph_digest
@@ -296,6 +297,9 @@ class Banks:
             part = self.other.split
             names = [*map(str, choose_streams(self.folder, names).values())]
             choice |= self._other_choice(self.other, pooled=not needs_steps, no_words=no_words)
+        if spec.align is not None:
+            folder = dataset_folder(self.cache, choice["dataset"])
+            choice["align"] = Alignment.parse(spec.align, choose_streams(folder, names))
         if others := self._other_words(own=self.other is None or split != _OTHER):
             choice["words_of"] = tuple(sorted(others.items()))
         if self._shared is None:

@@ -81,6 +81,7 @@ def episode_eval(
     seen_unseen: SeenUnseen = "auto",
     device: str = "auto",
     dtype: TableType = "float32",
+    align: str | None = None,
     out: Path | str | None = None,
     retrain: bool = False,
     with_reliability: bool = False,
@@ -101,6 +102,7 @@ def episode_eval(
     normalise: none, l2, centre-l2 (by the base classes' mean), per-step, or auto (as base and val classes choose).
     train_seed: the seed of weights and training episodes (default: the protocol's seed).
     seen_unseen: how generalised tests tell seen from unseen classes (auto: as base classes left out choose).
+    align: the times that all streams' steps are brought on: a number of them, a stream, or "coarsest".
     out: the run's folder; a trained head is stored in it and used again when everything it depends on is the same.
     with_reliability: add each modality's certainty and the complementarity table.
     progress: called with ("train" or "evaluate", done, total, figures).
@@ -123,6 +125,7 @@ def episode_eval(
         dtype=dtype,
         train_seed=protocol.seed if train_seed is None else train_seed,
         seen_unseen=seen_unseen,
+        align=align,
     )
     place = Place(cache=_path(cache), dataset=dataset, device=device, out=_path(out))
     job = Job(

@@ -26,6 +26,7 @@ _LATER: Mapping[str, object] = {
     "query_classes": None,
     "noisy": (),
     "retrieval": False,
+    "align": None,
 }
 """Options that older releases did not have, with the values under which a run is what it was without them."""
 
@@ -54,6 +55,8 @@ class RunSpec:
     """The data set whose base classes train the head, with the same streams (else the one that is tested)."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """A key=value of the head; train.KEY is its recipe's and fusion.KEY the wrapper's; repeatable."""
+    align: str | None = None
+    """The times on which all streams' steps are brought: N of them, a stream's, or coarsest (else each has its own)."""
     words: str | None = "auto"
     """The word stream that names the classes, auto for the only one, or none."""
     normalise: Normalisation = "l2"

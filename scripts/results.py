@@ -487,6 +487,7 @@ RUN_DEFAULTS: dict[str, Any] = {
     "episodes": None,
     "reliability": None,
     "train_dataset": None,
+    "align": None,
 }
 # Where a run was made is not what it is: the command names the cache that `add` was told. What base classes chose in it
 # follows from what it is.

@@ -23,6 +23,7 @@ _OF_HEAD = (
     "train_missing",
     "train_dataset",
     "settings",
+    "align",
     "words",
     "normalise",
     "dtype",

@@ -25,4 +25,6 @@ def shards(draw: st.DrawFn) -> tuple[Shard, list[tuple[str, np.ndarray | None, d
         x = rng.normal(size=(steps, dim)).astype(dtype) if steps else None
         rows.append((clip, x, {"duration": float(rng.random()), "width": int(rng.integers(1, 99))}))
     provenance = Provenance("net", "frame", dim, dtype=dtype, extra={"note": draw(keys)})
-    return build_shard("toy", provenance, rows, {"seconds": 1.5}), rows
+    known = draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
+    times = [np.arange(len(x)) + 0.5 if x is not None and k else None for (_, x, _), k in zip(rows, known)]
+    return build_shard("toy", provenance, rows, {"seconds": 1.5}, times), rows

@@ -24,7 +24,7 @@ from ..blocks import FeatureMaps
 from ..catalog import FACTS, Catalog, LabelSet
 from ..index import stream_index
 from ..schema import CLASS_SPLITS, StreamName, dataset_folder, list_streams
-from ..shard import clip_check, damaged_clips
+from ..shard import clip_check, damaged_clips, read_shard
 
 _BLOCK = 256  # The number of clips held in memory at a time.
 
@@ -63,7 +63,8 @@ def export_features(
     more are left out.
 
     A stream becomes an array ``modality/encoder`` [n, T, D], where T is the length of the longest clip. It is zero
-    beyond ``modality/encoder.length`` [n], which is 0 for an absent clip. Files appear whole or not at all.
+    beyond ``modality/encoder.length`` [n], which is 0 for an absent clip; ``modality/encoder.times`` [n, T] has the
+    seconds of the steps, where they are known. Files appear whole or not at all.
     Raises UsageError for unknown names and where ``out`` exists, CacheError where the cache cannot be read or ``out``
     cannot be written.
     """
@@ -255,6 +256,8 @@ def _put_stream(
     length = rows.lengths(keys)
     put(f"{name}.length", length)
     steps = int(length.max(initial=1))
+    if stream.modality != "word" and (times := rows.times(keys, steps)) is not None:
+        mapping["arrays"][name]["times"] = put(f"{name}.times", times)
     shape = (len(keys), steps, rows.provenance.dim)
     with sink.open(name) as file:
         dtype = np.dtype(rows.provenance.dtype)
@@ -287,6 +290,18 @@ class _Rows:
 
     def lengths(self, keys: Sequence[str]) -> np.ndarray:
         return np.array([self.place.get(key, _NOWHERE)[2] for key in keys], np.int64)
+
+    def times(self, keys: Sequence[str], steps: int) -> np.ndarray | None:
+        """The seconds float32 [n, steps] of the steps of the clips ``keys``, NaN where unknown; None if all are."""
+        out = np.full((len(keys), steps), np.nan, np.float32)
+        row = {key: i for i, key in enumerate(keys)}
+        for number, path in enumerate(self.paths):
+            shard = read_shard(path, features=False, facts=False)
+            for i, key in enumerate(shard.key):
+                known = shard.clip_times(i)
+                if known is not None and key in row and self.place[key][0] == number:
+                    out[row[key], : len(known)] = known
+        return None if np.isnan(out).all() else out
 
     def padded(self, keys: Sequence[str], steps: int) -> np.ndarray:
         """The features [n, steps, D] of the clips ``keys``, with zeros beyond each clip's length.

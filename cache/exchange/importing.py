@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from .concatenated import ConcatenatedColumn
 from .labelling import import_catalog, read_flags
 from .mapping import ArraySpec, ImportMapping, Sources, WordSpec, read_mapping
 from .named_vectors import vectors_by_text
+from .step_times import cut_times, times_of_clips
 
 
 @dataclass
@@ -107,12 +108,12 @@ def import_features(
                 report,
                 folder,
                 array.provenance,
-                zip(catalog.clip_id, array.clips(), _facts(catalog), strict=True),
+                zip(catalog.clip_id, array.clips(), _facts(catalog), array.times(), strict=True),
             )
         for provenance, rows, warnings in words:
             progress(f"word/{provenance.encoder}")
             report.warnings += warnings
-            _write(report, folder, provenance, ((key, x, {}) for key, x in rows))
+            _write(report, folder, provenance, ((key, x, {}, None) for key, x in rows))
     return report
 
 
@@ -172,13 +173,13 @@ def _write(
     report: ImportReport,
     folder: Path,
     provenance: Provenance,
-    rows: Iterator[tuple[str, np.ndarray | None, Mapping[str, object]]],
+    rows: Iterator[tuple[str, np.ndarray | None, Mapping[str, object], np.ndarray | None]],
 ) -> None:
     with StreamWriter(folder, provenance) as writer:
         stream = str(writer.stream)
         before = stream_checks(folder, writer.stream)
         added = absent = held = 0
-        for key, x, facts in rows:
+        for key, x, facts, times in rows:
             if key in before:
                 if _check(key, x, provenance) != before[key]:
                     raise CacheError(
@@ -187,7 +188,7 @@ def _write(
                     )
                 held += 1
                 continue
-            writer.add(key, x, facts)
+            writer.add(key, x, facts, cut_times(times, x))
             added, absent = added + 1, absent + (x is None)
     report.added[stream], report.absent[stream], report.held[stream] = added, absent, held
 
@@ -233,7 +234,10 @@ class _Array:
         self.length: np.ndarray | None = None
         if spec.length is not None and column.rows is not None:
             self.length = _whole_numbers(files.values(spec.length, n), spec.length)
+        self.times_column = None if spec.times is None else files.column(spec.times)
         if spec.concatenated and self.length is not None:
+            if self.times_column is not None:
+                self.times_column = ConcatenatedColumn(self.times_column, self.length)
             self.column, self.length = ConcatenatedColumn(self.column, self.length), None
         if self.column.rows is None and (spec.length or spec.present):
             raise UsageError(
@@ -272,6 +276,12 @@ class _Array:
                     if x is None or self._is_absent(row)
                     else self._features(clip, self._cut(clip, row, x))
                 )
+
+    def times(self) -> Iterator[np.ndarray | None]:
+        """The seconds of the steps of each clip that is imported, None where they are not known."""
+        if self.times_column is None:
+            return repeat(None, len(self.ids))
+        return times_of_clips(self.times_column, self.chosen, self.ids)
 
     def _present(self) -> Iterator[np.ndarray]:
         """The features [T, D] of each clip that is imported and not absent."""

@@ -25,8 +25,8 @@ _TOP = {
     "arrays", "label_sets", "default_label_set", "words",
 }  # fmt: skip
 _ARRAY = {
-    "stream", "scale", "offset", "dtype", "transposed", "flatten", "length", "concatenated", "present", "weights",
-    "weights_sha256", "preprocessing", "sampling", "extra",
+    "stream", "scale", "offset", "dtype", "transposed", "flatten", "length", "concatenated", "present", "times",
+    "weights", "weights_sha256", "preprocessing", "sampling", "extra",
 }  # fmt: skip
 _LABELS = {"label", "class_names", "words", "splits"}
 _WORDS = {
@@ -70,6 +70,8 @@ class ArraySpec:
     """Whether the steps of all clips follow one another in the array, as many for each clip as ``length`` says."""
     present: str | None = None
     """The name of the array that says whether each clip is present, or None."""
+    times: str | None = None
+    """The name of the array of the seconds of the steps' middles, arranged as the features are, or None."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Texts for the provenance: weights, preprocessing and so on."""
 
@@ -300,6 +302,7 @@ def _array_spec(array: str, spec: Any) -> ArraySpec:
         length=_text(spec, "length"),
         concatenated=concatenated,
         present=_text(spec, "present"),
+        times=_text(spec, "times"),
         about=_about(spec),
     )
 

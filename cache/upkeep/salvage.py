@@ -26,6 +26,7 @@ from ..hdf5 import own_object, stored_values
 from ..header import empty_claim
 from ..schema import Provenance
 from ..shard import Shard, clip_check, facts_check, provenance_check, write_shard
+from ..times import refuse_times, right_times
 
 SECONDS = 120.0
 SPARE_MEMORY = 2 << 30
@@ -45,6 +46,8 @@ class Salvage:
     """Whether the provenance can be trusted."""
     facts: bool = False
     """Whether the facts can be trusted."""
+    times: bool = True
+    """Whether the times of the steps can be trusted, where there are any."""
     dropped: str = ""
     """The reason why nothing could be read, or why the good rows could not be written; "" otherwise."""
 
@@ -97,7 +100,15 @@ def _sift(file: h5py.File, origin: tuple[str, Provenance] | None) -> tuple[Salva
     bad = [keys[i] for i in sorted(set(range(rows)) - set(good))]
     dataset, provenance, origin_trusted = _origin(file, features, origin)
     facts, facts_right = _facts(file, len(keys))
-    verdict = Salvage(rows=len(keys), good=len(good), bad=bad, origin=origin_trusted, facts=facts_right)
+    times, times_right = _times(file, len(features))
+    verdict = Salvage(
+        rows=len(keys),
+        good=len(good),
+        bad=bad,
+        origin=origin_trusted,
+        facts=facts_right,
+        times=times_right,
+    )
     if not good or provenance is None:
         return verdict, None
     # Only rows that were checked are sliced below, so damaged offsets of other rows do no harm.
@@ -111,6 +122,7 @@ def _sift(file: h5py.File, origin: tuple[str, Provenance] | None) -> tuple[Salva
         check=check,
         facts=facts,
         written={"repaired": True},
+        times=times,
     )
     return verdict, whole.take(good)
 
@@ -145,6 +157,15 @@ def _facts(file: h5py.File, rows: int) -> tuple[dict[str, np.ndarray], bool]:
         if facts_check(facts) == file.attrs["facts_check"]:
             return facts, True
     return {name: np.full(rows, missing, dtype) for name, (dtype, missing) in FACTS.items()}, False
+
+
+def _times(file: h5py.File, steps: int) -> tuple[np.ndarray | None, bool]:
+    """The times of all steps, None where there are none, and whether they can be trusted."""
+    with contextlib.suppress(Exception):
+        times = right_times(file)
+        if times is None or not refuse_times(times, steps):
+            return times, True
+    return None, False
 
 
 def _main(parent: str, path: str, into: str, origin_json: str) -> None:

@@ -373,8 +373,11 @@ def _damage_in_words(path: Path, verdict: Salvage) -> str:
     if verdict.bad or verdict.good < verdict.rows:
         says = f"{_some(verdict.bad)} {'is' if len(verdict.bad) == 1 else 'are'} damaged"
         return f"{says}; the other {verdict.good} of {verdict.rows} clips are whole."
-    facts = "" if verdict.facts else " (among it the facts about the clips' files)"
-    return f"The file around the features is damaged{facts}; all {verdict.rows} clips are whole."
+    lost = ["the facts about the clips' files"] * (not verdict.facts) + ["the times of the steps"] * (
+        not verdict.times
+    )
+    among = f" (among it {' and '.join(lost)})" if lost else ""
+    return f"The file around the features is damaged{among}; all {verdict.rows} clips are whole."
 
 
 def _some(names: Sequence[str]) -> str:

@@ -95,6 +95,7 @@ class _Job:
         self.frame_needs = list(dict.fromkeys(need for need in needs if isinstance(need, FrameNeed)))
         self.series_needs = {need.series: need for need in needs if isinstance(need, SeriesNeed)}
         self.windows: dict[SeriesNeed, np.ndarray] = {}
+        self.times: dict[Need, np.ndarray] = {}
         self.audio_needs = list(dict.fromkeys(need for need in needs if isinstance(need, AudioNeed)))
         self.notes: list[str] = []
         self.frames: dict[FrameNeed, np.ndarray] = {}
@@ -116,7 +117,14 @@ class _Job:
         if self.size == (0, 0) and not self.heard and not self._has_series:
             raise self.trouble or DecodeError(self._nothing_usable())
         audio = {need: self.sounds[need.rate] for need in self.audio_needs if need.rate in self.sounds}
-        return Decoded(self._facts(), self.frames, audio, self.windows, self.notes)
+        return Decoded(
+            facts=self._facts(),
+            frames=self.frames,
+            audio=audio,
+            series=self.windows,
+            notes=self.notes,
+            times=self.times,
+        )
 
     @property
     def _has_series(self) -> bool:
@@ -136,7 +144,8 @@ class _Job:
     def _read_series(self, series: Series) -> None:
         if (need := self.series_needs.get(series.name)) is not None:
             window, hop = self.sampling.window, self.sampling.hop
-            self.windows[need] = windows_of(series, window=window, hop=hop, span=self.span)
+            cut_up = windows_of(series, window=window, hop=hop, span=self.span)
+            self.windows[need], self.times[need] = cut_up.values, cut_up.middles
 
     def _read_video(self, path: Path) -> None:
         with ExitStack() as stack:
@@ -263,6 +272,8 @@ class _Job:
             size = size if size != (0, 0) else shown_size(frame, turn)
         self.size = size
         self.frames = {need: _gather(chosen[need], pictures[need]) for need in chosen if pictures[need]}
+        if film.tells_time:
+            self.times |= {need: _middles(film, chosen[need]) for need in self.frames}
         span = (film.end - int(film.times[0])) * film.unit
         self.fps = len(film.times) / span if span > 0 else float("nan")
         self.seconds = float(np.fmax(self.seconds, span))
@@ -285,6 +296,12 @@ class _Job:
             return f"Clip {self.clip_id!r} has no file."
         reasons = f" ({'; '.join(self.notes[:3])})" if self.notes else ""
         return f"{shown(files[0])} has neither a picture nor sound that can be decoded{reasons}."
+
+
+def _middles(film: Film, indices: np.ndarray) -> np.ndarray:
+    """The second of the middle of each segment's frames [T, L], float64 [T], from the film's first frame on."""
+    times = film.times[indices] - film.times[0]
+    return (times[:, 0] + times[:, -1]) * (film.unit / 2)
 
 
 def _gather(indices: np.ndarray, pictures: dict[int, np.ndarray]) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,16 @@ _TIMES = {"time", "times", "timestamp", "timestamps", "seconds", "t", "sec", "s"
 _TEXT_BYTES = 1 << 30
 
 
-def windows_of(series: Series, *, window: float, hop: float, span: Span | None = None) -> np.ndarray:
-    """The windows float32 [T, W, C] of a series of C axes, ``window`` seconds long and ``hop`` seconds apart.
+@dataclass(frozen=True)
+class Windows:
+    """The windows float32 [T, W, C] of a series, and the second of the middle of each, float64 [T]."""
+
+    values: np.ndarray
+    middles: np.ndarray
+
+
+def windows_of(series: Series, *, window: float, hop: float, span: Span | None = None) -> Windows:
+    """The windows [T, W, C] of a series of C axes, ``window`` seconds long and ``hop`` seconds apart.
 
     Steps after the last whole window are left out; a series shorter than a window is one window. span: the part of the
     series that is wanted. Raises DecodeError, with the file, where it cannot be read.
@@ -35,7 +44,9 @@ def windows_of(series: Series, *, window: float, hop: float, span: Span | None =
         x = x[round(span.start * rate) : None if span.end == math.inf else round(span.end * rate)]
     if not len(x):
         raise DecodeError(f"{series.path.name!r} holds no step of the clip.")
-    return cut(x, max(round(window * rate), 2), max(round(hop * rate), 1))
+    step = max(round(hop * rate), 1)
+    values = cut(x, max(round(window * rate), 2), step)
+    return Windows(values, (np.arange(len(values)) * step + values.shape[1] / 2) / rate)
 
 
 def cut(x: np.ndarray, length: int, step: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..contract import AudioNeed
 from .base import BaseEncoder, Spec, check_sound
-from .yamnet import HOP, PATCH, RATE, patches
+from .yamnet import HOP, PATCH, RATE, middles, patches
 
 WINDOW, STEP, FFT = 400, 160, 512  # 25 ms every 10 ms
 MELS, CEPS, LOW, HIGH = 64, 20, 50.0, 7_800.0
@@ -46,6 +46,10 @@ class LogmelMfcc(BaseEncoder):
         Raises DecodeError for less than 50 ms or non-finite samples.
         """
         return describe(patches(check_sound(raw, RATE // 20, self.name)))
+
+    def times(self, raw: np.ndarray, taken: np.ndarray | None) -> np.ndarray:
+        """The second of the middle of each window of samples [n], float64 [m]."""
+        return middles(np.size(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         return list(batch)

@@ -42,6 +42,10 @@ class Yamnet(BaseEncoder):
         """
         return patches(check_sound(raw, _SHORTEST, self.name))
 
+    def times(self, raw: np.ndarray, taken: np.ndarray | None) -> np.ndarray:
+        """The second of the middle of each patch of samples [n], float64 [m]."""
+        return middles(np.size(raw))
+
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         return [np.stack([self.network(patch).reshape(self.dim) for patch in clip]) for clip in batch]
 
@@ -57,9 +61,23 @@ def patches(sound: np.ndarray, length: int = PATCH, hop: int = HOP, most: int = 
 
     If these are more than ``most``, that many of them are taken evenly.
     """
-    count = 1 + max(0, -(-(len(sound) - length) // hop))
-    starts = np.arange(count) * hop
-    if count > most:
-        starts = np.round(np.linspace(0, (count - 1) * hop, most)).astype(np.int64)
+    starts = starts_of(len(sound), length, hop, most)
     padded = np.pad(sound, (0, max(0, int(starts[-1]) + length - len(sound))))
     return np.stack([padded[start : start + length] for start in starts]).clip(-1.0, 1.0)
+
+
+def starts_of(samples: int, length: int, hop: int, most: int) -> np.ndarray:
+    """The sample int64 [m] at which each patch begins."""
+    count = 1 + max(0, -(-(samples - length) // hop))
+    if count > most:
+        return np.round(np.linspace(0, (count - 1) * hop, most)).astype(np.int64)
+    return np.arange(count) * hop
+
+
+def middles(samples: int, length: int = PATCH, hop: int = HOP, most: int = MAX_PATCHES) -> np.ndarray:
+    """The second of the middle of each patch [m] of so many samples, float64 [m].
+
+    Of a sound that is shorter than a patch it is the middle of the sound, and of a last patch that of its own part.
+    """
+    starts = starts_of(samples, length, hop, most)
+    return (starts + np.minimum(starts + length, max(samples, 1))) / (2 * RATE)

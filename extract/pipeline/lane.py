@@ -15,6 +15,7 @@ import numpy as np
 
 from ...cache.schema import Provenance
 from ...cache.stream import StreamWriter
+from ...cache.times import evened
 from ...errors import CacheError, FsmmError
 from ..contract import AudioNeed, Encoder, FrameNeed, Sampling, SeriesNeed
 from .encoding import Fault, Made, encode_each, raised_elsewhere
@@ -108,10 +109,16 @@ class Lane:
             self._send_off()
         self._collect(bound=_MOST_BYTES)
 
-    def copy(self, key: str, features: np.ndarray | None, facts: Mapping[str, object]) -> None:
+    def copy(
+        self,
+        key: str,
+        features: np.ndarray | None,
+        facts: Mapping[str, object],
+        times: np.ndarray | None = None,
+    ) -> None:
         """Add a row that another clip of the same file has. Raises CacheError if the cache cannot be written."""
         with self.clock("write"):
-            self.writer.add(key, features, facts)
+            self.writer.add(key, features, facts, times)
         self.copied += 1
 
     def drain(self) -> None:
@@ -195,8 +202,9 @@ class Lane:
         if features is not None and (trouble := _unstorable(features, self.writer.provenance)):
             self._record(row.key, trouble)
             return
+        times = None if features is None else evened(row.part.times, len(features))
         with self.clock("write"):
-            self.writer.add(row.key, features, row.facts)
+            self.writer.add(row.key, features, row.facts, times)
         if features is None:
             self.absent += 1
         else:

@@ -39,7 +39,8 @@ def reuse(folder: Path, plan: Plan, lanes: Sequence[Lane], digest: Mapping[str, 
                 lacking[digest[job.clip_id]].append(job.clip_id)
         for place, shard, row, sha256 in _rows_of(folder, lane, lacking.keys()):
             for clip in lacking.pop(sha256, []):
-                lane.copy(clip, shard.clip(row) if shard.present[row] else None, shard_facts(shard, row))
+                features = shard.clip(row) if shard.present[row] else None
+                lane.copy(clip, features, shard_facts(shard, row), shard.clip_times(row))
                 done[clip].add(number)
                 if place not in logs:
                     logs[place] = FailureLog(place).read()

@@ -20,7 +20,17 @@ from ...errors import DecodeError, FsmmError
 from ...machine.memory import keep_freed_memory
 from ...machine.orphans import end_with_parent
 from ..clip_files import State
-from ..contract import ClipFacts, Decoded, Encoder, FrameNeed, Need, Sampling, SeriesNeed, TextNeed
+from ..contract import (
+    ClipFacts,
+    Decoded,
+    Encoder,
+    FrameNeed,
+    Need,
+    Sampling,
+    SeriesNeed,
+    TellsTimes,
+    TextNeed,
+)
 from ..datasets.base import Source
 from .encoding import Fault, encode_each, load
 from .thumbnail import thumbnail_of
@@ -62,11 +72,14 @@ class Part:
     READY with the encoder's input as its value; ENCODED with features [T, D]; ABSENT, with a reason or ""; FAILED or
     UNENCODED, with a reason (UNENCODED has a Fault as its value); or BROKEN where the encoder itself cannot be used,
     with the name of the error's class as its value.
+
+    times: the seconds of the steps of the value, where they are known.
     """
 
     state: str
     value: Any = None
     reason: str = ""
+    times: np.ndarray | None = None
 
 
 @dataclass
@@ -129,7 +142,9 @@ def _encoded(encoder: Encoder, part: Part) -> Part:
         made = encode_each(encoder, [part.value])[0][0]
     except FsmmError as error:
         return Part(BROKEN, type(error).__name__, str(error))
-    return Part(UNENCODED, made, made.reason) if isinstance(made, Fault) else Part(ENCODED, made)
+    if isinstance(made, Fault):
+        return Part(UNENCODED, made, made.reason)
+    return Part(ENCODED, made, times=part.times)
 
 
 def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
@@ -139,12 +154,14 @@ def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
         return Part(ABSENT)
     try:
         value = encoder.prepare(raw)
+        taken = decoded.times.get(encoder.need)
+        times = encoder.times(raw, taken) if isinstance(encoder, TellsTimes) else taken
     except DecodeError as error:  # The encoder states that it cannot use this clip.
         return Part(ABSENT, reason=_one_line(error))
     except Exception as error:
         return Part(FAILED, reason=_one_line(error))
     # Sending a view would make a copy of its own; a contiguous array is sent as it lies in memory.
-    return Part(READY, np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
+    return Part(READY, np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, times=times)
 
 
 def _raw(decoded: Decoded, need: Need) -> np.ndarray | None:

@@ -42,6 +42,9 @@ def test_what_is_written_is_read(drawn) -> None:
         expected = np.zeros((0, shard.provenance.dim), shard.provenance.dtype) if x is None else x
         assert np.array_equal(found.clip(i), expected)
         assert clip_check(key, x is not None, found.clip(i)) == int(found.check[i])
+        mine, theirs = found.clip_times(i), shard.clip_times(i)
+        assert (mine is None) == (theirs is None)
+        assert mine is None or np.array_equal(mine, theirs)
 
 
 @given(shards(), st.randoms(use_true_random=False))
@@ -53,6 +56,8 @@ def test_taking_rows_is_building_from_those_rows(drawn, random) -> None:
     assert taken.key == built.key
     for name in ("features", "offset", "present", "check"):
         assert np.array_equal(getattr(taken, name), getattr(built, name)), name
+    for i, row in enumerate(order):
+        np.testing.assert_equal(taken.clip_times(i), shard.clip_times(row))
 
 
 @given(shards())

@@ -113,16 +113,15 @@ def test_windows_lie_hops_apart(tmp_path: Path) -> None:
     x = np.arange(40.0).reshape(20, 2)
     np.save(tmp_path / "a.npy", x)
     series = Series("sensor", tmp_path / "a.npy", 10.0)
-    windows = windows_of(series, window=1.0, hop=0.5)
-    assert windows.shape == (3, 10, 2)
-    for start, window in zip((0, 5, 10), windows):
+    found = windows_of(series, window=1.0, hop=0.5)
+    assert found.values.shape == (3, 10, 2)
+    for start, window in zip((0, 5, 10), found.values):
         assert np.array_equal(window, x[start : start + 10])
-    assert windows_of(series, window=5.0, hop=0.5).shape == (
-        1,
-        20,
-        2,
-    )  # a series shorter than a window is one
-    part = windows_of(series, window=0.5, hop=0.5, span=Span(0.5, 1.5))
+    assert found.middles.tolist() == [0.5, 1.0, 1.5]
+    whole = windows_of(series, window=5.0, hop=0.5)  # a series shorter than a window is one
+    assert whole.values.shape == (1, 20, 2)
+    assert whole.middles.tolist() == [1.0]
+    part = windows_of(series, window=0.5, hop=0.5, span=Span(0.5, 1.5)).values
     assert np.array_equal(part[0], x[5:10])
     assert len(part) == 2
     with pytest.raises(DecodeError, match="no step"):
