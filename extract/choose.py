@@ -11,7 +11,7 @@ from ..cache.schema import MODALITIES, StreamName
 from ..errors import UsageError, install_hint, listed, unknown
 
 if TYPE_CHECKING:
-    from .contract import Encoder
+    from .contract import Encoder, Sampling
     from .encoders.references import Reference
 
 USUAL = ("frame", "flow", "audio", "word")
@@ -120,6 +120,24 @@ def fit_to_series(encoders: Sequence[Encoder], axes: Mapping[str, int], dataset:
             )
         if isinstance(encoder, SeriesEncoder):
             encoder.fit_to(count)
+
+
+def fit_to_sampling(encoders: Sequence[Encoder], sampling: Sampling) -> None:
+    """Let the encoders of sound take the hop of a run's sampling, if it has one.
+
+    Raises UsageError for a hop that is no length, or where no encoder of the run takes one.
+    """
+    from .encoders.sound_windows import SoundEncoder
+
+    if sampling.sound_hop is None:
+        return
+    listening = [encoder for encoder in encoders if isinstance(encoder, SoundEncoder)]
+    for encoder in listening:
+        encoder.set_hop(sampling.sound_hop)
+    if not listening:
+        raise UsageError(
+            "--sound-hop is for encoders of sound, and this run has none that takes it; leave it out."
+        )
 
 
 def _names(names: str | Sequence[str]) -> list[str]:

@@ -82,6 +82,8 @@ class Sampling:
     """The seconds of a window of a time series, such as that of a sensor."""
     hop: float = 0.5
     """The seconds from one window of a time series to the next."""
+    sound_hop: float | None = None
+    """The seconds from one window of sound to the next (else what each encoder of sound usually has)."""
 
 
 @dataclass(frozen=True)

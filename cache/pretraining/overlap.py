@@ -27,6 +27,7 @@ TRAINED_ON: Mapping[str, str] = {
     "efficientnet-lite0-int8": "imagenet-1k",
     "flow-rgb-efficientnet-lite0": "imagenet-1k",
     "i3d-rgb": "kinetics-400",
+    "i3d-flow": "kinetics-400",
     "x3d-s": "kinetics-400",
     "slowfast-r50": "kinetics-400",
     "yamnet": "audioset-521",

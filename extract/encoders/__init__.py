@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +40,8 @@ class EncoderEntry:
     """The encoder's row of WEIGHTS; "" if it needs none, "local" if only the user can give a file."""
     needs: tuple[str, ...] = ()
     """The modules that must be installed."""
+    package: str = ""
+    """A package that must be installed and that no extra brings, since it takes the place of one that they do."""
 
     def load(self) -> type[Any]:
         """The encoder's class."""
@@ -56,7 +59,10 @@ _TFLITE, _CLIP, _VIDEO = (
     ("open_clip", "torchvision"),
     ("pytorchvideo", "torchvision"),
 )
-_FURTHER = {"open_clip", "torchvision", "pytorchvideo", "pyarrow"}  # what the extra "encoders" brings
+_EXTRAS = {  # what brings each module; the others come with "extract"
+    **dict.fromkeys(("open_clip", "torchvision", "pytorchvideo", "pyarrow", "timm"), "encoders"),
+    **dict.fromkeys(("transformers", "sentence_transformers"), "hub"),
+}
 
 ENCODERS: dict[str, EncoderEntry] = {
     "efficientnet-lite0": EncoderEntry(
@@ -135,6 +141,30 @@ ENCODERS: dict[str, EncoderEntry] = {
         "histograms of DIS optical flow and motion boundaries over 3x3",
         needs=("cv2",),
     ),
+    "tvl1-hof": EncoderEntry(
+        "flow:TvL1Hof",
+        "flow",
+        306,
+        "the same histograms of TV-L1 flow, by OpenCV's contributed modules",
+        needs=("cv2",),
+        package="opencv-contrib-python-headless",
+    ),
+    "raft-hof": EncoderEntry(
+        target="flow_raft:RaftHof",
+        modality="flow",
+        dim=306,
+        about="the same histograms of RAFT's flow (small), for a GPU",
+        weights="raft-hof",
+        needs=("cv2", "torchvision"),
+    ),
+    "i3d-flow": EncoderEntry(
+        target="i3d_flow:I3dFlow",
+        modality="flow",
+        dim=1024,
+        about="I3D over 32 fields of DIS flow, weights from your own file, 4 steps in time",
+        weights=LOCAL,
+        needs=("cv2",),
+    ),
     "flow-rgb-efficientnet-lite0": EncoderEntry(
         target="flow:FlowRgb",
         modality="flow",
@@ -150,6 +180,13 @@ ENCODERS: dict[str, EncoderEntry] = {
         about="YAMNet, AudioSet, a vector for each 0.49 s",
         weights="yamnet",
         needs=_TFLITE,
+    ),
+    "vggish": EncoderEntry(
+        target="vggish:Vggish",
+        modality="audio",
+        dim=128,
+        about="VGGish, a vector for each 0.96 s, weights from your own file",
+        weights=LOCAL,
     ),
     "logmel-mfcc": EncoderEntry(
         "sound_stats:LogmelMfcc", "audio", 169, "log-mel and cepstrum statistics a second"
@@ -290,7 +327,8 @@ def build(
 
     row = entry(name)
     if missing := _missing(row):
-        raise UsageError(f"Encoder {name!r} needs {', '.join(missing)}: {install_hint(*extras_of(missing))}.")
+        hint = install_hint(*extras_of(missing)) if missing != [row.package] else _exchange(row.package)
+        raise UsageError(f"Encoder {name!r} needs {', '.join(missing)}: {hint}.")
     spec = Spec(
         name=name,
         modality=row.modality,
@@ -364,7 +402,9 @@ def _located(name: str, row: EncoderEntry, given: Path | None) -> store.Located 
 
 
 def _needs_file(name: str) -> WeightsError:
-    return WeightsError(f"Encoder {name!r} reads vectors of your own: give it the .npz file as its weights.")
+    return WeightsError(
+        f"Encoder {name!r} has no weights but yours: give it the file, by `--weights {name}=FILE`."
+    )
 
 
 def extras_of(modules: Iterable[str]) -> list[str]:
@@ -373,11 +413,25 @@ def extras_of(modules: Iterable[str]) -> list[str]:
     >>> extras_of(["av", "pyarrow"])
     ['encoders', 'extract']
     """
-    return sorted({"encoders" if module in _FURTHER else "extract" for module in modules})
+    return sorted({_EXTRAS.get(module, "extract") for module in modules})
 
 
 def _missing(row: EncoderEntry) -> list[str]:
-    return [module for module in row.needs if find_spec(module) is None]
+    missing = [module for module in row.needs if find_spec(module) is None]
+    if row.package and not missing and not _is_installed(row.package):
+        return [row.package]
+    return missing
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _exchange(package: str) -> str:
+    return f"run `pip uninstall opencv-python-headless`, then `pip install {package}`"
 
 
 def _source(row: EncoderEntry) -> str:

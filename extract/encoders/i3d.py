@@ -31,6 +31,7 @@ class I3dRgb(TorchEncoder):
     gpu_clips = 16
     # The last layers still see four places and two times, so that every weight takes part.
     trial_need = FrameNeed(segments=16, size=112)
+    channels = 3
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -60,7 +61,7 @@ class I3dRgb(TorchEncoder):
         assert self.spec.weights is not None
         path = self.spec.weights.path
         device = pick_device(self.spec.device)
-        network = I3DNet()
+        network = I3DNet(self.channels)
         try:
             state = from_flax(_arrays(self.spec.weights.path))
         except (KeyError, ValueError) as error:
@@ -69,7 +70,8 @@ class I3dRgb(TorchEncoder):
         network.eval().to(device)
 
         def forward(clips: Any) -> Any:
-            return network(normalised(clips, (127.5,) * 3, (127.5,) * 3).transpose(1, 2))
+            scale = (127.5,) * self.channels
+            return network(normalised(clips, scale, scale).transpose(1, 2))
 
         def classify(features: Any) -> Any:
             # The published network averages pairs of steps before the classifier, and their logits after it.

@@ -84,15 +84,15 @@ class Mixed(nn.Module):
 
 
 class I3DNet(nn.Module):
-    """The network from clips float32 [N, 3, T, H, W] in [-1, 1] to features [N, ceil(T / 8), 1024], averaged
-    over space but not over time.
+    """The network from clips float32 [N, C, T, H, W] in [-1, 1] to features [N, ceil(T / 8), 1024], averaged
+    over space but not over time. C is 3 for pictures and 2 for flow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
         self.body = nn.ModuleDict(
             {
-                "Conv3d_1a_7x7": Unit(3, 64, 7, stride=2),
+                "Conv3d_1a_7x7": Unit(channels, 64, 7, stride=2),
                 "MaxPool3d_2a_3x3": Pool((1, 3, 3), (1, 2, 2)),
                 "Conv3d_2b_1x1": Unit(64, 64, 1),
                 "Conv3d_2c_3x3": Unit(64, 192, 3),

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .base import Spec
 from .efficientnet import EfficientNetLiteInt8
 from .i3d import I3dRgb
 from .yamnet import Yamnet
@@ -32,9 +31,8 @@ class EfficientNetScores(EfficientNetLiteInt8):
 class YamnetScores(Yamnet):
     """The encoder of sound to the probabilities [n, 521] of the classes of AudioSet, as ``yamnet`` cuts it."""
 
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.preprocessing = f"{Yamnet.preprocessing}; probabilities"
+    def described(self) -> str:
+        return f"{super().described()}; probabilities"
 
     def _load(self) -> Any:
         from .tflite import TfliteModel

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import AudioNeed
-from .base import BaseEncoder, Spec, check_sound
-from .yamnet import HOP, PATCH, RATE, middles, patches
+from .sound_windows import SoundEncoder
+from .yamnet import HOP, PATCH, RATE
 
 WINDOW, STEP, FFT = 400, 160, 512  # 25 ms every 10 ms
 MELS, CEPS, LOW, HIGH = 64, 20, 50.0, 7_800.0
@@ -23,33 +22,28 @@ _FLOOR = 1e-6  # least mel energy, below the noise of 16-bit sound
 DIM = 2 * MELS + 1 + 2 * CEPS
 
 
-class LogmelMfcc(BaseEncoder):
+class LogmelMfcc(SoundEncoder):
     """The statistics [n, 169] of half-overlapping windows of 0.975 s, computed in ``prepare``.
 
     They are the mean log-mel spectrum relative to its own level (64), that level (1), its standard deviation over
     time (64), the standard deviation of the cepstrum (20) and of its change from frame to frame (20).
     """
 
-    preprocessing = (
-        f"mono 16 kHz, {WINDOW}/{STEP} frames, {MELS} mels {LOW:g}-{HIGH:g} Hz, {CEPS} ceps, "
-        f"windows {PATCH}/{HOP}"
-    )
+    rate, window, usual_hop = RATE, PATCH, HOP
     batch_clips = 64
 
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.need = AudioNeed(RATE)
+    def described(self) -> str:
+        return (
+            f"mono 16 kHz, {WINDOW}/{STEP} frames, {MELS} mels {LOW:g}-{HIGH:g} Hz, {CEPS} ceps, "
+            f"windows {PATCH}/{self.hop}"
+        )
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
         """Turn samples [n] into statistics float32 [m, 169].
 
         Raises DecodeError for less than 50 ms or non-finite samples.
         """
-        return describe(patches(check_sound(raw, RATE // 20, self.name)))
-
-    def times(self, raw: np.ndarray, taken: np.ndarray | None) -> np.ndarray:
-        """The second of the middle of each window of samples [n], float64 [m]."""
-        return middles(np.size(raw))
+        return describe(self.cut(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         return list(batch)
@@ -86,7 +80,14 @@ def mel(hertz: np.ndarray | float) -> np.ndarray:
 @lru_cache(maxsize=1)
 def mel_filters() -> np.ndarray:
     """The triangular filters [257, 64], evenly spaced in mels between LOW and HIGH, of height 1 at their centre."""
-    edges = np.linspace(mel(LOW), mel(HIGH), MELS + 2)
+    return triangular_filters(LOW, HIGH, MELS)
+
+
+def triangular_filters(low: float, high: float, count: int) -> np.ndarray:
+    """The filters float32 [257, count] between two frequencies in hertz, triangles over mels, of height 1 at their
+    centre.
+    """
+    edges = np.linspace(mel(low), mel(high), count + 2)
     at = mel(np.linspace(0, RATE / 2, FFT // 2 + 1))[:, None]
     rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - at) / (edges[2:] - edges[1:-1])

@@ -40,6 +40,26 @@ def fetch_pytorchvideo(module: str, model: str, target: Path) -> None:
     )
 
 
+def fetch_torchvision(_model: str, weights: str, target: Path) -> None:
+    """Write the checkpoint of torchvision's enumeration of ``weights`` of optical flow to ``target``."""
+    ensure_torchvision()
+    known = getattr(importlib.import_module("torchvision.models.optical_flow"), weights)
+    importlib.import_module("torch.hub").download_url_to_file(known.DEFAULT.url, str(target), progress=False)
+
+
+def fetch_folder(model: str, _tag: str, target: Path) -> None:
+    """Write the files of a model of a hub, OWNER/NAME, beside ``target``: safetensors, configurations, vocabularies."""
+    importlib.import_module("huggingface_hub").snapshot_download(
+        model,
+        local_dir=target.parent,
+        allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"],
+        ignore_patterns=["onnx/*", "openvino/*"],
+    )
+    shutil.rmtree(target.parent / ".cache", ignore_errors=True)
+    if not target.is_file():
+        raise FileNotFoundError(f"{model} has no {target.name}")
+
+
 def fetch_timm(model: str, _tag: str, target: Path) -> None:
     """Write the checkpoint of a timm ``model``, without its classifier, to ``target``, a safetensors file."""
     ensure_torchvision()

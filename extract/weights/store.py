@@ -153,9 +153,10 @@ def _gather(name: str, row: Weights, aside: Path) -> Path:
         take(download(row.archive, aside, name), row.archive.members, filled, name)
     if row.convert and row.archive is not None:
         _convert(filled / row.archive.members[0].name, filled / row.file)
-    for path in filled.iterdir():
+    files = sorted(path for path in filled.rglob("*") if path.is_file())
+    for path in files:
         path.chmod(0o644)  # safetensors writes for its owner alone, but a weight cache may be shared.
-    sums = [f"{file_sha256(path)}  {path.name}" for path in sorted(filled.iterdir())]
+    sums = [f"{file_sha256(path)}  {path.relative_to(filled).as_posix()}" for path in files]
     (filled / _SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
     return filled
 
@@ -216,6 +217,9 @@ def _from_hub(name: str, row: Weights, target: Path) -> None:
         "open_clip": hubs.fetch_open_clip,
         "pytorchvideo": hubs.fetch_pytorchvideo,
         "timm": hubs.fetch_timm,
+        "torchvision": hubs.fetch_torchvision,
+        "transformers": hubs.fetch_folder,
+        "sentence_transformers": hubs.fetch_folder,
     }
     try:
         fetchers[row.hub.library](row.hub.model, row.hub.tag, target)

@@ -11,7 +11,7 @@ from .archives import Archive, Member
 class Hub:
     """A model that its own library fetches.
 
-    library: "open_clip", "pytorchvideo" or "timm"; model and tag: the names that the library gives the model.
+    library: the library's module, such as "open_clip"; model and tag: the names that the library gives the model.
     """
 
     library: str
@@ -203,6 +203,13 @@ WEIGHTS: dict[str, Weights] = {
     "openclip-vit-b-32": _clip("ViT-B-32", "laion2b_s34b_b79k", 605),
     "openclip-vit-b-16": _clip("ViT-B-16", "laion2b_s34b_b88k", 599),
     "openclip-vit-l-14": _clip("ViT-L-14", "laion2b_s32b_b82k", 1711),
+    "raft-hof": Weights(
+        "raft_small.pth",
+        "torchvision",
+        "not verified",
+        4,
+        hub=Hub("torchvision", "raft_small", "Raft_Small_Weights"),
+    ),
     "x3d-s": Weights("X3D_S.pyth", "pytorchvideo", "Apache-2.0", 15, hub=Hub("pytorchvideo", "x3d", "x3d_s")),
     "slowfast-r50": Weights(
         "SLOWFAST_8x8_R50.pyth",

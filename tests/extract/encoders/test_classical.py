@@ -13,7 +13,8 @@ from fsmm.extract.encoders import build
 from fsmm.extract.encoders.flow import BINS, DIM, GRID, SPEEDS, describe
 from fsmm.extract.encoders.flow_motion import colour, flows
 from fsmm.extract.encoders.sound_stats import FFT, HIGH, LOW, MELS, log_mel, mel_filters
-from fsmm.extract.encoders.yamnet import HOP, MAX_PATCHES, PATCH, patches
+from fsmm.extract.encoders.sound_windows import MAX_WINDOWS, patches
+from fsmm.extract.encoders.yamnet import HOP, PATCH
 
 SIDE, CELLS = 160, GRID * GRID
 RATE = 16_000
@@ -215,11 +216,11 @@ def test_unusable_sound_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", [800, PATCH, PATCH + 1, PATCH + HOP, 3 * PATCH + 17, PATCH + HOP * (MAX_PATCHES - 1)]
+    "length", [800, PATCH, PATCH + 1, PATCH + HOP, 3 * PATCH + 17, PATCH + HOP * (MAX_WINDOWS - 1)]
 )
 def test_patches_cover_every_sample_in_order(length: int) -> None:
     sound = np.linspace(-1, 1, length, dtype=np.float32)
-    cut = patches(sound)
+    cut = patches(sound, PATCH, HOP)
     starts = np.arange(len(cut)) * HOP
     assert starts[-1] + PATCH >= length
     assert len(cut) == 1 or starts[-2] + PATCH < length  # none too many
@@ -231,8 +232,8 @@ def test_patches_cover_every_sample_in_order(length: int) -> None:
 
 def test_long_sound_gives_a_bounded_number_of_patches_over_all_of_it() -> None:
     sound = np.linspace(-1, 1, RATE * 300, dtype=np.float32)
-    cut = patches(sound)
-    assert cut.shape == (MAX_PATCHES, PATCH)
+    cut = patches(sound, PATCH, HOP)
+    assert cut.shape == (MAX_WINDOWS, PATCH)
     assert cut[0, 0] == -1
     assert 1.0 in cut[-1]
     gaps = np.diff(cut[:, 0])

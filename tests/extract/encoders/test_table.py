@@ -84,7 +84,7 @@ def test_unknown_and_unfit_requests_are_refused(tmp_path: Path) -> None:
         build("yamnett")
     with pytest.raises(UsageError, match="takes no weights file"):
         build("dis-hof", weights=tmp_path)
-    with pytest.raises(WeightsError, match="give it the"):
+    with pytest.raises(WeightsError, match="give it the file, by `--weights glove-file=FILE`"):
         build("glove-file")
     with pytest.raises(WeightsError, match="give it the"):
         encoders.fetch("glove-file")
