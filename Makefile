@@ -26,7 +26,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt
 
 $(VENV)/.installed: $(VENV)/.installed-demo
 	@echo "Installing the further encoders and the tools of tests and documentation into $(VENV)."
-	$(PIP_INSTALL) -e ".[extract,report,encoders,tune,ray,examples,dev,docs]"
+	$(PIP_INSTALL) -e ".[extract,report,encoders,hub,tune,ray,examples,dev,docs]"
 	@touch $@
 
 demo: install-demo

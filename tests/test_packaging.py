@@ -95,7 +95,7 @@ def test_an_extra_brings_what_the_code_imports(extra: str) -> None:
 
 
 def test_an_encoder_without_its_packages_names_the_extra_that_brings_them() -> None:
-    brought = {module_of(text): extra for extra in ("extract", "encoders") for text in EXTRAS[extra]}
+    brought = {module_of(text): extra for extra in ("extract", "encoders", "hub") for text in EXTRAS[extra]}
     for row in ENCODERS.values():
         for module in row.needs:
             assert extras_of([module]) == [brought[module]], module

@@ -26,7 +26,7 @@ class Spec:
     dim: the width of a feature vector, 0 if the weights decide it. weights: None for a classical descriptor.
     precision: the arithmetic of a network that torch runs over pictures: float32, or bfloat16 by autocast.
     hub: the model, if it is named by reference and not by a row of the table. templates: the prompt templates of
-    such a model's class words.
+    such a model's class words. option: what else the reference asks of the model, "" for the usual.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Spec:
     precision: str = "float32"
     hub: Hub | None = None
     templates: tuple[str, ...] = ()
+    option: str = ""
 
 
 class BaseEncoder(ABC):

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import WeightsError
+from ...errors import UsageError, WeightsError
 from ..contract import FrameNeed, TextNeed
 from ..weights.table import WEIGHTS, Hub
 from ..weights.torchvision_care import ensure_torchvision
 from .base import BaseEncoder, Spec
 from .efficientnet import first_frames
-from .prompts import TEMPLATE
+from .prompts import TEMPLATE, mean_of_templates
 from .torch_encoder import TorchEncoder
 
 _TEXT = "-text"
@@ -62,6 +62,15 @@ class OpenClipFrame(_OpenClip, TorchEncoder):
             self.preprocessing = f"{self.hub.model}, rgb 224 crop, the model's own mean and std"
         else:
             self.need, self.preprocessing = transform_of(self.network[0], spec.name)
+            if spec.option:
+                self.dim = self.network[0].unprojected_dim
+                self.preprocessing += ", before the final projection"
+
+    def _load(self) -> Any:
+        model, device = super()._load()
+        if self.spec.option:
+            model.unprojected_dim = leave_out_projection(model.visual, self.spec)
+        return model, device
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
         """Turn frames uint8 [T, 1, S, S, 3] into [T, S, S, 3]. Raises DecodeError for another form."""
@@ -102,10 +111,7 @@ class OpenClipText(_OpenClip):
         prompts = [template.replace("{}", str(text)) for text in batch for template in self.templates]
         tokens = tokenizer_of(self.hub.model)(prompts).numpy()
         vectors = run_in_chunks(model.encode_text, tokens, _CHUNK, device)
-        if len(self.templates) == 1:
-            return list(vectors[:, None])
-        means = _unit(vectors).reshape(len(batch), len(self.templates), -1).mean(1, keepdims=True)
-        return list(_unit(means))
+        return mean_of_templates(vectors, len(self.templates))
 
 
 def transform_of(model: Any, name: str) -> tuple[FrameNeed, str]:
@@ -127,6 +133,26 @@ def transform_of(model: Any, name: str) -> tuple[FrameNeed, str]:
     return FrameNeed(size=side, resize=resize), f"open_clip, rgb {side} {resize}, mean {mean} std {std}"
 
 
+def leave_out_projection(visual: Any, spec: Spec) -> int:
+    """Leave the last projection out of an image tower, and return the width of what it gives then.
+
+    Raises UsageError where a tower has no projection of its own.
+    """
+    from torch import nn
+
+    if isinstance(getattr(visual, "proj", None), nn.Parameter):
+        width = int(visual.proj.shape[0])
+        visual.proj = None
+        return width
+    if hasattr(
+        visual, "trunk"
+    ):  # a tower of timm, whose projection is a head of open_clip's or its own classifier
+        visual.head = nn.Identity()
+        visual.trunk.reset_classifier(0)
+        return int(visual.trunk.num_features)
+    raise UsageError(f"The image tower of {spec.name!r} ends with no projection; leave out #{spec.option}.")
+
+
 def tokenizer_of(model: str) -> Any:
     """The tokenizer of an open_clip model. Raises WeightsError if its files or its package are not at hand."""
     try:
@@ -137,10 +163,6 @@ def tokenizer_of(model: str) -> Any:
             f"The tokenizer of open_clip model {model!r} cannot be loaded ({reason}); install transformers and run "
             "once where the hub can be reached, or choose a model with CLIP's own tokenizer."
         ) from None
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def load_model(model: str, tag: str, path: Path) -> Any:

@@ -10,6 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import UsageError
 
 TEXT = "text"
@@ -31,6 +33,21 @@ class Templates:
 
     name: str
     texts: tuple[str, ...]
+
+
+def mean_of_templates(vectors: np.ndarray, templates: int) -> list[np.ndarray]:
+    """The vectors [1, D] of words from those [W * templates, D] of their sentences.
+
+    One template's vector stays as it is; of several, the mean of the unit vectors is brought to unit length.
+    """
+    if templates == 1:
+        return list(vectors[:, None])
+    means = _unit(vectors).reshape(len(vectors) // templates, templates, -1).mean(1, keepdims=True)
+    return list(_unit(means))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def templates_of(asked: str) -> Templates:

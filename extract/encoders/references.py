@@ -1,15 +1,16 @@
-"""Encoders by reference: any model of open_clip, timm or pytorchvideo, from its hub or a local file, without a row.
+"""Encoders by reference: any model of certain libraries, from its hub or a local file, without a row of the table.
 
 A reference is written ``FAMILY:MODEL``, with ``/TAG`` for open_clip's pretrained weights and ``@FILE`` for a local
-checkpoint: ``openclip:ViT-B-32/laion2b_s34b_b79k``, ``timm:vit_base_patch16_224.mae@/models/mae.safetensors``. For
-class words, ``#ensemble`` or ``#FILE`` after the model or tag chooses the prompt templates.
+checkpoint: ``openclip:ViT-B-32/laion2b_s34b_b79k``, ``timm:vit_base_patch16_224.mae@/models/mae.safetensors``. An
+option follows ``#``: for class words ``#ensemble`` or a file of prompt templates, else what the family's encoder knows.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...cache.schema import StreamName
 from ...errors import UsageError, install_hint, unknown
 from ..weights import store
 from ..weights.archives import file_sha256
+from ..weights.folders import own_folder
 from ..weights.table import Hub, Weights
 from ..weights.torchvision_care import ensure_torchvision
 from .prompts import TEXT, templates_of
@@ -33,11 +35,21 @@ _DIGEST = 8  # hexadecimal digits of a local file's hash in the name of its stre
 
 @dataclass(frozen=True)
 class Family:
-    """A library whose models are named by reference. targets: the encoder's module and class for each modality."""
+    """A library whose models are named by reference.
+
+    file: the name of the checkpoint in the weight cache; "" where no hub has the models. targets: the encoder's module
+    and class for each modality. needs: the modules that must be installed; extra: what of fsmm's brings them.
+    options: those that encoders take, by modality; an empty tuple is any. is_folder: whether a model is a
+    folder of files, whose hub names it OWNER/NAME.
+    """
 
     library: str
     file: str
     targets: dict[str, tuple[str, str]]
+    needs: tuple[str, ...] = ()
+    extra: str = "encoders"
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_folder: bool = False
 
 
 FAMILIES = {
@@ -45,10 +57,47 @@ FAMILIES = {
         library="open_clip",
         file="open_clip_model.safetensors",
         targets={"frame": ("openclip", "OpenClipFrame"), "word": ("openclip", "OpenClipText")},
+        needs=("open_clip", "torchvision"),
+        options={"frame": ("unprojected",)},
     ),
-    "timm": Family(library="timm", file="model.safetensors", targets={"frame": ("timm_tower", "TimmTower")}),
+    "timm": Family(
+        library="timm",
+        file="model.safetensors",
+        targets={"frame": ("timm_tower", "TimmTower")},
+        needs=("timm", "torchvision"),
+    ),
     "pytorchvideo": Family(
-        library="pytorchvideo", file="model.pyth", targets={"frame": ("video_hub", "HubVideo")}
+        library="pytorchvideo",
+        file="model.pyth",
+        targets={"frame": ("video_hub", "HubVideo")},
+        needs=("pytorchvideo", "torchvision"),
+    ),
+    "simclr": Family(
+        library="torch",
+        file="",
+        targets={"frame": ("simclr", "SimClr")},
+        options={"frame": ("1", "2", "3")},
+    ),
+    "hf": Family(
+        library="transformers",
+        file="config.json",
+        targets={
+            "frame": ("hub_pictures", "HubPictures"),
+            "audio": ("hub_sound", "HubSound"),
+            "word": ("hub_words", "HubWords"),
+        },
+        needs=("transformers",),
+        extra="hub",
+        options={"audio": ()},
+        is_folder=True,
+    ),
+    "st": Family(
+        library="sentence_transformers",
+        file="modules.json",
+        targets={"word": ("hub_words", "SentenceWords")},
+        needs=("sentence_transformers",),
+        extra="hub",
+        is_folder=True,
     ),
 }
 
@@ -57,7 +106,8 @@ FAMILIES = {
 class Reference:
     """One encoder that is named by its model. file: the user's checkpoint; None if the model's hub has it.
 
-    prompts: "" for one prompt template, "ensemble" for fsmm's own set, else a file of templates.
+    option: of class words the prompt templates ("" for one, "ensemble" for fsmm's own set, else a file of templates),
+    else what the family's encoder knows, "" for the usual.
     """
 
     modality: str
@@ -65,7 +115,7 @@ class Reference:
     model: str
     tag: str = ""
     file: Path | None = None
-    prompts: str = ""
+    option: str = ""
 
     @classmethod
     def parse(cls, modality: str, text: str) -> Reference:
@@ -73,15 +123,18 @@ class Reference:
         family, _, rest = text.partition(":")
         if family not in FAMILIES:
             raise unknown("family of encoders", family, FAMILIES)
-        if modality not in (made := FAMILIES[family].targets):
+        row = FAMILIES[family]
+        if modality not in (made := row.targets):
             raise UsageError(
                 f"Models of {family!r} make {' and '.join(made)} streams, not {modality!r} ones."
             )
         rest, at, file = rest.partition("@")
-        rest, _, prompts = rest.partition("#")
-        model, _, tag = rest.partition("/")
+        rest, _, option = rest.partition("#")
+        model, _, tag = (rest, "", "") if row.is_folder else rest.partition("/")
         if not model or (at and not file):
             raise UsageError(f"Encoder {text!r} names no model or file; write {family}:MODEL@FILE.")
+        if not row.file and not file:
+            raise UsageError(f"No hub has the models of {family!r}; add @FILE, a checkpoint of yours.")
         if family == "openclip" and not (tag or file):
             raise UsageError(
                 f"Encoder {text!r} has no weights; add /TAG (pretrained weights) or @FILE (a checkpoint)."
@@ -90,17 +143,15 @@ class Reference:
             raise UsageError(
                 f"Models of {family!r} have no /TAG; a tag of timm belongs to the name, such as timm:resnet50.a1_in1k."
             )
-        if prompts and modality != "word":
-            raise UsageError(
-                f"Prompt templates (#{prompts}) are for word streams, not for {modality!r} ones."
-            )
+        if option and modality != "word":
+            _check_option(family, modality, option)
         return cls(
             modality=modality,
             family=family,
             model=model,
             tag=tag,
             file=Path(file).expanduser() if file else None,
-            prompts=prompts,
+            option=option,
         )
 
     @property
@@ -118,7 +169,9 @@ class Reference:
         if self.file is not None:
             parts.append(self._located.sha256[:_DIGEST])
         if self.modality == "word":
-            parts += filter(None, (TEXT, templates_of(self.prompts).name))
+            parts += filter(None, (TEXT, templates_of(self.option).name))
+        elif self.option:
+            parts.append(re.sub(r"[^a-z0-9.]+", "-", self.option.lower()))
         return "-".join(parts)
 
     @property
@@ -136,6 +189,10 @@ class Reference:
             return Hub("pytorchvideo", INPUTS[self.model].module, self.model)
         return Hub(FAMILIES[self.family].library, self.model, self.tag)
 
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.family]
+
     def fetch(self) -> Path:
         """The checkpoint on this machine, fetched from the model's hub if it is not there.
 
@@ -149,11 +206,13 @@ class Reference:
     def _located(self) -> Located:
         """The checkpoint with its hash, which takes seconds for a large one and so is made once."""
         if self.file is not None:
-            return store.own_file(self.label, self.file)
+            return (own_folder if self._family.is_folder else store.own_file)(self.label, self.file)
         row = Weights(
-            FAMILIES[self.family].file, self._hub.library, "not verified", 0, hub=self._hub, asked=self.label
+            self._family.file, self._hub.library, "not verified", 0, hub=self._hub, asked=self.label
         )
         path = store.fetch(self._slug, row)
+        if self._family.is_folder:
+            return own_folder(self.label, path.parent)
         return store.Located(path, self.label, file_sha256(path))
 
     def build(self, device: str = "cpu", precision: str = "float32") -> Encoder:
@@ -172,17 +231,27 @@ class Reference:
             device=device,
             precision=precision,
             hub=self._hub,
-            templates=templates_of(self.prompts).texts if self.modality == "word" else (),
+            templates=templates_of(self.option).texts if self.modality == "word" else (),
+            option="" if self.modality == "word" else self.option,
         )
-        module, kind = FAMILIES[self.family].targets[self.modality]
+        module, kind = self._family.targets[self.modality]
         return cast("Encoder", getattr(importlib.import_module(f".{module}", __package__), kind)(spec))
 
     def _check_known(self) -> None:
-        library = FAMILIES[self.family].library
-        if missing := [module for module in (library, "torchvision") if find_spec(module) is None]:
+        library = self._family.library
+        if missing := [module for module in self._family.needs if find_spec(module) is None]:
             raise UsageError(
-                f"Encoder {self.label!r} needs {', '.join(missing)}: {install_hint('encoders')}."
+                f"Encoder {self.label!r} needs {', '.join(missing)}: {install_hint(self._family.extra)}."
             )
+        if self._family.is_folder:
+            if self.file is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.model):
+                raise UsageError(f"{self.label!r} is no model of a hub; write OWNER/NAME, or add @FOLDER.")
+            return
+        if self.family == "simclr":
+            from .simclr import form_of
+
+            form_of(self.model)
+            return
         if self.family == "pytorchvideo":
             if self.model not in INPUTS:
                 raise unknown("pytorchvideo model", self.model, INPUTS)
@@ -198,6 +267,17 @@ class Reference:
         tags = models.list_pretrained_tags_by_model(self.model)
         if self.file is None and not models.get_pretrained_cfg(self.model, self.tag):
             raise unknown(f"tag of open_clip model {self.model!r}", self.tag, tags)
+
+
+def _check_option(family: str, modality: str, option: str) -> None:
+    """Raise UsageError for an option that the family's encoder of a modality other than words does not know."""
+    known = FAMILIES[family].options.get(modality)
+    if known is None:
+        raise UsageError(
+            f"Models of {family!r} have no #{option} for {modality!r} streams; prompt templates are for word streams."
+        )
+    if known and option not in known:
+        raise unknown(f"option of {family!r} for {modality!r} streams", option, known)
 
 
 def is_reference(text: str) -> bool:

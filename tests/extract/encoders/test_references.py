@@ -99,6 +99,37 @@ def test_frames_equal_those_of_open_clips_own_transform(
     assert "mean 0.5 0.4 0.3 std 0.5 0.25 0.3" in encoder.provenance()["preprocessing"]
 
 
+def test_frames_before_the_final_projection_are_what_it_maps(clip_file: Path) -> None:
+    """A tower of open_clip's own, and one of timm's with a projection, against the matrices of their checkpoints."""
+    import open_clip
+    from safetensors.torch import load_file, save_file
+
+    raw = pictures(64)
+    model = open_clip.create_model("fsmm-small", pretrained=str(clip_file)).eval()
+    encoder: Any = Reference.parse("frame", f"openclip:fsmm-small#unprojected@{clip_file}").build()
+    whole: Any = Reference.parse("frame", f"openclip:fsmm-small@{clip_file}").build()
+    features = encoder.encode([encoder.prepare(raw)])[0]
+    assert features.shape == (3, encoder.dim) == (3, 32)
+    projected = features @ load_file(clip_file)["visual.proj"].numpy()
+    np.testing.assert_allclose(projected, whole.encode([whole.prepare(raw)])[0], rtol=1e-3, atol=1e-4)
+    assert encoder.name == f"{whole.name}-unprojected"
+    assert "before the final projection" in encoder.provenance()["preprocessing"]
+    config = {**TINY, "vision_cfg": {"timm_model_name": TOWER, "timm_pool": "", "image_size": 64}}
+    config["vision_cfg"] |= {"timm_proj": "linear"}
+    (clip_file.parent / "fsmm-timm.json").write_text(json.dumps(config))
+    open_clip.add_model_config(clip_file.parent)
+    path = clip_file.with_name("timm.safetensors")
+    model = open_clip.create_model("fsmm-timm")
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    encoder = Reference.parse("frame", f"openclip:fsmm-timm#unprojected@{path}").build()
+    whole = Reference.parse("frame", f"openclip:fsmm-timm@{path}").build()
+    features = encoder.encode([encoder.prepare(raw)])[0]
+    matrix = load_file(path)["visual.head.proj.weight"].numpy()
+    np.testing.assert_allclose(
+        features @ matrix.T, whole.encode([whole.prepare(raw)])[0], rtol=1e-3, atol=1e-4
+    )
+
+
 def test_words_by_several_templates_are_the_mean_of_unit_vectors(clip_file: Path, tmp_path: Path) -> None:
     import open_clip
 
@@ -258,7 +289,8 @@ def test_names_of_streams_are_those_of_model_and_tag() -> None:
         ("frame", "openclip:/openai", "names no model or file"),
         ("frame", "timm:resnet18@", "names no model or file"),
         ("frame", "timm:resnet18/a1_in1k", "belongs to the name"),
-        ("frame", "openclip:ViT-B-32/openai#ensemble", "are for word streams"),
+        ("frame", "openclip:ViT-B-32/openai#ensemble", "Known: unprojected"),
+        ("frame", "timm:resnet18#ensemble", "are for word streams"),
     ],
 )
 def test_references_that_no_encoder_can_have_are_refused(modality: str, text: str, says: str) -> None:
