@@ -67,14 +67,15 @@ def evened(times: np.ndarray | None, steps: int) -> np.ndarray | None:
     """The times of a clip's ``steps`` features that an encoder made of an input with these times [m].
 
     An encoder that makes fewer steps than it is given covers an equal part of them with each: its time is their mean.
-    Times of an input that is shorter than the output are not known.
+    Times of an input that is shorter than the output are not known, nor those of a clock that does not ascend.
 
     >>> evened(np.array([0.5, 1.5, 2.5, 3.5]), 2).tolist()
     [1.0, 3.0]
     """
     if times is None or not 0 < steps <= len(times):
         return None
-    return np.array([part.mean() for part in np.array_split(np.asarray(times, np.float64), steps)])
+    found = np.array([part.mean() for part in np.array_split(np.asarray(times, np.float64), steps)])
+    return found if np.isfinite(found).all() and (np.diff(found) >= 0).all() else None
 
 
 def lacking_times(stream: object, clips: Sequence[str]) -> CacheError:

@@ -49,6 +49,10 @@ class HubModel:
 
         def embed(inputs: Mapping[str, Any]) -> Any:
             known = {name: value.to(self.device) for name, value in inputs.items() if name in accepted}
+            if not known:
+                raise WeightsError(
+                    f"A model of kind {self.model.config.model_type!r} reads no {kind}; ask for another modality of it."
+                )
             return self._pooled(forward(**known))
 
         return embed
@@ -104,6 +108,26 @@ def load_model(spec: Spec) -> HubModel:
             "checkpoint."
         )
     return HubModel(model.eval().requires_grad_(False).to(device), device, random_pooler=bool(missing))
+
+
+def width_of(name: str, try_out: Callable[[], Any]) -> int:
+    """The width D of the vectors [N, D] of a first trial of encoder ``name``.
+
+    Raises WeightsError where the model cannot be run on what its own processor makes.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return int(try_out().shape[-1])
+    except WeightsError:
+        raise
+    except Exception as error:  # Models of all kinds fail in all ways on inputs that are not theirs.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(
+            f"The model of encoder {name!r} cannot be run on what its processor makes ({reason}): their files do not "
+            "belong together, or the model is of a kind that fsmm does not know."
+        ) from None
 
 
 def imported(library: str) -> Any:

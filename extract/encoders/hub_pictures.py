@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import DecodeError, WeightsError
 from ..contract import FrameNeed
 from .base import BaseEncoder, Spec, per_clip
-from .hub_model import load_model, stored_json
+from .hub_model import load_model, stored_json, width_of
 
 _WINDOWS, _SPAN = 4, 64  # windows of a clip, and the source frames that one spans
 _CHUNK = {"picture": 16, "video": 1}
@@ -95,8 +95,7 @@ class HubPictures(BaseEncoder):
         assert self.spec.weights is not None
         form = form_of(stored_json(self.spec.weights.path, *_PROCESSORS), self.name)
         empty = torch.zeros(1, hub.frames or 1, form.side, form.side, 3, dtype=torch.uint8)
-        with torch.inference_mode():
-            return hub, form, int(embed(hub, empty.to(hub.device), form).shape[-1])
+        return hub, form, width_of(self.name, lambda: embed(hub, empty.to(hub.device), form))
 
 
 def embed(hub: Any, windows: Any, form: Form) -> Any:

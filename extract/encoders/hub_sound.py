@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import UsageError
 from .base import Spec, per_clip
-from .hub_model import HubModel, from_folder, load_model
+from .hub_model import HubModel, from_folder, load_model, width_of
 from .sound_windows import MAX_WINDOWS, SoundEncoder
 
 _WINDOWS = {"clap": 10.0, "audio-spectrogram-transformer": 10.0, "whisper": 5.0}
@@ -69,14 +69,11 @@ class HubSound(SoundEncoder):
     @staticmethod
     def _network_of(spec: Spec) -> tuple[HubModel, Any, int]:
         """The model, its feature extractor, and the width of its vectors. Raises WeightsError."""
-        import torch
-
         hub = load_model(spec)
         assert spec.weights is not None
         extractor = from_folder("AutoFeatureExtractor", spec.weights.path)
         silence = np.zeros((1, int(extractor.sampling_rate)), np.float32)
-        with torch.inference_mode():
-            return hub, extractor, int(embed(hub, extractor, silence).shape[-1])
+        return hub, extractor, width_of(spec.name, lambda: embed(hub, extractor, silence))
 
 
 def _seconds(kind: str, extractor: Any, spec: Spec) -> float:

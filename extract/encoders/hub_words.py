@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import WeightsError
 from ..contract import TextNeed
 from .base import BaseEncoder, Spec
-from .hub_model import from_folder, imported, load_model
+from .hub_model import from_folder, imported, load_model, width_of
 from .prompts import TEMPLATE, mean_of_templates
 
 _PLAIN = ("{}",)
@@ -30,7 +30,7 @@ class _TemplateWords(BaseEncoder):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.dim = int(self._vector("a").shape[-1])
+        self.dim = width_of(self.name, lambda: self._vector("a"))
         # One template of fsmm's own stands for the encoder's usual one; all others were asked for.
         self.templates = self.usual if spec.templates in ((), (TEMPLATE,)) else spec.templates
         self.preprocessing = f"{self.label}, {', '.join(map(repr, self.templates))}"

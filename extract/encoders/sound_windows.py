@@ -1,8 +1,8 @@
 """Windows of sound, one rule for all encoders of sound.
 
 Windows of the encoder's own length begin a hop apart (``--sound-hop``, else the encoder's usual one), until the sound
-is covered. The last one, and a sound shorter than one window, is filled up with silence at its end; less than 50 ms of
-sound is no sound. Of more than 64 windows, 64 are taken evenly.
+is at its end. The last one, and a sound shorter than one window, is filled up with silence behind it; less than 50 ms
+of sound is no sound. Of more than 64 windows, 64 are taken evenly.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ def patches(sound: np.ndarray, length: int, hop: int, most: int = MAX_WINDOWS) -
 def starts_of(samples: int, length: int, hop: int, most: int = MAX_WINDOWS) -> np.ndarray:
     """The sample int64 [m] at which each window of so many samples begins."""
     count = 1 + max(0, -(-(samples - length) // hop))
+    count = min(
+        count, max(1, -(-samples // hop))
+    )  # A hop longer than a window leaves gaps, and none begins beyond.
     if count > most:
         return np.round(np.linspace(0, (count - 1) * hop, most)).astype(np.int64)
     return np.arange(count) * hop

@@ -53,6 +53,12 @@ def test_vggish_reads_the_published_log_mel_pictures(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(short[0, 20:], np.log(0.01), rtol=1e-5)
     with pytest.raises(DecodeError, match="at least 800"):
         encoder.prepare(sound[:799])
+    encoder.set_hop(2.0)  # A hop longer than a window leaves gaps, and no window lies beyond the sound.
+    assert [len(encoder.prepare(np.zeros(count, np.float32))) for count in (32_000, 32_001, 80_000)] == [
+        1,
+        2,
+        3,
+    ]
     for hop in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="sound-hop"):
             encoder.set_hop(hop)

@@ -299,6 +299,16 @@ def test_a_folder_that_is_no_whole_model_is_one_sentence(tmp_path: Path) -> None
     bare = saved(tmp_path / "v", videomae()[0])
     with pytest.raises(WeightsError, match="has no video_preprocessor_config"):
         Reference.parse("frame", f"hf:x@{bare}").build()
+    bert = saved(tmp_path / "b", hf.BertModel(hf.BertConfig(**TEXT)), videomae()[1])
+    with pytest.raises(WeightsError, match="of kind 'bert' reads no picture"):
+        Reference.parse("frame", f"hf:x@{bert}").build()
+    other = saved(
+        tmp_path / "o",
+        videomae()[0],
+        hf.VideoMAEImageProcessor(size={"shortest_edge": 48}, do_center_crop=False),
+    )
+    with pytest.raises(WeightsError, match="cannot be run on what its processor makes"):
+        Reference.parse("frame", f"hf:x@{other}").build()
     (folder / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="cannot be read as model of transformers"):
         Reference.parse("audio", f"hf:x@{folder}").build()

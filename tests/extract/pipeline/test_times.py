@@ -77,3 +77,5 @@ def test_fewer_steps_than_the_input_had_cover_equal_parts() -> None:
     assert found.tolist() == [4.0, 12.0, 20.0, 28.0]
     assert evened(times, 33) is None
     assert evened(None, 4) is None
+    assert evened(np.array([1.0, 0.5]), 2) is None
+    assert evened(np.array([1.0, np.nan]), 2) is None
