@@ -61,6 +61,7 @@ def _of_stream(folder: Path, stream: Any) -> dict[str, Any]:
     from ..extract import encoders
     from ..extract.contract import Sampling
     from ..extract.encoders.sensor import SeriesEncoder
+    from ..extract.encoders.sound_windows import SoundEncoder
     from ..extract.passport import compare, passport_path
     from ..extract.pipeline.lane import provenance_of
 
@@ -78,6 +79,8 @@ def _of_stream(folder: Path, stream: Any) -> dict[str, Any]:
         encoder = encoders.build(stream.encoder)
         if isinstance(encoder, SeriesEncoder):
             encoder.fit_to_width(held.dim)
+        if isinstance(encoder, SoundEncoder):
+            encoder.fit_to_origin(held.extra)
         here = provenance_of(encoder, Sampling(), held.dtype, axis=held.axis)
         found = asdict(compare(folder, encoder, held, here))
     except FsmmError as error:

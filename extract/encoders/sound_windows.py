@@ -7,6 +7,8 @@ of sound is no sound. Of more than 64 windows, 64 are taken evenly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ...errors import UsageError
@@ -14,6 +16,8 @@ from ..contract import AudioNeed
 from .base import BaseEncoder, Spec, check_sound
 
 MAX_WINDOWS = 64
+HOP_SECONDS = "sound_hop"
+_LONGEST = 86_400 * 192_000  # samples of a day at any rate
 _SHORTEST = 20  # of a second, which is 50 ms
 
 
@@ -36,10 +40,26 @@ class SoundEncoder(BaseEncoder):
 
     def set_hop(self, seconds: float) -> None:
         """Let windows begin that many seconds apart. Raises UsageError unless it is one sample or more."""
-        if not seconds * self.rate >= 1:
-            raise UsageError(f"--sound-hop is {seconds:g} s; it must be above 0.")
+        if not 1 <= seconds * self.rate < _LONGEST:
+            raise UsageError(f"--sound-hop is {seconds:g} s; it must be above 0, and no longer than a day.")
         self.hop = round(seconds * self.rate)
         self.preprocessing = self.described()
+
+    def fit_to_origin(self, extra: Mapping[str, str]) -> None:
+        """Take the hop that a stream was made with, by its provenance's ``extra``. Raises UsageError for no number."""
+        if HOP_SECONDS in extra:
+            try:
+                seconds = float(extra[HOP_SECONDS])
+            except ValueError:
+                raise UsageError(f"The stream's hop of sound is no number: {extra[HOP_SECONDS]!r}.") from None
+            self.set_hop(seconds)
+
+    def provenance(self) -> dict[str, str]:
+        """The origin of the features, with the hop in seconds where it is not the usual one."""
+        found = super().provenance()
+        if self.hop != self.usual_hop:
+            found[HOP_SECONDS] = repr(self.hop / self.rate)
+        return found
 
     def cut(self, raw: np.ndarray) -> np.ndarray:
         """The windows float32 [m, W] of samples [n]. Raises DecodeError for less than 50 ms or non-finite samples."""

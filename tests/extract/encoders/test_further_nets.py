@@ -45,9 +45,16 @@ def test_vggish_reads_the_published_log_mel_pictures(monkeypatch: pytest.MonkeyP
             pictures[1, frame], slow_log_mel(sound[15_360:], frame), rtol=1e-3, atol=1e-3
         )
     assert encoder.times(sound, None)[0] == pytest.approx(15_600 / 32_000)
+    assert "sound_hop" not in encoder.provenance()
     encoder.set_hop(0.48)
     assert np.array_equal(encoder.prepare(sound)[2], pictures[1])
     assert "windows 15600/7680" in encoder.provenance()["preprocessing"]
+    assert encoder.provenance()["sound_hop"] == "0.48"
+    again = vggish.Vggish(Spec("vggish", "audio", 128))
+    again.fit_to_origin({"sound_hop": "0.48"})
+    assert again.provenance() == encoder.provenance()
+    with pytest.raises(UsageError, match="no number"):
+        again.fit_to_origin({"sound_hop": "fast"})
     short = encoder.prepare(sound[:1_000])  # A sound shorter than a window is filled up with silence.
     assert short.shape == (1, 96, 64)
     np.testing.assert_allclose(short[0, 20:], np.log(0.01), rtol=1e-5)
@@ -59,7 +66,7 @@ def test_vggish_reads_the_published_log_mel_pictures(monkeypatch: pytest.MonkeyP
         2,
         3,
     ]
-    for hop in (0.0, -1.0, float("nan")):
+    for hop in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="sound-hop"):
             encoder.set_hop(hop)
 
