@@ -36,7 +36,8 @@ def frames_of(video: Path) -> list[np.ndarray]:
     """All frames of a video, in OpenCV's order of colours."""
     import cv2
 
-    capture, frames = cv2.VideoCapture(str(video)), []
+    capture = cv2.VideoCapture(str(video))
+    frames: list[np.ndarray] = []
     while True:
         is_read, frame = capture.read()
         if not is_read:

@@ -171,7 +171,7 @@ def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> resu
         value=round(cell.value, 3),
         unit="%",
         interval=None,
-        interval_over="clips",
+        interval_over=None if cell.half_width is None else "clips",
         difference=None if cell.difference is None else round(cell.difference, 3),
         difference_interval=None if cell.half_width is None else round(cell.half_width, 3),
         episodes=cell.episodes,

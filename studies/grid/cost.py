@@ -158,7 +158,7 @@ def _each(work: Callable[[int], object], first: float) -> float:
 def _train_some(head: Head, spec: RunSpec, banks: Banks, steps: int) -> None:
     """Train a head for so many steps, with next to no validation."""
     recipe = replace(recipe_of(head, spec), steps=steps, ceiling=1, evaluate_episodes=1)
-    train(head, banks.base, banks.val, spec.protocol, recipe, seed=spec.train_seed)
+    train(head, banks.base, banks.val, spec.protocol, recipe=recipe, seed=spec.train_seed)
 
 
 def _form(spec: RunSpec) -> dict[str, str]:
