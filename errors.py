@@ -82,6 +82,16 @@ def brief(value: object) -> str:
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
 
 
+def error_named(kind: str) -> type[FsmmError] | None:
+    """The class of errors that fsmm raises on purpose and that has this name; None where there is none.
+
+    >>> error_named("UsageError").__name__, error_named("ValueError")
+    ('UsageError', None)
+    """
+    found = globals().get(kind)
+    return found if isinstance(found, type) and issubclass(found, FsmmError) else None
+
+
 _LISTED_NAMES, _LISTED_CHARACTERS, _NAME_CHARACTERS, _VALUE_CHARACTERS = 100, 1000, 100, 200
 _COMPARED_NAMES = 5000
 

@@ -7,7 +7,7 @@ STUDY is the folder of a `fsmm sweep`. Several blocks, such as one a data set, b
 by --name. A cell is the mean over the class splits and the training seeds of the block. Its difference is that from the
 row --base on the same episodes, with the interval over clips in which training seeds count; over several class splits,
 which share clips, it is the mean of their half widths. --seconds adds what 1,000 episodes took, on the machine of the
-runs. A table of this name is replaced. Rows that are not done are left out.
+runs. A table of this name is replaced. A cell that is not done is a dash.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from fsmm.studies.grid.store import Row, Study, read_study
 class Cell:
     """What the runs of one row say at one number of shots."""
 
-    value: float
-    """The mean accuracy, in per cent."""
+    value: float | None
+    """The mean accuracy, in per cent; None for a cell that is not done, as all else then."""
     difference: float | None
     """The paired difference to the base, in points."""
     half_width: float | None
     """The half width of its 95 % interval over clips."""
-    episodes: int
+    episodes: int | None
     """The episodes of a run."""
-    seconds: float
+    seconds: float | None
     """The seconds that 1,000 episodes take."""
+
+
+UNDONE = Cell(value=None, difference=None, half_width=None, episodes=None, seconds=None)
 
 
 def main() -> None:
@@ -56,7 +59,7 @@ def main() -> None:
             if given.seconds:
                 columns += [f"{column}, s"] if f"{column}, s" not in columns else []
                 figures.append(seconds_figure(given, row, f"{column}, s", cell))
-    if not figures:
+    if all(each.value is None for each in figures):
         raise SystemExit(f"No run of {', '.join(given.block)} is done in {given.study}.")
     path = results.ROOT / "docs" / "results" / f"{given.page}.json"
     data = results.read_file(path) if path.exists() else results.Data()
@@ -97,14 +100,17 @@ def parser() -> argparse.ArgumentParser:
 
 def cells_of(study: Study, block: str, base: str) -> list[tuple[str, int, Cell]]:
     """The cells of a block in the order of its rows: label, shots and what the runs say."""
-    rows = [row for row in study.done if row.block == block]
+    rows = [row for row in study.rows if row.block == block]
+    done = [row for row in study.done if row.block == block]
     found = []
     for label in dict.fromkeys(label_of(row) for row in rows):
         for shots in sorted({shots_of(row) for row in rows}):
-            mine = [row for row in rows if (label_of(row), shots_of(row)) == (label, shots)]
-            others = [row for row in rows if (label_of(row), shots_of(row)) == (base, shots)]
-            if mine:
-                found.append((label, shots, cell_of(study, mine, [] if label == base else others)))
+            planned = [row for row in rows if (label_of(row), shots_of(row)) == (label, shots)]
+            mine = [row for row in done if (label_of(row), shots_of(row)) == (label, shots)]
+            others = [row for row in done if (label_of(row), shots_of(row)) == (base, shots)]
+            whole = len(mine) == len(planned)
+            cell = cell_of(study, mine, [] if label == base else others) if whole else UNDONE
+            found.append((label, shots, cell))
     return found
 
 
@@ -168,7 +174,7 @@ def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> resu
         column=column,
         part=None,
         details=None,
-        value=round(cell.value, 3),
+        value=None if cell.value is None else round(cell.value, 3),
         unit="%",
         interval=None,
         interval_over=None if cell.half_width is None else "clips",
@@ -176,7 +182,7 @@ def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> resu
         difference_interval=None if cell.half_width is None else round(cell.half_width, 3),
         episodes=cell.episodes,
         command=given.command,
-        commit=results.commit_of(results.ROOT, dirty=False),
+        commit=None if cell.value is None else results.commit_of(results.ROOT, dirty=False),
         note=given.note,
         run=None,
     )
@@ -191,7 +197,7 @@ def seconds_figure(given: argparse.Namespace, row: str, column: str, cell: Cell)
         column=column,
         part=None,
         details=None,
-        value=round(cell.seconds, 2),
+        value=None if cell.seconds is None else round(cell.seconds, 2),
         unit="s",
         interval=None,
         interval_over=None,
@@ -199,7 +205,7 @@ def seconds_figure(given: argparse.Namespace, row: str, column: str, cell: Cell)
         difference_interval=None,
         episodes=cell.episodes,
         command=given.command,
-        commit=results.commit_of(results.ROOT, dirty=False),
+        commit=None if cell.value is None else results.commit_of(results.ROOT, dirty=False),
         note=None,
         run=None,
     )

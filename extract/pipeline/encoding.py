@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import errors
-from ...errors import DecodeError, FsmmError, UsageError, install_hint
+from ...errors import DecodeError, FsmmError, UsageError, error_named, install_hint
 from ...machine.memory import is_want_of_memory
 from ..contract import Encoder
 
@@ -78,8 +77,7 @@ def load(encoder: Encoder) -> None:
 
 def is_stated(kind: str) -> bool:
     """Whether a name is that of a class of errors that fsmm raises on purpose."""
-    found = getattr(errors, kind, None)
-    return isinstance(found, type) and issubclass(found, FsmmError)
+    return error_named(kind) is not None
 
 
 def raised_elsewhere(kind: str, reason: str) -> FsmmError:
@@ -88,5 +86,4 @@ def raised_elsewhere(kind: str, reason: str) -> FsmmError:
     >>> raised_elsewhere("WeightsError", "They do not fit.")
     WeightsError('They do not fit.')
     """
-    error: FsmmError = getattr(errors, kind)(reason) if is_stated(kind) else FsmmError(reason)
-    return error
+    return (error_named(kind) or FsmmError)(reason)

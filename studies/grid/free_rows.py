@@ -56,13 +56,18 @@ def _rows(group: Sequence[PlannedRun], facts_of: Callable[[str | None], DataFact
         if len(choices) > len(streams) and any(loss.rate > 0 for loss in protocol.missing):
             for rule in get_args(WhenMissing):
                 if rule != "auto":
-                    yield _planned(first, facts, _FILLED, choices[-1], rule)
+                    yield _planned(first, facts, _FILLED, choices[-1], when_missing=rule)
     if facts.word_streams and first.spec.words is not None:
         yield _planned(first, facts, _WORDS, choices[-1])
 
 
 def _planned(
-    first: Job, facts: DataFacts, method: str, streams: tuple[str, ...], when_missing: WhenMissing = "auto"
+    first: Job,
+    facts: DataFacts,
+    method: str,
+    streams: tuple[str, ...],
+    *,
+    when_missing: WhenMissing = "auto",
 ) -> PlannedRun:
     """The run of a free head on some streams, on the episodes of another run."""
     modalities = tuple(stream.partition("/")[0] for stream in streams)
