@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ...errors import DecodeError, UsageError
 from ..contract import FrameNeed, Need
 from ..weights.store import Located
 from ..weights.table import Hub
+
+if TYPE_CHECKING:
+    from .tunable import Tunable
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,13 @@ class BaseEncoder(ABC):
 
     def _load(self) -> Any:
         raise UsageError(f"Encoder {self.name!r} is a classical descriptor: it has no network.")
+
+    def tunable(self) -> Tunable:
+        """The network as `fsmm encoder-tune` tunes it. Raises UsageError for an encoder that has none."""
+        raise UsageError(
+            f"Encoder {self.name!r} cannot be tuned: it has no torch network of frames that is made for that; choose "
+            "efficientnet-lite0 or -lite2, x3d-s, slowfast-r50, or a model of open_clip, timm or pytorchvideo."
+        )
 
     def prepare(self, raw: np.ndarray) -> np.ndarray:
         """The frames uint8 [T, L, S, S, 3], unchanged. Raises DecodeError for an array of another form."""

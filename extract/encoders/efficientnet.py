@@ -5,7 +5,7 @@ without a GPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ...errors import DecodeError
 from ..contract import FrameNeed
 from .base import BaseEncoder, Spec
 from .torch_encoder import TorchEncoder
+
+if TYPE_CHECKING:
+    from .tunable import Tunable
 
 SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260}
 _MEAN, _STD = (127.0,) * 3, (128.0,) * 3  # the Lite networks' own; ImageNet's mean and std cost five points
@@ -33,6 +36,15 @@ class EfficientNetLite(TorchEncoder):
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         forward, device = self.network
         return self._run(forward, batch, device)
+
+    def tunable(self) -> Tunable:
+        """The network as it can be tuned, with its normalisations folded into convolutions, as extraction has it."""
+        from .tunable import Tunable, units_of
+
+        forward, device = self.network
+        network = forward.module
+        units = units_of([network.stem, network.blocks, network.head])
+        return Tunable(forward=forward, units=units, device=device)
 
     def _load(self) -> Any:
         return load_forward(self.spec, self.spec.name)
@@ -75,25 +87,31 @@ def first_frames(frames: np.ndarray) -> np.ndarray:
 def load_forward(spec: Spec, variant: str) -> Any:
     """The (forward, device) of an EfficientNet-Lite ``variant``, where forward takes uint8 [N, S, S, 3].
 
-    Raises WeightsError if the weights do not fit.
+    A checkpoint may have its normalisations folded into convolutions already, as that of a tuned network has. Raises
+    WeightsError if the weights do not fit.
     """
     from ...machine.device import pick_device
     from ..weights.checkpoint import fill, read_checkpoint
     from .efficientnet_net import SCALES, EfficientNetLiteNet, fold_norms, rename
+    from .frames_to_features import FramesToFeatures
     from .torch_run import normalised
 
     assert spec.weights is not None
     device = pick_device(spec.device)
     network = EfficientNetLiteNet(*SCALES[variant])
-    state = read_checkpoint(spec.weights.path)
-    fill(network, {rename(key): value for key, value in state.items()}, spec.weights.path)
-    fold_norms(network)
+    state = {rename(key): value for key, value in read_checkpoint(spec.weights.path).items()}
+    folded = "stem.conv.bias" in state
+    if folded:
+        fold_norms(network)
+    fill(network, state, spec.weights.path)
+    if not folded:
+        fold_norms(network)
     network.eval().to(device)
 
-    def forward(frames: Any) -> Any:
+    def enter(frames: Any) -> Any:
         pictures = normalised(frames, _MEAN, _STD)
         # With channels last, an H200 took 0.6 s for 256 frames in bfloat16, five times as long as for a ViT-L;
         # depthwise convolutions are the likely cause.
-        return network(pictures.contiguous() if device.type == "cuda" else pictures)
+        return pictures.contiguous() if device.type == "cuda" else pictures
 
-    return forward, device
+    return FramesToFeatures(module=network, enter=enter, features=network), device

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .base import BaseEncoder, Spec
 from .efficientnet import first_frames
 from .prompts import TEMPLATE, mean_of_templates
 from .torch_encoder import TorchEncoder
+
+if TYPE_CHECKING:
+    from .tunable import Tunable
 
 _TEXT = "-text"
 _CHUNK = 32
@@ -80,14 +83,27 @@ class OpenClipFrame(_OpenClip, TorchEncoder):
         from .torch_run import normalised
 
         model, device = self.network
-        mean, std = (
-            tuple(255.0 * x for x in values) for values in (model.visual.image_mean, model.visual.image_std)
-        )
+        mean, std = _colours(model)
 
         def forward(frames: Any) -> Any:
             return model.encode_image(normalised(frames, mean, std).contiguous())
 
         return self._run(forward, batch, device)
+
+    def tunable(self) -> Tunable:
+        """The image tower as it can be tuned; the text tower stays as it is and is part of the checkpoint."""
+        from .frames_to_features import FramesToFeatures
+        from .torch_run import normalised
+        from .tunable import Tunable, units_of
+
+        model, device = self.network
+        mean, std = _colours(model)
+        forward = FramesToFeatures(
+            module=model,
+            enter=lambda frames: normalised(frames, mean, std).contiguous(),
+            features=model.encode_image,
+        )
+        return Tunable(forward=forward, units=units_of(model.visual.children()), device=device)
 
 
 class OpenClipText(_OpenClip):
@@ -112,6 +128,14 @@ class OpenClipText(_OpenClip):
         tokens = tokenizer_of(self.hub.model)(prompts).numpy()
         vectors = run_in_chunks(model.encode_text, tokens, _CHUNK, device)
         return mean_of_templates(vectors, len(self.templates))
+
+
+def _colours(model: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the standard deviation of a model's frames by colour, from 0 to 255."""
+    return (
+        tuple(255.0 * x for x in model.visual.image_mean),
+        tuple(255.0 * x for x in model.visual.image_std),
+    )
 
 
 def transform_of(model: Any, name: str) -> tuple[FrameNeed, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..weights.torchvision_care import ensure_torchvision
 from .base import Spec
 from .efficientnet import first_frames
 from .torch_encoder import TorchEncoder
+
+if TYPE_CHECKING:
+    from .tunable import Tunable
 
 _NESTS = ("state_dict", "model")  # where training scripts keep a network's tensors in a checkpoint
 _MAE_DECODER = ("decoder_", "mask_token")  # what an MAE checkpoint holds beside the tower
@@ -61,6 +64,20 @@ class TimmTower(TorchEncoder):
             return model(normalised(frames, self._mean, self._std).contiguous())
 
         return self._run(forward, batch, device)
+
+    def tunable(self) -> Tunable:
+        """The tower as it can be tuned; its units are those of the model in their order."""
+        from .frames_to_features import FramesToFeatures
+        from .torch_run import normalised
+        from .tunable import Tunable, units_of
+
+        model, _, device = self.network
+        forward = FramesToFeatures(
+            module=model,
+            enter=lambda frames: normalised(frames, self._mean, self._std).contiguous(),
+            features=model,
+        )
+        return Tunable(forward=forward, units=units_of(model.children()), device=device)
 
     def _load(self) -> Any:
         from ...machine.device import pick_device

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..contract import FrameNeed
 from ..weights.torchvision_care import ensure_torchvision
 from .base import Spec
 from .torch_encoder import TorchEncoder
+
+if TYPE_CHECKING:
+    from .tunable import Tunable
 
 _MEAN, _STD = (0.45 * 255,) * 3, (0.225 * 255,) * 3
 _SEGMENTS = 4
@@ -55,8 +58,6 @@ class Video3d(TorchEncoder):
     cpu_items = 1
     gpu_items = 16
     gpu_clips = 16
-    key: str | None = "model_state"
-    nests: tuple[str, ...] = ()
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -83,30 +84,38 @@ class Video3d(TorchEncoder):
         forward, device, _ = self.network
         return self._run(forward, batch, device)
 
+    def tunable(self) -> Tunable:
+        """The network as it can be tuned; its units are all before the classifier."""
+        from .tunable import Tunable, units_of
+
+        forward, device, _ = self.network
+        return Tunable(forward=forward, units=units_of(before_classifier(forward.module)), device=device)
+
     def _load(self) -> Any:
         import torch
 
         from ...machine.device import pick_device
         from ..weights.checkpoint import fill, read_checkpoint
+        from .frames_to_features import FramesToFeatures
         from .torch_run import normalised
 
         assert self.spec.weights is not None
         path = self.spec.weights.path
         device = pick_device(self.spec.device)
         model = build_model(self.variant)
-        fill(model, read_checkpoint(path, key=self.key, nests=self.nests), path)
+        fill(model, read_checkpoint(path, nests=("model_state",)), path)
         embed, width = self._embedding(model.eval().to(device))
         places = np.linspace(0, self.variant.length - 1, self.variant.slow).astype(
             np.int64
         )  # The network was trained with these values.
         slow = torch.from_numpy(places).to(device)
 
-        def forward(windows: Any) -> Any:
+        def enter(windows: Any) -> Any:
             x = normalised(windows, _MEAN, _STD).transpose(1, 2).contiguous()
             # SlowFast's blocks write into the list that they are given, so it is made anew for each call.
-            return embed([x[:, :, slow].contiguous(), x] if len(slow) else x)
+            return [x[:, :, slow].contiguous(), x] if len(slow) else x
 
-        return forward, device, width
+        return FramesToFeatures(module=model, enter=enter, features=embed), device, width
 
     def _embedding(self, model: Any) -> tuple[Callable[[Any], Any], int]:
         """What turns the network's inputs into embeddings [N, D], and D."""
@@ -117,6 +126,13 @@ class Video3d(TorchEncoder):
             return inputs.mean((-3, -2, -1))
 
         return embed, self.dim
+
+
+def before_classifier(model: Any) -> list[Any]:
+    """The parts of a network of pytorchvideo before its classifier, in order."""
+    if hasattr(model, "head"):
+        return [child for name, child in model.named_children() if name != "head"]
+    return list(model.blocks)[:-1]
 
 
 def build_model(variant: Variant) -> Any:

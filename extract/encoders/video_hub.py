@@ -36,9 +36,6 @@ class HubVideo(Video3d):
     not fit.
     """
 
-    key = None
-    nests = ("model_state",)
-
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.preprocessing += ", the classifier's input"
