@@ -14,6 +14,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .cache.bank import FeatureBank
     from .cache.catalog import Catalog
+    from .commands.encoder_tune import encoder_tune
     from .episodes.protocol import Missing, Protocol
     from .extract.run import extract
     from .runs.estimator import FewShotClassifier
@@ -39,6 +40,7 @@ _LAZY = {
     "Protocol": "episodes.protocol",
     "RunSpec": "runs.spec",
     "compare": "studies.compare",
+    "encoder_tune": "commands.encoder_tune",
     "episode_eval": "runs.run",
     "extract": "extract.run",
     "missing_sweep": "studies.missing_sweep",
@@ -61,6 +63,7 @@ __all__ = [
     "RunSpec",
     "__version__",
     "compare",
+    "encoder_tune",
     "episode_eval",
     "extract",
     "missing_sweep",

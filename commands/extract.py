@@ -81,7 +81,7 @@ def extract(
         _tell_status(request, json=json)
         return
     if class_split is not None:
-        request = replace(request, options=_with_split(request.options, class_split))
+        request = replace(request, options=with_split(request.options, class_split))
     from ..extract.run import carry_out
 
     report = carry_out(request, quiet=quiet or console.verbosity() == console.Verbosity.QUIET)
@@ -199,7 +199,7 @@ def _encoder_row(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _with_split(options: DatasetOptions, text: str) -> DatasetOptions:
+def with_split(options: DatasetOptions, text: str) -> DatasetOptions:
     """The options with the class split of the file ``text``, or with one that the seed of ``seed=N`` draws."""
     key, equals, value = text.partition("=")
     if key != "seed" or not equals:

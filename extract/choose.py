@@ -13,6 +13,7 @@ from ..errors import UsageError, install_hint, listed, unknown
 if TYPE_CHECKING:
     from .contract import Encoder, Sampling
     from .encoders.references import Reference
+    from .encoders.tuned import TunedReference
 
 USUAL = ("frame", "flow", "audio", "word")
 Chosen = Mapping[str, str | Sequence[str]]  # modality: encoder name or names
@@ -55,13 +56,13 @@ def build_encoders(
     streams: Sequence[StreamName],
     weights: Mapping[str, Path],
     device: str,
-    references: Mapping[StreamName, Reference] | None = None,
+    references: Mapping[StreamName, Reference | TunedReference] | None = None,
     *,
     precision: Mapping[StreamName, str] | None = None,
 ) -> list[Encoder]:
     """The encoders of these streams. Raises UsageError, or WeightsError if weights cannot be obtained.
 
-    references: those of the streams whose encoder is named by its model. precision: the arithmetic of the networks
+    references: those of the streams whose encoder is named by its model or folder. precision: the arithmetic of the networks
     of streams where it is not float32.
     """
     from .encoders import build, encoders
@@ -89,12 +90,13 @@ def build_encoders(
     ]
 
 
-def references_of(encoders: Chosen) -> dict[StreamName, Reference]:
-    """The encoders that are named by their model, by the stream of each. Raises UsageError and WeightsError."""
-    from .encoders.references import Reference, is_reference
+def references_of(encoders: Chosen) -> dict[StreamName, Reference | TunedReference]:
+    """The encoders that are named by model or folder, by the stream of each. Raises UsageError and WeightsError."""
+    from .encoders.references import is_reference
+    from .encoders.tuned import parse_reference
 
     found = [
-        Reference.parse(modality, name)
+        parse_reference(modality, name)
         for modality, names in encoders.items()
         for name in _names(names)
         if is_reference(name)
@@ -160,11 +162,12 @@ def _usual(modality: str) -> str:
 
 def _stream(modality: str, name: str) -> StreamName:
     """The stream of an encoder's name, or of its model's."""
-    from .encoders.references import Reference, is_reference
+    from .encoders.references import is_reference
+    from .encoders.tuned import parse_reference
 
-    return (
-        Reference.parse(modality, name).stream if is_reference(name) else _checked(StreamName(modality, name))
-    )
+    if is_reference(name):
+        return parse_reference(modality, name).stream
+    return _checked(StreamName(modality, name))
 
 
 def _checked(stream: StreamName) -> StreamName:

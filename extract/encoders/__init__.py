@@ -349,6 +349,10 @@ def fetch(name: str) -> Path | None:
     """
     from .references import Reference, is_reference
 
+    if name.startswith("tuned:"):
+        raise UsageError(
+            f"Encoder {name!r} is a tuned one, whose weights lie in its folder; nothing is fetched."
+        )
     if is_reference(name):
         return Reference.parse("frame", name).fetch()
     row = entry(name)

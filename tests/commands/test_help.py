@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from fsmm.cli import app
-from fsmm.commands import evaluate, extract, fit
+from fsmm.commands import encoder_tune, evaluate, extract, fit
 from fsmm.commands.options import owners_of
 from fsmm.episodes.protocol import Protocol
 from fsmm.extract.contract import Sampling
@@ -21,8 +21,14 @@ from fsmm.extract.request import Request
 from fsmm.runs.job import Job, Place
 from fsmm.runs.spec import RunSpec
 
-PAGES = {"episode-eval": evaluate.EXAMPLES, "extract": extract.EXAMPLES, "fit": fit.EXAMPLES}
+PAGES = {
+    "encoder-tune": encoder_tune.EXAMPLES,
+    "episode-eval": evaluate.EXAMPLES,
+    "extract": extract.EXAMPLES,
+    "fit": fit.EXAMPLES,
+}
 GROUPS = {
+    "encoder-tune": ["Encoder and clips", "Tuning", "Joint head", "Work", "Clips and classes", "General"],
     "episode-eval": [
         "Method and features", "Task", "What clips lack", "Training", "Place", "Evaluation", "Several runs", "General"
     ],
@@ -62,7 +68,8 @@ def test_an_option_stands_with_the_dataclass_that_has_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["episode-eval", "--help"], ["extract", "--help"], ["methods"]]
+    "words",
+    [["--help"], ["episode-eval", "--help"], ["extract", "--help"], ["encoder-tune", "--help"], ["methods"]],
 )
 def test_help_imports_neither_torch_nor_numpy(words: list[str], tmp_path: Path) -> None:
     code = (
