@@ -62,8 +62,8 @@ def build_encoders(
 ) -> list[Encoder]:
     """The encoders of these streams. Raises UsageError, or WeightsError if weights cannot be obtained.
 
-    references: those of the streams whose encoder is named by its model or folder. precision: the arithmetic of the networks
-    of streams where it is not float32.
+    references: those of the streams whose encoder is named by its model or folder. precision: the arithmetic of the
+    networks of streams where it is not float32.
     """
     from .encoders import build, encoders
 
