@@ -22,14 +22,17 @@ def run_in_chunks(forward: Forward, items: np.ndarray, size: int, device: torch.
     """The result of ``forward`` over consecutive chunks of ``items`` [N, ...], as float32 [N, ...] on the CPU.
 
     The last chunk is filled up with zeros. A network rounds differently in batches of other sizes, and an item's result
-    must not depend on how many others happen to be encoded with it: on a CPU it is then the same to the bit.
+    must not depend on how many others happen to be encoded with it: on a CPU it is then the same to the bit. On a GPU,
+    chunks that do not fit into its memory are halved.
     """
+    if device.type != "cpu":
+        return run_on_gpu(forward, [items], size, device, "float32")[0][0]
     with torch.inference_mode():
         parts = []
         for part in chunks(items, size):
             rest = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
             whole = np.concatenate([part, rest]) if len(rest) else part
-            parts.append(forward(torch.from_numpy(whole).to(device))[: len(part)].float().cpu().numpy())
+            parts.append(forward(torch.from_numpy(whole))[: len(part)].float().numpy())
     return np.concatenate(parts)
 
 
