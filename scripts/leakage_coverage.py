@@ -1,6 +1,6 @@
 """Simulates data sets with groups and counts how often the interval of what leakage is worth holds the truth.
 
-    python scripts/leakage_coverage.py --worlds 200 --out docs/results/leakage.json
+    python scripts/leakage_coverage.py --worlds 200 --out leakage.json
 
 A world is one data set of twelve classes whose means are the same in all worlds; groups and clips are drawn anew. The
 clips of a group share an offset, so that a query is easier beside a support of its group. Either a group is of one
@@ -51,7 +51,9 @@ def main() -> None:
     )
     options.add_argument("--worlds", type=int, default=200)
     options.add_argument("--episodes", type=int, default=1000, help="of each protocol")
-    options.add_argument("--out", type=Path, help="the file of the figures")
+    options.add_argument(
+        "--out", type=Path, help="a new file of the figures, whose rows belong into docs/results/trust.json"
+    )
     given = options.parse_args()
     torch.set_num_threads(1)
     figures = []
