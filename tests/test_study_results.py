@@ -60,7 +60,7 @@ def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(
         if figure.table in tables and (figure.table, figure.row) not in WITHOUT_A_ROW and figure.unit == "%"
         if figure.value is not None or figure.difference is not None
     ]
-    assert len(own) > 850
+    assert len(own) > 600
     made = {table: [row for row in asked if table in script.tables_of(row)] for table in tables}
     lacking = [f.place for f in own if not any(script.belongs(f, row) for row in made[f.table])]
     assert lacking == []
@@ -69,8 +69,7 @@ def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(
         for row in asked
         if not any(f.table in script.tables_of(row) and script.belongs(f, row) for f in figures)
     ]  # A cell that was not measured is a figure without a value.
-    # The base of the differences of eckpn-ave28 stands in no row of its table.
-    assert {block for block, _ in idle} <= {"eckpn-ave28"}
+    assert idle == []
 
 
 def test_differences_are_from_the_base_on_the_same_task(script: ModuleType, rows: list[Row]) -> None:
@@ -82,10 +81,9 @@ def test_differences_are_from_the_base_on_the_same_task(script: ModuleType, rows
     }
     assert max(map(len, bases.values())) == 1
     for row in keyed:
-        if row.block in ("ave28-heads", "eckpn-ave28"):
-            first = "protonet" if row.block == "ave28-heads" else "complete"
-            assert [base.varies["variant"] for base in bases[row.key]] == [first] * (
-                row.varies["variant"] != first
+        if row.block == "ave28-heads":
+            assert [base.varies["variant"] for base in bases[row.key]] == ["protonet"] * (
+                row.varies["variant"] != "protonet"
             )
         if row.block == "amfar-ave28":
             told = [(base.varies["variant"], base.varies["settings.ami"]) for base in bases[row.key]]
