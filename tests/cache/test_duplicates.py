@@ -28,15 +28,15 @@ from fsmm.cache.stream import StreamWriter
 from fsmm.cli import app
 from fsmm.errors import CacheError, UsageError
 
-N, STEPS, DIM = 60, 6, 32
+N, STEPS, DIM = 96, 6, 64
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """60 clips that share a large mean, and copies of the first ones: noisy, shifted in time, still, other sound."""
+    """96 clips that share a large mean, and copies of the first ones: noisy, shifted in time, still, other sound."""
     draws = np.random.default_rng(0)
     base = 20 + draws.normal(size=(N, 1, DIM)) + 0.7 * draws.normal(size=(N, STEPS, DIM))
-    sound = draws.normal(size=(N, 4, 32)) + draws.normal(size=(N, 1, 32))
+    sound = draws.normal(size=(N, 4, DIM)) + draws.normal(size=(N, 1, DIM))
     clips = {f"c{i:02d}": (base[i], sound[i]) for i in range(N)}
     clips["noisy"] = (base[0] + 0.1 * draws.normal(size=base[0].shape), None)
     clips["shifted"] = (base[1][2:], sound[1][1:])
@@ -44,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
     clips["sound"] = (draws.normal(size=(STEPS, DIM)) + 20, sound[3])
     labels = LabelSet(["a", "b"], np.arange(len(clips)) % 2)
     Catalog("toy", list(clips), {"kind": labels}, "kind").write(tmp_path / "toy")
-    for modality, place, dim in (("frame", 0, DIM), ("audio", 1, 32)):
-        with StreamWriter(tmp_path / "toy", Provenance("net", modality, dim, dtype="float32")) as writer:
+    for modality, place in (("frame", 0), ("audio", 1)):
+        with StreamWriter(tmp_path / "toy", Provenance("net", modality, DIM, dtype="float32")) as writer:
             for key, parts in clips.items():
                 features = parts[place]
                 writer.add(key, None if features is None else features.astype(np.float32))
