@@ -1,13 +1,11 @@
 """What leakage is worth: the accuracy where supports and queries may share a group, minus that where they may not.
 
 Both protocols draw from the same clips, and their episodes differ, so that nothing can be paired episode by episode.
-What varies is the groups, whose clips stand or fall together, and the draws. The first is told by the delete-one-group
-jackknife (Efron and Stein 1981): of both accuracies, each group in turn is left out, with all queries that belong to it
-and all episodes that have a support from it; a clip without a group is a group of its own. Leaving out episodes also
-brings noise of the draws, several times over. Therefore two halves of the episodes are jackknifed apart, and the
-products of their deviations are summed, in which that noise has no part; the variance of the draws is added once.
-Accuracies are means over classes with the weights that the classes have in all episodes, so that leaving out a group of
-a hard class does not make the set easier.
+What varies is the groups: the interval is that of the delete-one-group jackknife (Efron and Stein 1981). Of both
+accuracies, each group in turn is left out, with all queries that belong to it and all episodes that have a support from
+it; a clip without a group is a group of its own. Left-out episodes add some of the noise of the draws, which makes the
+interval wider than it need be, never narrower. Accuracies are means over classes with the weights that the classes have
+in all episodes, so that leaving out a group of a hard class does not make the set easier.
 """
 
 from __future__ import annotations
@@ -62,18 +60,6 @@ class Outcomes:
     right: np.ndarray
     """bool [E, Q], whether each query was classified rightly."""
 
-    def part(self, episodes: slice) -> Outcomes:
-        """The outcomes of some of the episodes."""
-        return Outcomes(
-            self.support[episodes], self.query[episodes], self.query_class[episodes], self.right[episodes]
-        )
-
-    def variance(self) -> float:
-        """The variance of the mean accuracy by the draws of the episodes."""
-        real = self.query_class >= 0
-        each = (self.right & real).sum(1) / np.maximum(real.sum(1), 1)
-        return float(each.var(ddof=1)) / len(each) if len(each) > 1 else 0.0
-
 
 def leakage(
     head: Head, bank: FeatureBank, protocol: Protocol, episodes: int, *, unlabelled: FeatureBank | None = None
@@ -96,8 +82,8 @@ def leakage(
         for may in (True, False)
     ]
     count, classes = int(groups.max()) + 1, len(bank.class_names)
-    shared, apart = (left_out(one, count, classes)[0] for one in found)
-    sure = uncertainty(found[0], found[1], count, classes)
+    (shared, without), (apart, also) = (left_out(one, count, classes) for one in found)
+    sure = jackknife(without - also)
     width = sure.half_width()
     return Leakage(
         shared=shared,
@@ -186,24 +172,11 @@ def left_out(found: Outcomes, groups: int, classes: int) -> tuple[float, np.ndar
     return whole, np.asarray((left[:, used] * share[used]).sum(1))
 
 
-def uncertainty(shared: Outcomes, apart: Outcomes, groups: int, classes: int) -> Uncertainty:
-    """The uncertainty of the difference of the accuracies of two protocols, over groups and draws."""
-    first, second = (
-        left_out(shared.part(half), groups, classes)[1] - left_out(apart.part(half), groups, classes)[1]
-        for half in (slice(0, None, 2), slice(1, None, 2))
-    )
-    return jackknife(first, second, draws=shared.variance() + apart.variance())
-
-
-def jackknife(first: np.ndarray, second: np.ndarray, *, draws: float = 0.0) -> Uncertainty:
-    """The uncertainty of a statistic from its values [G] without each of G groups in turn, by two halves of the draws.
-
-    draws: the variance of the statistic by the draws alone.
-    """
-    if len(first) < 2:
+def jackknife(without: np.ndarray) -> Uncertainty:
+    """The uncertainty of a statistic from its values [G] without each of G groups in turn."""
+    if len(without) < 2:
         return Uncertainty(reason="there are fewer than two groups")
-    if np.isnan(first).any() or np.isnan(second).any():
+    if np.isnan(without).any():
         return Uncertainty(reason="a group takes part in every episode of a class")
-    products = (first - first.mean()) * (second - second.mean())
-    variance = max((len(first) - 1) * float(products.mean()), 0.0) + draws
-    return Uncertainty(error=float(np.sqrt(variance)), freedom=float(len(first) - 1))
+    variance = (len(without) - 1) * float(without.var())
+    return Uncertainty(error=float(np.sqrt(variance)), freedom=float(len(without) - 1))

@@ -26,7 +26,7 @@ from fsmm.cache.table import TensorTable
 from fsmm.episodes.groups import group_numbers
 from fsmm.episodes.protocol import Protocol
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.runs.leakage import Outcomes, left_out, outcomes, uncertainty
+from fsmm.runs.leakage import Outcomes, jackknife, left_out, outcomes
 
 CLASSES, WIDTH = 12, 16
 SPREAD = 0.8
@@ -109,12 +109,13 @@ def world(bank: FeatureBank, episodes: int) -> World:
         outcomes(head, bank, replace(TASK, shared_group=may), episodes=episodes, groups=each, unlabelled=None)
         for may in (True, False)
     ]
-    widths, difference = [], 0.0
+    widths = []
     for unit in (group, each):
-        shared, apart = (by(one, unit) for one in found)
-        count = int(unit.max()) + 1
-        difference = left_out(shared, count, CLASSES)[0] - left_out(apart, count, CLASSES)[0]
-        widths.append(uncertainty(shared, apart, count, CLASSES).half_width())
+        (first, without), (second, also) = (
+            left_out(by(one, unit), int(unit.max()) + 1, CLASSES) for one in found
+        )
+        difference = first - second
+        widths.append(jackknife(without - also).half_width())
     return World(difference, *widths)
 
 

@@ -69,23 +69,12 @@ def test_leaving_out_a_group_is_what_a_slow_loop_does() -> None:
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     x = np.random.default_rng(0).normal(size=30)
     without = (x.sum() - x) / 29
-    assert jackknife(without, without).error == pytest.approx(x.std(ddof=1) / np.sqrt(30))
-    assert jackknife(without, without, draws=0.5).error == pytest.approx(np.sqrt(x.var(ddof=1) / 30 + 0.5))
-
-
-def test_noise_of_the_draws_that_halves_do_not_share_counts_for_nothing() -> None:
-    draws = np.random.default_rng(1)
-    x = draws.normal(size=2000)
-    without = (x.sum() - x) / 1999
-    noise = draws.normal(size=(2, 2000)) * 3 * x.std() / 1999
-    found = jackknife(without + noise[0], without + noise[1])
-    assert found.error == pytest.approx(x.std() / np.sqrt(2000), rel=0.4)
-    assert jackknife(without + noise[0], without + noise[0]).error > 2.5 * x.std() / np.sqrt(2000)
+    assert jackknife(without).error == pytest.approx(x.std(ddof=1) / np.sqrt(30))
 
 
 def test_without_a_value_there_is_a_reason() -> None:
-    assert "every episode" in str(jackknife(np.array([0.1, np.nan]), np.zeros(2)).reason)
-    assert "fewer than two" in str(jackknife(np.array([0.1]), np.array([0.1])).reason)
+    assert "every episode" in str(jackknife(np.array([0.1, np.nan])).reason)
+    assert "fewer than two" in str(jackknife(np.array([0.1])).reason)
 
 
 @pytest.mark.parametrize("rule", ["drop", "match", "linear"])
