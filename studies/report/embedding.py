@@ -114,7 +114,7 @@ def _tsne(x: np.ndarray) -> tuple[np.ndarray, list[str]]:
 def _umap(x: np.ndarray) -> tuple[np.ndarray, list[str]]:
     import umap
 
-    made = umap.UMAP(random_state=0, n_neighbors=min(15, len(x) - 1))
+    made = umap.UMAP(random_state=0, n_jobs=1, n_neighbors=min(15, len(x) - 1))
     return np.asarray(made.fit_transform(x)), ["UMAP, first axis", "UMAP, second axis"]
 
 
