@@ -16,8 +16,9 @@ import numpy as np
 
 from ...errors import UsageError
 from ..contract import FrameNeed
-from .base import BaseEncoder, Spec, per_clip
+from .base import Spec
 from .efficientnet import first_frames
+from .torch_encoder import TorchEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"r(50|101|152|200)_([1-9])x_sk([01])")
 _SIZE, _WHOLE = 224, 256  # The published evaluation takes the middle 0.875 of a picture.
-_CHUNK = 16
 _KINDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -39,13 +39,11 @@ def form_of(name: str) -> Form:
     return Form(depth=int(found[1]), width=int(found[2]), selective=found[3] == "1")
 
 
-class SimClr(BaseEncoder):
+class SimClr(TorchEncoder):
     """The encoder of frames to the features [T, D] before the projection head, or to a layer (option 1, 2, 3) of it.
 
     The network is loaded at once, so that a file that does not fit is told before anything is decoded.
     """
-
-    on_gpu = True
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -62,10 +60,8 @@ class SimClr(BaseEncoder):
         return np.ascontiguousarray(frames[:, edge : edge + _SIZE, edge : edge + _SIZE])
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
         forward, device, _ = self.network
-        return per_clip(run_in_chunks(forward, np.concatenate(list(batch)), _CHUNK, device), batch)
+        return self._run(forward, batch, device)
 
     def _load(self) -> Any:
         from ...machine.device import pick_device

@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .base import per_clip
 from .sound_stats import FFT, STEP, WINDOW, triangular_filters
 from .sound_windows import MAX_WINDOWS, SoundEncoder
+from .torch_encoder import TorchEncoder
 
 if TYPE_CHECKING:
     from torch import nn
 
 MELS, LOW, HIGH, OFFSET = 64, 125.0, 7_500.0, 0.01
 FRAMES = 96
-_CHUNK = 16
 # The channels of the convolutions, and where the maximum of 2 x 2 follows.
 _CHANNELS = ((64,), (128,), (256, 256), (512, 512))
 _LEFT_OUT = ("pproc.",)  # the principal components of the published post-processing
 
 
-class Vggish(SoundEncoder):
+class Vggish(SoundEncoder, TorchEncoder):
     """The encoder of sound to [n, 128], one embedding for each window of 0.975 s, usually 0.96 s apart.
 
     The window holds the 96 frames of one picture; the published code lays the same pictures side by side, and leaves
@@ -37,7 +36,6 @@ class Vggish(SoundEncoder):
     ``features.*`` and ``embeddings.*``. No principal components are taken and nothing is rounded to 8 bits.
     """
 
-    on_gpu = True
     rate, window, usual_hop = 16_000, WINDOW + (FRAMES - 1) * STEP, FRAMES * STEP
 
     def described(self) -> str:
@@ -51,10 +49,8 @@ class Vggish(SoundEncoder):
         return log_mel(self.cut(raw))
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
         network, device = self.network
-        return per_clip(run_in_chunks(network, np.concatenate(list(batch)), _CHUNK, device), batch)
+        return self._run(network, batch, device)
 
     def _load(self) -> Any:
         from ...machine.device import pick_device
