@@ -22,7 +22,7 @@ from .catalog import Catalog
 from .schema import HASH, StreamName, list_streams, shard_paths
 from .shard import read_shard
 
-THRESHOLDS: Mapping[str, float] = {"frame": 0.3, "audio": 0.3, HASH: 0.35}
+THRESHOLDS: Mapping[str, float] = {"frame": 0.3, "audio": 0.35, HASH: 0.35}
 """The least margin of duplicates, for the streams of each modality that is looked at unless others are named."""
 LEAST_CLIPS = 32
 """The clips that a stream must have: in the few directions of fewer clips, any two clips may look alike."""

@@ -1,6 +1,6 @@
 """Simulates data sets with groups and counts how often the interval of what leakage is worth holds the truth.
 
-    python scripts/leakage_coverage.py --worlds 200 --out leakage.json
+    python scripts/leakage_coverage.py --worlds 200 --out docs/results/trust.json
 
 A world is one data set of twelve classes whose means are the same in all worlds; groups and clips are drawn anew. The
 clips of a group share an offset, so that a query is easier beside a support of its group. Either a group is of one
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results import Data, Figure, Table, write_file
+from results import Data, Figure, Table, put_tables
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
@@ -51,9 +51,7 @@ def main() -> None:
     )
     options.add_argument("--worlds", type=int, default=200)
     options.add_argument("--episodes", type=int, default=1000, help="of each protocol")
-    options.add_argument(
-        "--out", type=Path, help="a new file of the figures, whose rows belong into docs/results/trust.json"
-    )
+    options.add_argument("--out", type=Path, help="the file of figures whose table is replaced")
     given = options.parse_args()
     torch.set_num_threads(1)
     figures = []
@@ -69,7 +67,7 @@ def main() -> None:
     if given.out:
         columns = tuple(dict.fromkeys(one.column for one in figures))
         table = Table("leakage-coverage", corner="data", columns=columns, digits=1)
-        write_file(given.out, Data({table.name: table}, figures))
+        put_tables(given.out, Data({table.name: table}, figures))
 
 
 def banks(design: str, *, effect: float, worlds: int) -> Iterator[FeatureBank]:

@@ -164,6 +164,13 @@ def write_file(path: Path, data: Data) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def put_tables(path: Path, data: Data) -> None:
+    """Write tables with their figures into a file, in place of those of the same names; the others stay."""
+    held = read_file(path) if path.exists() else Data()
+    rest = [figure for figure in held.figures if figure.table not in data.tables]
+    write_file(path, Data({**held.tables, **data.tables}, [*rest, *data.figures]))
+
+
 def read_all(root: Path) -> Data:
     """Every file's tables and figures. Exits with a sentence if two figures claim one place."""
     joined = Data()

@@ -62,8 +62,6 @@ def main() -> None:
     if all(each.value is None for each in figures):
         raise SystemExit(f"No run of {', '.join(given.block)} is done in {given.study}.")
     path = results.ROOT / "docs" / "results" / f"{given.page}.json"
-    data = results.read_file(path) if path.exists() else results.Data()
-    rest = [each for each in data.figures if each.table != given.table]
     rows = list(dict.fromkeys(each.row for each in figures))
     figures.sort(key=lambda each: (rows.index(each.row), columns.index(each.column)))
     values = [column for column in columns if not column.endswith(", s")]
@@ -74,8 +72,7 @@ def main() -> None:
         digits=1,
         difference_from=given.base,
     )
-    tables = {**data.tables, given.table: table}
-    results.write_file(path, results.Data(tables, [*rest, *figures]))
+    results.put_tables(path, results.Data({given.table: table}, figures))
     print(results.table_text(given.table, results.read_file(path)))
 
 
