@@ -13,6 +13,7 @@ from cli_support import called
 from tuning_support import CLASSES, SPLIT, TOWER, striped, tiny_file
 
 from fsmm.extract.encoders.tuned import RECORD
+from fsmm.extract.pipeline import division
 from fsmm.extract.weights.torchvision_care import ensure_torchvision
 
 
@@ -31,7 +32,11 @@ def document(*words: object) -> dict:
     return json.loads(done.stdout)
 
 
-def test_frozen_tuned_and_joint_are_compared_in_pairs(data: Path, tmp_path: Path) -> None:
+def test_frozen_tuned_and_joint_are_compared_in_pairs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The tiny tower is known to the timm of this process alone, so that no worker could load it.
+    monkeypatch.setattr(division, "ENCODE_FROM", 1000)
     frozen = f"timm:{TOWER}@{tiny_file(TOWER, tmp_path)}"
     where = ("--data", data, "--class-split", data.parent / "split.json", "--segments", 3, "--device", "cpu")
     made = {
