@@ -89,9 +89,9 @@ def figures_of(study: Study, data: results.Data) -> dict[int, Found]:
 
 def tables_of(row: Row) -> list[str]:
     """The tables that a row's block makes; AMFAR's have one for each number of shots."""
-    block = row.block.removesuffix("-missing").removesuffix("-branches").removesuffix("-trained")
+    block = row.block.removesuffix("-missing").removesuffix("-branches")
     shots = row.config["protocol"]["k_shot"]
-    return [row.block, block, f"{block}-{shots}-shot", *(["demo-fusion"] if row.block == "demo-two" else [])]
+    return [row.block, f"{block}-{shots}-shot", *(["demo-fusion"] if row.block == "demo-two" else [])]
 
 
 def belongs(figure: results.Figure, row: Row) -> bool:
