@@ -212,11 +212,16 @@ def record(data: results.Data, found: Mapping[int, Found], file: str) -> None:
             difference=None if difference is None else round(difference, 3),
             # Class splits share clips. The mean half width is that of the mean difference if they share all of them.
             difference_interval=round(float(np.mean(widths)), 3) if whole else None,
-            interval_over="clips" if whole else data.figures[number].interval_over,
+            interval_over=_over(data.figures[number], whole=whole),
             episodes=mine.episodes,
             command=shlex.join(words),
             commit=commit,
         )
+
+
+def _over(figure: results.Figure, *, whole: bool) -> str | None:
+    """What the intervals of a recorded figure are over: clips where the study has them, else as before, if it has any."""
+    return "clips" if whole else figure.interval_over if figure.interval is not None else None
 
 
 if __name__ == "__main__":
