@@ -220,7 +220,7 @@ def record(data: results.Data, found: Mapping[int, Found], file: str) -> None:
 
 
 def _over(figure: results.Figure, *, whole: bool) -> str | None:
-    """What the intervals of a recorded figure are over: clips where the study has them, else as before, if it has any."""
+    """What the intervals of a figure are over: clips where the study has them, else as before, if it has any."""
     return "clips" if whole else figure.interval_over if figure.interval is not None else None
 
 
