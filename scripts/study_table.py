@@ -1,13 +1,13 @@
 """A table of docs/results from the blocks of a study: a row a head, a column a number of shots.
 
-    python scripts/study_table.py STUDY --block BLOCK --page PAGE --table NAME [--base LABEL] [--seconds] \
+    python scripts/study_table.py STUDY --block BLOCK --page PAGE --table NAME [--base LABEL] \
         --command "fsmm sweep ..."
 
 STUDY is the folder of a `fsmm sweep`. Several blocks, such as one a data set, become columns beside one another, named
 by --name. A cell is the mean over the class splits and the training seeds of the block. Its difference is that from the
 row --base on the same episodes, with the interval over clips in which training seeds count; over several class splits,
-which share clips, it is the mean of their half widths. --seconds adds what 1,000 episodes took, on the machine of the
-runs. A table of this name is replaced. A cell that is not done is a dash.
+which share clips, it is the mean of their half widths. A table of this name is replaced. A cell that is not done is a
+dash.
 """
 
 from __future__ import annotations
@@ -36,11 +36,9 @@ class Cell:
     """The half width of its 95 % interval over clips."""
     episodes: int | None
     """The episodes of a run."""
-    seconds: float | None
-    """The seconds that 1,000 episodes take."""
 
 
-UNDONE = Cell(value=None, difference=None, half_width=None, episodes=None, seconds=None)
+UNDONE = Cell(value=None, difference=None, half_width=None, episodes=None)
 
 
 def main() -> None:
@@ -56,19 +54,15 @@ def main() -> None:
             column = f"{prefix}{shots}-shot"
             figures.append(figure(given, row, column, cell))
             columns += [column] if column not in columns else []
-            if given.seconds:
-                columns += [f"{column}, s"] if f"{column}, s" not in columns else []
-                figures.append(seconds_figure(given, row, f"{column}, s", cell))
     if all(each.value is None for each in figures):
         raise SystemExit(f"No run of {', '.join(given.block)} is done in {given.study}.")
     path = results.ROOT / "docs" / "results" / f"{given.page}.json"
     rows = list(dict.fromkeys(each.row for each in figures))
     figures.sort(key=lambda each: (rows.index(each.row), columns.index(each.column)))
-    values = [column for column in columns if not column.endswith(", s")]
     table = results.Table(
         name=given.table,
         corner=given.corner,
-        columns=(*values, *(column for column in columns if column not in values)),
+        columns=tuple(columns),
         digits=1,
         difference_from=given.base,
     )
@@ -89,7 +83,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--table", required=True, help="the table's name")
     options.add_argument("--corner", default="method", help="the header of the rows")
     options.add_argument("--base", default="protonet", help="the label of the row from which others differ")
-    options.add_argument("--seconds", action="store_true", help="add what 1,000 episodes take")
     options.add_argument("--command", required=True, help="the command that makes the study again")
     options.add_argument("--note", help="a mark of every figure")
     return options
@@ -122,13 +115,11 @@ def cell_of(study: Study, mine: Sequence[Row], base: Sequence[Row]) -> Cell:
     ]
     whole = len(pairs) == len(splits)
     widths = [width for _, width in pairs if width is not None]
-    episodes = sum(each["episodes"] for each in metrics)
     return Cell(
         value=100 * float(np.mean([each["accuracy"] for each in metrics])),
         difference=float(np.mean([gap for gap, _ in pairs])) if whole else None,
         half_width=float(np.mean(widths)) if whole and len(widths) == len(splits) else None,
         episodes=metrics[0]["episodes"],
-        seconds=1000 * sum(each["eval_seconds"] for each in metrics) / episodes,
     )
 
 
@@ -136,14 +127,10 @@ def difference(study: Study, mine: Sequence[Row], base: Sequence[Row]) -> tuple[
     """The difference of a row from the base on one class split, in points, and its half width over clips."""
     if not base:
         return None
-    pair = next(
-        pair
-        for pair in compare([*(study.run_folder(row) for row in mine), study.run_folder(base[0])]).pairs
-        if len(mine) > 1 or pair.clips is not None
-    )
+    (pair,) = compare([*(study.run_folder(row) for row in mine), study.run_folder(base[0])]).pairs
     clips = pair.clips
-    unknown = clips is None or clips.one_sided or clips.ci95 is None
-    return 100 * pair.difference, None if clips is None or unknown else 100 * float(clips.ci95 or 0.0)
+    width = None if clips is None or clips.one_sided or clips.ci95 is None else 100 * clips.ci95
+    return 100 * pair.difference, width
 
 
 def of_split(rows: Sequence[Row], split: str) -> list[Row]:
@@ -171,12 +158,12 @@ def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> resu
         column=column,
         part=None,
         details=None,
-        value=None if cell.value is None else round(cell.value, 3),
+        value=rounded(cell.value),
         unit="%",
         interval=None,
         interval_over=None if cell.half_width is None else "clips",
-        difference=None if cell.difference is None else round(cell.difference, 3),
-        difference_interval=None if cell.half_width is None else round(cell.half_width, 3),
+        difference=rounded(cell.difference),
+        difference_interval=rounded(cell.half_width),
         episodes=cell.episodes,
         command=given.command,
         commit=None if cell.value is None else results.commit_of(results.ROOT, dirty=False),
@@ -185,27 +172,8 @@ def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> resu
     )
 
 
-def seconds_figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> results.Figure:
-    """The seconds of a cell."""
-    return results.Figure(
-        page=given.page,
-        table=given.table,
-        row=row,
-        column=column,
-        part=None,
-        details=None,
-        value=None if cell.seconds is None else round(cell.seconds, 2),
-        unit="s",
-        interval=None,
-        interval_over=None,
-        difference=None,
-        difference_interval=None,
-        episodes=cell.episodes,
-        command=given.command,
-        commit=None if cell.value is None else results.commit_of(results.ROOT, dirty=False),
-        note=None,
-        run=None,
-    )
+def rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 if __name__ == "__main__":

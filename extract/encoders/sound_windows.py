@@ -7,6 +7,7 @@ of sound is no sound. Of more than 64 windows, 64 are taken evenly.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ _LONGEST = 86_400 * 192_000  # samples of a day at any rate
 _SHORTEST = 20  # of a second, which is 50 ms
 
 
-class SoundEncoder(BaseEncoder):
+class SoundEncoder(BaseEncoder, ABC):
     """The base of encoders of windows of sound. rate: in Hz; window, usual_hop: in samples."""
 
     rate = 16_000
@@ -34,9 +35,9 @@ class SoundEncoder(BaseEncoder):
         self.hop = self.usual_hop
         self.preprocessing = self.described()
 
+    @abstractmethod
     def described(self) -> str:
         """What is done to the sound, with the windows and the hop; part of the provenance."""
-        raise NotImplementedError
 
     def set_hop(self, seconds: float) -> None:
         """Let windows begin that many seconds apart. Raises UsageError unless it is one sample or more."""

@@ -91,7 +91,8 @@ class Protagonist(AnchoredHead[ProtagonistSettings]):
     def __init__(self, inputs: Inputs, settings: ProtagonistSettings) -> None:
         super().__init__(inputs, settings)
         self.objects = _object_modality(inputs, settings, self.audio)
-        names = read_names(Path(settings.object_names)) if self.objects and settings.object_names else []
+        _check_files_are_read(settings, has_objects=self.objects is not None)
+        names = read_names(Path(settings.object_names)) if settings.object_names else []
         self.classes = len(names)
         self.region_dim = self._region_dim(len(names))
         lexicon = read_lexicon(Path(settings.lexicon)) if names and settings.lexicon else {}
@@ -251,6 +252,18 @@ def _masked(tokens: Tokens, share: float) -> Tokens:
     """A view in which tokens are left out at random; a clip that would keep none keeps them all."""
     kept = tokens.valid & (torch.rand(tokens.valid.shape, device=tokens.valid.device) >= share)
     return Tokens(tokens.token, torch.where(kept.any(-1, keepdim=True), kept, tokens.valid))
+
+
+def _check_files_are_read(settings: ProtagonistSettings, *, has_objects: bool) -> None:
+    """Raise UsageError for a file that is given and would not be read."""
+    if settings.object_names and not has_objects:
+        raise UsageError(
+            "object_names is given, but there is no stream of objects; leave it out, or extract one."
+        )
+    if settings.lexicon and not settings.object_names:
+        raise UsageError(
+            "lexicon says nothing without the names of the objects; give --set object_names=FILE, too."
+        )
 
 
 def _object_modality(inputs: Inputs, settings: ProtagonistSettings, audio: str) -> str | None:

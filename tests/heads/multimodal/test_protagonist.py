@@ -256,3 +256,10 @@ def test_a_wrong_lexicon_is_told(text: str | None, message: str, tmp_path: Path)
 def test_objects_are_named_and_counted_rightly(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         head_of(with_objects=True, **settings)
+
+
+def test_a_file_that_would_not_be_read_is_refused() -> None:
+    with pytest.raises(UsageError, match="no stream of objects"):
+        head_of(with_objects=False, object_names="names.txt")
+    with pytest.raises(UsageError, match="without the names of the objects"):
+        head_of(with_objects=True, lexicon="lexicon.tsv")
