@@ -415,7 +415,8 @@ def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray
         return np.arange(len(labels.class_names))
     if not labels.splits:
         raise UsageError(
-            f"This label set has no base/val/novel class split; use --split all, or import a split. (asked: {split!r})"
+            f"This label set has no base/val/novel class split, which {split!r} is a part of; import one, or "
+            "have all classes by `fsmm episode-eval --split all`."
         )
     if split not in CLASS_SPLITS:
         raise unknown("split", split, (*CLASS_SPLITS, "all"))

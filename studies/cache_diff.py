@@ -161,7 +161,7 @@ def _with_accuracy(
                 run(Job(spec=spec, place=place, episodes=episodes))
             compared = compare(outs)
         except FsmmError as error:
-            return replace(found, note=str(error))
+            return replace(found, note=f"No accuracies are compared. {error}")
     pair = compared.pairs[0]
     accuracy = {
         "first": compared.runs[0]["accuracy"],
