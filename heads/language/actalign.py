@@ -6,7 +6,7 @@ the path of greatest total affinity, and the class with the best mean affinity a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,8 @@ from ..head import Head, Inputs
 from ..parts.absence import neutral
 from ..parts.task import work_dtype
 from ..parts.tensors import single
+from ..scoring.shortcut import Shortcut
+from ..scoring.words import FromWords
 from ..settings import CountOrNone, Positive, Settings
 from .word_weights import WordWeights, unit_clips
 
@@ -86,6 +88,10 @@ class ActAlign(Head[ActAlignSettings]):
         score = self.scores(Stream(x, query.present, query.length), words)
         every_class = torch.ones_like(episodes.class_id, dtype=torch.bool)
         return neutral(score / self.settings.temperature, query.present, every_class)
+
+    def shortcuts(self) -> Iterable[Shortcut]:
+        """A clip and a class's words decide by themselves, so each of them meets the other once."""
+        return (FromWords(head=self),)
 
     def scores(self, clips: Stream, words: Tensor) -> Tensor:
         """The mean affinity [B, Q, N] along the best path, of clips [B, Q, T, D] and sub-actions [B, N, M, D]."""

@@ -33,9 +33,14 @@ class EpisodeTest:
     @cached_property
     def complete(self) -> bool:
         """Whether nothing is withheld, every class has a support and every query exists, with one label each."""
+        return self.shows_every_query and self.shots[0] > 0
+
+    @cached_property
+    def shows_every_query(self) -> bool:
+        """Whether nothing is withheld and every query exists, with one label each; classes may lack supports."""
         protocol = self.protocol
         filled = not protocol.uneven_queries and protocol.small_classes != "short"
-        return self.withholds_nothing and filled and self.shots[0] > 0 and not self.bank.multi
+        return self.withholds_nothing and filled and not self.bank.multi
 
     @cached_property
     def ways(self) -> int:
