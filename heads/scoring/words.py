@@ -21,7 +21,9 @@ from .pairs import as_queries
 from .shortcut import Scorer
 
 _MOST_SCORES = 36_000_000  # 144 MB of float32
-_AT_ONCE = 64  # clips of a part of the matrix, so that what is made of their features fits the processor's cache
+_AT_ONCE = (
+    64  # clips of a part of the matrix, so that what is made of their features fits the processor's cache
+)
 
 
 @dataclass(frozen=True, kw_only=True)
