@@ -41,7 +41,9 @@ class Plan:
     clips: int = CLIPS
     """Demo clips that are made."""
     copies: int = 1
-    """Files that each of them becomes."""
+    """Files that each of them becomes; at most so many where ``seconds`` is given."""
+    seconds: float | None = None
+    """How long the extraction is to take, by the rates of its stages alone, if ``copies`` suffice."""
     encoders: tuple[str, ...] = ()
     """Encoders as modality=name; none for the usual ones."""
     random: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ def run(plan: Plan | None = None) -> list[Row]:
 
 def rows_of(plan: Plan) -> Iterator[Row]:
     """The same rows, each as soon as it is measured."""
+    from fsmm.machine.cores import default_workers
     from fsmm.machine.device import pick_device
     from fsmm.machine.memory import keep_freed_memory
 
@@ -73,9 +76,11 @@ def rows_of(plan: Plan) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         chosen, weights = _chosen(plan, place / "weights")
-        sources = _clips(place, plan)
+        sources = _clips(place, plan.clips)
         encoders = _built(chosen, weights, device, plan.precision)
-        yield from _stages(sources, encoders, device)
+        rates: dict[str, float] = {}
+        yield from _stages(sources, encoders, device, rates)
+        _copy(sources, _copies(plan, rates, default_workers()))
         for encoder in encoders:
             if hasattr(encoder, "spec"):
                 encoder.spec = replace(encoder.spec, precision="float32")  # for the plain loop
@@ -85,7 +90,7 @@ def rows_of(plan: Plan) -> Iterator[Row]:
             yield _row("plain loop", rate, encoders)
             turns.append(_turn(plan, place / f"cache{number}", chosen, weights, device, plain=rate))
             yield _row("together", turns[-1].rate, encoders, note=_told(turns[-1].report))
-        yield from _against(turns, chosen, device)
+        yield from _against(turns, chosen, device, rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,20 +157,34 @@ def _chosen(plan: Plan, folder: Path) -> tuple[dict[str, list[str]], dict[str, P
     return chosen, weights
 
 
-def _clips(place: Path, plan: Plan) -> dict[str, Any]:
-    """Demo clips, and their copies, as a data set of the kind "folder"; by id."""
+def _clips(place: Path, count: int) -> dict[str, Any]:
+    """Demo clips as a data set of the kind "folder"; by id."""
     from fsmm.extract.datasets import load
     from fsmm.extract.datasets.base import DatasetOptions
 
     (place / "demo").mkdir()
-    made = load("demo", place / "demo", DatasetOptions(small=True, limit=plan.clips)).sources
+    made = load("demo", place / "demo", DatasetOptions(small=True, limit=count)).sources
     for number, source in enumerate(made.values()):
         folder = place / "clips" / f"class{number % 4}"
         folder.mkdir(parents=True, exist_ok=True)
-        for copy in range(plan.copies):
-            assert source.video is not None, "every clip of the demo set has a video"
-            os.link(source.video, folder / f"{number:05d}-{copy:03d}{source.video.suffix}")
+        assert source.video is not None, "every clip of the demo set has a video"
+        os.link(source.video, folder / f"{number:05d}{source.video.suffix}")
     return dict(load("folder", place / "clips", DatasetOptions()).sources)
+
+
+def _copies(plan: Plan, rates: Mapping[str, float], cores: int) -> int:
+    """The files that each clip becomes. rates: clips a second by stage; those of "cores" add up over the cores."""
+    if plan.seconds is None:
+        return plan.copies
+    fastest = min(rates["encoders"], rates["one core"] * (plan.workers or cores))
+    return int(min(max(plan.seconds * fastest // plan.clips, 1), plan.copies))
+
+
+def _copy(sources: Mapping[str, Any], copies: int) -> None:
+    """Links to the files of clips, so that each is there so many times."""
+    for source in sources.values():
+        for copy in range(1, copies):
+            os.link(source.video, source.video.with_stem(f"{source.video.stem}-{copy:03d}"))
 
 
 def _built(
@@ -181,8 +200,13 @@ def _built(
     )
 
 
-def _stages(sources: Mapping[str, Any], encoders: Sequence[Any], device: str) -> Iterator[Row]:
-    """The rows of each stage by itself: decoding and preparing on one core, encoding on one core or on the GPU."""
+def _stages(
+    sources: Mapping[str, Any], encoders: Sequence[Any], device: str, rates: dict[str, float]
+) -> Iterator[Row]:
+    """The rows of each stage by itself: decoding and preparing on one core, encoding on one core or on the GPU.
+
+    rates: gets the clips a second of what one core does, and of the encoders on the GPU that share it.
+    """
     import cv2
     import torch
 
@@ -190,25 +214,37 @@ def _stages(sources: Mapping[str, Any], encoders: Sequence[Any], device: str) ->
     from fsmm.extract.decoding.decode import decode
     from fsmm.extract.pipeline.worker import READY, prepare_part
 
+    from .watch import Watch
+
     threads, some = torch.get_num_threads(), dict(list(sources.items())[:_SAMPLE])
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     needs = {encoder.need for encoder in encoders}
     decoded, seconds = _timed(lambda: [decode(s, c, needs, Sampling()) for c, s in some.items()])
     yield _row("decode (1 core)", len(some) / seconds, encoders, note=f"{len(needs)} needs in one pass")
+    of_core, of_gpu = seconds / len(some), 0.0
     for encoder in encoders:
         name = f"{encoder.modality}/{encoder.name}"
         parts, seconds = _timed(partial(_each, partial(prepare_part, encoder), decoded))
+        of_core += seconds / len(some)
         if seconds > _WORTH * len(some):
             yield _row(f"prepare {name} (1 core)", len(some) / seconds, [encoder])
         ready = [part.value for part in parts if part.state == READY]
         if not ready:
             continue
         on_gpu = device != "cpu" and getattr(encoder, "on_gpu", True)
-        rate = _rate_on_gpu(encoder, ready) if on_gpu else _rate_on_core(encoder, ready)
+        with Watch() as watch:
+            rate = _rate_on_gpu(encoder, ready) if on_gpu else _rate_on_core(encoder, ready)
+        if on_gpu:
+            of_gpu += 1 / rate
+        else:
+            of_core += 1 / rate
         if rate < 1 / _WORTH:
             yield _row(f"encode {name} ({device if on_gpu else '1 core'})", rate, [encoder])
+        if on_gpu and (busy := watch.steady_gpu_busy()) is not None:
+            yield _figure(f"GPU busy while {name} runs alone, % (nvidia-smi)", busy)
     torch.set_num_threads(threads)
+    rates.update({"one core": 1 / of_core, "encoders": 1 / of_gpu if of_gpu else float("inf")})
 
 
 def _rate_on_core(encoder: Any, ready: Sequence[Any]) -> float:
@@ -239,7 +275,9 @@ def _plain(sources: Mapping[str, Any], plan: Plan, encoders: Sequence[Any], out:
     return len(some) / seconds
 
 
-def _against(turns: Sequence[Turn], chosen: Mapping[str, Sequence[str]], device: str) -> Iterator[Row]:
+def _against(
+    turns: Sequence[Turn], chosen: Mapping[str, Sequence[str]], device: str, rates: Mapping[str, float]
+) -> Iterator[Row]:
     """The rows that have goals, and the memory."""
     from fsmm.machine.cores import default_workers
 
@@ -253,12 +291,23 @@ def _against(turns: Sequence[Turn], chosen: Mapping[str, Sequence[str]], device:
     else:
         yield from _of_gpu([turn.watch for turn in turns])
     busy = statistics.median(turn.report.encoder_busy for turn in turns)
-    if device == "cpu":
-        yield _figure("share of the time in which encoders run", busy)
-    else:
-        wanted = ">= 0.9 where decoding allows"
-        yield _figure("share of the time in which encoders run", busy, wanted, is_met=busy >= 0.9)
+    yield _figure("share of the time in which encoders run, start included", busy)
+    if device != "cpu":
+        yield from _busy(turns, rates)
     yield _figure("peak memory of all processes, MB", max(turn.watch.peak_mb for turn in turns))
+
+
+def _busy(turns: Sequence[Turn], rates: Mapping[str, float]) -> Iterator[Row]:
+    """How far the GPU was used: the goal is one where the workers prepare more clips than it can encode."""
+    allows = rates["one core"] * turns[0].report.workers >= rates["encoders"]
+    begun = statistics.median(turn.report.encoder_busy_once_begun or 0.0 for turn in turns)
+    wanted = ">= 0.9" if allows else ">= 0.9 where decoding allows, which it does not here"
+    met = begun >= 0.9 if allows else None
+    yield _figure(
+        "share of the time in which encoders run, from first batch to last", begun, wanted, is_met=met
+    )
+    share = statistics.median(turn.rate for turn in turns) / rates["encoders"]
+    yield _figure("clips/s of all, start included, over those of the encoders alone", share)
 
 
 def _against_cores(report: Any, cores: int) -> float:

@@ -254,12 +254,12 @@ def made_cache(root: Path) -> Path:
 def usual(checks: Checks) -> None:
     """EfficientNet-Lite0 on the GPU; flow and sound in the workers."""
     sound = "audio=logmel-mfcc"
-    extraction(checks, random=("efficientnet-lite0",), encoders=("flow=dis-hof", sound), copies=12)
+    extraction(checks, random=("efficientnet-lite0",), encoders=("flow=dis-hof", sound), seconds=6)
 
 
 def large(checks: Checks) -> None:
     """A network that keeps a GPU busy."""
-    timm_or_nothing(checks, ("timm:vit_large_patch14_clip_224",), copies=32)
+    timm_or_nothing(checks, ("timm:vit_large_patch14_clip_224",), seconds=18)
 
 
 def video(checks: Checks) -> None:
@@ -267,54 +267,114 @@ def video(checks: Checks) -> None:
     if device() == "cpu":
         checks.add("extraction by i3d-rgb", note="no GPU: a clip takes seconds")
         return
-    extraction(checks, random=("i3d-rgb",), copies=8)
+    extraction(checks, random=("i3d-rgb",), seconds=6)
 
 
 def shared(checks: Checks) -> None:
     """Two networks share one decoding."""
-    timm_or_nothing(checks, ("timm:vit_base_patch32_clip_224", "i3d-rgb"), copies=10)
+    timm_or_nothing(checks, ("timm:vit_base_patch32_clip_224", "i3d-rgb"), seconds=6)
 
 
-def timm_or_nothing(checks: Checks, names: tuple[str, ...], copies: int) -> None:
+def timm_or_nothing(checks: Checks, names: tuple[str, ...], seconds: float) -> None:
     """An extraction by random networks, of which some are timm's; a row says so where timm is missing."""
     if find_spec("timm") is None:
         checks.add(f"extraction by {', '.join(names)}", note="left out: timm is not installed")
         return
     if device() == "cpu":
         names = ("timm:vit_tiny_patch16_224", "efficientnet-lite0")[: len(names)]
-    extraction(checks, random=names, copies=copies)
+    extraction(checks, random=names, seconds=seconds)
 
 
 def extraction(
-    checks: Checks, *, random: tuple[str, ...], encoders: tuple[str, ...] = (), copies: int = 1
+    checks: Checks, *, random: tuple[str, ...], seconds: float, encoders: tuple[str, ...] = ()
 ) -> None:
-    """The rows of benchmarks/extract.py, with random weights."""
+    """The rows of benchmarks/extract.py, with random weights.
+
+    seconds: how long the extraction is to take, by the rates of its stages that are measured first.
+    """
     from benchmarks.extract import Plan, rows_of
 
     is_gpu = device() == "cuda"
     plan = Plan(
-        clips=64 if is_gpu else 4,
-        copies=copies if is_gpu else 1,
+        clips=48 if is_gpu else 4,
+        copies=200 if is_gpu else 1,
+        seconds=seconds if is_gpu else None,
         encoders=encoders,
         random=random,
         device=device(),
-        plain_clips=24 if is_gpu else 2,
+        plain_clips=16 if is_gpu else 2,
     )
     for row in rows_of(plan):
         rate, frames = row["clips_per_second"], row["frames_per_second"]
         if rate is None:
             met = {"met": True, "missed": False}.get(row["note"])
-            checks.add(
-                row["stage"], row["value"], goal=row["goal"] if is_gpu else "", is_met=met if is_gpu else None
-            )
+            goal = row["goal"] if is_gpu else ""
+            checks.add(row["stage"], row["value"], goal=goal, is_met=met if is_gpu else None)
             continue
         told = "" if frames is None else f"{frames:,.0f} frames/s"
         checks.add(row["stage"], rate, "clips/s", note="; ".join(filter(None, (told, row["note"]))))
 
 
+def tuning(checks: Checks) -> None:
+    """An encoder is tuned on made clips, alone and with a head: its loss falls, and both devices run it alike."""
+    import numpy as np
+
+    import fsmm
+    from benchmarks.random_weights import save_random
+    from fsmm.extract.datasets.base import DatasetOptions
+    from fsmm.extract.encoders import build
+    from fsmm.extract.encoders.tuned import parse_reference
+    from fsmm.extract.tuning.request import TuneRecipe
+
+    is_gpu = device() == "cuda"
+    place = Path(tempfile.mkdtemp())
+    weights = save_random("efficientnet-lite0", place)
+    raw = build("efficientnet-lite0", weights=weights).prepare(smooth(np.random.default_rng(0), 8, 224))
+    recipes = (
+        (
+            "simclr",
+            TuneRecipe(steps=40 if is_gpu else 1, batch=16 if is_gpu else 2, frames=1, encoder_rate=3e-4),
+        ),
+        ("joint", TuneRecipe(steps=40 if is_gpu else 1, n_way=3, n_query=2, frames=1, encoder_rate=3e-4)),
+    )
+    for objective, recipe in recipes[: 2 if is_gpu else 1]:
+        report = fsmm.encoder_tune(
+            "efficientnet-lite0",
+            "demo",
+            objective,
+            place / "demo",
+            place / objective,
+            use="auto" if objective == "joint" else "both",
+            weights=weights,
+            options=DatasetOptions(small=True),
+            recipe=recipe,
+            segments=2,
+            device=device(),
+            quiet=True,
+        )
+        curve = report.record["loss"]
+        first, last = float(np.mean(curve[:3])), float(np.mean(curve[-3:]))
+        checks.add(
+            f"{objective}: loss in the end over that in the beginning",
+            last / first,
+            goal="< 1" if is_gpu else "",
+            is_met=last < first if is_gpu else None,
+            note=f"{first:.3f}, then {last:.3f}; {recipe.steps / report.tuning_seconds:.1f} steps/s",
+        )
+        reference = parse_reference("frame", report.reference)
+        here, there = (reference.build(where).encode([raw]) for where in ("cpu", device()))
+        cosine = least_cosine(here, there)
+        checks.add(
+            f"{objective}: least cosine of the tuned features of the GPU to the CPU's",
+            cosine,
+            goal=">= 0.9999",
+            is_met=cosine >= 0.9999,
+        )
+
+
 CHECKS: Mapping[str, Callable[[Checks], None]] = {
     check.__name__: check
-    for check in (machine, arithmetic, memory, heads, training, large, usual, video, shared)
+    for check in (machine, arithmetic, memory, heads, training, large, usual, video, shared, tuning)
 }
 
 

@@ -53,14 +53,28 @@ def test_the_limits_of_all_checks_stay_below_six_minutes(script: ModuleType) -> 
     assert sum(map(int, listed.values())) <= 360
 
 
+def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A call of the shell script."""
+    call = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), *options]
+    return subprocess.run(call, capture_output=True, text=True, check=False, cwd=folder)
+
+
 def test_the_shell_script_says_how_it_is_called(tmp_path: Path) -> None:
-    told = subprocess.run(
-        ["bash", str(ROOT / "scripts" / "gpu_check.sh"), "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    told = check(tmp_path, "--help")
     assert told.returncode == 2
     assert "--wheels DIR" in told.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_checks_are_chosen_by_name_and_run_in_that_order(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\nshift\necho "$@" >>calls\n')
+    fake.chmod(0o755)
+    told = check(tmp_path, "--python", str(fake), "--only", "video,memory=7", "--out", "made")
+    assert told.returncode == 0, told.stderr
+    calls = (tmp_path / "calls").read_text().replace(str(tmp_path / "made"), "OUT").splitlines()
+    assert calls == ["video --out OUT --limit 35", "memory --out OUT --limit 7", "table --out OUT"]
+    told = check(tmp_path, "--python", str(fake), "--only", "vidoe", "--out", "none")
+    assert told.returncode == 2
+    assert "No check is called vidoe; there are machine" in told.stderr
+    assert not (tmp_path / "none").exists()

@@ -297,6 +297,7 @@ class Extraction:
     def _report(self, device: str, plan: Plan) -> ExtractReport:
         log = self.log.path
         busy = self._division.busy(self.wall, self.clock.seconds) if self.wall else 0.0
+        within = self.clock.share_within("encode")
         return ExtractReport(
             dataset=self.listing.catalog.dataset,
             folder=str(self.folder),
@@ -314,6 +315,7 @@ class Extraction:
             gone=self.gone,
             clips_per_second=round((self.done + self.failed) / self.wall, 3) if plan.jobs else 0.0,
             encoder_busy=round(busy, 4) if plan.jobs else 0.0,
+            encoder_busy_once_begun=None if within is None else round(within, 4),
             seconds={stage: round(value, 3) for stage, value in self.clock.seconds.items()},
             streams=[*self._word_reports(), *self._lane_reports(plan)],
             warnings=self.warnings,

@@ -34,6 +34,7 @@ class Clock:
         self._lock = threading.Lock()
         self._inside: dict[str, int] = defaultdict(int)
         self._since: dict[str, float] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -56,7 +57,18 @@ class Clock:
             with self._lock:
                 self._inside[stage] -= 1
                 if not self._inside[stage]:
-                    self.seconds[stage] += time.perf_counter() - self._since[stage]
+                    now = time.perf_counter()
+                    self.seconds[stage] += now - self._since[stage]
+                    self._spans[stage] = (self._spans.get(stage, (self._since[stage], now))[0], now)
+
+    def share_within(self, stage: str) -> float | None:
+        """The share of the time from a shared stage's first beginning to its last end in which it ran; None if it did
+        not run.
+        """
+        if stage not in self._spans:
+            return None
+        first, last = self._spans[stage]
+        return min(1.0, self.seconds[stage] / max(last - first, 1e-9))
 
 
 @dataclass

@@ -34,7 +34,8 @@ class ExtractReport:
     which take no part in evaluations. partial: clips that are done although their files are damaged. left_alone: clips
     that failed in an earlier run and were not tried again. missing: clips that are listed without a file. seconds:
     by stage; decode and prepare are summed over the workers, the other stages passed in the main process.
-    encoder_busy: share of the time in which an encoder ran.
+    encoder_busy: share of the time in which an encoder ran, the start of the workers and of the networks included.
+    encoder_busy_once_begun: the same from the first batch to the last; None where the workers encode.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class ExtractReport:
     gone: int = 0
     clips_per_second: float = 0.0
     encoder_busy: float = 0.0
+    encoder_busy_once_begun: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     streams: list[StreamReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
