@@ -20,6 +20,8 @@ class Curve:
 
     name: str
     """The name of the curve in the legend."""
+    head: str
+    """What tells the curve's head from the others of the study."""
     points: Sequence[tuple[float, ReportRun]]
     """The value and the run of each point, by rising value."""
 
@@ -43,11 +45,11 @@ def missing_section(data: StudyData) -> Section | None:
                 return None
             return rates.get(key, 0.0)
 
-        for apart, curves in _figures_along(data.runs, rate, "missing"):
+        for apart, curves in figures_along(data.runs, rate, "missing"):
             floor = _floor(data.runs, modality, curves)
             title = f"{modality} missing on {_sides(side)}; {apart}"
             plot = _bands(curves, "share of clips that lack it", "%", floor)
-            words = f"Bands are 95 % intervals over clips.{_guessing(curves)}"
+            words = f"Bands are 95 % intervals over clips.{guessing(curves)}"
             if floor is not None:
                 words += (
                     f" The dashed line is the floor: the best run without training that never has {modality}."
@@ -69,57 +71,11 @@ def shots_section(data: StudyData) -> Section | None:
         Figure(
             title=f"Accuracy by shots; {apart}",
             plot=_lines(curves, "supports of a class"),
-            caption=f"Bars are 95 % intervals over clips.{_guessing(curves)}",
+            caption=f"Bars are 95 % intervals over clips.{guessing(curves)}",
         )
-        for apart, curves in _figures_along(data.runs, shots, "k_shot")
+        for apart, curves in figures_along(data.runs, shots, "k_shot")
     ]
     return Section(name="shots", title="Shots", figures=figures) if figures else None
-
-
-def stress_section(data: StudyData) -> Section | None:
-    """Accuracy by the classes that queries come from, by their imbalance and by their number; None where none vary."""
-    figures = []
-    for field, axis, label in STRESSES:
-        figures += [
-            Figure(
-                title=f"{label[:1].upper()}{label[1:]}; {apart}",
-                plot=_lines(curves, label, over="ci95"),
-                caption=f"Bars are 95 % intervals over draws of episodes.{_guessing(curves)}",
-            )
-            for apart, curves in _figures_along(data.runs, axis, field)
-        ]
-    text = (
-        "A transductive head decides an episode's queries together, and may rely on every class having as many. "
-        "Effective classes are 1 / the expected sum of squared shares: of N classes whose shares follow "
-        "Dirichlet(α), (Nα + 1) / (α + 1)."
-    )
-    return Section(name="stress", title="Uneven queries", text=text, figures=figures) if figures else None
-
-
-def _ways(run: ReportRun) -> int | None:
-    """The classes of an episode; None where episodes differ in them, or take all classes."""
-    way = run.protocol.n_way
-    return way if isinstance(way, int) and way > 0 else None
-
-
-def _query_classes(run: ReportRun) -> float | None:
-    way = _ways(run)
-    return None if way is None else float(run.protocol.query_classes or way)
-
-
-def _effective_classes(run: ReportRun) -> float | None:
-    way, alpha = _ways(run), run.protocol.dirichlet
-    if way is None or run.protocol.query_classes is not None:
-        return None
-    return float(way) if alpha is None else (way * alpha + 1) / (alpha + 1)
-
-
-STRESSES: tuple[tuple[str, Callable[[ReportRun], float | None], str], ...] = (
-    ("query_classes", _query_classes, "classes that have queries"),
-    ("dirichlet", _effective_classes, "effective classes of Dirichlet queries"),
-    ("n_query", lambda run: float(run.protocol.n_query), "queries a class"),
-)
-"""The field of the protocol, a run's place on the axis, and the axis's label, of each figure on uneven queries."""
 
 
 def learning_section(data: StudyData) -> Section | None:
@@ -150,7 +106,7 @@ def learning_section(data: StudyData) -> Section | None:
     return Section(name="learning", title="Learning curves", text=text, figures=figures, notes=notes)
 
 
-def _figures_along(
+def figures_along(
     runs: Sequence[ReportRun], axis: Callable[[ReportRun], float | None], field: str
 ) -> Iterable[tuple[str, list[Curve]]]:
     """The curves along a value of the protocol, by figure: a figure has the runs of one task but for that value."""
@@ -165,11 +121,11 @@ def _figures_along(
         head = json.dumps(_identity(run), default=str)
         figures.setdefault(place, {}).setdefault(head, {}).setdefault(value, run)
     for found in figures.values():
-        several = [sorted(points.items()) for points in found.values() if len(points) > 1]
+        several = {head: sorted(points.items()) for head, points in found.items() if len(points) > 1}
         if not several:
             continue
-        names = _names([points[0][1] for points in several])
-        curves = [Curve(name, points) for name, points in zip(names, several)]
+        names = _names([points[0][1] for points in several.values()])
+        curves = [Curve(name, head, points) for name, (head, points) in zip(names, several.items())]
         best = sorted(curves, key=lambda curve: -curve.mean)[:MOST_CURVES]
         yield _apart(best[0].points[0][1], field), best
 
@@ -196,13 +152,10 @@ def _names(runs: Sequence[ReportRun]) -> list[str]:
 
 def _apart(run: ReportRun, field: str) -> str:
     """What the task of a figure is, without the value that the figure's axis has."""
-    whole: dict[str, Any] = {"missing": (), "dirichlet": None, "query_classes": None}
-    protocol = replace(run.protocol, **{field: whole[field]}) if field in whole else run.protocol
+    protocol = replace(run.protocol, missing=()) if field == "missing" else run.protocol
     parts = described_task(protocol).split("; ")
     if field == "k_shot":
         parts[0] = parts[0].partition(" ")[0]
-    if field == "n_query":
-        parts = [part for part in parts if not part.endswith("queries a class")]
     return f"{run.dataset}, {'; '.join(parts)}"
 
 
@@ -227,7 +180,7 @@ def _sides(side: str) -> str:
     return {"both": "supports and queries", "support": "supports", "query": "queries"}[side]
 
 
-def _guessing(curves: Sequence[Curve]) -> str:
+def guessing(curves: Sequence[Curve]) -> str:
     """The sentence that says what guessing reaches; empty where episodes differ in ways."""
     way = curves[0].points[0][1].protocol.n_way
     return f" Guessing reaches {100 / way:.0f} %." if isinstance(way, int) and way else ""
@@ -246,16 +199,23 @@ def _line(name: str, points: Sequence[tuple[float, float]], number: int, **more:
     }
 
 
-def _lines(curves: Sequence[Curve], axis: str, over: str = "ci95_clips") -> Any:
-    """Curves with error bars, whose half widths the runs have under the name ``over``."""
-    traces = []
-    for number, curve in enumerate(curves):
-        points = [(x, 100 * run.accuracy) for x, run in curve.points]
-        widths = [100 * (run.number(over) or 0.0) for _, run in curve.points]
-        bars = {"type": "data", "array": widths, "width": 3, "thickness": 1}
-        traces.append(_line(curve.name, points, number, error_y=bars))
-    x = {"title": {"text": axis}, "tickvals": sorted({x for curve in curves for x, _ in curve.points})}
-    return plot_of(traces, xaxis=x, yaxis_title="accuracy in %")
+def _lines(curves: Sequence[Curve], axis: str) -> Any:
+    """Curves with error bars over clips."""
+    traces = [barred(curve, number, over="ci95_clips") for number, curve in enumerate(curves)]
+    return plot_of(traces, xaxis=labelled(axis, curves), yaxis_title="accuracy in %")
+
+
+def barred(curve: Curve, number: int, *, over: str, **more: Any) -> Mapping[str, Any]:
+    """The series of a curve with error bars, whose half widths the runs have under the name ``over``."""
+    points = [(x, 100 * run.accuracy) for x, run in curve.points]
+    widths = [100 * (run.number(over) or 0.0) for _, run in curve.points]
+    bars = {"type": "data", "array": widths, "width": 3, "thickness": 1}
+    return _line(curve.name, points, number, error_y=bars, **more)
+
+
+def labelled(axis: str, curves: Sequence[Curve]) -> dict[str, Any]:
+    """An x axis with a mark at each point of the curves."""
+    return {"title": {"text": axis}, "tickvals": sorted({x for curve in curves for x, _ in curve.points})}
 
 
 def _bands(curves: Sequence[Curve], axis: str, unit: str, floor: float | None) -> Any:

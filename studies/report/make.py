@@ -92,7 +92,7 @@ def sections(
     data: StudyData, cache: Path | None, maps: Sequence[str], marks: Mapping[str, Mark]
 ) -> list[Section]:
     """The sections of which the study has data, in the order of the page."""
-    from . import bars, cost, curves, embedding, grids, made_of, matrices, overlap, published
+    from . import bars, cost, curves, embedding, grids, made_of, matrices, overlap, published, stress
 
     found = [
         published.published_section(data),
@@ -100,7 +100,7 @@ def sections(
         curves.shots_section(data),
         matrices.matrix_section(data, marks),
         curves.missing_section(data),
-        curves.stress_section(data),
+        stress.stress_section(data),
         grids.carried_section(data.tasks),
         grids.classes_section(data.tasks),
         grids.confusion_section(data.tasks),

@@ -157,10 +157,9 @@ def test_figures_show_the_figures_of_the_runs(study: Path, made: Report) -> None
     )
     floor = figures["missing-1"]["layout"]["shapes"][0]["y0"]
     assert floor == pytest.approx(max(accuracy["protonet-frame"], accuracy["nearest-frame"]))
-    (few,) = figures["stress-1"]["data"]
+    few, uneven = figures["stress-1"]["data"]
     assert few["x"] == [2, 5]
     assert few["y"] == pytest.approx([accuracy["two-classes"], accuracy["bdcspn-frame"]])
-    (uneven,) = figures["stress-2"]["data"]
     assert uneven["x"] == [3, 5], "(5 alpha + 1) / (alpha + 1) at alpha 1"
     assert uneven["y"] == pytest.approx([accuracy["dirichlet"], accuracy["bdcspn-frame"]])
     (matrix,) = figures["matrix-1"]["data"]
