@@ -22,13 +22,16 @@ from ..episodes.gather import materialise
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..errors import UsageError
 from ..heads.head import Head
+from ..machine.digests import write_sums
+from ..machine.files import write_json
 from ..runs.extent import planned
 from ..runs.job import Job
-from ..runs.run import load, ready
+from ..runs.run import folder_of, load, ready
 from ..runs.spec import Progress
 
 CHANGES = ("in order", "shuffled", "reversed", "single step")
 AT_ONCE = 10
+CERTIFICATE = "order.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,11 @@ class OrderCertificate:
     method: str
     dataset: str
     label_set: str
+    class_split: str
+    streams: list[str]
+    """What the method read."""
+    task: str
+    """The task in one line, such as 5-way 5-shot; 15 queries a class."""
     episodes: int
     rows: list[ClassRow]
     """The classes, the one that loses most by shuffling first, and all classes last."""
@@ -64,9 +72,9 @@ class OrderCertificate:
 
 
 def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertificate:
-    """The order certificate of a job's test classes.
+    """The order certificate of a job's test classes, which is written to ``order.json`` in the job's folder, too.
 
-    Raises UsageError for a method that does not read time, for clips of one step, and for labels of which a clip has
+    Its digest is beside it. Raises UsageError for a method that does not read time, for clips of one step, and for labels of which a clip has
     several or episodes without supports.
     """
     job, banks = load(job)
@@ -83,13 +91,19 @@ def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertif
         raise UsageError("An order certificate needs one label a clip, supports, and no unlabelled clips.")
     head, episodes = ready(job, banks, progress).head.eval(), planned(job.episodes)
     right, asked = clip_outcomes(head, bank, job, episodes=episodes, progress=progress)
-    return OrderCertificate(
+    found = OrderCertificate(
         method=job.spec.method,
         dataset=bank.dataset,
         label_set=bank.label_set,
+        class_split=protocol.class_split,
+        streams=[str(stream) for stream in bank.streams.values()],
+        task=protocol.describe(),
         episodes=episodes,
         rows=rows_of(right, asked, bank.label.cpu().numpy(), bank.class_names),
     )
+    write_json(folder_of(job) / CERTIFICATE, found.to_dict())
+    write_sums(folder_of(job), [CERTIFICATE], into=f"{CERTIFICATE}.sha256")
+    return found
 
 
 @torch.no_grad()
