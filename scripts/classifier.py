@@ -415,7 +415,7 @@ def figure(
     return {
         "page": "classifier", "table": table, "row": row, "column": column, "part": None, "details": None,
         "value": round(value, 2), "unit": unit, "interval": None if half is None else round(half, 2),
-        "interval_over": None if half is None else "tasks", "difference": None, "difference_interval": None,
+        "interval_over": None if half is None else "tasks", "difference": None, "difference_widths": None,
         "episodes": given.tasks, "command": command, "commit": commit(), "note": None, "run": None,
     }  # fmt: skip
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import av
 import numpy as np
-from results import Data, Figure, Table, put_tables
+from figures.data import UNKNOWN, Data, Figure, Table, put_tables
 
 import fsmm
 from fsmm.cache.catalog import Catalog
@@ -243,7 +243,7 @@ def as_figures(result: dict[str, Any]) -> Data:
             interval=None,
             interval_over=None,
             difference=None,
-            difference_interval=None,
+            difference_widths=UNKNOWN,
             episodes=None,
             command=command,
             commit=None,

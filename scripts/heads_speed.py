@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from results import Data, Figure, commit_of, read_file, with_figure, write_file
+from figures.data import UNKNOWN, Data, Figure, read_file, with_figure, write_file
+from figures.record import commit_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "results" / "speed.json"
@@ -60,7 +61,7 @@ def figures_of(method: str, found: dict[str, float], data: Data, commit: str | N
             interval=None,
             interval_over=None,
             difference=None,
-            difference_interval=None,
+            difference_widths=UNKNOWN,
             episodes=None,
             command=f"python -m benchmarks.heads {method}",
             commit=commit,

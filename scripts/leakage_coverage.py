@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results import Data, Figure, Table, put_tables
+from figures.data import UNKNOWN, Data, Figure, Table, put_tables
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.schema import StreamName
@@ -153,7 +153,7 @@ def figure(row: str, column: str, value: float, given: argparse.Namespace) -> Fi
         interval=None,
         interval_over=None,
         difference=None,
-        difference_interval=None,
+        difference_widths=UNKNOWN,
         episodes=given.episodes,
         command=command,
         commit=None,

@@ -4,24 +4,33 @@
     python scripts/questions.py tutorial
     python scripts/results.py
 
-Tables whose runs are not done are left out; those that are done replace their own in docs/results/*.json. Every ± is a
-95 % interval over clips, of differences too, which are paired query by query on the same episodes.
+Tables whose runs are not done are left out; those that are done replace their own in docs/results/*.json. The ± of an
+accuracy is over clips, that of a difference, paired query by query on the same episodes, over draws, clips and classes.
+Both count the seeds of training.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import ROOT, Data, Figure, Table, commit_of, read_file, write_file
+from figures.data import ROOT, Data, Figure, Table, put_tables
+from figures.record import commit_of
+from figures.study_cells import (
+    against_chance,
+    cell_of_outcomes,
+    cell_of_rows,
+    draws_of,
+    figure,
+    page_of,
+    right,
+)
 
-from fsmm.runs.over_clips import clip_uncertainty
-from fsmm.runs.redraw import Source, outcomes
 from fsmm.runs.statistics import Draws
-from fsmm.studies.compare import compare
 from fsmm.studies.grid.store import Row, Study, read_study
 
 DATASETS = {"ave28": "AVE-28", "demo": "demo"}
@@ -39,10 +48,10 @@ def main() -> None:
     study = read_study(given.study)
     commit = commit_of(ROOT, dirty=given.dirty)
     for name, make in TABLES.items():
-        figures = [figure for figure in make(study, name) if figure is not None]
+        figures = [replace(each, commit=commit) for each in make(study, name)]
         print(f"{name}: {len(figures)} figures")
         if figures:
-            store(name, [Figure(**{**each, "commit": commit}) for each in figures])
+            store(name, figures)
 
 
 # Which rows a table is made of
@@ -78,21 +87,21 @@ def of_task(rows: Sequence[Row], dataset: str, shots: int) -> list[Row]:
 # Question 1
 
 
-def fusion(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def fusion(study: Study, table: str) -> Iterator[Figure]:
     """Early fusion, and late fusion by each rule with its difference from it; few-shot, then zero-shot."""
     for end in ("", "-0"):
         early = rows_of(study, f"early{end}")
         for method in dict.fromkeys(row.varies["variant"] for row in early):
             for column, dataset, shots in columns_of(study, f"early{end}"):
                 (first,) = of_task([r for r in early if r.varies["variant"] == method], dataset, shots)
-                yield cell(study, table, f"{method}, early", column, [first])
+                yield cell_of_rows(study, (table, f"{method}, early", column), [first])
                 late = rows_of(study, f"late{end}", variant=method)
                 for row in of_task(late, dataset, shots):
                     name = RULES[row.config["settings"]["fusion.rule"]]
-                    yield cell(study, table, f"{method}, {name}", column, [row], [first])
+                    yield cell_of_rows(study, (table, f"{method}, {name}", column), [row], [first])
 
 
-def trained_fusion(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def trained_fusion(study: Study, table: str) -> Iterator[Figure]:
     """Early and late fusion of heads that learn, and co-attention beside plain early fusion."""
     names = {"ec": "early", "lf": "late", "ea": "co-attention"}
     done = rows_of(study, "trained-fusion")
@@ -105,13 +114,15 @@ def trained_fusion(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
         first = [r for r in base if r.config["fusion"] == "ec"] or of_task(
             rows_of(study, "early", variant=method), dataset, shots
         )
-        yield cell(study, table, f"{method}, {names[fused]}", column, [row], [] if fused == "ec" else first)
+        yield cell_of_rows(
+            study, (table, f"{method}, {names[fused]}", column), [row], [] if fused == "ec" else first
+        )
 
 
 # Question 2
 
 
-def samples(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def samples(study: Study, table: str) -> Iterator[Figure]:
     """What would be reached if each sample, or each class, were decided by one modality, beside all of them."""
     for end, method in (("", "ProtoNet"), ("", "SimpleShot"), ("-0", "word-prototypes")):
         for column, dataset, shots in columns_of(study, f"late{end}"):
@@ -135,7 +146,7 @@ def samples(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
             }
             for name, outcome in said.items():
                 base = None if outcome is whole else whole
-                yield made(table, f"{method}: {name}", column, outcome, draws, base)
+                yield cell_of_outcomes((table, f"{method}: {name}", column), outcome, draws, base)
 
 
 def best_of_class(each: np.ndarray, draws: Draws) -> np.ndarray:
@@ -150,7 +161,7 @@ def best_of_class(each: np.ndarray, draws: Draws) -> np.ndarray:
     return chosen
 
 
-def agreement(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def agreement(study: Study, table: str) -> Iterator[Figure]:
     """The share of the queries whose modalities are right alone, and of those that all together get right or wrong."""
     for end, method in (("", "ProtoNet"), ("", "SimpleShot"), ("-0", "word-prototypes")):
         for column, dataset, shots in columns_of(study, f"late{end}"):
@@ -167,13 +178,13 @@ def agreement(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
                 "no modality is right, and all are": ~each.any(0) & whole[0],
             }
             for name, share in shares.items():
-                yield made(table, f"{method}: {name}", column, share, draws, None)
+                yield cell_of_outcomes((table, f"{method}: {name}", column), share, draws)
 
 
 # Conclusion 1
 
 
-def relation_heads(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def relation_heads(study: Study, table: str) -> Iterator[Figure]:
     """Groups of relations, as the mean over the seeds of the training, and the difference from none."""
     for method in ("gnn", "egnn", "eckpn"):
         mine = rows_of(study, "relation-heads", method=method)
@@ -184,13 +195,13 @@ def relation_heads(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
                 none = [r for r in here if int(r.varies["settings.heads"]) == 0]
                 name = f"{method}, {heads} groups" if int(heads) else f"{method}, one relation"
                 if rows:
-                    yield cell(study, table, name, column, rows, none if int(heads) else [])
+                    yield cell_of_rows(study, (table, name, column), rows, none if int(heads) else [])
 
 
 # Conclusion 2
 
 
-def words(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def words(study: Study, table: str) -> Iterator[Figure]:
     """Heads with class words and the difference from the same without them."""
     for block in ("words", "trained-words"):
         names = list(dict.fromkeys(row.varies["variant"] for row in rows_of(study, block)))
@@ -201,31 +212,20 @@ def words(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
                 first = of_task(rows_of(study, block, variant=base), dataset, shots) if base else []
                 if rows:
                     text = f"{name}, trained" if block == "trained-words" else name
-                    yield cell(study, table, text, column, rows, first)
+                    yield cell_of_rows(study, (table, text, column), rows, first)
 
 
-def words_alone(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def words_alone(study: Study, table: str) -> Iterator[Figure]:
     """Words without a support by early fusion, and the difference from chance."""
     for row in rows_of(study, "early-0"):
-        metrics = study.metrics(row)
-        column = DATASETS[row.config["dataset"]]
-        gain, width = metrics["accuracy"] - CHANCE, 100 * metrics["ci95_clips"]
-        yield figure(
-            table,
-            row.varies["variant"],
-            column,
-            metrics["accuracy"],
-            width,
-            100 * gain,
-            width,
-            metrics["episodes"],
-        )
+        place = table, str(row.varies["variant"]), DATASETS[row.config["dataset"]]
+        yield against_chance(study, place, row, CHANCE)
 
 
 # The common space
 
 
-def augmentation(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def augmentation(study: Study, table: str) -> Iterator[Figure]:
     """Every way of making supports up, and the difference from none."""
     done = rows_of(study, "augmentation")
     for how in dict.fromkeys(row.varies["settings.synthetic"] for row in done):
@@ -234,10 +234,10 @@ def augmentation(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
             rows = [row for row in here if row.varies["settings.synthetic"] == how]
             none = [row for row in here if row.varies["settings.synthetic"] == "none"]
             if rows and none:
-                yield cell(study, table, how, column, rows, [] if how == "none" else none)
+                yield cell_of_rows(study, (table, how, column), rows, [] if how == "none" else none)
 
 
-def unlabelled(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
+def unlabelled(study: Study, table: str) -> Iterator[Figure]:
     """A curve over the clips without labels: the difference from no training, and the share of the gain of labels."""
     done = rows_of(study, "unlabelled")
     by_name = {
@@ -249,13 +249,15 @@ def unlabelled(study: Study, table: str) -> Iterator[dict[str, Any] | None]:
         return
     first, last = (np.mean([study.metrics(row)["accuracy"] for row in rows or ()]) for rows in ends)
     for name, rows in by_name.items():
-        yield cell(study, table, name, "accuracy", rows, [] if name == "untrained" else ends[0] or ())
+        yield cell_of_rows(
+            study, (table, name, "accuracy"), rows, [] if name == "untrained" else ends[0] or ()
+        )
         gain = np.mean([study.metrics(row)["accuracy"] for row in rows]) - first
-        whole = figure(table, name, "share of the gain", float(gain / (last - first)), 0.0, None, None, 1000)
-        yield {**whole, "interval": None, "interval_over": None}
+        episodes = study.metrics(rows[0])["episodes"]
+        yield figure((table, name, "share of the gain"), float(gain / (last - first)), episodes=episodes)
 
 
-TABLES: Mapping[str, Callable[[Study, str], Iterator[dict[str, Any] | None]]] = {
+TABLES: Mapping[str, Callable[[Study, str], Iterator[Figure]]] = {
     "tutorial-fusion": fusion,
     "tutorial-trained-fusion": trained_fusion,
     "tutorial-samples": samples,
@@ -267,102 +269,25 @@ TABLES: Mapping[str, Callable[[Study, str], Iterator[dict[str, Any] | None]]] = 
     "space-unlabelled": unlabelled,
 }
 """The makers of tables by name, which begins with that of its page."""
-
-
-# Figures
-
-
-def draws_of(study: Study, row: Row) -> Draws:
-    """The episodes of a run."""
-    config, _, arrays = study.load(row)
-    return Source.of_run(config, arrays).draws(0, len(arrays["accuracy"]))
-
-
-def right(study: Study, row: Row) -> np.ndarray:
-    """Whether each query of a run was classified rightly, bool [E, Q]."""
-    config, _, arrays = study.load(row)
-    queries = config["protocol"]["n_way"] * config["protocol"]["n_query"]
-    return outcomes(arrays["right_bits"], queries)
-
-
-def made(
-    table: str, row: str, column: str, outcome: np.ndarray, draws: Draws, base: np.ndarray | None
-) -> dict[str, Any]:
-    """The figure of outcomes [E, Q] of inductive heads, with the difference from others."""
-    width = 100 * clip_uncertainty(outcome.astype(np.int8), draws, transductive=False).half_width()
-    if base is None:
-        return figure(table, row, column, float(outcome.mean()), width, None, None, len(outcome))
-    gap = outcome.astype(np.int8) - base
-    apart = 100 * clip_uncertainty(gap, draws, transductive=False).half_width()
-    return figure(
-        table, row, column, float(outcome.mean()), width, 100 * float(gap.mean()), apart, len(outcome)
-    )
-
-
-def cell(
-    study: Study, table: str, row: str, column: str, runs: Sequence[Row], base: Sequence[Row] = ()
-) -> dict[str, Any] | None:
-    """The figure of a head, the mean over its runs of several seeds, with the difference from another head."""
-    metrics = [study.metrics(run) for run in runs]
-    value = float(np.mean([each["accuracy"] for each in metrics]))
-    width = float(np.mean([each["ci95_clips"] for each in metrics]))
-    if not base:
-        return figure(table, row, column, value, 100 * width, None, None, metrics[0]["episodes"])
-    (pair,) = compare([study.run_folder(run) for run in (*runs, *base)]).pairs
-    assert pair.clips is not None, "the runs of a study hold the outcome of each query"
-    apart = None if pair.clips.ci95 is None else 100 * pair.clips.ci95
-    return figure(
-        table, row, column, value, 100 * width, 100 * pair.difference, apart, metrics[0]["episodes"]
-    )
-
-
-def figure(
-    table: str,
-    row: str,
-    column: str,
-    value: float,
-    interval: float,
-    difference: float | None,
-    apart: float | None,
-    episodes: int,
-) -> dict[str, Any]:
-    """The fields of a figure; value is a share of one, and everything else is in points."""
-    rounded = [None if each is None else round(each, 2) for each in (interval, difference, apart)]
-    return {
-        "page": page_of(table),
-        "table": table,
-        "row": row,
-        "column": column,
-        "part": None,
-        "details": None,
-        "value": round(100 * value, 2),
-        "unit": "%",
-        "interval": rounded[0],
-        "interval_over": "clips",
-        "difference": rounded[1],
-        "difference_interval": rounded[2],
-        "episodes": episodes,
-        "command": f"fsmm sweep examples/{page_of(table)}.yaml --cache CACHE --out {page_of(table)}",
-        "note": None,
-        "run": None,
-    }
-
-
-def page_of(table: str) -> str:
-    """The name of the page of a table, which is that of its study, too."""
-    return table.partition("-")[0]
+BASES = {
+    "tutorial-fusion": "early fusion by the same head",
+    "tutorial-trained-fusion": "early fusion by the same head",
+    "tutorial-samples": "all modalities",
+    "tutorial-agreement": None,
+    "tutorial-relation-heads": "one relation",
+    "tutorial-words": "the same head without words",
+    "tutorial-words-alone": "chance, 20 %",
+    "space-augmentation": "none",
+    "space-unlabelled": "untrained",
+}
+"""What the differences of each table are taken from."""
 
 
 def store(name: str, figures: Sequence[Figure]) -> None:
     """Replace one table in the data of its page."""
-    path = ROOT / "docs" / "results" / f"{page_of(name)}.json"
-    data = read_file(path) if path.is_file() else Data()
     columns = tuple(dict.fromkeys(each.column for each in figures))
-    data.tables[name] = Table(
-        name=name, corner="head", columns=columns, digits=1, difference_from="see the page"
-    )
-    kept = [each for each in data.figures if each.table != name]
-    write_file(path, Data(data.tables, [*kept, *figures]))
+    table = Table(name=name, corner="head", columns=columns, digits=1, difference_from=BASES[name])
+    put_tables(ROOT / "docs" / "results" / f"{page_of(name)}.json", Data({name: table}, list(figures)))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. A row of the study belongs
 to the figure whose row is the variant's label, and whose column and part say its modalities, shots, label set, class
 split or missing rate; a figure without a class split is the mean over those of the study. A difference is that from the
-row called protonet (or complete), and of certainty weights that from equal ones, on the same episodes, with its
-interval over clips. Rows that are not done are left out.
+row called protonet (or complete), and of certainty weights that from equal ones, on the same episodes, with half widths
+over draws, clips and classes (scripts/figures/paired.py). Rows that are not done are left out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import results
+from figures.data import ROOT, UNKNOWN, Data, Figure, read_file, write_file
+from figures.paired import Difference, difference_of_rows, mean_difference
+from figures.record import commit_of
 
-from fsmm.studies.compare import compare
 from fsmm.studies.grid.store import Row, Study, read_study
 
 MEASURES = {"S": "seen", "U": "unseen", "HM": "harmonic", "mAP": "map"}
@@ -32,6 +33,8 @@ BASES = ("protonet", "ProtoNet", "complete")
 """The labels of the rows from which differences are taken."""
 FILES = {"results": "examples/results.yaml", "utd-mhad": "examples/utd_mhad.yaml"}
 """The files of the studies that make tables, by their names."""
+INTERVALS = {"draws": "ci95", "clips": "ci95_clips", "classes": "ci95_classes"}
+"""The keys of metrics.json by what the half width of an accuracy is over."""
 _TRAININGS = {0: "first", 1: "second"}
 """The parts of a cell that has two trainings, by their seeds."""
 WEIGHTS = {"true": "certainty weights", "false": "equal weights"}
@@ -39,10 +42,11 @@ WEIGHTS = {"true": "certainty weights", "false": "equal weights"}
 
 @dataclass
 class Found:
-    """What the study says of a figure: a value for each class split, and differences with their half widths."""
+    """What the study says of a figure: a value, its half width and a difference for each class split."""
 
     values: list[float] = field(default_factory=list)
-    differences: list[tuple[float, float | None]] = field(default_factory=list)
+    widths: list[float | None] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     block: str = ""
     episodes: int = 0
 
@@ -55,23 +59,23 @@ def main() -> None:
     options.add_argument("--record", action="store_true", help="write the figures into docs/results")
     given = options.parse_args()
     study = read_study(given.study)
-    for path in sorted((results.ROOT / "docs" / "results").glob("*.json")):
-        data = results.read_file(path)
+    for path in sorted((ROOT / "docs" / "results").glob("*.json")):
+        data = read_file(path)
         found = figures_of(study, data)
         for table in data.tables:
             report(table, data, found)
         if given.record and found:
             record(data, found, FILES[study.name])
-            results.write_file(path, data)
+            write_file(path, data)
 
 
-def figures_of(study: Study, data: results.Data) -> dict[int, Found]:
+def figures_of(study: Study, data: Data) -> dict[int, Found]:
     """What the study says of the figures of a page, by their numbers."""
     found: dict[int, Found] = {}
     for row in study.done:
         tables = tables_of(row)
         metrics = study.metrics(row)
-        pair: tuple[float, float | None] | None = None
+        pair: Difference | None = None
         for number, figure in enumerate(data.figures):
             if figure.table not in tables or not belongs(figure, row):
                 continue
@@ -80,6 +84,7 @@ def figures_of(study: Study, data: results.Data) -> dict[int, Found]:
                 continue
             mine = found.setdefault(number, Found(block=row.block, episodes=metrics["episodes"]))
             mine.values.append(100 * value)
+            mine.widths.append(half_width_of(figure, metrics))
             if figure.difference is not None or figure.value is None:
                 pair = pair or difference_of(study, row)
                 if pair is not None:
@@ -94,7 +99,7 @@ def tables_of(row: Row) -> list[str]:
     return [row.block, f"{block}-{shots}-shot", *(["demo-fusion"] if row.block == "demo-two" else [])]
 
 
-def belongs(figure: results.Figure, row: Row) -> bool:
+def belongs(figure: Figure, row: Row) -> bool:
     """Whether a row of the study makes this figure of its table."""
     if figure.row not in rows_of(row) or figure.column not in columns_of(row):
         return False
@@ -147,7 +152,7 @@ def modalities_of(row: Row) -> list[str]:
     return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
-def value_of(figure: results.Figure, metrics: Mapping[str, Any]) -> float | None:
+def value_of(figure: Figure, metrics: Mapping[str, Any]) -> float | None:
     """The value of a figure in 0..1; None where the run does not have it."""
     if figure.column.endswith(" branch"):
         alone = metrics.get("reliability", {}).get("modalities", {})
@@ -157,15 +162,21 @@ def value_of(figure: results.Figure, metrics: Mapping[str, Any]) -> float | None
     return None if found is None else float(found)
 
 
-def difference_of(study: Study, row: Row) -> tuple[float, float | None] | None:
-    """The difference of a row from its block's base on the same episodes, in points, and its half width over clips."""
+def half_width_of(figure: Figure, metrics: Mapping[str, Any]) -> float | None:
+    """The half width of an accuracy over what the figure's is over, in points; None where it has none."""
+    is_accuracy = figure.part not in MEASURES and not figure.column.endswith(" branch")
+    if figure.interval_over not in INTERVALS or not is_accuracy:
+        return None
+    width = metrics.get(INTERVALS[figure.interval_over])
+    return None if width is None else 100 * float(width)
+
+
+def difference_of(study: Study, row: Row) -> Difference | None:
+    """The difference of a row from its block's base on the same episodes."""
     done = {other.key for other in study.done}
     for base in study.rows:
         if base.key in done and is_base(base, row):
-            (pair,) = compare([study.run_folder(row), study.run_folder(base)]).pairs
-            clips = pair.clips
-            width = None if clips is None or clips.one_sided or clips.ci95 is None else 100 * clips.ci95
-            return 100 * pair.difference, width
+            return difference_of_rows(study, [row], [base])
     return None
 
 
@@ -180,7 +191,7 @@ def is_base(base: Row, row: Row) -> bool:
     return base.varies.get("variant") in BASES
 
 
-def report(table: str, data: results.Data, found: Mapping[int, Found]) -> None:
+def report(table: str, data: Data, found: Mapping[int, Found]) -> None:
     """Print how far the study's figures of a table lie from the recorded ones."""
     mine = [number for number in found if data.figures[number].table == table]
     if not mine:
@@ -198,30 +209,27 @@ def report(table: str, data: results.Data, found: Mapping[int, Found]) -> None:
     print(text)
 
 
-def record(data: results.Data, found: Mapping[int, Found], file: str) -> None:
+def record(data: Data, found: Mapping[int, Found], file: str) -> None:
     """Put what the study of ``file`` says in place of the recorded figures."""
-    commit = results.commit_of(results.ROOT, dirty=False)
+    commit = commit_of(ROOT, dirty=False)
     for number, mine in found.items():
-        widths = [width for _, width in mine.differences if width is not None]
-        whole = len(widths) == len(mine.differences) > 0
-        difference = float(np.mean([each for each, _ in mine.differences])) if mine.differences else None
+        figure = data.figures[number]
+        mean = mean_difference(mine.differences) if mine.differences else None
+        widths = [width for width in mine.widths if width is not None]
+        # One run has its own interval; that of a mean over class splits is not known.
+        interval = round(widths[0], 3) if len(widths) == len(mine.values) == 1 else None
         words = ["fsmm", "sweep", file, "--cache", "CACHE", "--only", mine.block]
         data.figures[number] = replace(
-            data.figures[number],
+            figure,
             value=round(float(np.mean(mine.values)), 3),
-            difference=None if difference is None else round(difference, 3),
-            # Class splits share clips. The mean half width is that of the mean difference if they share all of them.
-            difference_interval=round(float(np.mean(widths)), 3) if whole else None,
-            interval_over=_over(data.figures[number], whole=whole),
+            interval=interval,
+            interval_over=None if interval is None else figure.interval_over,
+            difference=None if mean is None else round(mean.points, 3),
+            difference_widths=UNKNOWN if mean is None else mean.widths.rounded(3),
             episodes=mine.episodes,
             command=shlex.join(words),
             commit=commit,
         )
-
-
-def _over(figure: results.Figure, *, whole: bool) -> str | None:
-    """What the intervals of a figure are over: clips where the study has them, else as before, if it has any."""
-    return "clips" if whole else figure.interval_over if figure.interval is not None else None
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@
 
 STUDY is the folder of a `fsmm sweep`. Several blocks, such as one a data set, become columns beside one another, named
 by --name. A cell is the mean over the class splits and the training seeds of the block. Its difference is that from the
-row --base on the same episodes, with the interval over clips in which training seeds count; over several class splits,
-which share clips, it is the mean of their half widths. A table of this name is replaced. A cell that is not done is a
-dash.
+row --base on the same episodes, with half widths over draws, clips and classes in which training seeds count
+(scripts/figures/paired.py). A table of this name is replaced. A cell that is not done is a dash.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import results
+from figures.data import ROOT, UNKNOWN, Data, Figure, Table, Widths, put_tables, read_file
+from figures.paired import difference_of_rows, mean_difference
+from figures.record import commit_of
+from figures.text import table_text
 
-from fsmm.studies.compare import compare
 from fsmm.studies.grid.store import Row, Study, read_study
 
 
@@ -32,13 +33,13 @@ class Cell:
     """The mean accuracy, in per cent; None for a cell that is not done, as all else then."""
     difference: float | None
     """The paired difference to the base, in points."""
-    half_width: float | None
-    """The half width of its 95 % interval over clips."""
+    widths: Widths
+    """The half widths of its 95 % intervals over draws, clips and classes, in points."""
     episodes: int | None
     """The episodes of a run."""
 
 
-UNDONE = Cell(value=None, difference=None, half_width=None, episodes=None)
+UNDONE = Cell(value=None, difference=None, widths=UNKNOWN, episodes=None)
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     if len(given.name) not in (0, len(given.block)):
         raise SystemExit("Give as many --name as --block.")
     study = read_study(given.study)
-    figures: list[results.Figure] = []
+    figures: list[Figure] = []
     columns: list[str] = []
     for number, block in enumerate(given.block):
         prefix = f"{given.name[number]}, " if given.name else ""
@@ -56,18 +57,18 @@ def main() -> None:
             columns += [column] if column not in columns else []
     if all(each.value is None for each in figures):
         raise SystemExit(f"No run of {', '.join(given.block)} is done in {given.study}.")
-    path = results.ROOT / "docs" / "results" / f"{given.page}.json"
+    path = ROOT / "docs" / "results" / f"{given.page}.json"
     rows = list(dict.fromkeys(each.row for each in figures))
     figures.sort(key=lambda each: (rows.index(each.row), columns.index(each.column)))
-    table = results.Table(
+    table = Table(
         name=given.table,
         corner=given.corner,
         columns=tuple(columns),
         digits=1,
         difference_from=given.base,
     )
-    results.put_tables(path, results.Data({given.table: table}, figures))
-    print(results.table_text(given.table, results.read_file(path)))
+    put_tables(path, Data({given.table: table}, figures))
+    print(table_text(given.table, read_file(path)))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,29 +109,15 @@ def cell_of(study: Study, mine: Sequence[Row], base: Sequence[Row]) -> Cell:
     """One cell from the runs of a row over class splits and seeds, beside those of the base."""
     metrics = [study.metrics(row) for row in mine]
     splits = list(dict.fromkeys(split_of(row) for row in mine))
-    pairs = [
-        found
-        for split in splits
-        if (found := difference(study, of_split(mine, split), of_split(base, split))) is not None
-    ]
-    whole = len(pairs) == len(splits)
-    widths = [width for _, width in pairs if width is not None]
+    found = [difference_of_rows(study, of_split(mine, split), of_split(base, split)) for split in splits]
+    pairs = [pair for pair in found if pair is not None]
+    mean = mean_difference(pairs) if len(pairs) == len(splits) else None
     return Cell(
         value=100 * float(np.mean([each["accuracy"] for each in metrics])),
-        difference=float(np.mean([gap for gap, _ in pairs])) if whole else None,
-        half_width=float(np.mean(widths)) if whole and len(widths) == len(splits) else None,
+        difference=None if mean is None else mean.points,
+        widths=UNKNOWN if mean is None else mean.widths,
         episodes=metrics[0]["episodes"],
     )
-
-
-def difference(study: Study, mine: Sequence[Row], base: Sequence[Row]) -> tuple[float, float | None] | None:
-    """The difference of a row from the base on one class split, in points, and its half width over clips."""
-    if not base:
-        return None
-    (pair,) = compare([*(study.run_folder(row) for row in mine), study.run_folder(base[0])]).pairs
-    clips = pair.clips
-    width = None if clips is None or clips.one_sided or clips.ci95 is None else 100 * clips.ci95
-    return 100 * pair.difference, width
 
 
 def of_split(rows: Sequence[Row], split: str) -> list[Row]:
@@ -149,9 +136,9 @@ def split_of(row: Row) -> str:
     return str(row.config["protocol"]["class_split"])
 
 
-def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> results.Figure:
+def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> Figure:
     """The accuracy of a cell."""
-    return results.Figure(
+    return Figure(
         page=given.page,
         table=given.table,
         row=row,
@@ -161,12 +148,12 @@ def figure(given: argparse.Namespace, row: str, column: str, cell: Cell) -> resu
         value=rounded(cell.value),
         unit="%",
         interval=None,
-        interval_over=None if cell.half_width is None else "clips",
+        interval_over=None,
         difference=rounded(cell.difference),
-        difference_interval=rounded(cell.half_width),
+        difference_widths=cell.widths.rounded(3),
         episodes=cell.episodes,
         command=given.command,
-        commit=None if cell.value is None else results.commit_of(results.ROOT, dirty=False),
+        commit=None if cell.value is None else commit_of(ROOT, dirty=False),
         note=given.note,
         run=None,
     )

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import Data, Figure, Table, read_file, write_file
+from figures.data import UNKNOWN, Data, Figure, Table, Widths, read_file, write_file
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.protocol import Protocol
@@ -107,7 +107,7 @@ def splits(given: argparse.Namespace) -> None:
         values = np.array([unseen_accuracy(bank, method, settings, steps, *pair) for pair in chosen])
         found = row_of(name, values, base)
         store([table], [found])
-        print(name, found.value, found.difference, found.difference_interval, flush=True)
+        print(name, found.value, found.difference, found.difference_widths.classes, flush=True)
 
 
 def split(seed: int) -> tuple[list[int], list[int]]:
@@ -169,7 +169,7 @@ def row_of(name: str, values: np.ndarray, base: np.ndarray) -> Figure:
         100 * values.mean(),
         interval=100 * draw_uncertainty(values).half_width(),
         difference=None if same else 100 * gap.mean(),
-        difference_interval=None if same else 100 * draw_uncertainty(gap).half_width(),
+        difference_widths=UNKNOWN if same else Widths(classes=100 * draw_uncertainty(gap).half_width()),
         command=f"{SCRIPT} --part splits",
         episodes=len(values),
     )
@@ -304,7 +304,7 @@ def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figu
         "details": None,
         "interval": None,
         "difference": None,
-        "difference_interval": None,
+        "difference_widths": UNKNOWN,
         "episodes": None,
         "command": None,
         "commit": commit(),
@@ -312,10 +312,11 @@ def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figu
         "run": None,
         **more,
     }
-    for name in ("interval", "difference", "difference_interval"):
+    given["difference_widths"] = given["difference_widths"].rounded(2)
+    for name in ("interval", "difference"):
         given[name] = None if given[name] is None else round(float(given[name]), 2)
-    has_interval = given["interval"] is not None or given["difference_interval"] is not None
-    over = ("classes" if table == "zero-shot-splits" else "draws") if has_interval else None
+    kind = "classes" if table == "zero-shot-splits" else "draws"
+    over = None if given["interval"] is None else kind
     return Figure(
         page="zero-shot", table=table, row=row, column=column, value=round(float(value), 2), unit="%",
         interval_over=over, **given,

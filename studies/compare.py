@@ -17,8 +17,8 @@ from ..runs.listing import short_names
 from ..runs.redraw import DrawnOtherwise, Source, can_redraw, imbalance, outcomes
 from ..runs.statistics import Draws
 from ..runs.store import load_run
-from .pairs import Pair, correct, over_draws
-from .seeded_pairs import mean_over_seeds, pair_of_seeds, seeded_name
+from .pairs import Pair, correct
+from .seeded_pairs import mean_over_seeds, over_draws, pair_of_seeds, seeded_name
 from .stored_head import StoredHead
 
 # Episode i of one run is episode i of another only where these values agree.
@@ -87,9 +87,13 @@ class _Head:
     def name(self) -> str:
         return seeded_name(self.runs[0].name, len(self.runs))
 
+    def of_seeds(self, episodes: int) -> list[np.ndarray]:
+        """The figures of the first episodes for each seed, float64."""
+        return [run.figures(episodes) for run in self.runs]
+
     def figures(self, episodes: int) -> np.ndarray:
         """The figures of the first episodes, float64: their means over seeds."""
-        mean: np.ndarray = np.mean([run.figures(episodes) for run in self.runs], 0)
+        mean: np.ndarray = np.mean(self.of_seeds(episodes), 0)
         return mean
 
 
@@ -124,7 +128,7 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
     for one, two in itertools.combinations(heads, 2):
         pair = _pair(one, two, drawn, shared)
         if draws or drawn is None:
-            pair.draws = over_draws(one.figures(shared), two.figures(shared))
+            pair.draws = over_draws(one.of_seeds(shared), two.of_seeds(shared))
         pairs.append(pair)
     correct(pairs)
     listed = [{**_listed(head, heads, pairs, shared), **_of_seeds(head, drawn)} for head in heads]

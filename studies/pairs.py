@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UsageError
 from ..runs.evaluation import Evaluation
 from ..runs.over_clips import clip_uncertainty
-from ..runs.statistics import Draws, Uncertainty, class_uncertainty, draw_uncertainty
+from ..runs.statistics import Draws, Uncertainty, class_uncertainty
 
 OVER = ("clips", "classes", "draws")
 
@@ -81,12 +81,6 @@ def pair_of_outcomes(
         clips=Estimate.of(clips, difference),
         classes=Estimate.of(classes, difference),
     )
-
-
-def over_draws(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """How certain the difference of two accuracies [E] is over episode draws."""
-    values = first.astype(np.float64) - second
-    return Estimate.of(draw_uncertainty(values), float(values.mean()))
 
 
 def paired(first: Evaluation, second: Evaluation, *, names: tuple[str, str] = ("first", "second")) -> Pair:

@@ -1,7 +1,7 @@
 """The difference of two heads of which one or both were trained with several seeds, on the same episodes.
 
 A head that was trained with n seeds is judged by the mean of its outcomes over them, so that no seed can be picked. The
-variance of that mean over other trainings, s^2 / n, is added to the variance over clips, and to that over classes.
+variance of that mean over other trainings, s^2 / n, is added to the variance over draws, over clips and over classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..runs.over_clips import clip_uncertainty
-from ..runs.statistics import Draws, Uncertainty, class_uncertainty
+from ..runs.statistics import Draws, Uncertainty, class_uncertainty, draw_uncertainty
 from .pairs import Estimate, Pair, pair_of_outcomes
 
 
@@ -44,6 +44,12 @@ def pair_of_seeds(
         clips=Estimate.of(with_seeds(clips, first, second), difference),
         classes=Estimate.of(with_seeds(classes, first, second), difference),
     )
+
+
+def over_draws(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Estimate:
+    """How certain the difference of two heads is over episode draws, by their accuracies [E] for each seed."""
+    values: np.ndarray = _mean(first) - _mean(second)
+    return Estimate.of(with_seeds(draw_uncertainty(values), first, second), float(values.mean()))
 
 
 def seeded_name(name: str, seeds: int) -> str:
@@ -83,7 +89,7 @@ def mean_over_seeds(seeds: Sequence[np.ndarray], draws: Draws, *, transductive: 
 
 
 def _mean(seeds: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean outcome of each query over seeds, float64 [E, Q]."""
+    """The mean over seeds of the outcome of each query, float64 [E, Q], or of the accuracy of each episode [E]."""
     mean: np.ndarray = np.stack(seeds).mean(0, dtype=np.float64)
     return mean
 
@@ -91,7 +97,7 @@ def _mean(seeds: Sequence[np.ndarray]) -> np.ndarray:
 def with_seeds(found: Uncertainty, *heads: Sequence[np.ndarray]) -> Uncertainty:
     """An uncertainty with that of the training seeds of heads added; the degrees of freedom are Satterthwaite's.
 
-    heads: the outcomes [E, Q] of each seed, for each head; a head with one seed adds nothing.
+    heads: the outcomes [E, Q], or the accuracies [E], of each seed, for each head; a head with one seed adds nothing.
     """
     if found.reason or found.alike is not None:
         return found
