@@ -4,11 +4,14 @@
     python scripts/zero_shot_study.py --cache CACHE --part generalised   seen or unseen, by the command line
     python scripts/zero_shot_study.py --cache CACHE --part few           generalised few-shot
     python scripts/zero_shot_study.py --cache CACHE --part position      whose words a class gets
+    python scripts/zero_shot_study.py --cache CACHE --part learning      what trained heads learn, step by step
+    python scripts/zero_shot_study.py --record FILE ...                  take over what --into wrote elsewhere
 
-Each part replaces its own tables in docs/results/zero-shot.json; `python scripts/results.py` then writes the page. The
-splits hold 8 unseen and 20 base classes: numpy's default_rng(s).permutation(28), s = 0 .. 19, whose first 8 are unseen.
-Heads are trained on the 20 base classes for the steps in ROWS; the least-squares map is computed here with numpy,
-apart from the heads.
+Each part replaces its own rows in docs/results/zero-shot.json; `python scripts/results.py` then writes the page. With
+--into FILE they are written there instead, without a commit, as on a machine that has no history of the code; several
+processes may then do one row each (--rows) and write a file each. The splits hold 8 unseen and 20 base classes: numpy's
+default_rng(s).permutation(28), s = 0 .. 19, whose first 8 are unseen. Heads are trained on the 20 base classes for the
+steps in ROWS; the least-squares map is computed here with numpy, apart from the heads.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +41,7 @@ from fsmm.runs.class_folds import with_classes
 from fsmm.runs.normalisation import prepared
 from fsmm.runs.statistics import draw_uncertainty
 from fsmm.runs.train import train
-from fsmm.runs.zero_shot import zero_shot
+from fsmm.runs.zero_shot import held_out, zero_shot
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "zero-shot.json"
@@ -45,6 +50,7 @@ SPLITS, UNSEEN = 20, 8
 BOTH = ("frame", "audio")
 MAP = "least-squares map"
 WHOLE = Protocol(n_way=0, k_shot=0)
+SPLIT_TABLES = ("zero-shot-splits", "zero-shot-learning")
 # The rows of the splits: a method, its modalities, settings and the steps of its training.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Mapping[str, str], int], ...] = (
     ("ridge-words, audio", "ridge-words", ("audio",), {}, 0),
@@ -71,12 +77,20 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--cache", type=Path, required=True)
-    options.add_argument("--part", choices=sorted(PARTS), required=True)
+    options.add_argument("--cache", type=Path)
+    options.add_argument("--part", choices=sorted(PARTS))
     options.add_argument("--splits", type=int, default=SPLITS)
     options.add_argument("--rows", help="only the rows whose name holds this text")
+    options.add_argument("--jobs", type=int, default=1, help="processes that share the splits")
+    options.add_argument("--into", type=Path, help="write figures here, without a commit")
+    options.add_argument("--record", type=Path, nargs="+", help="files of --into to take over")
     given = options.parse_args()
-    PARTS[given.part](given)
+    if given.record:
+        record(given.record)
+    elif given.cache is None or given.part is None:
+        options.error("give --cache and --part, or --record")
+    else:
+        PARTS[given.part](given)
 
 
 # Zero-shot on random splits
@@ -99,15 +113,26 @@ def splits(given: argparse.Namespace) -> None:
         digits=1,
         difference_from=MAP,
     )
-    store([table], [row_of(f"{MAP}, {what}", values, base) for what, values in maps.items()])
-    for name, method, modalities, settings, steps in ROWS:
-        if given.rows and given.rows not in name:
-            continue
-        bank = banks[METHODS[method].reads_time].select(list(modalities))
-        values = np.array([unseen_accuracy(bank, method, settings, steps, *pair) for pair in chosen])
-        found = row_of(name, values, base)
-        store([table], [found])
-        print(name, found.value, found.difference, found.difference_widths.classes, flush=True)
+    store(given, [table], [row_of(f"{MAP}, {what}", values, base) for what, values in maps.items()])
+    with processes(given.jobs) as pool:
+        waiting = {}
+        for name, method, modalities, settings, steps in ROWS:
+            if given.rows and given.rows not in name:
+                continue
+            bank = banks[METHODS[method].reads_time].select(list(modalities))
+            asked = (bank, method, settings, steps)
+            waiting[name] = [pool.submit(unseen_accuracy, *asked, *pair) for pair in chosen]
+        for name, results in waiting.items():
+            found = row_of(name, np.array([result.result() for result in results]), base)
+            store(given, [table], [found])
+            print(name, found.value, found.difference, found.difference_widths.classes, flush=True)
+
+
+def processes(jobs: int) -> ProcessPoolExecutor:
+    """Processes of one thread each, so that figures do not depend on their number."""
+    return ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def split(seed: int) -> tuple[list[int], list[int]]:
@@ -133,6 +158,69 @@ def unseen_accuracy(
     if steps:
         train(head, clips, None, WHOLE, replace(head.recipe, steps=steps, ceiling=1, evaluate_every=steps))
     return zero_shot(head, with_classes(bank, unseen)).unseen
+
+
+def learning(given: argparse.Namespace) -> None:
+    """What trained heads know of base and of unseen classes after some steps, from 10 and from 20 base classes."""
+    raw = FeatureBank.load(given.cache, list(BOTH), "all", dataset="ave28")
+    banks = {time: prepared(raw, "l2", pools=not time) for time in (False, True)}
+    steps = ("30 steps", "100 steps", "300 steps")
+    table = Table(name="zero-shot-learning", corner="head; base classes", columns=steps, digits=1)
+    with processes(given.jobs) as pool:
+        waiting = {}
+        for name, method, modalities, settings, count in ROWS:
+            if not count or (given.rows and given.rows not in name):
+                continue
+            bank = banks[METHODS[method].reads_time].select(list(modalities))
+            for classes in (10, 20):
+                splits_ = [split(seed) for seed in range(min(given.splits, LEARNING_SPLITS))]
+                waiting[f"{name}; {classes}"] = [
+                    pool.submit(learned, bank, method, settings, base[:classes], unseen)
+                    for base, unseen in splits_
+                ]
+        for row, results in waiting.items():
+            found = 100 * np.array(
+                [result.result() for result in results]
+            )  # [splits, steps, seen and unseen]
+            store(given, [table], learning_figures(table, row, found))
+            print(row, found.mean(0).round(1).tolist(), flush=True)
+
+
+LEARNING_SPLITS = 8
+LEARNING_STEPS = (30, 70, 200)  # One after the other: after 30, 100 and 300 steps in all.
+
+
+def learned(
+    bank: FeatureBank, method: str, settings: Mapping[str, str], base: list[int], unseen: list[int]
+) -> list[tuple[float, float]]:
+    """The accuracy on held-out clips of base classes, and that on unseen classes, after each of LEARNING_STEPS."""
+    kept, held = held_out(with_classes(bank, base), 0)
+    torch.manual_seed(0)
+    head = build_head(method, inputs_of(kept, base_classes=len(base), way=len(unseen)), settings, "ec")
+    if METHODS[method].fits_base:
+        head.fit_base(kept)
+    found = []
+    for steps in LEARNING_STEPS:
+        train(head, kept, None, WHOLE, replace(head.recipe, steps=steps, ceiling=1, evaluate_every=steps))
+        found.append((zero_shot(head, held).unseen, zero_shot(head, with_classes(bank, unseen)).unseen))
+    return found
+
+
+def learning_figures(table: Table, row: str, found: np.ndarray) -> list[Figure]:
+    """Two rows of figures from percentages [splits, steps, 2]."""
+    return [
+        figure(
+            table.name,
+            f"{row}; {what}",
+            column,
+            found[:, number, side].mean(),
+            interval=100 * draw_uncertainty(found[:, number, side] / 100).half_width(),
+            command=f"{SCRIPT} --part learning",
+            episodes=len(found),
+        )
+        for side, what in enumerate(("held-out clips of base classes", "unseen classes"))
+        for number, column in enumerate(table.columns)
+    ]
 
 
 def least_squares(bank: FeatureBank, modalities: Sequence[str], base: list[int], unseen: list[int]) -> float:
@@ -256,7 +344,7 @@ def measured(given: argparse.Namespace, row: str, dataset: str, options: str, ru
         )
         for key, column in columns
     ]
-    store([layout(table)], figures)
+    store(given, [layout(table)], figures)
 
 
 # Whose words a class gets
@@ -291,7 +379,7 @@ def position(given: argparse.Namespace) -> None:
             print(row, found["accuracy"], found["notes"], flush=True)
             value = 100 * found["accuracy"]
             more = {"command": f"{SCRIPT} --part position"}
-            store([table], [figure(table.name, row, "accuracy", value, **more)])
+            store(given, [table], [figure(table.name, row, "accuracy", value, **more)])
 
 
 # Storing figures
@@ -307,7 +395,7 @@ def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figu
         "difference_widths": UNKNOWN,
         "episodes": None,
         "command": None,
-        "commit": commit(),
+        "commit": None,
         "note": None,
         "run": None,
         **more,
@@ -315,8 +403,7 @@ def figure(table: str, row: str, column: str, value: float, **more: Any) -> Figu
     given["difference_widths"] = given["difference_widths"].rounded(2)
     for name in ("interval", "difference"):
         given[name] = None if given[name] is None else round(float(given[name]), 2)
-    kind = "classes" if table == "zero-shot-splits" else "draws"
-    over = None if given["interval"] is None else kind
+    over = ("classes" if table in SPLIT_TABLES else "draws") if given["interval"] is not None else None
     return Figure(
         page="zero-shot", table=table, row=row, column=column, value=round(float(value), 2), unit="%",
         interval_over=over, **given,
@@ -337,14 +424,29 @@ def commit() -> str | None:
     return found.stdout.strip()
 
 
-def store(tables: Sequence[Table], figures: Sequence[Figure]) -> None:
-    """Replace these tables in the page's data; rows that were not measured this time stay as they are."""
-    data = read_file(PAGE) if PAGE.is_file() else Data()
+def store(given: argparse.Namespace, tables: Sequence[Table], figures: Sequence[Figure]) -> None:
+    """Replace these figures in the page's data, with this checkout's commit, or in the file of --into."""
+    if given.into is None:
+        replace_figures(PAGE, tables, [replace(each, commit=commit()) for each in figures])
+    else:
+        replace_figures(given.into, tables, figures)
+
+
+def record(files: Sequence[Path]) -> None:
+    """Take the figures of files that --into wrote over into the page's data, as made by this checkout's commit."""
+    for data in map(read_file, files):
+        figures = [replace(each, commit=commit()) for each in data.figures]
+        replace_figures(PAGE, list(data.tables.values()), figures)
+
+
+def replace_figures(path: Path, tables: Sequence[Table], figures: Sequence[Figure]) -> None:
+    """Replace figures in a file; rows that were not measured this time stay as they are."""
+    data = read_file(path) if path.is_file() else Data()
     data.tables.update({table.name: table for table in tables})
     fresh = {f.place: f for f in figures}
     kept = [fresh.pop(f.place, f) for f in data.figures]
     data.figures = [*kept, *fresh.values()]
-    write_file(PAGE, data)
+    write_file(path, data)
 
 
 PARTS = {
@@ -352,6 +454,7 @@ PARTS = {
     "generalised": generalised_tables,
     "few": few_shot_tables,
     "position": position,
+    "learning": learning,
 }
 
 if __name__ == "__main__":

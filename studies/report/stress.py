@@ -140,6 +140,8 @@ def _caption(panels: Sequence[Panel]) -> str:
     """What a reader must know to read the panels."""
     counts = {p.first.protocol.n_query for p in panels if p.stress.field != "n_query"}
     asked = (
-        f" Where its axis does not say it, a task has {counts.pop()} queries a class." if len(counts) == 1 else ""
+        f" Where its axis does not say it, a task has {counts.pop()} queries a class."
+        if len(counts) == 1
+        else ""
     )
     return f"Bars are 95 % intervals over draws of episodes.{asked}{guessing(panels[0].curves)}"

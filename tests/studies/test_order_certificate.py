@@ -37,7 +37,11 @@ def test_classes_that_differ_in_order_alone_need_it(tmp_path: Path) -> None:
     assert sum(row.needs_order for row in classes) >= 5
     order = [row.loss["shuffled"] for row in classes]
     assert order == sorted(order, reverse=True)
-    assert (found.class_split, found.streams, found.task) == ("default", ["frame/net"], "5-way 1-shot; 4 queries a class")
+    assert (found.class_split, found.streams, found.task) == (
+        "default",
+        ["frame/net"],
+        "5-way 1-shot; 4 queries a class",
+    )
     text = (tmp_path / "run" / "order.json").read_text()
     assert json.loads(text) == found.to_dict()
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,11 @@ WAY = 5
 
 def run_of(method: str, accuracy: float, **protocol: Any) -> ReportRun:
     """A run of a head; protocol: what is not as in a task of 15 queries of each of five classes."""
-    config = {"method": method, "dataset": "toy", "protocol": {"n_way": WAY, "k_shot": 1, "n_query": 15, **protocol}}
+    config = {
+        "method": method,
+        "dataset": "toy",
+        "protocol": {"n_way": WAY, "k_shot": 1, "n_query": 15, **protocol},
+    }
     metrics = {"accuracy": accuracy, "ci95": 0.01, "streams": {"frame": "frame/net"}, "fingerprint": "toy"}
     name = f"{method}-{protocol}"
     return ReportRun(name=name, folder=Path(name), config=config, metrics=metrics, arrays={})
