@@ -194,8 +194,9 @@ def by_task(study: Study, block: str) -> dict[tuple[str, str], dict[str, Row]]:
 
 def lacking(row: Row) -> str:
     """What the clips of a run lack, in words."""
-    ((lost),) = row.config["protocol"]["missing"]
-    return f"{100 * lost['rate']:.0f} % of {SIDES[lost['side']]} without {NAMES.get(lost['modality'], lost['modality'])}"
+    (lost,) = row.config["protocol"]["missing"]
+    name = NAMES.get(lost["modality"], lost["modality"])
+    return f"{100 * lost['rate']:.0f} % of {SIDES[lost['side']]} without {name}"
 
 
 def dropout(study: Study, table: str) -> Cells:

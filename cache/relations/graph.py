@@ -12,16 +12,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..._version import __version__
 from ...errors import CacheError, UsageError, unknown
 from ...machine.files import read_table, write_json
 from ..schema import check_name
 from .terms import RESERVED
+
+if TYPE_CHECKING:  # A cache with graphs is merged without torch.
+    import torch
+    from torch import Tensor
 
 RELATIONS = "relations"
 """The folder of the relation graphs of a data set."""
@@ -133,6 +134,8 @@ def load_relations(folder: Path, name: str, label_set: str, classes: Sequence[st
 
     Raises UsageError where there is no such graph or it is of another label set, CacheError for a broken file.
     """
+    import torch
+
     graph = read_graph(folder, name)
     if graph.label_set != label_set:
         raise CacheError(

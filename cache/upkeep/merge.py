@@ -17,6 +17,7 @@ from ..header import header_is_right
 from ..job import with_shards
 from ..locking import FAILURES, locked, refuse_older, update_catalog
 from ..origin import Origin, united_sources
+from ..relations.merging import agreed_graphs, copy_graphs
 from ..schema import (
     PASSPORT,
     Provenance,
@@ -46,6 +47,8 @@ class MergeReport:
     """The number of rows copied, by "dataset/stream"."""
     duplicates: dict[str, int] = field(default_factory=dict)
     """The number of rows dropped because the cache held them already, by "dataset/stream"."""
+    graphs: dict[str, list[str]] = field(default_factory=dict)
+    """The names of the relation graphs that each data set got."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -66,8 +69,8 @@ def merge(
 
     Everything is compared before anything is written. Rows are copied unchanged; a repeated merge does nothing.
     Raises CacheError, naming the clip, where caches disagree about a clip's features, labels, split, group or source
-    file, and where origins, provenance, class names or class splits differ, or a shard is damaged. Raises UsageError
-    where a source is the destination.
+    file, and where origins, provenance, class names, class splits or relation graphs differ, or a shard is damaged.
+    Raises UsageError where a source is the destination.
     """
     for source in sources:
         if source.resolve() == cache.resolve():
@@ -119,6 +122,7 @@ class _Plan:
             stream: _agreed(stream, self.all)
             for stream in sorted({s for f in self.all for s in list_streams(f)})
         }
+        self.graphs = agreed_graphs(self.all)
 
     def carry_out(self, report: MergeReport, progress: Callable[[str], None]) -> None:
         report.clips[self.dataset] = len(update_catalog(self.target, self._united))
@@ -127,6 +131,7 @@ class _Plan:
             copied, dropped = self._copy(stream, provenance)
             report.copied[f"{self.dataset}/{stream}"] = copied
             report.duplicates[f"{self.dataset}/{stream}"] = dropped
+        report.graphs[self.dataset] = copy_graphs(self.graphs, self.target)
         unite_failures(self.with_failures, self.target)
         clips = Catalog.read(self.target).clip_id
         held = set(thumbnails_of(self.target, clips))

@@ -14,6 +14,7 @@ import pytest
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.cache.catalog import Catalog, LabelSet
+from fsmm.cache.relations.graph import RelationGraph, graphs_of, read_graph
 from fsmm.cache.schema import Provenance, StreamName, list_streams, shard_paths
 from fsmm.cache.shard import read_shard
 from fsmm.cache.stream import StreamWriter, stream_checks
@@ -195,3 +196,51 @@ def test_groups_are_united_and_contradictions_refused(tmp_path: Path) -> None:
     part(tmp_path / "c", [2], group=["film"])
     with pytest.raises(FsmmError, match="'c2' has another group"):
         merge([tmp_path / "c"], tmp_path / "out")
+
+
+def graph(root: Path, name: str, weight: float, origin: str = "here") -> RelationGraph:
+    """A stored relation graph over the classes of ``part``."""
+    made = RelationGraph(
+        name=name, label_set="s", classes=NAMES, edges=[(0, 1, weight)], origin={"source": origin}
+    )
+    made.save(root / "toy")
+    return made
+
+
+def test_relation_graphs_come_along_and_equal_ones_are_one(tmp_path: Path) -> None:
+    a, b = part(tmp_path / "a", [0, 1]), part(tmp_path / "b", [1, 2])
+    alone, first = graph(a, "mine", 0.5), graph(a, "shared", 0.25)
+    graph(b, "shared", 0.25, origin="elsewhere")
+    report = merge([a, b], tmp_path / "all")
+    assert report.graphs == {"toy": ["mine", "shared"]}
+    merged = tmp_path / "all" / "toy"
+    assert graphs_of(merged) == ["mine", "shared"]
+    assert [read_graph(merged, name).edges for name in ("mine", "shared")] == [alone.edges, first.edges]
+    before = files(tmp_path / "all")
+    assert merge([a, b], tmp_path / "all").graphs == {"toy": []}
+    assert files(tmp_path / "all") == before
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_relation_graphs_of_one_name_that_differ_are_refused_before_anything_is_written(
+    tmp_path: Path, held: bool
+) -> None:
+    a, b = part(tmp_path / "a", [0, 1]), part(tmp_path / "b", [1, 2])
+    graph(a, "shared", 0.5)
+    graph(b, "shared", 0.25)
+    target = a if held else tmp_path / "all"
+    before = files(tmp_path)
+    with pytest.raises(
+        FsmmError, match="Relation graph 'shared' of dataset 'toy' has other nodes, edges or vectors"
+    ):
+        merge([b] if held else [a, b], target)
+    assert files(tmp_path) == before
+
+
+def test_a_damaged_relation_graph_stops_the_merge(tmp_path: Path) -> None:
+    a = part(tmp_path / "a", [0, 1])
+    (a / "toy" / "relations").mkdir()
+    (a / "toy" / "relations" / "mine.json").write_text('{"kind": "fsmm-relations"}')
+    with pytest.raises(FsmmError, match="is not a relation graph"):
+        merge([a], tmp_path / "all")
+    assert not (tmp_path / "all" / "toy").exists()
