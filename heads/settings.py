@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from ..errors import UsageError, unknown
 from ..machine.field_docs import field_docs
@@ -52,6 +52,9 @@ CountOrNone = Annotated[int, Range(0)]
 @dataclass(frozen=True)
 class Settings:
     """A head's settings; every head has a frozen subclass. ``--set key=value`` sets one."""
+
+    files: ClassVar[tuple[str, ...]] = ()
+    """The settings that name a file, whose content then belongs to what a run is."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -205,6 +205,7 @@ class Banks:
             "features": digest(features),
             "class words": digest({"checks": said}),
             **({} if self.relations is None else {"relations": graph_digest(self.folder, self.relations)}),
+            **({"files": files} if (files := self.spec.files) else {}),
         }
 
     def with_all_steps(self) -> FeatureBank:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from ..episodes.protocol import GROUP_RULES, Missing, Protocol
 from ..heads.registry import Method, find
+from ..machine.digests import file_sha256
 from .digest import digest
 
 # A Progress is called with ("train" or "evaluate", units done, units in all, figures such as the loss).
@@ -98,6 +100,19 @@ class RunSpec:
             for name in GROUP_RULES:
                 values["protocol"].pop(name)
         return digest(values)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of each file that the head's settings name, by the setting; "" for one that cannot be read."""
+        named = {name: self.settings.get(name, "") for name in self.resolved.load().Settings.files}
+        found = {}
+        for name, path in named.items():
+            if path:
+                try:
+                    found[name] = file_sha256(Path(path))
+                except OSError:
+                    found[name] = ""
+        return found
 
     @property
     def losses(self) -> tuple[Missing, ...]:

@@ -343,7 +343,8 @@ def build(
 def fetch(name: str) -> Path | None:
     """Fetch the weights of encoder ``name`` ahead of time and return their path; None if it has no weights.
 
-    name: a name of the table, or a reference to a model such as "openclip:ViT-B-32/laion2b_s34b_b79k".
+    name: a name of the table, a reference to a model such as "openclip:ViT-B-32/laion2b_s34b_b79k", or the name of data
+    of the table of weights that no encoder reads, such as "warriner-affect".
 
     Raises UsageError for an unknown name, WeightsError if the weights cannot be obtained or read.
     """
@@ -355,6 +356,8 @@ def fetch(name: str) -> Path | None:
         )
     if is_reference(name):
         return Reference.parse("frame", name).fetch()
+    if name in WEIGHTS and WEIGHTS[name].is_data:
+        return store.fetch(name)
     row = entry(name)
     if row.weights == LOCAL:
         raise _needs_file(name)

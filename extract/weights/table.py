@@ -24,7 +24,8 @@ class Weights:
     """One row of the table.
 
     file: name of the main file in the weight cache; kind: the kind of that file; size_mb: size of the download, 0 if
-    it is not known; asked: the name that `fsmm encoders --fetch` takes, "" for that of the row.
+    it is not known; asked: the name that `fsmm encoders --fetch` takes, "" for that of the row; is_data: whether no encoder
+    reads it.
     If ``convert`` is set, the archive's first member is a pickle of arrays that becomes ``file``, a safetensors.
     """
 
@@ -36,6 +37,7 @@ class Weights:
     hub: Hub | None = None
     convert: bool = False
     asked: str = ""
+    is_data: bool = False
 
 
 def _clip(model: str, tag: str, size_mb: float, licence: str = "MIT") -> Weights:
@@ -199,6 +201,25 @@ WEIGHTS: dict[str, Weights] = {
                 ),
             ),
         ),
+    ),
+    "warriner-affect": Weights(
+        file="valence.tsv",
+        kind="affect norms of 13,915 words",
+        licence="its authors' own, partly non-commercial (packaged under GPL-3.0)",
+        size_mb=3,
+        archive=Archive(
+            "speechmetryflow",
+            "0.2.5",
+            "2a09db2cf06a4c875e997e9e098bb836add90780df263e8eb661d3980d8f28ae",
+            (
+                Member(
+                    "speechmetryflow/lexical/assets/valence.tsv",
+                    "valence.tsv",
+                    "6918653b5f1917078c0304f1af6e91ae063bea5749e54fd84526231f3f45a82a",
+                ),
+            ),
+        ),
+        is_data=True,
     ),
     "openclip-vit-b-32": _clip("ViT-B-32", "laion2b_s34b_b79k", 605),
     "openclip-vit-b-16": _clip("ViT-B-16", "laion2b_s34b_b88k", 599),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from ..settings import Positive, Settings
 @dataclass(frozen=True)
 class AudioVisualSettings(Settings):
     """The settings that all methods of the family share."""
+
+    files: ClassVar[tuple[str, ...]] = ("word_names",)
 
     audio: str = "auto"
     """The modality that is heard; "auto": audio, or the last one where none has that name."""

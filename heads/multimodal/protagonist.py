@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ...episodes.batch import Stream
 from ...errors import UsageError, unknown
+from ...machine.digests import file_sha256
 from ..embedding.audio_visual import AnchoredHead, AnchorSettings, Points
 from ..head import Inputs, Losses
 from ..parts.affect import affects, read_lexicon, read_names
@@ -35,13 +36,16 @@ OBJECTS = "object"
 class ProtagonistSettings(AnchorSettings):
     """The protagonist-aware transformer's settings."""
 
+    files: ClassVar[tuple[str, ...]] = (*AnchorSettings.files, "object_names", "lexicon")
+
     objects: str = "auto"
     """The modality of the objects; "auto": object, where there is one; "none": frames take their place."""
     object_names: str = ""
     """A file of the classes of the objects, one a line, in the order of their scores, which are the last entries of an
     object's features; where there are no others, the objects of a frame are the classes themselves."""
     lexicon: str = ""
-    """A file of words with their valence and arousal in 0..1; without one no object has affect."""
+    """A file of words with their valence and arousal, in 0..1 or with the headings of the Warriner norms
+    (`fsmm encoders --fetch warriner-affect`); without one no object has affect."""
     per_frame: Count = 1
     """The number of objects of a frame, which are so many steps of the object stream in a row."""
     attention: bool = True
@@ -96,6 +100,7 @@ class Protagonist(AnchoredHead[ProtagonistSettings]):
         self.classes = len(names)
         self.region_dim = self._region_dim(len(names))
         lexicon = read_lexicon(Path(settings.lexicon)) if names and settings.lexicon else {}
+        self.lexicon_sha256 = file_sha256(Path(settings.lexicon)) if lexicon else ""
         affect, self.without_affect = affects(names, lexicon)
         self.register_buffer("affect", torch.tensor(affect))
         width = settings.token
@@ -134,6 +139,7 @@ class Protagonist(AnchoredHead[ProtagonistSettings]):
             return [*found, "There are no objects: frames are read as they are, and no attention is paid."]
         if not self.classes or not self.settings.lexicon:
             return [*found, "No object has affect; give --set object_names=FILE --set lexicon=FILE for that."]
+        found.append(f"Affect is from {self.settings.lexicon!r}, SHA-256 {self.lexicon_sha256}.")
         if self.without_affect:
             few = ", ".join(self.without_affect[:5])
             return [*found, f"The lexicon lacks {len(self.without_affect)} of {self.classes} names: {few}."]

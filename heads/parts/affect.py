@@ -1,8 +1,9 @@
 """How emotional the classes of objects are, by the valence and arousal of their names in an affect lexicon.
 
-No lexicon is shipped, and none is fetched: the NRC VAD lexicon (Mohammad, ACL 2018) and its like are free for research
-alone and come by their authors' pages. A lexicon is a text file of lines "word, valence, arousal", separated by
-tabs or commas, with values in 0..1; further columns and a line of headings are passed over.
+No lexicon is shipped. A lexicon is a text file of lines "word, valence, arousal", separated by tabs or commas, with
+values in 0..1, as the NRC VAD lexicon has them (Mohammad, ACL 2018); further columns and a line of headings are passed
+over. The norms of Warriner et al. (Behavior Research Methods 2013), which `fsmm encoders --fetch warriner-affect` gets,
+are known by their headings and brought from 1..9 to 0..1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ...machine.files import refuse_special
 
 Lexicon = Mapping[str, tuple[float, float]]
 """The valence and arousal of words in lower case, each in 0..1."""
+WARRINER = ("Word", "V.Mean.Sum", "A.Mean.Sum")
+"""The headings of the words, the mean valences and the mean arousals of the norms of Warriner et al."""
 NEUTRAL = (0.5, 0.0)
 """The valence and arousal of a name that no lexicon knows: it has no affect."""
 
@@ -24,10 +27,14 @@ NEUTRAL = (0.5, 0.0)
 def read_lexicon(path: Path) -> Lexicon:
     """The lexicon in a file. Raises UsageError, with the line, where it cannot be read or a value is not in 0..1."""
     found: dict[str, tuple[float, float]] = {}
-    for number, line in enumerate(_lines(path, "affect lexicon"), 1):
-        word, *values = [part.strip() for part in re.split(r"[\t,;]", line)]
+    lines = _lines(path, "affect lexicon")
+    heading = _parts(lines[0]) if lines else []
+    norms = set(WARRINER) <= set(heading)
+    columns = [heading.index(name) for name in WARRINER] if norms else [0, 1, 2]
+    for number, line in enumerate(lines, 1):
+        word, *values = _parts(line)
         try:
-            valence, arousal = float(values[0]), float(values[1])
+            valence, arousal = (_value(_parts(line)[place], norms=norms) for place in columns[1:])
         except (IndexError, ValueError):
             if found or len(values) < 2:
                 raise UsageError(
@@ -44,6 +51,15 @@ def read_lexicon(path: Path) -> Lexicon:
     if not found:
         raise UsageError(f"The affect lexicon {str(path)!r} holds no word.")
     return found
+
+
+def _parts(line: str) -> list[str]:
+    return [part.strip() for part in re.split(r"[\t,;]", line)]
+
+
+def _value(text: str, *, norms: bool) -> float:
+    """A valence or an arousal in 0..1; norms are means of ratings from 1 to 9."""
+    return (float(text) - 1) / 8 if norms else float(text)
 
 
 def read_names(path: Path) -> list[str]:

@@ -110,6 +110,8 @@ def _content(spec: RunSpec, facts: DataFacts) -> dict[str, Any]:
     graph = spec.settings.get("graph", RESERVED[0])
     if spec.resolved.relations and graph not in RESERVED:
         found["relations"] = graph_digest(facts.folder, graph)
+    if files := spec.files:
+        found["files"] = files
     if spec.train_dataset is not None:
         other = facts.other(spec.train_dataset)
         same = [*map(str, facts.streams(streams))]

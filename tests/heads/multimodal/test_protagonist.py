@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fsmm.heads.multimodal.protagonist import Tokens, _masked
 from fsmm.heads.parts.affect import affects, read_lexicon
 from fsmm.heads.parts.emotional_attention import classes_attended, regions_attended
 from fsmm.heads.parts.objectives import noise_contrastive
+from fsmm.runs.spec import RunSpec
 from fsmm.runs.train import train
 from fsmm.runs.zero_shot import zero_shot
 
@@ -177,7 +179,8 @@ def test_objects_take_part_beside_frames_and_affect_with_a_lexicon_alone(files: 
     assert not torch.allclose(plain.points_of(given).place, without.points_of(given).place)
     torch.manual_seed(0)
     known = build_head("protagonist", inputs(objects=True), files).double().eval()
-    assert known.notes() == []
+    digest = hashlib.sha256(Path(files["lexicon"]).read_bytes()).hexdigest()
+    assert known.notes() == [f"Affect is from {files['lexicon']!r}, SHA-256 {digest}."]
     assert torch.allclose(known.affect.float(), torch.tensor([0.5**0.5, 0.0]))
     missing = {m: s for m, s in given.items() if m != "object"}
     assert torch.isfinite(known.points_of(missing).place).all()
@@ -225,6 +228,24 @@ def test_a_name_takes_the_mean_of_its_words(tmp_path: Path) -> None:
     found, unknown = affects(["Baby", "baby_shark", "stone"], lexicon)
     assert found == pytest.approx([(0.25 + 0.16) ** 0.5, 0.45, 0.0])
     assert unknown == ["stone"]
+
+
+def test_norms_from_1_to_9_are_known_by_their_headings(tmp_path: Path) -> None:
+    (tmp_path / "valence.tsv").write_text(
+        "Word\tV.Mean.Sum\tV.SD.Sum\tV.Rat.Sum\tA.Mean.Sum\nbaby\t9\t1\t20\t5\nstone\t5\t1\t20\t1\n"
+    )
+    assert read_lexicon(tmp_path / "valence.tsv") == {"baby": (1.0, 0.5), "stone": (0.5, 0.0)}
+
+
+def test_another_lexicon_is_another_run(files: dict[str, str]) -> None:
+    spec = RunSpec(method="protagonist", settings=files)
+    before = spec.files
+    assert set(before) == {"object_names", "lexicon"}
+    Path(files["lexicon"]).write_text("hero,0,0\n")
+    assert spec.files["lexicon"] != before["lexicon"]
+    assert spec.files["object_names"] == before["object_names"]
+    Path(files["lexicon"]).unlink()
+    assert spec.files["lexicon"] == ""
 
 
 @pytest.mark.parametrize(
