@@ -24,8 +24,8 @@ class Weights:
     """One row of the table.
 
     file: name of the main file in the weight cache; kind: the kind of that file; size_mb: size of the download, 0 if
-    it is not known; asked: the name that `fsmm encoders --fetch` takes, "" for that of the row; is_data: whether no encoder
-    reads it.
+    it is not known; asked: the name that `fsmm encoders --fetch` takes, "" for that of the row; is_data: whether no
+    encoder reads it.
     If ``convert`` is set, the archive's first member is a pickle of arrays that becomes ``file``, a safetensors.
     """
 
