@@ -1,7 +1,7 @@
-"""Logits from clips and class words: when episodes ask for the same clip and class again and again, each is scored once.
+"""Logits from clips and class words: each clip meets the words of each class once, however many episodes ask for it.
 
-For methods whose logits compare a query with the words of a class and nothing else, the clips and classes of a split make
-one matrix, and an episode is read off it.
+For methods whose logits compare a query with the words of a class and nothing else, the clips and classes of a split
+make one matrix, and an episode is read off it.
 """
 
 from __future__ import annotations
