@@ -64,7 +64,7 @@ COMPLETE: dict[str, Completer] = {
 
 
 def note_if_changed(config: Path) -> None:
-    """Print a note where a configuration lies in a run's folder and is not the one that made the run."""
+    """Print a note where the configuration of a run, or of a tuning's best settings, was changed after it ended."""
     from ..machine.digests import changed_files
     from ..runs.layout import CONFIG
 
@@ -73,7 +73,7 @@ def note_if_changed(config: Path) -> None:
     except FsmmError:  # Whoever reads the run is told; here the configuration alone counts.
         return
     if changed:
-        console.note(f"The configuration {str(config)!r} is not the one that made the run beside it.")
+        console.note(f"The configuration {str(config)!r} is not as it was when its run or tuning ended.")
 
 
 @derived(

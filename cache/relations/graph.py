@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._version import __version__
 from ...errors import CacheError, UsageError, unknown
+from ...machine.checked import with_check, without_check
 from ...machine.files import read_table, write_json
 from ..schema import check_name
 from .terms import RESERVED
@@ -54,21 +55,21 @@ class RelationGraph:
         """Write the graph to the data set's folder and return its path. Raises CacheError where that fails."""
         path = path_of(folder, self.name)
         try:
-            write_json(
-                path,
-                {
-                    "kind": KIND,
-                    "label_set": self.label_set,
-                    "classes": self.classes,
-                    "objects": self.objects,
-                    "edges": [list(edge) for edge in self.edges],
-                    "vectors": self.vectors,
-                    "origin": {**self.origin, "fsmm_version": __version__},
-                },
-            )
+            write_json(path, with_check(self._table()))
         except OSError as error:
             raise CacheError(f"{str(path)!r} cannot be written ({error.strerror}); make room.") from None
         return path
+
+    def _table(self) -> dict[str, Any]:
+        return {
+            "kind": KIND,
+            "label_set": self.label_set,
+            "classes": self.classes,
+            "objects": self.objects,
+            "edges": [list(edge) for edge in self.edges],
+            "vectors": self.vectors,
+            "origin": {**self.origin, "fsmm_version": __version__},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,11 @@ def read_graph(folder: Path, name: str) -> RelationGraph:
         known = unknown(f"relation graph of dataset {folder.name!r}", name, [*RESERVED, *graphs_of(folder)])
         raise UsageError(f"{known} `fsmm cache graph` makes one.")
     table = read_table(path, "relation graph", error=CacheError)
-    if fault := _fault(table):
+    try:
+        table, fault = without_check(table), ""
+    except ValueError as error:
+        fault = str(error)
+    if fault := fault or _fault(table):
         raise CacheError(
             f"{str(path)!r} is not a relation graph ({fault}); make it again by `fsmm cache graph`."
         )

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import FsmmError
+from ...machine.checked import with_check, without_check
 from ...machine.digests import changed_files
 from ...machine.files import parsed_json, write_json
 from ...runs.layout import FILES
@@ -133,9 +134,10 @@ def read_study(folder: Path) -> Study:
             f"The study {str(folder)!r} has format {about.get('format')!r}, and this release reads format {FORMAT}; "
             "sweep it again into another folder."
         )
+    about = _unchanged(folder, STUDY, about)
     try:
-        rows = [Row(**row) for row in _json(folder / ROWS)]
-    except TypeError as error:
+        rows = [Row(**_unchanged(folder, ROWS, row)) for row in _json(folder / ROWS)]
+    except (TypeError, AttributeError) as error:
         raise _no_study(folder, f"{ROWS} cannot be read: {error}") from None
     keys = {row.key for row in rows}
     failed = {key: found for key, found in read_failures(folder).items() if key in keys}
@@ -147,8 +149,8 @@ def write_study(folder: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> 
     """Write what a study is and which runs it asks for. Raises OSError where the folder cannot be written."""
     for name in (RUNS, HEADS, LOCKS):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_json(folder / ROWS, [asdict(row) for row in rows])
-    write_json(folder / STUDY, {**about, "format": FORMAT})
+    write_json(folder / ROWS, [with_check(asdict(row)) for row in rows])
+    write_json(folder / STUDY, with_check({**about, "format": FORMAT}))
 
 
 def read_failures(folder: Path) -> dict[str, Failure]:
@@ -183,6 +185,17 @@ def _json(path: Path) -> Any:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise _no_study(path.parent, f"{path.name}: {why}") from None
+
+
+def _unchanged(folder: Path, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a table in a study's file. Raises FsmmError where they are not the ones that were written."""
+    try:
+        return without_check(table)
+    except ValueError:
+        raise FsmmError(
+            f"{name} of the study {str(folder)!r} is not as it was written; sweep the study again, which keeps its "
+            "runs."
+        ) from None
 
 
 def _no_study(folder: Path, why: str) -> FsmmError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FsmmError
+from ...machine.checked import with_check, without_check
 from ...machine.files import parsed_json, write_json
 from ...machine.locks import lock_of
 from ...runs.banks import Banks
@@ -114,7 +115,7 @@ def _train(task: Task, folder: Path, shared: SharedBanks) -> str:
         return STORED
     made = _ready(task, place, shared)
     training = None if made.made.training is None else asdict(made.made.training)
-    write_json(place / TRAINED, {"training": training, "stopped": made.made.stopped})
+    write_json(place / TRAINED, with_check({"training": training, "stopped": made.made.stopped}))
     return STORED
 
 
@@ -145,7 +146,7 @@ def _run(task: Task, folder: Path, shared: SharedBanks) -> Run:
 def _record(place: Path) -> Training | None:
     """The record of the training of a head, as far as it can be read."""
     try:
-        found = parsed_json((place / TRAINED).read_text("utf-8"))["training"]
+        found = without_check(parsed_json((place / TRAINED).read_text("utf-8")))["training"]
         return None if found is None else Training(**found)
-    except (OSError, ValueError, KeyError, TypeError, FsmmError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, FsmmError):
         return None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import FsmmError, install_hint
+from ...machine.checked import CHECK, with_check
 from .space import Dimension
 
 if TYPE_CHECKING:
@@ -76,9 +77,17 @@ class Search:
         return math.prod(dimension.size for dimension in self.space)
 
     def trials(self) -> list[Trial]:
-        """The trials that have ended."""
+        """The trials that have ended. Raises FsmmError where the database was changed since they were kept."""
         with self._readable():
-            return [_trial(each) for each in self._study.get_trials(deepcopy=False)]
+            kept = self._study.get_trials(deepcopy=False)
+            trials = [_trial(each) for each in kept]
+        for each, trial in zip(kept, trials):
+            if each.user_attrs.get(CHECK, _check(trial)) != _check(trial):
+                raise FsmmError(
+                    f"Trial {trial.number} in {str(self._path)!r} is not as it was written; name another folder with "
+                    "--out."
+                )
+        return trials
 
     def propose(self, trials: int) -> dict[str, str] | None:
         """The settings of the next trial of so many in all; None where every combination was tried."""
@@ -98,13 +107,12 @@ class Search:
         from optuna.trial import TrialState, create_trial
 
         params = {d.key: d.value(trial.settings[d.key]) for d in self.space}
-        about = {"settings": dict(trial.settings), "accuracy": list(trial.accuracy)}
         kept = create_trial(
             state=TrialState.FAIL if trial.reason else TrialState.COMPLETE,
             params=params,
             distributions=self._distributions,
             value=trial.value,
-            user_attrs={**about, "reason": trial.reason, "seconds": trial.seconds},
+            user_attrs={**_told(trial), CHECK: _check(trial)},
         )
         with self._readable():
             self._study.add_trial(kept)
@@ -176,3 +184,18 @@ def _trial(kept: Any) -> Trial:
         reason=about["reason"],
         seconds=about["seconds"],
     )
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """What Optuna keeps of a trial beside its number, parameters and value."""
+    return {
+        "settings": dict(trial.settings),
+        "accuracy": list(trial.accuracy),
+        "reason": trial.reason,
+        "seconds": trial.seconds,
+    }
+
+
+def _check(trial: Trial) -> str:
+    """A digest of all that is read of a trial, since a database does not notice that a bit has flipped."""
+    return str(with_check({**_told(trial), "number": trial.number, "value": trial.value})[CHECK])

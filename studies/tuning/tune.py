@@ -22,6 +22,7 @@ import numpy as np
 from ..._version import NUMERIC_VERSION
 from ...cache.schema import dataset_folder, default_cache
 from ...errors import FsmmError, UsageError, listed
+from ...machine.digests import write_sums
 from ...machine.files import parsed_json, whole_or_absent, write_json
 from ...machine.locks import lock_of
 from ...runs.digest import digest
@@ -249,6 +250,7 @@ class _Tuner:
         )
         write_json(self.folder / CONFIG, config)
         write_json(self.folder / RESULT, result.to_dict())
+        write_sums(self.folder, [CONFIG, RESULT])
         return result
 
     def _about(self, changed: Mapping[str, str], dataset: str) -> dict[str, Any]:

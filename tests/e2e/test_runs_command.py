@@ -127,7 +127,7 @@ def test_an_edited_configuration_serves_another_run_and_no_longer_describes_its_
         "episode-eval", "--config", tmp_path / "run/config.json", "--out", tmp_path / "run", "--json"
     )
     assert json.loads(again.stdout)["protocol"]["n_way"] == 3
-    assert "is not the one that made the run beside it" in again.stderr
+    assert "is not as it was when its run or tuning ended" in again.stderr
     assert json.loads(fsmm("runs", tmp_path, "--json").stdout)[0]["task"] == "3-way 1-shot"
     unedited = fsmm("episode-eval", "--config", run / "config.json", "--out", tmp_path / "other", "--json")
     assert unedited.stderr == ""

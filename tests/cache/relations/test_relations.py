@@ -138,9 +138,27 @@ def test_a_stored_graph_comes_back_matched_by_the_names_of_classes(tmp_path: Pat
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, key: str, value: object) -> None:
     path = graph().save(tmp_path)
     table = json.loads(path.read_text())
+    del table["check"]
+    path.write_text(json.dumps(table))
+    assert read_graph(tmp_path, "g").edges == graph().edges, "a file of one's own has no digest"
     path.write_text(json.dumps({**table, key: value}))
     with pytest.raises(CacheError):
         read_graph(tmp_path, "g")
+
+
+def test_no_flipped_bit_of_a_stored_graph_changes_an_edge_or_a_vector(tmp_path: Path) -> None:
+    path = graph().save(tmp_path)
+    whole, stored = path.read_bytes(), read_graph(tmp_path, "g")
+    refused = 0
+    for place in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        try:
+            assert read_graph(tmp_path, "g") == stored
+        except (CacheError, UsageError):
+            refused += 1
+    assert refused > 6 * len(whole)
 
 
 def test_edges_by_words_are_centred_cosines() -> None:

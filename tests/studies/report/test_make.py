@@ -201,6 +201,7 @@ def test_tables_escape_what_would_break_them() -> None:
     assert r"a \& b\_c | 50 \%" in latex_text([row], ["title"])
     assert r"a & b_c \| 50 %" in markdown_text([row], ["title"])
     assert csv_text([{"title": 'say "a", b'}]) == 'title\n"say ""a"", b"\n'
+    assert csv_text([{"title": "@a", "gain": -0.5, "as": "-0.5"}]) == "title,gain,as\n'@a,-0.5,-0.5\n"
 
 
 def test_five_hundred_runs_stay_below_ten_megabytes(study: Path, tmp_path: Path) -> None:
@@ -231,6 +232,16 @@ def test_a_sweeps_folder_is_read_with_its_failures(study: Path, tmp_path: Path) 
     assert "<h1>My sweep</h1>" in text
     assert "There is no &lt;such&gt; stream." in text
     assert "shots: row 3" in text[text.index("Not run yet") :]
+
+
+@pytest.mark.parametrize("name", ["study.json", "rows.json"])
+def test_a_study_whose_files_were_changed_is_one_sentence(tmp_path: Path, name: str) -> None:
+    row = Row(key="run", block="shots", label="1 shot", varies={"k_shot": 1}, config={"method": "tim"})
+    write_study(tmp_path, {"name": "My sweep", "published": {"protonet": 61.5}}, [row])
+    path = tmp_path / name
+    path.write_text(path.read_text().replace('"k_shot": 1', '"k_shot": 5').replace("61.5", "63.5"))
+    with pytest.raises(FsmmError, match=rf"^{name} of the study .* is not as it was written; sweep"):
+        report(tmp_path)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:

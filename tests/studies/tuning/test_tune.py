@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -268,3 +270,11 @@ def test_a_wrong_option_is_one_sentence(cache: Path, given: list[str], sentence:
     found = CliRunner().invoke(app, ["tune", "protonet", "--cache", str(cache), *given])
     assert isinstance(found.exception, UsageError)
     assert sentence in str(found.exception)
+
+
+def test_a_database_whose_figures_were_changed_is_refused(cache: Path, tmp_path: Path) -> None:
+    tuned(cache, tmp_path / "out", trials=3)
+    with closing(sqlite3.connect(tmp_path / "out" / search.DATABASE)) as file, file:
+        file.execute("UPDATE trial_values SET value = 1.0 WHERE trial_id = 2")
+    with pytest.raises(FsmmError, match=r"^Trial 1 in .* is not as it was written; name another folder"):
+        tuned(cache, tmp_path / "out", trials=3)
