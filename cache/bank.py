@@ -89,12 +89,20 @@ class FeatureBank:
     """Sentences that a reader of figures from this bank should see."""
     groups: np.ndarray = field(default_factory=lambda: np.empty(0, object))
     """object [n], the group of each clip (a text: source video, person, upload), None where none is known."""
+    clip_id: np.ndarray = field(default_factory=lambda: np.empty(0, object))
+    """object [n], the id of each clip, None where none is known."""
+    clip_file: np.ndarray = field(default_factory=lambda: np.empty(0, "S16"))
+    """bytes [n], the beginning of the SHA-256 of each clip's file, empty where it is not known."""
     substitutes: Mapping[str, Substitutes] = field(default_factory=dict)
     """What stands in for modalities that clips lack, by the side of the clips (support, query) that has substitutes."""
 
     def __post_init__(self) -> None:
         if not len(self.groups):
             self.groups = np.full(len(self.label), None, object)
+        if not len(self.clip_id):
+            self.clip_id = np.full(len(self.label), None, object)
+        if not len(self.clip_file):
+            self.clip_file = np.zeros(len(self.label), "S16")
 
     @classmethod
     def load(
@@ -210,6 +218,8 @@ class FeatureBank:
             no_words=no_words,
             notes=[*filter(None, [no_words, about_schema(folder, catalog)])],
             groups=catalog.groups()[rows],
+            clip_id=np.array(keys, object),
+            clip_file=catalog.facts["sha256"][rows].astype("S16"),
         )
 
     def __len__(self) -> int:
@@ -273,7 +283,14 @@ class FeatureBank:
             tables[key] = TensorTable(part.x, part.length, part.present)
         chosen = self._with_tables(tables)
         at = np.asarray(rows, np.int64)
-        return replace(chosen, label=self.label[index], clip_row=self.clip_row[at], groups=self.groups[at])
+        return replace(
+            chosen,
+            label=self.label[index],
+            clip_row=self.clip_row[at],
+            groups=self.groups[at],
+            clip_id=self.clip_id[at],
+            clip_file=self.clip_file[at],
+        )
 
     def fingerprint(self, *, groups: bool = False) -> str:
         """A digest of the clips, labels and classes that episodes are drawn from; features do not enter it.
@@ -288,9 +305,24 @@ class FeatureBank:
             digest.update(json.dumps(self.groups.tolist()).encode())
         return digest.hexdigest()[:16]
 
+    def identities(self) -> dict[str, str | None]:
+        """Digests of the clips' ids and of their files, None where those of a clip are not known.
+
+        Two data sets of one name may hold as many clips of the same classes, which ``fingerprint`` does not tell apart.
+        """
+        ids, files = self.clip_id.tolist(), self.clip_file.tolist()
+        return {
+            "clip_ids": None if None in ids else _digest(json.dumps(ids).encode()),
+            "clip_files": None if b"" in files else _digest(b"\n".join(files)),
+        }
+
     def _with_tables(self, tables: Mapping[str, Table]) -> FeatureBank:
         streams = {key: self.streams[key] for key in tables}
         return replace(self, streams=streams, tables=dict(tables), substitutes={})
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def choose_streams(folder: Path, streams: Sequence[str] | None) -> dict[str, StreamName]:

@@ -239,7 +239,7 @@ def from_line(values: Mapping[str, Any], options: Mapping[str, Option]) -> dict[
 
 
 # These keys of a run's config.json say what the run found, and are no options.
-_FOUND = ("chosen", "replay", "fingerprint")
+_FOUND = ("chosen", "replay", "fingerprint", "clip_ids", "clip_files")
 
 
 def from_file(path: Path, cls: type[Any], options: Mapping[str, Option]) -> dict[str, Any]:

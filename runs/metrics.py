@@ -74,6 +74,7 @@ def metrics_of(
         "peak_memory_mb": peak_memory_mb(banks.device),
         "device": str(banks.device),
         "fingerprint": bank.fingerprint(groups=spec.protocol.rules_groups),
+        **bank.identities(),
         "pretraining": pretraining(banks.folder, bank, summary.get("per_class") or {}),
         "clips": len(bank),
         "clips_without": {m: int((~t.present).sum()) for m, t in bank.tables.items() if not t.all_present},

@@ -192,6 +192,8 @@ class _Test:
             label=self.bank.label[index],
             clip_row=self.bank.clip_row[rows],
             groups=self.bank.groups[rows],
+            clip_id=self.bank.clip_id[rows],
+            clip_file=self.bank.clip_file[rows],
         )
         inverse = inverse.reshape(-1)
         return (

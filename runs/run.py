@@ -238,6 +238,8 @@ def finish(ready: Ready, progress: Progress | None = None, *, known: BaseClips |
         "dataset": banks.test.dataset,
         "episodes": metrics["episodes"],
         "fingerprint": metrics["fingerprint"],
+        "clip_ids": metrics["clip_ids"],
+        "clip_files": metrics["clip_files"],
         "chosen": metrics["chosen"],
     }
     # Where another run into this folder has replaced the head meanwhile, this run's head comes back.

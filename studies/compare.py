@@ -112,12 +112,13 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
     for folder in folders:
         config, metrics, arrays = load_run(folder)
         runs.append(_Stored(name=names[folder], folder=folder, config=config, metrics=metrics, arrays=arrays))
-    for other in runs[1:]:
-        if differ := differences(runs[0].config, other.config):
-            raise UsageError(f"Runs {runs[0].name} and {other.name} cannot be paired: {'; '.join(differ)}.")
+    for one, other in itertools.combinations(runs, 2):
+        if differ := differences(one.config, other.config):
+            raise UsageError(f"Runs {one.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
     lengths = [len(run.arrays["accuracy"]) for run in runs]
     shared = min(*lengths, redraw.MOST)
     drawn, notes = _drawn(runs, shared)
+    notes += _about_files(runs)
     if max(lengths) > shared:
         why = (
             "differ in number of episodes" if min(lengths) == shared else "have more episodes than are needed"
@@ -188,7 +189,29 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
         mine, theirs = (_at(each, path, _UNSAID.get(path)) for each in (config, other))
         if mine != theirs:
             found.append(f"{path} is {mine!r} and {theirs!r}")
+    # All may agree for other clips: those of a data set of the same name and size. Older runs do not name their clips.
+    clips = {each["clip_ids"] for each in (config, other) if each.get("clip_ids")}
+    if len(clips) > 1 and not found:
+        found.append("they are on other clips, of a data set of the same name")
     return found
+
+
+def _about_files(runs: Sequence[_Stored]) -> list[str]:
+    """The sentence that says that clips of the same ids have other files, or may have; none where they do not."""
+    by_files = {run.config["clip_files"]: run for run in runs if run.config.get("clip_files")}
+    if len(by_files) < 2:
+        caches = {run.config.get("cache") for run in runs}
+        if len(caches) == 1 or all(run.config.get("clip_files") for run in runs):
+            return []
+        return [
+            "The runs were made on different caches, and not all know the files of their clips; clips of the same ids "
+            "are taken for the same."
+        ]
+    one, other, *_ = by_files.values()
+    return [
+        f"The clips of {one.name} and {other.name} have the same ids and other files: the files were changed between "
+        "the runs, or belong to another data set; the runs can only be compared where they show the same."
+    ]
 
 
 def _pair(one: _Head, other: _Head, drawn: Draws | None, shared: int) -> Pair:

@@ -89,7 +89,9 @@ def _grouped(configs: Mapping[Path, dict[str, Any]]) -> list[list[Path]]:
     """The folders in groups whose runs are on the same episodes, the largest group first."""
     groups: list[list[Path]] = []
     for folder, config in configs.items():
-        same = (group for group in groups if not differences(configs[group[0]], config))
+        same = (
+            group for group in groups if not any(differences(configs[member], config) for member in group)
+        )
         group = next(same, None)
         if group is None:
             groups.append([folder])

@@ -30,7 +30,7 @@ RUN_DEFAULTS: dict[str, Any] = {
 }
 # Where a run was made is not what it is: the command names the cache that `add` was told. What base classes chose in it
 # follows from what it is.
-NOT_GIVEN = {"cache", "device", "fingerprint", "chosen"}
+NOT_GIVEN = {"cache", "device", "fingerprint", "clip_ids", "clip_files", "chosen"}
 PROTOCOL_DEFAULTS: dict[str, Any] = {
     "n_way": 5,
     "k_shot": 1,

@@ -63,6 +63,11 @@ class ReportRun(StoredHead):
         return float(self.metrics["accuracy"])
 
     @property
+    def clips(self) -> str:
+        """A digest of the ids of the clips; empty for a run of an earlier release."""
+        return str(self.config.get("clip_ids") or "")
+
+    @property
     def settings(self) -> str:
         """What is set otherwise than by default and has no column of its own."""
         found = {k: v for k, v in changed_settings(self.config).items() if k not in _SHOWN}
@@ -121,7 +126,8 @@ class StudyData:
         found: dict[str, list[ReportRun]] = {}
         for run in self.runs:
             found.setdefault(run.task, []).append(run)
-        groups = sorted(found.values(), key=len, reverse=True)
+        parts = [part for group in found.values() for part in _on_same_clips(group)]
+        groups = sorted(parts, key=len, reverse=True)
         titles = _apart([_title(group[0]) for group in groups], [group[0] for group in groups])
         return [
             Task(
@@ -206,10 +212,22 @@ def _loaded(
     return runs, failed
 
 
+def _on_same_clips(runs: Sequence[ReportRun]) -> list[list[ReportRun]]:
+    """The runs of one task in groups; data sets of one name and size in several caches are different ones.
+
+    Runs of earlier releases do not name their clips, and are taken for runs on the first ones.
+    """
+    first = next((run.clips for run in runs if run.clips), "")
+    found: dict[str, list[ReportRun]] = {}
+    for run in runs:
+        found.setdefault(run.clips or first, []).append(run)
+    return list(found.values())
+
+
 def _apart(titles: Sequence[str], firsts: Sequence[ReportRun]) -> list[str]:
     """The titles of tasks, with seed and fingerprint where two tasks would be called the same."""
     return [
-        f"{title}; seed {run.protocol.seed}, clips {run.metrics.get('fingerprint', '')}"
+        f"{title}; seed {run.protocol.seed}, clips {run.metrics.get('fingerprint', '')} {run.clips}".rstrip()
         if titles.count(title) > 1
         else title
         for title, run in zip(titles, firsts)

@@ -250,6 +250,8 @@ def joined(first: FeatureBank, second: FeatureBank) -> FeatureBank:
         class_id=torch.cat([first.class_id, second.class_id]),
         clip_row=np.concatenate([first.clip_row, second.clip_row]),
         groups=np.concatenate([first.groups, second.groups]),
+        clip_id=np.concatenate([first.clip_id, second.clip_id]),
+        clip_file=np.concatenate([first.clip_file, second.clip_file]),
         words=None if any(each is None for each in words) else torch.cat([w for w in words if w is not None]),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 from tests_support import synthetic_cache
 
+from fsmm.cache.catalog import Catalog
+from fsmm.cache.rewrite import rewrite_stream
+from fsmm.cache.schema import StreamName
 from fsmm.episodes.protocol import Protocol
 from fsmm.errors import FsmmError, UsageError
 from fsmm.machine.digests import SUMS
@@ -23,6 +27,7 @@ from fsmm.runs.store import load_run, save_run
 from fsmm.studies.compare import compare
 from fsmm.studies.groups import compare_groups
 from fsmm.studies.pairs import holm, paired
+from fsmm.studies.report.data import read
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,40 @@ def job_of(cache: Path, out: Path, **given: object) -> Job:
     """A job over the toy data set: ProtoNet on 60 2-shot episodes of 4 queries, with ``given`` of its spec changed."""
     spec = RunSpec(**{"method": "protonet", "protocol": Protocol(n_query=4, k_shot=2), **given})
     return Job(spec=spec, place=Place(cache=cache, dataset="toy", out=out), episodes=60)
+
+
+def another(cache: Path, place: Path, *, ids: str = "", files: str = "") -> Path:
+    """A copy of a cache whose clips have a beginning of their ids, or files, of its own."""
+    shutil.copytree(cache, place)
+    catalog = Catalog.read(place / "toy")
+    if files:
+        catalog.facts["sha256"] = np.full(len(catalog), files.encode() * 64, "S64")
+    replace(catalog, clip_id=[f"{ids}{clip}" for clip in catalog.clip_id]).write(place / "toy")
+    for stream in ("frame/net", "audio/net") if ids else ():
+        rewrite_stream(place / "toy", StreamName.parse(stream), lambda clip, _: f"{ids}{clip}")
+    return place
+
+
+def test_runs_on_other_clips_of_a_data_set_of_the_same_name_and_size_are_not_paired(
+    cache: Path, tmp_path: Path
+) -> None:
+    places = {
+        "here": cache,
+        "other": another(cache, tmp_path / "1", ids="b/"),
+        "one": another(cache, tmp_path / "2", files="1"),
+        "changed": another(cache, tmp_path / "3", files="2"),
+    }
+    out = {name: run(job_of(place, tmp_path / "runs" / name)).out for name, place in places.items()}
+    with pytest.raises(UsageError, match="they are on other clips, of a data set of the same name"):
+        compare([out["here"], out["other"]])
+    found = compare_groups([out["other"], out["here"], out["one"], out["changed"]])
+    assert [each.name for each in found.left_out] == ["other"]
+    (note,) = compare([out["here"], out["one"]]).notes
+    assert note.startswith("The runs were made on different caches, and not all know the files")
+    (note,) = compare([out["one"], out["changed"]]).notes
+    assert note.startswith("The clips of one and changed have the same ids and other files")
+    titles = [task.title for task in read(tmp_path / "runs").tasks]
+    assert len(set(titles)) == 2, "a report does not mix them, either"
 
 
 def test_runs_on_the_same_episodes_are_paired_and_others_refused(cache: Path, tmp_path: Path) -> None:
