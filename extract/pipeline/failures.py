@@ -19,6 +19,7 @@ from ...cache.locking import FAILURES, locked
 from ...errors import CacheError
 from ...machine.files import parsed_json, refuse_special, whole_or_absent
 from ...machine.json_text import json_text
+from ..clip_files import state_of
 from ..datasets.base import Source
 
 FILE = "failures.jsonl"
@@ -27,7 +28,7 @@ MISSING, NOTED_ABSENT, PARTIAL = "missing", "absent", "partial"
 NO_FAILURE = (MISSING, NOTED_ABSENT, PARTIAL)  # the stages of lines that keep no clip from being read
 Key = tuple[str, str]  # clip id, stream
 FileState = tuple[int, int]
-"""The size of a file in bytes, and its time of change in nanoseconds."""
+"""The size of a clip's files in bytes, all together, and their latest time of change in nanoseconds."""
 UNSEEN: FileState = (-1, -1)
 
 
@@ -39,7 +40,7 @@ class Failure:
     for the whole clip. An ``absent`` line explains a row that is recorded as absent though the clip has that modality,
     for instance because its sound is too short. A ``partial`` line tells what damage the decoding of a clip survived;
     what is left of the clip was used.
-    size, mtime_ns: size and time of change of the clip's main file when it failed; -1 if it has no file.
+    size, mtime_ns: size and time of change of the clip's files when it failed; -1 if it has no file, or lacked one.
     """
 
     id: str
@@ -61,12 +62,12 @@ class Failure:
         *,
         state: FileState | None = None,
     ) -> Failure:
-        """The line about a clip. state: that of its main file before it was read; None for as it is now.
+        """The line about a clip. state: that of its files before they were read; None for as they are now.
 
         A file that was whole only after it had been read in vain has then changed since, and is tried again.
         """
         path = main_file(source) if source is not None else None
-        size, mtime_ns = file_state(path) if state is None else state
+        size, mtime_ns = file_state(source) if state is None else state
         return cls(
             id=clip_id,
             stage=stage,
@@ -78,9 +79,9 @@ class Failure:
         )
 
     def changed(self, source: Source) -> bool:
-        """Whether the clip's file, or the part of it that the clip is, has changed since it failed."""
+        """Whether a file of the clip, or the part of it that the clip is, has changed since it failed."""
         same_part = self.path.endswith(_part(source)) and ("#t=" in self.path) == bool(_part(source))
-        return not same_part or (self.size, self.mtime_ns) != file_state(main_file(source))
+        return not same_part or (self.size, self.mtime_ns) != file_state(source)
 
 
 def _part(source: Source | None) -> str:
@@ -94,13 +95,9 @@ def main_file(source: Source) -> Path | None:
     return source.video or (source.images[0] if source.images else source.audio or series)
 
 
-def file_state(path: Path | None) -> FileState:
-    """The size and time of change of a file; UNSEEN where there is none."""
-    try:
-        facts = os.stat(path) if path is not None else None
-    except (OSError, ValueError):
-        facts = None
-    return (facts.st_size, facts.st_mtime_ns) if facts else UNSEEN
+def file_state(source: Source | None) -> FileState:
+    """The size and time of change of a clip's files; UNSEEN where there are none, or one is lacking."""
+    return UNSEEN if source is None else state_of(source)[:2]
 
 
 class FailureLog:

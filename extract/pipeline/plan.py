@@ -18,7 +18,6 @@ from .failures import (
     FailureLog,
     Key,
     file_state,
-    main_file,
 )
 from .worker import Job
 
@@ -54,7 +53,7 @@ def make_plan(
         lacks = [number for number, rows in enumerate(held) if clip not in rows]
         wanted = tuple(n for n in lacks if retry_failed or not _blocked(failed, clip, streams[n], listing))
         if wanted:
-            plan.jobs.append(Job(clip, source, wanted, file_state(main_file(source))))
+            plan.jobs.append(Job(clip, source, wanted, file_state(source)))
         elif lacks:
             plan.left_alone += 1
         else:

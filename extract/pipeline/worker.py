@@ -57,7 +57,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to decode. wanted: numbers of the encoders that still lack it. state: its main file's when planned."""
+    """One clip to decode. wanted: numbers of the encoders that still lack it. state: its files' when planned."""
 
     clip_id: str
     source: Source

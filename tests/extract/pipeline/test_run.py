@@ -155,6 +155,21 @@ def test_a_clip_is_tried_again_when_its_file_changed(broken: Path, tmp_path: Pat
     assert "class0/bad.mp4" in rows(Path(report.folder), FLOW)
 
 
+def test_a_clip_is_tried_again_when_its_sound_file_changed_alone(tmp_path: Path) -> None:
+    """A picture that is no picture, with sound that is none either until it is mended."""
+    folder = tmp_path / "data" / "class0"
+    folder.mkdir(parents=True)
+    for name in ("photo.jpg", "photo.wav"):
+        (folder / name).write_text("nothing of the kind")
+    load_makers().audio(folder / "good.wav")
+    assert run(tmp_path / "data", tmp_path / "cache", SOUND).failed == 1
+    assert run(tmp_path / "data", tmp_path / "cache", SOUND).left_alone == 1
+    load_makers().audio(folder / "photo.wav", hertz=300.0)
+    report = run(tmp_path / "data", tmp_path / "cache", SOUND)
+    assert (report.done, report.failed, report.left_alone) == (1, 0, 0)
+    assert rows(Path(report.folder), SOUND)["class0/photo.jpg"] is not None
+
+
 def test_a_clip_that_is_whole_only_after_it_was_read_in_vain_is_tried_again(
     broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
