@@ -11,6 +11,7 @@ from typing import Any
 
 from ..machine.json_text import json_text
 from ..machine.progress import Reporter, reporter
+from ..machine.texts import printable
 
 
 class Verbosity(enum.IntEnum):
@@ -67,7 +68,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
             column, justify="right" if i and _numeric(rows, i) else "left", no_wrap=i == 0, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 
 
@@ -75,6 +76,11 @@ def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     """Whether a column holds figures, which are aligned at the right."""
     cells = [str(row[column]) for row in rows if column < len(row) and str(row[column])]
     return bool(cells) and sum(c[0].isdigit() or c[0] in "+-±" for c in cells) * 2 > len(cells)
+
+
+def print_row(cells: Sequence[str]) -> None:
+    """Print cells, divided by tabs, as one line on standard output, for other programs to read."""
+    print("\t".join(map(printable, cells)).rstrip())
 
 
 @contextmanager

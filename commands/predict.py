@@ -67,13 +67,13 @@ def predict(
         return
     if out is None:
         for row in rows:
-            typer.echo(_line(row))
+            console.print_row(_cells(row))
     _summarise(rows, out)
 
 
-def _line(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> list[str]:
     sure = "" if row["probability"] is None else f"{row['probability']:.2f}"
-    return "\t".join([row["path"], row["label"] or "-", sure, row["note"]]).rstrip()
+    return [row["path"], row["label"] or "-", sure, row["note"]]
 
 
 def _summarise(rows: list[dict[str, Any]], out: Path | None) -> None:

@@ -64,7 +64,7 @@ def suggest_command(
         console.print_json(rows)
     elif out is None:
         for row in rows:
-            typer.echo("\t".join([row["path"], row["suggested"] or ""]).rstrip())
+            console.print_row([row["path"], row["suggested"] or ""])
 
 
 Found = tuple[Sequence[str], "list[Suggestion]", Sequence[str]]

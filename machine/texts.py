@@ -7,10 +7,11 @@ import io
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ..errors import FsmmError, UsageError, listed
 from .files import refuse_special
@@ -139,6 +140,22 @@ def plain_text(name: str) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
+def printable(text: str) -> str:
+    r"""A text as one line that only shows itself: what ends a line, divides columns or steers a terminal is escaped.
+
+    Names of files and classes may come from strangers, and a name that ends its line could forge the next one.
+
+    >>> printable("a\n/b.mp4\tcat\x1b[2J"), printable("caf\u00e9 \u4e2d")
+    ('a\\n/b.mp4\\tcat\\x1b[2J', 'caf\xe9 \u4e2d')
+    """
+    return "".join(
+        letter
+        if unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp")
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def composed(name: str) -> str:
     r"""A name in the composed form of Unicode (NFC), so that the two spellings of an accent are one name.
 
@@ -164,13 +181,13 @@ def is_unlabelled(text: str) -> bool:
 
 
 def class_warnings(label_set: str, names: Sequence[str]) -> list[str]:
-    """Sentences about class names that may be one name or none: other cases of a name, and words such as "null"."""
+    """Sentences about class names that may be one name or none: other spellings of a name, and words such as "null"."""
     found = []
     if same := _alike(names):
         pairs = "; ".join(", ".join(map(repr, group)) for group in same[:_NAMED])
         found.append(
-            f"Label set {label_set!r} has classes whose names differ in upper and lower case alone ({pairs}); spell "
-            "them alike if they are one class."
+            f"Label set {label_set!r} has classes whose names differ in upper and lower case, spaces or the way a "
+            f"number is written alone ({pairs}); spell them alike if they are one class."
         )
     if odd := [name for name in names if name.lower() in _LIKE_NO_LABEL]:
         found.append(
@@ -183,8 +200,50 @@ def class_warnings(label_set: str, names: Sequence[str]) -> list[str]:
 def _alike(names: Iterable[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[name.casefold()].append(name)
+        groups[_key(name)].append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _key(name: str) -> str:
+    """A text that two spellings of a name share: they differ in case, spaces, or the way a number is written.
+
+    >>> [_key(text) for text in ("Horse_riding", "horse  riding", "01", "1.0")]
+    ['horse riding', 'horse riding', '1', '1']
+    """
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    seen = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    words = " ".join(seen.replace("_", " ").split())
+    whole, point, rest = words.partition(".")
+    if not (whole.isascii() and whole.isdecimal() and (not point or not rest.strip("0"))):
+        return words
+    return whole.lstrip("0") or "0"
+
+
+_PLAIN_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+
+
+def without_formula(cell: str) -> str:
+    """The text of a cell that no spreadsheet takes for a formula: one that begins like a formula follows a quote mark.
+
+    Texts of tables that are written may come from strangers, such as the names of classes and files.
+
+    >>> without_formula("=HYPERLINK(A1)"), without_formula("-1"), without_formula("a=b")
+    ("'=HYPERLINK(A1)", '-1', 'a=b')
+    """
+    begins = cell.lstrip(" ")[:1]
+    is_formula = (
+        begins and begins in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20" and not _PLAIN_NUMBER.fullmatch(cell)
+    )
+    return f"'{cell}" if is_formula else cell
+
+
+def without_formulas(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of a table's row by column, with ``without_formula`` done to its texts.
+
+    >>> without_formulas({"label": "@x", "probability": -0.5})
+    {'label': "'@x", 'probability': -0.5}
+    """
+    return {key: without_formula(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
 
 
 _NUMBER = re.compile(r"(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d\d?)?")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 from ...errors import CacheError, UsageError, unknown
 from ...machine.files import whole_or_absent
 from ...machine.json_text import json_text
+from ...machine.texts import without_formula
 from ..blocks import FeatureMaps
 from ..catalog import FACTS, Catalog, LabelSet
 from ..index import stream_index
@@ -329,21 +329,7 @@ def _write_labels(path: Path, catalog: Catalog) -> None:
         for row, clip in enumerate(catalog.clip_id):
             labels = [_label_text(labels, row) for labels in catalog.label_sets.values()]
             cells = [clip, catalog.path[row], catalog.clip_split[row], catalog.group[row], *labels]
-            writer.writerow([_without_formula(cell) for cell in cells])
-
-
-_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
-
-
-def _without_formula(cell: str) -> str:
-    """The text of a cell that no spreadsheet takes for a formula: one that begins like a formula follows a quote mark.
-
-    >>> _without_formula("=HYPERLINK(A1)"), _without_formula("-1"), _without_formula("a=b")
-    ("'=HYPERLINK(A1)", '-1', 'a=b')
-    """
-    begins = cell.lstrip(" ")[:1]
-    is_formula = begins and begins in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20" and not _NUMBER.fullmatch(cell)
-    return f"'{cell}" if is_formula else cell
+            writer.writerow([without_formula(cell) for cell in cells])
 
 
 def _label_text(labels: LabelSet, row: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import UsageError, install_hint, unknown
 from ...machine.files import whole_or_absent, write_json
+from ...machine.texts import without_formulas
 
 KINDS = (".csv", ".json", ".parquet")
 
@@ -37,7 +38,7 @@ def write_labels(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         with whole_or_absent(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
-            writer.writerows(flat)
+            writer.writerows(map(without_formulas, flat))
         return
     import pyarrow
     from pyarrow import parquet

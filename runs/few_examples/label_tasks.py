@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import unknown
 from ...machine.files import whole_or_absent, write_json
+from ...machine.texts import without_formulas
 
 KINDS = (".csv", ".json")
 MODEL = "fsmm"
@@ -39,7 +40,7 @@ def write_tasks(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         columns = ["path", "label", *[key for key in rows[0] if key not in ("path", "probabilities")]]
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(without_formulas, rows))
 
 
 def _task(row: Mapping[str, Any]) -> dict[str, Any]:

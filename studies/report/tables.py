@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...machine.files import whole_or_absent, write_bytes
+from ...machine.texts import without_formulas
 from .cost import seconds
 from .data import ReportRun, StudyData
 from .marks import Entry, Mark, entries
@@ -101,7 +102,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows(map(without_formulas, rows))
     return text.getvalue()
 
 

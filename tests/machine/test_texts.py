@@ -112,3 +112,13 @@ def test_class_names_that_may_be_one_or_none_are_warned_about() -> None:
     assert "'Run', 'run'" in case
     assert "'null'" in none
     assert class_warnings("y", ["run", "jump"]) == []
+    for one, other in (
+        ("1", "1.0"),
+        ("07", "7"),
+        ("horse riding", "horse_riding"),
+        ("horse riding", "horse\u00a0riding"),
+        ("jump", "jump\u200b"),
+        ("\uff21", "a"),
+    ):
+        (alike,) = class_warnings("y", [one, other, "1.5", "10", "v1.0"])
+        assert f"({one!r}, {other!r})" in alike

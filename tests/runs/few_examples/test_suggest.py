@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from classifier_support import NAMES, gaussian
 
 from fsmm.runs.estimator import FewShotClassifier
 from fsmm.runs.few_examples.examples import Examples
+from fsmm.runs.few_examples.label_files import write_labels
 from fsmm.runs.few_examples.label_tasks import interface, write_tasks
 from fsmm.runs.few_examples.suggest import joint_points, suggest, typicality
 
@@ -67,3 +69,24 @@ def test_tasks_are_written_for_label_studio(tmp_path: Path) -> None:
     write_tasks(rows, tmp_path / "tasks.csv")
     assert (tmp_path / "tasks.csv").read_text().splitlines()[0] == "path,label,suggested,probability,typical"
     assert interface(["a"]).count("<Choice ") == 1
+
+
+def test_no_table_of_decisions_holds_a_formula(tmp_path: Path) -> None:
+    """Names of classes come from whoever made the model, and spreadsheets open the tables."""
+    name = "=HYPERLINK(A1)"
+    rows = [{"path": "/a.mp4", "suggested": name, "probability": 0.5, "typical": -0.1}]
+    write_tasks(rows, tmp_path / "tasks.csv")
+    decided = {
+        "path": "/a.mp4",
+        "label": name,
+        "probability": 0.5,
+        "set": [name],
+        "probabilities": {name: -0.5},
+    }
+    write_labels([decided], tmp_path / "labels.csv")
+    for path in (tmp_path / "tasks.csv", tmp_path / "labels.csv"):
+        with open(path, newline="") as file:
+            header, row = csv.reader(file)
+        assert f"'{name}" in row
+        assert not any(cell.startswith("=") for cell in [*header, *row])
+        assert row[header.index("probability")] == "0.5"
