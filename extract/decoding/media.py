@@ -49,6 +49,7 @@ _SHORT_PACKETS_TELL = {
 }  # formats in which an incomplete packet is no usual last one
 _FEW_EXACT = 0.1  # seconds that a whole file of these may be shorter than it declares
 _WEBP_HEAD = 21  # bytes of a WebP file up to the flags of its content
+_TILE = av.stream.Disposition.dependent  # a stream that shows one tile of a picture
 _NOT_THE_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -107,6 +108,11 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
             if container.format.name == "webp_pipe" and _is_animated(head):
                 raise DecodeError(
                     f"{shown(path)} is an animated WebP, which this FFmpeg cannot read; convert it to GIF, WebM or MP4."
+                )
+            if any(stream.disposition & _TILE for stream in container.streams.video):
+                raise DecodeError(
+                    f"{shown(path)} is a picture in tiles, as phones write HEIC and AVIF files, which are not put "
+                    "together here; convert it to JPEG or PNG."
                 )
             if container.format.name == "tiff_pipe" and (form := _tiff_form(path)):
                 raise DecodeError(f"{shown(path)} {form}, which this FFmpeg cannot read; convert it to PNG.")

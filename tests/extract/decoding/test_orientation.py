@@ -9,7 +9,9 @@ import av
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
+from heif_support import heic
 
+from fsmm.errors import DecodeError
 from fsmm.extract.contract import AudioNeed, Decoded, FrameNeed, Sampling
 from fsmm.extract.datasets.base import Source
 from fsmm.extract.decoding.decode import decode
@@ -49,6 +51,17 @@ def test_exif_orientations_are_honoured(
     assert makers.corners(decoded.frames[SMALL][0, 0]) == SHOWN[orientation]
     assert (decoded.facts.width, decoded.facts.height) == ((96, 64) if orientation < 5 else (64, 96))
     assert decoded.notes == []
+
+
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="this FFmpeg writes no HEVC")
+def test_a_heic_picture_is_read_and_one_in_tiles_is_refused(makers: ModuleType, tmp_path: Path) -> None:
+    """FFmpeg gives a picture in tiles as several pictures, of which the first shows the upper left corner alone."""
+    whole = heic(tmp_path / "whole.heic", makers.cornered(0, 256, 256))
+    assert makers.corners(picture(whole).frames[SMALL][0, 0]) == SHOWN[1]
+    tiled = heic(tmp_path / "tiled.heic", makers.cornered(0, 256, 256), rows=2, columns=2)
+    for source in (Source(images=(tiled,)), Source(video=tiled)):
+        with pytest.raises(DecodeError, match="is a picture in tiles, as phones write HEIC"):
+            decode(source, "clip", (SMALL,), Sampling())
 
 
 def test_a_photo_with_exif_and_its_sound(makers: ModuleType, tmp_path: Path) -> None:
