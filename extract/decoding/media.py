@@ -130,11 +130,14 @@ def _is_animated(head: bytes) -> bool:
 
 
 def video_stream(container: av.container.InputContainer, threads: int) -> av.VideoStream | None:
-    """The default video stream, else the largest, never a cover picture; None if the file has no video."""
+    """The default video stream, else the largest, never a cover picture; None if the file has no video.
+
+    A stream of one picture gives way to a film, as in animated AVIF, which begins with a picture of its own.
+    """
     able = [s for s in container.streams.video if s.codec_context and not s.disposition & _NOT_THE_VIDEO]
     if not able:
         return None
-    stream = max(able, key=lambda s: (_is_default(s), s.width * s.height, -s.index))
+    stream = max(able, key=lambda s: (s.frames != 1, _is_default(s), s.width * s.height, -s.index))
     stream.codec_context.options = {"max_pixels": str(_LARGEST_PICTURE)}
     stream.codec_context.thread_count = threads
     stream.thread_type = "AUTO"

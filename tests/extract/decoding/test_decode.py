@@ -131,6 +131,26 @@ def test_a_short_clip_repeats_its_last_frame(makers: ModuleType, tmp_path: Path)
     assert numbers(makers, read(path, need), need) == [[0, 1, 2, 2, 2]]
 
 
+def test_a_film_is_preferred_to_a_picture_beside_it(tmp_path: Path, makers: ModuleType) -> None:
+    """Animated AVIF holds both, and some programs write a title's picture as a large default stream."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as file:
+        streams = [file.add_stream("libx264", rate=12) for _ in range(2)]
+        for stream, side, frames in zip(streams, (128, 64), (1, 12)):
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+            for i in range(frames):
+                frame = av.VideoFrame.from_ndarray(makers.numbered(i + 3, side, side), format="rgb24")
+                frame.pts = i
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].disposition & av.stream.Disposition.default
+    need = FrameNeed(segments=4, size=32)
+    frames = decode(Source(video=path), "clip", (need,), Sampling()).frames[need]
+    assert [makers.number(frame[0]) for frame in frames] == [4, 7, 10, 13]
+
+
 def test_one_frame_serves_all_segments(makers: ModuleType, tmp_path: Path) -> None:
     path = makers.video(tmp_path / "one.mp4", frames=1)
     assert numbers(makers, read(path)) == [[0]] * 8
