@@ -38,14 +38,16 @@ _GROUPS: dict[type[Any] | str, str] = {
     Request: "Data and streams",
     DatasetOptions: "Clips and classes",
     Sampling: "Sampling",
-    **dict.fromkeys(("workers", "timeout", "flush_seconds", "retry_failed", "device", "precision"), "Work"),
+    **dict.fromkeys(
+        ("workers", "timeout", "flush_seconds", "retry_failed", "device", "precision", "compiled"), "Work"
+    ),
     **dict.fromkeys(("max_failures", "shard", "engine", "shards"), "Many machines, many clips"),
 }
 
 
 @derived(
     Request,
-    flags={"encoders": "--encoder", "position": "--sampling"},
+    flags={"encoders": "--encoder", "position": "--sampling", "compiled": "--compile"},
     without=("split_file", "split_seed"),
     groups=_GROUPS,
     complete={

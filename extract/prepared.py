@@ -54,6 +54,10 @@ def prepare(request: Request, listing: Listing | None = None) -> Prepared:
     encoders = build_encoders(
         chosen, request.weights, device, references_of(request.encoders), precision=precision
     )
+    if request.compiled:
+        from .encoders.compiled import compile_networks
+
+        compile_networks(encoders, device)
     fit_to_series(encoders, listing.axes, listing.catalog.dataset)
     fit_to_sampling(encoders, request.sampling)
     return Prepared(request=request, folder=folder, listing=listing, encoders=encoders, device=device)

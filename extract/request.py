@@ -37,6 +37,8 @@ class Request:
     """The device that encodes: auto, cpu or cuda."""
     precision: Precision = "auto"
     """The arithmetic of picture networks: float32, bfloat16, or auto: bfloat16 on a GPU, or as the stream was begun."""
+    compiled: bool = False
+    """Whether torch compiles picture networks on a GPU first, which takes a minute or so and pays for many clips."""
     workers: int | None = None
     """The number of worker processes (else one a core)."""
     options: DatasetOptions = field(default_factory=DatasetOptions)

@@ -30,6 +30,7 @@ def extract(
     weights: Mapping[str, Path | str] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    compiled: bool = False,
     workers: int | None = None,
     options: DatasetOptions | None = None,
     sampling: Sampling | None = None,
@@ -52,7 +53,8 @@ def extract(
     None. streams: modalities or ``modality/encoder``; encoders: modality to encoder name or names. With neither:
     frame, flow, audio and word, each by its usual encoder. weights: encoder name to a file of yours.
     device: "auto", "cpu", "cuda". precision: the arithmetic of picture networks, "float32" or "bfloat16"; "auto" for
-    bfloat16 on a GPU, or as the stream was begun. workers: processes; None for one a core. name: the dataset's name in
+    bfloat16 on a GPU, or as the stream was begun. compiled: torch compiles picture networks on a GPU, which takes a
+    minute or so. workers: processes; None for one a core. name: the dataset's name in
     the cache; into: that of a data set made from other data, which these clips join. retry_failed: try clips again
     that failed before. timeout: seconds a clip may take to decode. flush_seconds: no finished clip waits longer for
     its shard, so that a kill costs no more than that. max_failures: "2%" or a number of clips; more failures end the
@@ -77,6 +79,7 @@ def extract(
         weights={name: Path(path) for name, path in (weights or {}).items()},
         device=device,
         precision=precision,
+        compiled=compiled,
         workers=workers,
         options=options or DatasetOptions(),
         sampling=sampling or Sampling(),

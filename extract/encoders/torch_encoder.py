@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,11 +24,17 @@ class TorchEncoder(BaseEncoder):
     """The items of one pass on a GPU; they are halved where the memory does not suffice."""
     gpu_clips: int = 64
     """The clips of a batch on a GPU."""
+    is_compiled: bool = False
+    """Whether torch compiles the network before its first batch on a GPU."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
+        self._compiled: dict[object, Callable[[Any], Any]] = {}
         if not spec.device.startswith("cpu"):
             self.batch_clips = self.gpu_clips
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_compiled": {}}
 
     def _run(self, forward: Any, batch: Sequence[np.ndarray], device: Any) -> list[np.ndarray]:
         """What ``forward`` makes of the items [N_i, ...] of each clip, as float32 [N_i, ...].
@@ -39,8 +45,18 @@ class TorchEncoder(BaseEncoder):
 
         if device.type == "cpu":
             return [run_on_cpu(forward, clip, self.cpu_items, self.spec.precision) for clip in batch]
-        found, self.gpu_items = run_on_gpu(forward, batch, self.gpu_items, device, self.spec.precision)
+        run = self._compiled_form(forward) if self.is_compiled else forward
+        found, self.gpu_items = run_on_gpu(run, batch, self.gpu_items, device, self.spec.precision)
         return found
+
+    def _compiled_form(self, forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A compiled ``forward``, made once for each piece of code: functions of it are made anew for each batch."""
+        from .compiled import compiled
+
+        key = getattr(forward, "__code__", forward)
+        if key not in self._compiled:
+            self._compiled[key] = compiled(forward, self.name)
+        return self._compiled[key]
 
     def provenance(self) -> dict[str, str]:
         """The origin of the features, with the arithmetic where it is not float32."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ...cache.job import MANIFEST, JobFolder, Manifest
 from ...cache.schema import Provenance
 from ...cache.upkeep.join import join_job_shards
-from ...errors import CacheError, FsmmError
+from ...errors import CacheError, FsmmError, UsageError
 from ...machine.files import parsed_json, whole_or_absent
 from ...machine.locks import lock_of
 from ...machine.outcome import Outcome
@@ -89,7 +89,9 @@ def extract_on_cluster(request: Request, *, quiet: bool) -> ExtractReport:
     began = time.monotonic()
     crew = Crew.of(request)
     # The machines choose their device by themselves.
-    prepared = prepare(replace(request, device="cpu", precision=crew.request.precision))
+    if request.compiled and not crew.gpus:
+        raise UsageError("--compile is for networks on a GPU, and the cluster has none; leave it out.")
+    prepared = prepare(replace(request, device="cpu", precision=crew.request.precision, compiled=False))
     held = read_plan(JobFolder(prepared.folder))
     usual = held.shards if held is not None else crew.usual_shards(len(prepared.listing.sources))
     job = join_job(prepared, request.shards or usual)
