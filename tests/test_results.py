@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
-import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from tests_support import synthetic_cache
+from tests_support import script, synthetic_cache
 
 from fsmm.episodes.protocol import Protocol
 from fsmm.runs.run import episode_eval
@@ -50,19 +47,11 @@ RUN = {
 PLACE = ["--page", "tried", "--table", "tried-heads", "--row", "trx", "--column", "both, 5-shot"]
 
 
-def _script() -> ModuleType:
-    """scripts/results.py as a module."""
-    spec = importlib.util.spec_from_file_location("results_script", ROOT / "scripts" / "results.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-results = _script()
-DATA = results.read_all(ROOT)
+results = script("results")
+files, pages, texts, commands = (
+    script(f"figures.{name}") for name in ("data", "pages", "text", "run_command")
+)
+DATA = files.read_all(ROOT)
 
 
 @pytest.fixture
@@ -110,14 +99,14 @@ def test_check_names_the_stale_page(checkout: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=lambda p: p.stem)
 def test_every_figure_has_a_page_a_table_and_no_guessed_commit(path: Path) -> None:
-    data = results.read_file(path)
+    data = files.read_file(path)
     for figure in data.figures:
         assert figure.page == path.stem
         assert figure.column in data.tables[figure.table].columns
         assert figure.commit is None or re.fullmatch("[0-9a-f]{40}", figure.commit)
         assert figure.run is None or (path.parent / "runs" / f"{figure.run}.json").is_file()
-        has_interval = figure.interval is not None or figure.difference_interval is not None
-        assert has_interval == (figure.interval_over is not None)
+        assert (figure.interval is not None) == (figure.interval_over is not None)
+        assert not (figure.difference is None and figure.difference_widths)
 
 
 def test_every_table_stands_on_a_page() -> None:
@@ -127,11 +116,11 @@ def test_every_table_stands_on_a_page() -> None:
 
 
 def test_no_interval_is_printed_as_zero() -> None:
-    for path, text in results.pages(ROOT).items():
+    for path, text in pages.pages(ROOT).items():
         assert not re.search(r"± 0(\.0+)?(?![\d.])", text), path.name
         assert "{{" not in text, path.name
-    assert results.half_width(0.04, 1) == "< 0.1"
-    assert results.half_width(0.05001, 1) == "0.1"
+    assert texts.half_width(0.04, 1) == "< 0.1"
+    assert texts.half_width(0.05001, 1) == "0.1"
 
 
 def test_the_overview_is_short() -> None:
@@ -140,12 +129,12 @@ def test_the_overview_is_short() -> None:
 
 def test_a_placeholder_that_names_no_figure_is_refused() -> None:
     with pytest.raises(SystemExit, match="0 figures have this place"):
-        results.fill("{{ figure: demo-events | nobody | event }}", DATA, "demo")
+        pages.fill("{{ figure: demo-events | nobody | event }}", DATA, "demo")
 
 
 def test_add_records_a_run(checkout: Path, run: Path) -> None:
     results.main(["--root", str(checkout), "add", str(run), *PLACE])
-    data = results.read_file(checkout / "docs" / "results" / "tried.json")
+    data = files.read_file(checkout / "docs" / "results" / "tried.json")
     (figure,) = data.figures
     assert (figure.value, figure.interval, figure.interval_over, figure.episodes) == (
         61.24,
@@ -158,7 +147,7 @@ def test_add_records_a_run(checkout: Path, run: Path) -> None:
         "fsmm episode-eval --method trx --dataset demo --modalities frame,flow --fusion lf --train-missing "
         "flow=0.5@both --set words=false --words none --episodes 200 --n-way 3-8 --k-shot 5 --seed 3 --cache CACHE"
     )
-    assert "| trx | 61.2 ± < 0.1 |" in results.table_text("tried-heads", data)
+    assert "| trx | 61.2 ± < 0.1 |" in texts.table_text("tried-heads", data)
     kept = json.loads((checkout / "docs" / "results" / "runs" / f"{figure.run}.json").read_text())
     assert kept["config"] == RUN["config.json"]
     assert kept["metrics"] == {"accuracy": 0.61237, "ci95": 0.0004, "map": 0.5, "episodes": 200}
@@ -166,12 +155,12 @@ def test_add_records_a_run(checkout: Path, run: Path) -> None:
 
 
 def test_every_field_of_a_run_has_an_option_in_the_command_that_makes_it_again() -> None:
-    assert {f.name for f in fields(Protocol)} == set(results.PROTOCOL_DEFAULTS)
-    assert {f.name for f in fields(RunSpec)} - {"protocol"} <= set(results.RUN_DEFAULTS)
+    assert {f.name for f in fields(Protocol)} == set(commands.PROTOCOL_DEFAULTS)
+    assert {f.name for f in fields(RunSpec)} - {"protocol"} <= set(commands.RUN_DEFAULTS)
     for name, default in Protocol().to_dict().items():
-        assert results.PROTOCOL_DEFAULTS[name] == default or not default
-    assert results.option("shared_group", False) == ["--no-shared-group"]
-    assert results.option("generalised", False) == []
+        assert commands.PROTOCOL_DEFAULTS[name] == default or not default
+    assert commands.option("shared_group", False) == ["--no-shared-group"]
+    assert commands.option("generalised", False) == []
 
 
 def test_add_replaces_the_figure_of_the_same_place(checkout: Path, run: Path, tmp_path: Path) -> None:
@@ -179,11 +168,11 @@ def test_add_replaces_the_figure_of_the_same_place(checkout: Path, run: Path, tm
     for folder in (run, _run_folder(tmp_path / "again" / "made", better)):
         results.main(["--root", str(checkout), "add", str(folder), *PLACE])
     results.main(["--root", str(checkout), "add", str(run), *PLACE, "--part", "mAP", "--metric", "map"])
-    figures = results.read_file(checkout / "docs" / "results" / "tried.json").figures
+    figures = files.read_file(checkout / "docs" / "results" / "tried.json").figures
     assert [(f.part, f.value, f.interval) for f in figures] == [(None, 70.0, 0.04), ("mAP", 50.0, None)]
 
 
-def test_add_records_a_paired_difference_with_its_interval_over_clips(checkout: Path, tmp_path: Path) -> None:
+def test_add_records_a_paired_difference_with_its_widths(checkout: Path, tmp_path: Path) -> None:
     cache = synthetic_cache(tmp_path / "cache", noise=2.0)
     runs = [
         episode_eval(
@@ -198,27 +187,80 @@ def test_add_records_a_paired_difference_with_its_interval_over_clips(checkout: 
         for m in ("frame", "audio")
     ]
     results.main(["--root", str(checkout), "add", str(runs[0]), *PLACE, "--minus", str(runs[1])])
-    data = results.read_file(checkout / "docs" / "results" / "tried.json")
+    data = files.read_file(checkout / "docs" / "results" / "tried.json")
     (figure,) = data.figures
-    (pair,) = compare(runs).pairs
-    assert pair.clips is not None
-    assert pair.clips.ci95 is not None
+    (pair,) = compare(runs, draws=True).pairs
     assert figure.difference == round(100 * pair.difference, 2)
-    assert figure.difference_interval == round(100 * pair.clips.ci95, 2)
+    for kind in ("draws", "clips", "classes"):
+        width = getattr(pair, kind).ci95
+        assert figure.difference_widths.of(kind) == (None if width is None else round(100 * width, 2))
+    assert figure.difference_widths.clips > 0
     assert figure.interval_over == "clips"
-    assert results.DRAWS_MARK not in results.table_text("tried-heads", data)
     with pytest.raises(SystemExit, match="not a complete run"):
         results.main(
             ["--root", str(checkout), "add", str(runs[0]), *PLACE, "--minus", str(tmp_path), "--dirty"]
         )
 
 
-def test_the_interval_of_a_difference_over_draws_alone_is_marked() -> None:
-    for table, over in (("ave28-heads", "draws"), ("ave28-heads", "clips")):
-        figures = [f for f in DATA.figures if f.table == table and f.interval_over == over and f.difference]
-        for figure in figures:
-            text = results.difference_text(figure, DATA.tables[table])
-            assert text.endswith(results.DRAWS_MARK) == (over == "draws")
+def _difference(row: str, difference: float | None, **widths: float) -> Any:
+    """The figure of 61.2 % in a row, with a difference and its half widths."""
+    known = {f.name: None for f in fields(files.Figure)}
+    given = {"page": "tried", "table": "t", "row": row, "column": "c", "value": 61.2, "unit": "%"}
+    return files.Figure(
+        **{**known, **given, "difference": difference, "difference_widths": files.Widths(**widths)}
+    )
+
+
+def test_a_difference_has_its_widths_and_a_dash_for_one_that_is_not_known() -> None:
+    table = files.Table("t", corner="head", columns=("c",), digits=1, difference_from="ProtoNet")
+    figures = [
+        _difference("ProtoNet", None),
+        _difference("one", 6.71, draws=0.2, clips=0.84, classes=1.9),
+        _difference("two", -1.0, draws=0.01, clips=0.8),
+        _difference("same", 0.0),
+    ]
+    assert texts.table_text("t", files.Data({"t": table}, figures)).splitlines() == [
+        "In brackets is the paired difference from ProtoNet ± its 95 % half width over draws / clips / classes "
+        "(–: not known).",
+        "",
+        "| head | c |",
+        "| --- | --- |",
+        "| ProtoNet | 61.2 |",
+        "| one | 61.2 (+6.7 ± 0.2 / 0.8 / 1.9) |",
+        "| two | 61.2 (-1.0 ± < 0.1 / 0.8 / –) |",
+        "| same | 61.2 (+0.0) |",
+    ]
+
+
+def test_a_table_of_one_kind_of_width_prints_that_one_and_says_which() -> None:
+    table = files.Table("t", corner="head", columns=("c",), digits=1, difference_from="ProtoNet")
+    figure = replace(_difference("one", 6.7, draws=0.2), interval=0.5, interval_over="draws")
+    lines = texts.table_text("t", files.Data({"t": table}, [figure])).splitlines()
+    assert lines[0] == (
+        "± is the 95 % half width over draws. In brackets is the paired difference from ProtoNet "
+        "± its 95 % half width over draws."
+    )
+    assert lines[-1] == "| one | 61.2 ± 0.5 (+6.7 ± 0.2) |"
+
+
+def test_prose_can_quote_a_difference_and_each_of_its_widths() -> None:
+    figure = _difference("one", 6.7, draws=0.2, clips=0.8)
+    held = files.Data({"t": files.Table("t", columns=("c",), digits=1)}, [figure])
+    prose = "{{ figure: t | one | c | paired }}; {{ figure: t | one | c | clips }}"
+    assert pages.fill(prose, held, "tried") == "+6.7 ± 0.2 / 0.8; 0.8"
+    with pytest.raises(SystemExit, match="its classes was not measured"):
+        pages.fill("{{ figure: t | one | c | classes }}", held, "tried")
+
+
+def test_a_file_of_figures_is_read_as_it_was_written(tmp_path: Path) -> None:
+    figures = [_difference("one", 6.7, draws=0.2, clips=0.8), _difference("two", None)]
+    held = files.Data({"t": files.Table("t", columns=("c",))}, figures)
+    files.write_file(tmp_path / "tried.json", held)
+    assert files.read_file(tmp_path / "tried.json") == held
+    text = (tmp_path / "tried.json").read_text()
+    (tmp_path / "tried.json").write_text(text.replace('"draws": 0.2', '"videos": 0.2'))
+    with pytest.raises(SystemExit, match="widths over other things"):
+        files.read_file(tmp_path / "tried.json")
 
 
 def test_add_refuses_a_changed_checkout(checkout: Path, run: Path) -> None:
@@ -226,17 +268,17 @@ def test_add_refuses_a_changed_checkout(checkout: Path, run: Path) -> None:
     with pytest.raises(SystemExit, match="uncommitted changes"):
         results.main(["--root", str(checkout), "add", str(run), *PLACE])
     results.main(["--root", str(checkout), "add", str(run), *PLACE, "--dirty"])
-    assert results.read_file(checkout / "docs" / "results" / "tried.json").figures[0].commit is None
+    assert files.read_file(checkout / "docs" / "results" / "tried.json").figures[0].commit is None
 
 
 def test_a_configuration_without_an_option_is_refused() -> None:
     with pytest.raises(SystemExit, match="colour"):
-        results.command_of({**RUN["config.json"], "colour": "red"}, "CACHE")
+        commands.command_of({**RUN["config.json"], "colour": "red"}, "CACHE")
 
 
 def test_demo_refuses_a_changed_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ROOT / "docs" / "results"
-    for figure in results.read_file(folder / "demo-small.json").figures:
+    for figure in files.read_file(folder / "demo-small.json").figures:
         kept = json.loads((folder / "runs" / f"{figure.run}.json").read_text())
         _run_folder(tmp_path / "runs" / kept["folder"], {"metrics.json": kept["metrics"]})
     results.main(["demo", "--home", str(tmp_path)])

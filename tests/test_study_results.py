@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from tests_support import synthetic_cache
+from tests_support import script, synthetic_cache
 
 from fsmm.runs.job import Place
 from fsmm.studies.grid.data import DataFacts
@@ -19,18 +15,12 @@ from fsmm.studies.grid.spec import read_study_file
 from fsmm.studies.grid.store import Row
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = script("study_results")
 # Figures that are no accuracy of a run of the study, or of a setting that is gone.
 WITHOUT_A_ROW = {
     ("ave28-heads", "protonet, s0 alone"),  # a part of the row protonet
     ("protocols-demo", "60 unlabelled clips, no mask"),
 }
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    yield importlib.import_module("study_results")
-    sys.path.remove(str(ROOT / "scripts"))
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +38,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     ]
 
 
-def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(
-    script: ModuleType, rows: list[Row]
-) -> None:
-    figures = script.results.read_all(ROOT).figures
+def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(rows: list[Row]) -> None:
+    figures = script("figures.data").read_all(ROOT).figures
     asked = [row for row in rows if row.block != "reliability"]
-    tables = {table for row in asked for table in script.tables_of(row)}
+    tables = {table for row in asked for table in RESULTS.tables_of(row)}
     own = [
         figure
         for figure in figures
@@ -61,22 +49,22 @@ def test_every_figure_of_a_blocks_table_has_its_row_and_every_row_a_figure(
         if figure.value is not None or figure.difference is not None
     ]
     assert len(own) > 600
-    made = {table: [row for row in asked if table in script.tables_of(row)] for table in tables}
-    lacking = [f.place for f in own if not any(script.belongs(f, row) for row in made[f.table])]
+    made = {table: [row for row in asked if table in RESULTS.tables_of(row)] for table in tables}
+    lacking = [f.place for f in own if not any(RESULTS.belongs(f, row) for row in made[f.table])]
     assert lacking == []
     idle = [
         (row.block, row.label)
         for row in asked
-        if not any(f.table in script.tables_of(row) and script.belongs(f, row) for f in figures)
+        if not any(f.table in RESULTS.tables_of(row) and RESULTS.belongs(f, row) for f in figures)
     ]  # A cell that was not measured is a figure without a value.
     assert idle == []
 
 
-def test_differences_are_from_the_base_on_the_same_task(script: ModuleType, rows: list[Row]) -> None:
+def test_differences_are_from_the_base_on_the_same_task(rows: list[Row]) -> None:
     """Each row has one base at most, of its block and task; AMFAR's certainty weights have their own equal ones."""
     keyed = [replace(row, key=str(place)) for place, row in enumerate(rows)]
     bases = {
-        row.key: [base for base in keyed if base.block == row.block and script.is_base(base, row)]
+        row.key: [base for base in keyed if base.block == row.block and RESULTS.is_base(base, row)]
         for row in keyed
     }
     assert max(map(len, bases.values())) == 1

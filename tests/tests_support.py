@@ -1,9 +1,12 @@
-"""Synthetic caches and banks with known truth, and modules with moved weights, shared by the tests."""
+"""Synthetic caches and banks with known truth, modules with moved weights, and the scripts, shared by the tests."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import h5py
@@ -19,6 +22,16 @@ from fsmm.cache.stream import StreamWriter
 from fsmm.cache.table import Table, TensorTable
 
 M = TypeVar("M", bound=nn.Module)
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def script(name: str) -> ModuleType:
+    """A module of scripts/, whose programs look for one another beside them."""
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(SCRIPTS))
 
 
 def synthetic_cache(

@@ -13,7 +13,7 @@ from fsmm.runs.over_clips import clip_uncertainty
 from fsmm.runs.redraw import Source
 from fsmm.runs.statistics import Draws
 from fsmm.studies.pairs import pair_of_outcomes
-from fsmm.studies.seeded_pairs import mean_over_seeds, pair_of_seeds
+from fsmm.studies.seeded_pairs import mean_over_seeds, over_draws, pair_of_seeds
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,20 @@ def test_the_mean_over_seeds_has_an_interval_that_counts_them(draws: Draws) -> N
     assert found.clips.variance == pytest.approx(clips.variance + means.var(ddof=1) / 3)
     assert found.clips.freedom < clips.freedom
     assert found.clips.half_width() > 2 * clips.half_width()  # These seeds differ more than clips do.
+
+
+def test_the_variance_over_seeds_is_added_to_that_over_draws(draws: Draws) -> None:
+    seeds = [outcomes(draws, share, number).mean(1) for number, share in enumerate((0.55, 0.7, 0.85))]
+    other = outcomes(draws, 0.6, 9).mean(1)
+    found = over_draws(seeds, [other])
+    values = np.mean(seeds, 0) - other
+    alone = values.std(ddof=1) / np.sqrt(len(values))
+    over_seeds = np.std([each.mean() for each in seeds], ddof=1) / np.sqrt(3)
+    error = np.hypot(alone, over_seeds)
+    freedom = error**4 / (alone**4 / (len(values) - 1) + over_seeds**4 / 2)
+    assert found.ci95 == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+    single = over_draws(seeds[:1], [other])
+    expected = seeds[0] - other
+    assert single.ci95 == pytest.approx(
+        stats.t.ppf(0.975, len(expected) - 1) * expected.std(ddof=1) / np.sqrt(len(expected))
+    )
