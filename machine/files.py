@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import FsmmError, UsageError
 from .json_text import json_text
-from .trees import tree_size
+from .yaml_text import yaml_value
 
 
 @contextmanager
@@ -77,16 +77,46 @@ def refuse_special(path: Path, what: str, *, error: type[FsmmError] = UsageError
         raise error(f"The {what} {str(path)!r} is a pipe or a device; give a plain file.")
 
 
-def parsed_json(text: str) -> Any:
+def parsed_json(text: str, *, once: bool = False) -> Any:
     """The value of a JSON text. Raises ValueError where it is not valid, or is nested too deeply to be read.
+
+    once: whether a table that has one key twice, of which the reader would keep the last, is refused.
 
     >>> parsed_json('{"a": [1, null]}')
     {'a': [1, None]}
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_with_keys_once if once else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The table of these keys and values. Raises ValueError for a key that comes twice."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise ValueError(f"the key {twice!r} comes twice in one table")
+    return table
+
+
+def read_text(path: Path, *, most: int) -> str:
+    """The UTF-8 text of a file of at most so many bytes, without a byte order mark.
+
+    Raises OSError where it cannot be read, ValueError where it is larger or is not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most:,} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+
+
+_TABLE_BYTES = 1 << 28
 
 
 def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) -> dict[str, Any]:
@@ -97,85 +127,18 @@ def read_table(path: Path, what: str, *, error: type[FsmmError] = UsageError) ->
     """
     refuse_special(path, what, error=error)
     try:
-        text = path.read_text("utf-8")
-    except OSError as found:
-        raise error(f"The {what} {str(path)!r} cannot be read ({found.strerror or found}).") from None
-    except UnicodeDecodeError:
-        raise error(f"The {what} {str(path)!r} cannot be read (it is not UTF-8 text).") from None
+        text = read_text(path, most=_TABLE_BYTES)
+    except (OSError, ValueError) as found:
+        why = found.strerror if isinstance(found, OSError) and found.strerror else found
+        raise error(f"The {what} {str(path)!r} cannot be read ({why}).") from None
     kind = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "JSON"
     try:
-        table = _yaml(text) if kind == "YAML" else parsed_json(text)
+        table = yaml_value(text) if kind == "YAML" else parsed_json(text, once=True)
     except (ValueError, RecursionError) as found:
         raise error(f"The {what} {str(path)!r} is not valid {kind} ({found}).") from None
     if not isinstance(table, dict):
         raise UsageError(f"The {what} {str(path)!r} must hold a table of keys and values.")
     return table
-
-
-def located_yaml(text: str) -> tuple[Any, Lines]:
-    """The content of a YAML text, and the line of each of its values. Raises ValueError where it is not valid.
-
-    The lines, which begin at 1, are given by path: the keys and positions that lead from the top to the value. The line
-    of an entry of a table is that of its key.
-
-    >>> located_yaml("a: [1, {b: 2}]")
-    ({'a': [1, {'b': 2}]}, {(): 1, ('a',): 1, ('a', 0): 1, ('a', 1): 1, ('a', 1, 'b'): 1})
-    """
-    value, node = _yaml_and_node(text, most=_LOCATED_VALUES)
-    return value, {} if node is None else dict(_lines(node, ()))
-
-
-def _yaml(text: str) -> Any:
-    """The content of a YAML text. Raises ValueError where it is not valid."""
-    return _yaml_and_node(text, most=_YAML_VALUES)[0]
-
-
-def _yaml_and_node(text: str, *, most: int) -> tuple[Any, Any]:
-    """The content of a YAML text, of at most so many values, and its node. Raises ValueError where it is not valid."""
-    import yaml
-
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None, None
-        # An alias is a reference to a node, so that a few lines can stand for more values than any memory holds.
-        if tree_size(node, _node_parts) > most:
-            raise ValueError(f"its aliases make it stand for more than {most:,} values")
-        return loader.construct_document(node), node
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    finally:
-        loader.dispose()
-
-
-Lines = dict[tuple[Any, ...], int]
-"""The line of each value of a text, by path."""
-
-
-def _lines(node: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
-    """The path and line of a YAML node and of all within it."""
-    yield path, node.start_mark.line + 1
-    if isinstance(node.value, str):
-        return
-    for place, entry in enumerate(node.value):
-        if isinstance(entry, tuple):
-            key, value = entry
-            inner = (*path, key.value if isinstance(key.value, str) else place)
-            yield from _lines(value, inner)
-            yield inner, key.start_mark.line + 1
-        else:
-            yield from _lines(entry, (*path, place))
-
-
-_YAML_VALUES, _LOCATED_VALUES = 10_000_000, 100_000
-
-
-def _node_parts(node: Any) -> list[Any] | int:
-    """The nodes within a YAML node, or 1 for a scalar."""
-    if isinstance(node.value, str):
-        return 1
-    return [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
 
 
 def _remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -30,6 +31,8 @@ from .spec import Block, StudyDocument
 
 FIRST = ("first", "second", "third")
 """The names that stand for the data set's modalities in their order: frame, flow, audio, then the others."""
+MOST_RUNS = 20_000
+"""The number of runs of one study at most: planning them takes about a minute."""
 _RUN_FIELDS = {f.name for f in fields(RunSpec)} - {"protocol", "settings"}
 _PROTOCOL_FIELDS = {f.name for f in fields(Protocol)}
 Choice = dict[str, Any]
@@ -77,6 +80,7 @@ def expand(
                 facts = facts_of(run.job.place.dataset)
                 job = replace(run.job, spec=canonical(run.job.spec, facts))
                 found.append(replace(run, job=job, trained_as=canonical(run.trained_as, facts)))
+                _refuse_too_many(len(found))
         except UsageError as error:
             if document.where in str(error):
                 raise
@@ -84,6 +88,15 @@ def expand(
     if not found:
         raise UsageError(f"{document.where}: the study has no run; exclude fewer of them.")
     return found
+
+
+def _refuse_too_many(runs: int) -> None:
+    """Raise UsageError for more runs than one study may have."""
+    if runs > MOST_RUNS:
+        raise UsageError(
+            f"the study asks for {runs:,} runs or more, and may have {MOST_RUNS:,}; list fewer values, or make several "
+            "studies of it."
+        )
 
 
 def _choices(
@@ -97,16 +110,17 @@ def _choices(
     variants = [_without(variant, overrides) for variant in block.variants] or [{}]
     made: list[Choice] = []
     if block.variants or rest or not block.include:
+        _refuse_too_many(math.prod(map(len, (variants, *rest.values()))))
         products = itertools.product(variants, *rest.values())
         made = [{**base, **first, **dict(zip(rest, values)), **overrides} for first, *values in products]
     made += [{**base, **_without(entry, overrides), **overrides} for entry in block.include]
-    seen = []
+    seen: set[str] = set()
     for choice in itertools.chain.from_iterable(_on_each_dataset(choice, place) for choice in made):
         label, facts = str(choice.pop("label", "")), facts_of(choice.get("dataset") or place.dataset)
         for resolved in _resolved(choice, facts):
             excluded = any(_matches(resolved, entry, facts) for entry in block.exclude)
-            if not excluded and resolved not in seen:
-                seen.append(resolved)
+            if not excluded and (text := repr(sorted(resolved.items()))) not in seen:
+                seen.add(text)
                 yield resolved, label
 
 

@@ -99,10 +99,17 @@ def read_options(table: Any) -> dict[str, Any]:
             path = (key, part) if key == "settings" else (key,)
             try:
                 name = option_named(SETTINGS + str(part) if key == "settings" else part)
+                if name in found:
+                    raise twice(name)
                 found[name] = read_option(name, entry)
             except UsageError as error:
                 raise OptionError(path, str(error)) from None
     return found
+
+
+def twice(name: str) -> UsageError:
+    """The error of an option that one table names in two spellings; name: its full name."""
+    return UsageError(f"{name.removeprefix(SETTINGS)} is named twice, in two spellings; name it once.")
 
 
 class OptionError(UsageError):

@@ -18,10 +18,12 @@ from pydantic import Field as Checked
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ...errors import UsageError, unknown
-from ...machine.files import Lines, located_yaml, refuse_special
-from .options import OptionError, option_named, read_option, read_options
+from ...machine.files import read_text, refuse_special
+from ...machine.yaml_text import Lines, located_yaml
+from .options import OptionError, option_named, read_option, read_options, twice, value_text
 
 _SHOWN = 5  # The mistakes of a file that are told at once.
+_BYTES = 1 << 20  # A study file is written by hand; reading a larger file would take minutes.
 
 
 def _options(table: Any) -> dict[str, Any]:
@@ -35,8 +37,19 @@ def _variant(table: Any) -> dict[str, Any]:
     """A variant's options, with its label under ``label`` where it has one."""
     if not isinstance(table, Mapping):
         return _options(table)
-    label = {"label": str(table["label"])} if "label" in table else {}
+    try:
+        label = {"label": _line(table["label"])} if "label" in table else {}
+    except PydanticCustomError as error:
+        raise _custom(("label",), error.message()) from None
     return {**_options({key: value for key, value in table.items() if key != "label"}), **label}
+
+
+def _line(value: Any) -> str:
+    """A text of one line that a table can show; a number stands for its text."""
+    text = str(value).strip()
+    if isinstance(value, (list, dict)) or value is None or not text.isprintable():
+        raise _custom((), f"a text of one line is needed here, not {value_text(value)}.")
+    return text
 
 
 def _grid(table: Any) -> dict[str, list[Any]]:
@@ -46,15 +59,19 @@ def _grid(table: Any) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for key, values in table.items():
         listed = values if isinstance(values, list) else [values]
+        path: tuple[Any, ...] = (key,)
         if not listed:
-            raise _custom((key,), f"the grid lists no value of {key}; name one, or leave the key out.")
-        for place, value in enumerate(listed):
-            try:
-                name = option_named(key)
-                found.setdefault(name, []).append(read_option(name, value))
-            except UsageError as error:
-                inner = (key, place) if isinstance(values, list) else (key,)
-                raise _custom(inner, str(error)) from None
+            raise _custom(path, f"the grid lists no value of {key}; name one, or leave the key out.")
+        try:
+            name = option_named(key)
+            if name in found:
+                raise twice(name)
+            found[name] = []
+            for place, value in enumerate(listed):
+                path = (key, place) if isinstance(values, list) else path
+                found[name].append(read_option(name, value))
+        except UsageError as error:
+            raise _custom(path, str(error)) from None
     return found
 
 
@@ -66,6 +83,7 @@ def _custom(path: tuple[Any, ...], sentence: str) -> PydanticCustomError:
 Options = Annotated[dict[str, Any], BeforeValidator(_options)]
 Variant = Annotated[dict[str, Any], BeforeValidator(_variant)]
 Grid = Annotated[dict[str, list[Any]], BeforeValidator(_grid)]
+Line = Annotated[str, BeforeValidator(_line)]
 Name = Annotated[str, Checked(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]{0,63}$")]
 
 
@@ -78,7 +96,7 @@ class Block(_Model):
 
     name: Name
     """The name of the block."""
-    title: str = ""
+    title: Line = ""
     """The sentence that a report shows above the block."""
     fixed: Options = {}
     """The options that all runs of the block have."""
@@ -99,7 +117,7 @@ class Block(_Model):
 class PublishedRow(_Model):
     """Published figures of one method."""
 
-    label: str
+    label: Line
     """The label of the variant that they belong to."""
     k_shot: int
     """The number of supports a class."""
@@ -110,7 +128,7 @@ class PublishedRow(_Model):
 class Published(_Model):
     """Figures that a paper states, which are shown in columns of their own."""
 
-    source: str
+    source: Line
     """The paper."""
     rows: list[PublishedRow]
     """The figures."""
@@ -121,7 +139,7 @@ class StudyFile(_Model):
 
     name: Name
     """The name of the study."""
-    title: str = ""
+    title: Line = ""
     """The headline of a report."""
     description: str = ""
     """What the study shows, in a few sentences."""
@@ -158,8 +176,7 @@ def read_study_file(path: Path) -> StudyDocument:
     """The study that a YAML file describes. Raises UsageError, with lines, where it cannot be read or is not right."""
     refuse_special(path, "study file")
     try:
-        text = path.read_text("utf-8")
-        raw, lines = located_yaml(text)
+        raw, lines = located_yaml(read_text(path, most=_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(f"The study file {str(path)!r} cannot be read ({why}).") from None

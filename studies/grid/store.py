@@ -163,9 +163,9 @@ def read_failures(folder: Path) -> dict[str, Failure]:
     for line in lines:
         try:
             failure = Failure(**parsed_json(line))
+            found[failure.key] = failure
         except (ValueError, TypeError):
             continue
-        found[failure.key] = failure
     return found
 
 

@@ -28,7 +28,7 @@ from .execute import Ended, execute, trainings
 from .expand import PlannedRun, expand
 from .free_rows import free_rows
 from .identity import head_name, run_key
-from .options import option_named, read_option
+from .options import option_named, read_option, twice
 from .presets import find_study
 from .schedule import COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
@@ -255,9 +255,14 @@ def _task(row: Row, run: PlannedRun) -> Task:
 
 
 def _read(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of --set. Raises UsageError for an unknown option or a value of the wrong form."""
-    named = {option_named(key): value for key, value in overrides.items()}
-    return {name: read_option(name, value) for name, value in named.items()}
+    """The options of --set. Raises UsageError for an unknown or repeated option, or a value that it cannot have."""
+    found: dict[str, Any] = {}
+    for key, value in overrides.items():
+        name = option_named(key)
+        if name in found:
+            raise twice(name)
+        found[name] = read_option(name, value)
+    return found
 
 
 def _folder_of(document: StudyDocument, cache: Path, dataset: str | None) -> Path:

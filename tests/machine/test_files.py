@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fsmm.machine.files import whole_or_absent
+from fsmm.errors import UsageError
+from fsmm.machine.files import read_table, read_text, whole_or_absent
 
 WRITER = """
 import sys
@@ -81,3 +82,23 @@ def test_threads_of_one_process_do_not_share_names_either(tmp_path: Path) -> Non
         thread.join()
     assert errors == []
     assert path.read_text() == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.json", '{"x": {"k": 1, "k": 2}}'), ("a.yaml", "x: {k: 1, k: 2}")]
+)
+def test_a_table_with_one_key_twice_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=r"'k'.* twice"):
+        read_table(tmp_path / name, "mapping file")
+
+
+def test_a_text_is_read_up_to_a_size_and_without_its_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffgrün".encode())
+    assert read_text(path, most=8) == "grün"
+    with pytest.raises(ValueError, match="larger than 7 bytes"):
+        read_text(path, most=7)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_text(path, most=8)

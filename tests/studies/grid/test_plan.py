@@ -56,6 +56,12 @@ def test_a_grid_is_every_combination_less_the_excluded_and_with_the_included(cac
     assert told(runs(cache, block), "method", "k_shot") == expected
 
 
+def test_more_runs_than_a_study_may_have_are_refused_before_they_are_made(cache: Path) -> None:
+    block = {"grid": {"method": ["protonet"], "seed": [*range(1000)], "train_seed": [*range(1000)]}}
+    with pytest.raises(UsageError, match=r"asks for 1,000,000 runs or more, and may have 20,000"):
+        runs(cache, block)
+
+
 def test_overrides_win_and_take_an_option_out_of_the_grid(cache: Path) -> None:
     found = runs(cache, {"grid": {"method": ["protonet", "ridge"], "k_shot": [1, 5]}}, k_shot=3)
     assert told(found, "method") == [("protonet",), ("ridge",)]

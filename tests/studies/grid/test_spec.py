@@ -52,6 +52,11 @@ def test_values_are_read_as_the_command_line_reads_them(tmp_path: Path) -> None:
         ("modalities: [frame, [frame, audio]]", "modalities: []", 9, "lists no value of modalities"),
         ("settings: {train.steps: 3}", "settings: 3", 7, "settings are a table of keys and values"),
         ("name: one", "name: one/two", 4, "should match pattern"),
+        ("k-shot: 5", "k-shot: 5, k_shot: 1", 2, "k_shot is named twice, in two spellings"),
+        ("modalities: [", "n-way: 5\n      modalities: [", 11, "n_way is named twice, in two spellings"),
+        ("settings: {", "train.steps: 3\n      settings: {", 8, "train.steps is named twice"),
+        ("name: toy", "name: toy\ntitle: [a, b]", 2, "a text of one line is needed here, not ['a', 'b']"),
+        ("name: one", 'name: one\n    title: "a\\eb"', 5, "a text of one line is needed here"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(
@@ -67,6 +72,30 @@ def test_a_mistake_is_named_with_its_line(
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"line 2: Unknown option.*line 8: Unknown key"):
         read(tmp_path, GOOD.replace("k-shot", "k-shots").replace("    grid:", "    gird:"))
+
+
+def test_a_label_is_a_text_of_one_line(tmp_path: Path) -> None:
+    text = GOOD.replace("    grid:", "    variants: [{label: 5, n_query: 3}]\n    grid:")
+    assert read(tmp_path, text).file.blocks[0].variants[0]["label"] == "5"
+    with pytest.raises(UsageError, match=r"line 8: a text of one line is needed here, not nothing"):
+        read(tmp_path, text.replace("label: 5", "label: null"))
+
+
+def test_a_key_twice_in_one_table_is_refused(tmp_path: Path) -> None:
+    """The reader of YAML would keep the last one, and the grid before it would be lost without a word."""
+    with pytest.raises(UsageError, match="'grid' twice, in lines 8 and 11"):
+        read(tmp_path, f"{GOOD}    grid: {{k_shot: [1]}}\n")
+    merged = GOOD.replace("fixed: {", "fixed: &all {").replace(
+        "      method:", "      <<: *all\n      k_shot: 1\n      method:"
+    )
+    with pytest.raises(UsageError, match="k_shot is named twice"):
+        read(tmp_path, merged)  # a merged key is spelled k-shot
+    assert read(tmp_path, merged.replace("k-shot", "k_shot")).file.blocks[0].fixed["k_shot"] == 1
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"study\.yaml.*larger than 1,048,576 bytes"):
+        read(tmp_path, GOOD + "# " + "x" * (1 << 20))
 
 
 def test_two_blocks_of_one_name_are_refused(tmp_path: Path) -> None:
