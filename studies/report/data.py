@@ -149,9 +149,8 @@ def read(folder: Path) -> StudyData:
         )
     data = of_sweep(read_study(folder)) if (folder / STUDY).is_file() else _of_folder(folder)
     if not data.runs and not data.failed:
-        raise UsageError(
-            f"The folder {str(folder)!r} holds no run yet; `fsmm episode-eval --out` puts runs there."
-        )
+        maker = "fsmm sweep" if data.about else "fsmm episode-eval"
+        raise UsageError(f"The folder {str(folder)!r} holds no run yet; `{maker} --out` puts runs there.")
     return data
 
 

@@ -98,7 +98,7 @@ def write_tables(folder: Path, runs: Sequence[Row], tasks: Sequence[Row]) -> tup
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV; a value that is not there is empty."""
+    """The rows as CSV; a value that is not there is empty, and a text that a spreadsheet would compute is quoted."""
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     table.writeheader()
@@ -127,10 +127,13 @@ def markdown_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """The rows as a Markdown table."""
     shown = _filled(rows, columns)
     lines = ["| " + " | ".join(map(_head, shown)) + " |", "| " + " | ".join("---" for _ in shown) + " |"]
-    lines += [
-        "| " + " | ".join(_cell(row, name).replace("|", "\\|") for name in shown) + " |" for row in rows
-    ]
+    lines += ["| " + " | ".join(_markdown(_cell(row, name)) for name in shown) + " |" for row in rows]
     return "\n".join([*lines, "", *_legend(shown, ""), ""])
+
+
+def _markdown(text: str) -> str:
+    """A text of a Markdown table's cell, in which no character begins a column or HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def mark_text(row: Row) -> str:

@@ -200,6 +200,9 @@ def test_tables_escape_what_would_break_them() -> None:
     row = {"task": 1, "title": "a & b_c | 50 %", "runs": 1}
     assert r"a \& b\_c | 50 \%" in latex_text([row], ["title"])
     assert r"a & b_c \| 50 %" in markdown_text([row], ["title"])
+    assert "| &lt;b> |" in markdown_text([{"task": 1, "title": "<b>", "runs": 1}], ["title"])
+    formula = {"row": "=cmd|' /C calc'!A0", "value": "-0.5", "gain": "+1.2", "other": "@SUM(1)"}
+    assert csv_text([formula]).splitlines()[1] == "'=cmd|' /C calc'!A0,-0.5,+1.2,'@SUM(1)"
     assert csv_text([{"title": 'say "a", b'}]) == 'title\n"say ""a"", b"\n'
     assert csv_text([{"title": "@a", "gain": -0.5, "as": "-0.5"}]) == "title,gain,as\n'@a,-0.5,-0.5\n"
 
@@ -245,8 +248,11 @@ def test_a_study_whose_files_were_changed_is_one_sentence(tmp_path: Path, name: 
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no run yet"):
+    with pytest.raises(UsageError, match=r"holds no run yet; `fsmm episode-eval"):
         report(tmp_path)
+    write_study(tmp_path / "sweep", {"name": "My sweep"}, [])
+    with pytest.raises(UsageError, match=r"holds no run yet; `fsmm sweep"):
+        report(tmp_path / "sweep")
     with pytest.raises(UsageError, match="There is no folder"):
         report(tmp_path / "none")
 
