@@ -1,0 +1,81 @@
+"""The tables of the presets missing and modality-table, from small studies of the same form."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests_support import synthetic_cache
+
+from fsmm.studies.compare import compare
+from fsmm.studies.grid.store import Study
+from fsmm.studies.grid.sweep import sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = """
+name: small
+fixed: {dataset: toy, n_query: 3, n_way: 3, k_shot: 2, episodes: 100}
+blocks:
+  - name: fillers
+    variants: [{label: ProtoNet-EC, method: protonet, fusion: ec}]
+    grid: {when_missing: [auto, drop, match, zero], missing: [each=0.5@query, audio=1]}
+  - name: free
+    variants: [{label: ridge, method: ridge}]
+    grid: {support_modalities: [each, all], query_modalities: [each, all]}
+"""
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    yield importlib.import_module("modality_tables")
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("study")
+    synthetic_cache(
+        folder / "cache", dataset="toy", clips=12, streams={"frame/net": (1, 8), "audio/net": (1, 4)}
+    )
+    (folder / "small.yaml").write_text(STUDY)
+    return sweep(folder / "small.yaml", folder / "cache", out=folder / "out", jobs=1)
+
+
+def test_every_filler_stands_beside_the_default(script: ModuleType, study: Study) -> None:
+    cells = {(each["row"], each["column"]): each for each in script.fillers(study, "space-fillers")}
+    assert len(cells) == 3 * 4
+    rows = {
+        row.config["when_missing"]: row
+        for row in study.done
+        if row.block == "fillers" and script.lacking(row) == "50 % of queries without audio"
+    }
+    (pair,) = compare([study.run_folder(rows[rule]) for rule in ("drop", "auto")]).pairs
+    found = cells["50 % of queries without audio", "drop"]
+    assert found["difference"] == pytest.approx(100 * pair.difference, abs=0.01)
+    assert cells["100 % of all clips without audio", "auto"]["details"] == "ProtoNet-EC"
+
+
+def test_the_law_keeps_what_speaks_most_against_the_default(script: ModuleType, study: Study) -> None:
+    law = {(each["details"], each["column"]): each for each in script.law(study, "space-law")}
+    differences = [
+        each
+        for each in script.fillers(study, "space-fillers")
+        if each["column"] == "zero" and "of queries" in each["row"]
+    ]
+    assert law["queries", "zero"]["difference"] in [each["difference"] for each in differences]
+    assert {side for side, column in law if column == script.CHOSEN} == {"queries", "all clips"}
+    row = next(row for row in study.done if row.config["when_missing"] == "auto" and row.block == "fillers")
+    scores = study.metrics(row)["when_missing_choice"]["scores"]
+    side = row.config["protocol"]["missing"][0]["side"]
+    assert script.key_of(script.chosen(study, row), side) in scores
+
+
+def test_the_modality_table_has_a_column_for_each_passage(script: ModuleType, study: Study) -> None:
+    cells = list(script.modalities(study, "space-modalities"))
+    assert {each["row"] for each in cells} == {"ridge, 2-shot"}
+    assert {each["column"] for each in cells} == set(script.PASSAGES)
