@@ -5,19 +5,20 @@
     python scripts/modality_tables.py modality-table missing
     python scripts/results.py
 
-What is not done is left out of a table. Every ± is a 95 % interval over clips, of differences too, which are paired
-query by query on the same episodes.
+What is not done is left out of a table. Differences are paired query by query on the same episodes.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from questions import cell, rows_of
-from results import ROOT, Data, Figure, Table, commit_of, put_tables
+from figures.data import ROOT, Data, Figure, Table, put_tables
+from figures.record import commit_of
+from figures.study_cells import cell_of_rows
+from questions import rows_of
 
 from fsmm.studies.grid.store import Row, Study, read_study
 
@@ -27,7 +28,6 @@ SIDES = {"support": "supports", "query": "queries", "both": "all clips"}
 FILLERS = ("fillers", "fillers-trained")
 NAMES = {"frame": "video"}
 CHOSEN = "chosen singly"
-Cells = Iterator[dict[str, Any] | None]
 
 
 def main() -> None:
@@ -41,34 +41,27 @@ def main() -> None:
     for folder in given.studies:
         study = read_study(folder)
         command = f"fsmm sweep {study.name} --dataset ave28 --cache CACHE --out {study.name}"
-        for table, make in TABLES[study.name]:
-            figures = [figure for figure in make(study, table.name) if figure is not None]
-            print(f"{table.name}: {len(figures)} figures")
+        for name, make in MAKERS[study.name].items():
+            figures = [replace(each, command=command, commit=commit) for each in make(study, name)]
+            print(f"{name}: {len(figures)} figures")
             if figures:
-                store(table, figures, commit=commit, command=command)
-
-
-def store(table: Table, figures: Sequence[Mapping[str, Any]], *, commit: str | None, command: str) -> None:
-    """Replace one table in the data of its page."""
-    own = {"page": PAGE, "commit": commit, "command": command}
-    path = ROOT / "docs" / "results" / f"{PAGE}.json"
-    put_tables(path, Data({table.name: table}, [Figure(**{**each, **own}) for each in figures]))
+                table = replace(LAYOUTS[name], name=name)
+                put_tables(ROOT / "docs" / "results" / f"{PAGE}.json", Data({name: table}, figures))
 
 
 # The modality table
 
 
-def modalities(study: Study, table: str) -> Cells:
+def modalities(study: Study, table: str) -> Iterator[Figure]:
     """Heads by what their supports and their queries carry, and a head trained on one modality by both."""
     for block in ("free", "support-query", "train-test"):
-        done = rows_of(study, block)
-        for label in dict.fromkeys(label_of(row) for row in done):
-            for shots in sorted({shots_of(row) for row in done}):
-                for row in done:
-                    if (label_of(row), shots_of(row)) == (label, shots):
-                        named = f"{label}, {shots}-shot"
-                        yield cell(study, table, f"{named}, trained on one" if block == "train-test" else named,
-                                   passage(row, trained=block == "train-test"), [row])  # fmt: skip
+        trained, done = block == "train-test", rows_of(study, block)
+        heads = dict.fromkeys((label_of(row), shots_of(row)) for row in done)
+        for label, shots in heads:
+            name = f"{label}, {shots}-shot{', trained on one' if trained else ''}"
+            for row in done:
+                if (label_of(row), shots_of(row)) == (label, shots):
+                    yield cell_of_rows(study, (table, name, passage(row, trained=trained)), [row])
 
 
 def passage(row: Row, *, trained: bool) -> str:
@@ -87,7 +80,7 @@ def carried(row: Row, names: Sequence[str] | None) -> str:
 
 def label_of(row: Row) -> str:
     """The name of a row's head."""
-    return str(row.varies.get("variant", row.config["method"]))
+    return str(row.varies.get("variant") or row.varies.get("method") or row.config["method"])
 
 
 def shots_of(row: Row) -> int:
@@ -97,84 +90,65 @@ def shots_of(row: Row) -> int:
 # Missing modalities
 
 
-def rates(study: Study, table: str) -> Cells:
+def rates(study: Study, table: str) -> Iterator[Figure]:
     """The accuracy as queries lose one modality, by rate."""
     done = rows_of(study, "rates")
-    for method in dict.fromkeys(row.config["method"] + (row.config["fusion"] or "") for row in done):
-        mine = [row for row in done if row.config["method"] + (row.config["fusion"] or "") == method]
-        for lost in sorted({each["modality"] for row in mine for each in row.config["protocol"]["missing"]}):
-            for row in mine:
-                found = [m for m in row.config["protocol"]["missing"] if m["modality"] == lost]
-                if found or not row.config["protocol"]["missing"]:
-                    rate = found[0]["rate"] if found else 0
-                    name = f"{row.varies.get('method', method)}, queries without {NAMES.get(lost, lost)}"
-                    yield cell(study, table, name, f"{rate:g}", [row])
+    lost = dict.fromkeys(each["modality"] for row in done for each in row.config["protocol"]["missing"])
+    for method in dict.fromkeys(map(label_of, done)):
+        for modality in lost:
+            name = f"{method}, queries without {NAMES.get(modality, modality)}"
+            for row in done:
+                missing = row.config["protocol"]["missing"]
+                if label_of(row) == method and all(each["modality"] == modality for each in missing):
+                    rate = missing[0]["rate"] if missing else 0
+                    yield cell_of_rows(study, (table, name, f"{rate:g}"), [row])
 
 
-def fillers(study: Study, table: str) -> Cells:
+def fillers(study: Study, table: str) -> Iterator[Figure]:
     """Every filler, and its difference from the default, by what clips lack."""
     for block in FILLERS:
-        for (head, _), rows in by_task(study, block).items():
+        for (head, lack), rows in by_task(study, block).items():
             for rule in RULES:
                 if rule in rows and "auto" in rows:
                     base = [] if rule == "auto" else [rows["auto"]]
-                    found = cell(study, table, lacking(rows["auto"]), rule, [rows[rule]], base)
-                    yield None if found is None else {**found, "details": head}
+                    yield replace(cell_of_rows(study, (table, lack, rule), [rows[rule]], base), details=head)
 
 
-def law(study: Study, table: str) -> Cells:
+def law(study: Study, table: str) -> Iterator[Figure]:
     """For each filler the difference from the default that speaks most against the default, over rates and modalities.
 
     The filler that is chosen singly is that of the best accuracy on the base and val classes that the default asks.
     """
-    worst: dict[tuple[str, str, str], dict[str, Any]] = {}
+    worst: dict[tuple[str, str, str], Figure] = {}
     for block in FILLERS:
-        for (head, _), rows in by_task(study, block).items():
+        for (head, lack), rows in by_task(study, block).items():
             if "auto" not in rows:
                 continue
-            side = SIDES[rows["auto"].config["protocol"]["missing"][0]["side"]]
+            side = SIDES[side_of(rows["auto"])]
             singly = chosen(study, rows["auto"])
             for rule in RULES[1:]:
                 if rule not in rows:
                     continue
-                found = cell(study, table, head, rule, [rows[rule]], [rows["auto"]])
+                found = cell_of_rows(study, (table, head, rule), [rows[rule]], [rows["auto"]])
                 for column in (rule, CHOSEN) if rule == singly else (rule,):
-                    if found is not None:
-                        keep_worse(worst, (head, side, column), found)
-    for (head, side, column), found in worst.items():
-        yield {
-            **found,
-            "row": head,
-            "details": side,
-            "column": column,
-            "value": None,
-            "interval": None,
-        }
+                    mine = replace(found, details=side, column=column, note=f"[{lack}]")
+                    held = worst.get((head, side, column))
+                    worst[head, side, column] = mine if held is None else max(held, mine, key=least)
+    yield from worst.values()
 
 
-def keep_worse(
-    worst: dict[tuple[str, str, str], dict[str, Any]], place: tuple[str, str, str], found: dict[str, Any]
-) -> None:
-    """Keep the difference whose interval begins highest."""
-    held = worst.get(place)
-    if held is None or floor(found) > floor(held):
-        worst[place] = found
-
-
-def floor(found: Mapping[str, Any]) -> float:
-    """The lower end of a difference's interval."""
-    return float(found["difference"] - (found["difference_interval"] or 0.0))
+def least(found: Figure) -> float:
+    """The lower end of a difference's interval over clips."""
+    assert found.difference is not None, "only differences are compared"
+    return found.difference - (found.difference_widths.clips or 0.0)
 
 
 def chosen(study: Study, row: Row) -> str | None:
     """The filler that base and val classes would choose if supports and queries had to have the same; None: nothing."""
-    choice = study.metrics(row)["when_missing_choice"]
-    side = row.config["protocol"]["missing"][0]["side"]
-    named = {rule: key_of(rule, side) for rule in RULES[1:]}
-    scores = {
-        rule: choice["scores"][key] for rule, key in named.items() if choice and key in choice["scores"]
-    }
-    return max(scores, key=lambda rule: scores[rule]) if scores else None
+    scores = (study.metrics(row)["when_missing_choice"] or {}).get("scores", {})
+    named = {rule: key_of(rule, side_of(row)) for rule in RULES[1:]}
+    found = {rule: scores[key] for rule, key in named.items() if key in scores}
+    return max(found, key=lambda rule: found[rule]) if found else None
 
 
 def key_of(rule: str, side: str) -> str:
@@ -192,6 +166,11 @@ def by_task(study: Study, block: str) -> dict[tuple[str, str], dict[str, Row]]:
     return found
 
 
+def side_of(row: Row) -> str:
+    """The side whose clips lack a modality."""
+    return str(row.config["protocol"]["missing"][0]["side"])
+
+
 def lacking(row: Row) -> str:
     """What the clips of a run lack, in words."""
     (lost,) = row.config["protocol"]["missing"]
@@ -199,43 +178,57 @@ def lacking(row: Row) -> str:
     return f"{100 * lost['rate']:.0f} % of {SIDES[lost['side']]} without {name}"
 
 
-def dropout(study: Study, table: str) -> Cells:
-    """Training on whole clips, and on clips that lack modalities, with the difference between them."""
+def dropout(study: Study, table: str) -> Iterator[Figure]:
+    """Training on whole clips, and at the rate that val classes choose, with the difference between them."""
     done = rows_of(study, "dropout")
-    for row in done:
-        whole = [
-            r for r in done if r.varies["train_missing"] in ("none", ["none"]) and lacking(r) == lacking(row)
-        ]
-        auto = row.varies["train_missing"] == "auto"
-        yield cell(
-            study, table, lacking(row), "default" if auto else "whole clips", [row], whole if auto else []
-        )
-
-
-def table_of(name: str, corner: str, columns: Sequence[str], details: str | None = None) -> Table:
-    return Table(
-        name=name,
-        corner=corner,
-        details=details,
-        columns=tuple(columns),
-        digits=1,
-        difference_from="see the page",
-    )
+    by_default = {lacking(row): row for row in done if row.config["train_missing"] == "auto"}
+    whole = {lacking(row): row for row in done if row.config["train_missing"] != "auto"}
+    for lack in dict.fromkeys(map(lacking, done)):
+        if lack in whole:
+            yield cell_of_rows(study, (table, lack, "whole clips"), [whole[lack]])
+            if lack in by_default:
+                place = (table, lack, "default")
+                yield cell_of_rows(study, place, [by_default[lack]], [whole[lack]])
 
 
 PLACES = ("audio", "video", "both")
-PASSAGES = [f"{a} -> {b}" for a in PLACES for b in PLACES]
+PASSAGES = tuple(f"{a} -> {b}" for a in PLACES for b in PLACES)
+RATES = tuple(f"{i / 10:g}" for i in range(11))
 LACK = "what is missing"
-TABLES: Mapping[str, Sequence[tuple[Table, Callable[[Study, str], Cells]]]] = {
-    "modality-table": [(table_of("space-modalities", "head", PASSAGES), modalities)],
-    "missing": [
-        (table_of("space-rates", "head", [f"{i / 10:g}" for i in range(11)]), rates),
-        (table_of("space-fillers", LACK, RULES, details="head"), fillers),
-        (table_of("space-law", "head", [*RULES[1:], CHOSEN], details="what lacks a modality"), law),
-        (table_of("space-dropout", LACK, ["whole clips", "default"]), dropout),
-    ],
+_DEFAULT = "the default"
+LAYOUTS = {
+    "space-modalities": Table("", corner="head", columns=PASSAGES, digits=1),
+    "space-rates": Table("", corner="head", columns=RATES, digits=1),
+    "space-fillers": Table(
+        "", corner=LACK, details="head", columns=RULES, digits=1, difference_from=_DEFAULT
+    ),
+    "space-law": Table(
+        "",
+        corner="head",
+        details="what lacks a modality",
+        columns=(*RULES[1:], CHOSEN),
+        digits=1,
+        difference_from=_DEFAULT,
+    ),
+    "space-dropout": Table(
+        "",
+        corner=LACK,
+        columns=("whole clips", "default"),
+        digits=1,
+        difference_from="training on whole clips",
+    ),
 }
-"""The tables of each study and their makers."""
+"""How the tables are laid out, by their names."""
+MAKERS: Mapping[str, Mapping[str, Callable[[Study, str], Iterator[Figure]]]] = {
+    "modality-table": {"space-modalities": modalities},
+    "missing": {
+        "space-rates": rates,
+        "space-fillers": fillers,
+        "space-law": law,
+        "space-dropout": dropout,
+    },
+}
+"""The makers of the tables of each study."""
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_every_filler_stands_beside_the_default(script: ModuleType, study: Study) -> None:
-    cells = {(each["row"], each["column"]): each for each in script.fillers(study, "space-fillers")}
+    cells = {(each.row, each.column): each for each in script.fillers(study, "space-fillers")}
     assert len(cells) == 3 * 4
     rows = {
         row.config["when_missing"]: row
@@ -56,18 +56,18 @@ def test_every_filler_stands_beside_the_default(script: ModuleType, study: Study
     }
     (pair,) = compare([study.run_folder(rows[rule]) for rule in ("drop", "auto")]).pairs
     found = cells["50 % of queries without audio", "drop"]
-    assert found["difference"] == pytest.approx(100 * pair.difference, abs=0.01)
-    assert cells["100 % of all clips without audio", "auto"]["details"] == "ProtoNet-EC"
+    assert found.difference == pytest.approx(100 * pair.difference, abs=0.01)
+    assert cells["100 % of all clips without audio", "auto"].details == "ProtoNet-EC"
 
 
 def test_the_law_keeps_what_speaks_most_against_the_default(script: ModuleType, study: Study) -> None:
-    law = {(each["details"], each["column"]): each for each in script.law(study, "space-law")}
+    law = {(each.details, each.column): each for each in script.law(study, "space-law")}
     differences = [
         each
         for each in script.fillers(study, "space-fillers")
-        if each["column"] == "zero" and "of queries" in each["row"]
+        if each.column == "zero" and "of queries" in each.row
     ]
-    assert law["queries", "zero"]["difference"] in [each["difference"] for each in differences]
+    assert law["queries", "zero"].difference in [each.difference for each in differences]
     assert {side for side, column in law if column == script.CHOSEN} == {"queries", "all clips"}
     row = next(row for row in study.done if row.config["when_missing"] == "auto" and row.block == "fillers")
     scores = study.metrics(row)["when_missing_choice"]["scores"]
@@ -77,5 +77,5 @@ def test_the_law_keeps_what_speaks_most_against_the_default(script: ModuleType, 
 
 def test_the_modality_table_has_a_column_for_each_passage(script: ModuleType, study: Study) -> None:
     cells = list(script.modalities(study, "space-modalities"))
-    assert {each["row"] for each in cells} == {"ridge, 2-shot"}
-    assert {each["column"] for each in cells} == set(script.PASSAGES)
+    assert {each.row for each in cells} == {"ridge, 2-shot"}
+    assert {each.column for each in cells} == set(script.PASSAGES)
