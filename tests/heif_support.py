@@ -35,9 +35,9 @@ def heic(path: Path, picture: np.ndarray, *, rows: int = 1, columns: int = 1) ->
     fixed = [
         _full(b"pitm", struct.pack(">H", kinds[-1][0])),
         _full(b"iinf", struct.pack(">H", len(items)), *items),
-        _full(b"iref", *([_box(b"dimg", refers)] if is_grid else [])),
+        _full(b"iref", _box(b"dimg", refers)) if is_grid else b"",
         _box(b"iprp", _box(b"ipco", *properties), _full(b"ipma", struct.pack(">I", len(links)), *links)),
-        _box(b"idat", layout),
+        _box(b"idat", layout) if is_grid else b"",
     ]
     kind = _box(b"ftyp", b"heic\0\0\0\0mif1heic")
     place = len(kind) + len(_meta(fixed, coded, 0, grid if is_grid else 0, len(layout))) + 8

@@ -136,9 +136,9 @@ def test_a_film_is_preferred_to_a_picture_beside_it(tmp_path: Path, makers: Modu
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as file:
         streams = [file.add_stream("libx264", rate=12) for _ in range(2)]
+        for stream, side in zip(streams, (128, 64)):
+            stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
         for stream, side, frames in zip(streams, (128, 64), (1, 12)):
-            stream.width = stream.height = side
-            stream.pix_fmt = "yuv420p"
             for i in range(frames):
                 frame = av.VideoFrame.from_ndarray(makers.numbered(i + 3, side, side), format="rgb24")
                 frame.pts = i
