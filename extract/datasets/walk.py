@@ -18,7 +18,7 @@ VIDEO = frozenset(
 )  # fmt: skip
 IMAGE = frozenset(
     (
-        "bmp", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp",
+        "avif", "bmp", "heic", "heif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp",
     )
 )  # fmt: skip
 SOUND = frozenset(
