@@ -107,9 +107,10 @@ def read_graph(folder: Path, name: str) -> RelationGraph:
     if not path.is_file():
         known = unknown(f"relation graph of dataset {folder.name!r}", name, [*RESERVED, *graphs_of(folder)])
         raise UsageError(f"{known} `fsmm cache graph` makes one.")
-    table = read_table(path, "relation graph", error=CacheError)
     try:
-        table, fault = without_check(table), ""
+        table, fault = without_check(read_table(path, "relation graph", error=CacheError)), ""
+    except CacheError as error:
+        raise CacheError(f"{str(error).rstrip('.')}; make it again by `fsmm cache graph`.") from None
     except ValueError as error:
         fault = str(error)
     if fault := fault or _fault(table):
