@@ -16,7 +16,7 @@ from ...errors import UsageError, listed
 from ...machine.texts import class_warnings, composed, is_unlabelled, plain_text, read_csv
 from .base import DatasetOptions, Listing, Source
 from .common import dataset_name, finish, safe_name
-from .excerpts import END, START, span_of, time_column, without_other_units
+from .excerpts import END, LENGTH, START, span_of, time_columns, without_other_units
 from .listed_paths import ListedPaths
 from .walk import FOLLOW, counted, some
 
@@ -98,15 +98,16 @@ class _Table:
 
 def _read(file: Path) -> _Table:
     table = read_csv(file)
-    header = [_column(name) for name in table.columns]
+    header = [_column(name) for name in time_columns(table.columns)]
     _check_header(file, header)
-    labels = [name for name in without_other_units(header) if name not in _NOT_LABELS]
+    times = (LENGTH,) if START in header else ()
+    labels = [name for name in without_other_units(header) if name not in (*_NOT_LABELS, *times)]
     return _Table(labels, [(line, dict(zip(header, cells))) for line, cells in table.rows], table.warnings)
 
 
 def _column(name: str) -> str:
     known = name.lower() in (*_NOT_LABELS, "label")
-    return time_column(name) or (name.lower() if known else name)
+    return name.lower() if known else name
 
 
 def _check_header(file: Path, header: list[str]) -> None:

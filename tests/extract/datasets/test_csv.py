@@ -198,6 +198,29 @@ def test_wrong_times_name_their_line(tmp_path: Path, times: str, reason: str) ->
         listed(tmp_path, f"path,start,end,label\na.mp4,0,1,x\na.mp4,{times},x\n", "a.mp4")
 
 
+@pytest.mark.parametrize(
+    "columns", ["start,duration", "Duration (s),start", "offset,dur", "onset,length_seconds"]
+)
+def test_a_length_beside_a_start_says_where_a_part_ends(tmp_path: Path, columns: str) -> None:
+    """An offset begins a part in manifests of speech, where a duration stands beside it, and else ends one."""
+    cells = "2,1.5" if columns.startswith("Duration") else "1.5,2"
+    listing = listed(tmp_path, f"path,{columns},label\na.mp4,{cells},x\na.mp4,,,y\n", "a.mp4")
+    assert listing.catalog.clip_id == ["a.mp4#t=1.5,3.5", "a.mp4"]
+    assert list(listing.catalog.label_sets) == ["label"]
+
+
+def test_a_length_that_says_nothing_new_or_no_seconds(tmp_path: Path) -> None:
+    both = listed(tmp_path / "both", "path,start,end,duration,label\na.mp4,1,2,9,x\n", "a.mp4")
+    assert (both.catalog.clip_id, list(both.catalog.label_sets)) == (["a.mp4#t=1,2"], ["label"])
+    onset = listed(tmp_path / "onset", "path,onset,offset,label\na.mp4,1,2,x\n", "a.mp4")
+    assert onset.catalog.clip_id == ["a.mp4#t=1,2"]
+    alone = listed(tmp_path / "alone", "path,duration,label\na.mp4,9,x\n", "a.mp4")
+    assert (alone.catalog.clip_id, list(alone.catalog.label_sets)) == (["a.mp4"], ["duration", "label"])
+    for column in ("num_frames", "duration_ms"):
+        message = refused(tmp_path, f"path,start,{column},label\na.mp4,1,50,x\n", "a.mp4")
+        assert f"The columns {column} of the CSV file are no seconds" in message
+
+
 @pytest.mark.parametrize("columns", ["start_frame,end_frame", "start_ms,end_ms", "Frame Start,Frame End"])
 def test_times_in_other_units_are_refused_or_passed_over(tmp_path: Path, columns: str) -> None:
     message = refused(tmp_path, f"path,{columns},label\na.mp4,25,50,x\n", "a.mp4")
