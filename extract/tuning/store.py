@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import FsmmError
+from ...machine.checked import with_check, without_check
 from ...machine.cores import default_workers
-from ...machine.files import read_table, whole_or_absent, write_json
+from ...machine.digests import file_sha256
+from ...machine.files import parsed_json, read_table, whole_or_absent, write_json
 from ...machine.progress import reporter
 from ..contract import Encoder, Sampling
 from ..datasets.base import Source
@@ -63,7 +65,7 @@ def decode_clips(
     workers: int | None,
     timeout: float,
 ) -> ClipStore:
-    """The store of these clips, of which those that an interrupted call finished are not decoded again.
+    """The store of these clips, of which those that an interrupted call finished are not decoded again if undamaged.
 
     folder: where the frames are kept; it belongs to these clips and this encoder alone. Raises FsmmError where no clip
     can be read, or the disk has no room.
@@ -71,7 +73,7 @@ def decode_clips(
     folder.mkdir(parents=True, exist_ok=True)
     ids = list(sources)
     groups = [ids[start : start + _PART] for start in range(0, len(ids), _PART)]
-    waiting = [n for n in range(len(groups)) if not _record(folder, n).is_file()]
+    waiting = [n for n in range(len(groups)) if not _is_whole(folder, n)]
     jobs = [Job(clip, sources[clip], (0,)) for n in waiting for clip in groups[n]]
     setup = Setup((encoder,), Sampling(segments=segments))
     with reporter("decoding") as shown, Pool(setup, jobs, workers or default_workers(), timeout) as pool:
@@ -96,12 +98,25 @@ def _keep(folder: Path, number: int, found: Mapping[str, Outcome], clips: int) -
             frames.append(part.value)
         else:
             failed[clip] = outcome.reason or (part.reason if part else "") or "it has no picture"
+    digest = ""
     if frames:
         stacked = np.stack(frames)
         _check_room(folder, stacked.nbytes // len(frames) * clips, number)
         with whole_or_absent(folder / f"{number:05d}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, stacked)
-    write_json(_record(folder, number), {"frames": len(frames), "failed": failed})
+        digest = file_sha256(folder / f"{number:05d}.npy")
+    record = {"frames": len(frames), "failed": failed, "sha256": digest}
+    write_json(_record(folder, number), with_check(record))
+
+
+def _is_whole(folder: Path, number: int) -> bool:
+    """Whether a part is there as it was written."""
+    try:
+        record = without_check(parsed_json(_record(folder, number).read_text("utf-8")))
+        kept = folder / f"{number:05d}.npy"
+        return not record["frames"] or file_sha256(kept) == record["sha256"]
+    except (OSError, ValueError, AttributeError, KeyError):
+        return False
 
 
 def _check_room(folder: Path, needed: int, number: int) -> None:
