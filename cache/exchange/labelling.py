@@ -240,9 +240,19 @@ def _whole(values: np.ndarray) -> np.ndarray:
 
 
 def _names(given: str | Sequence[str] | None, files: Sources) -> list[str] | None:
+    """The texts of a list, or of the array that ``given`` names. Raises UsageError for what a list has beside texts.
+
+    YAML takes yes, no, on and off for true and false, ~ for nothing, and 1.10 for 1.1, where they are not in quotes.
+    """
     if given is None:
         return None
-    return _texts(files.values(given), given) if isinstance(given, str) else [str(name) for name in given]
+    if isinstance(given, str):
+        return _texts(files.values(given), given)
+    if odd := [name for name in given if not isinstance(name, (str, int)) or isinstance(name, bool)]:
+        raise UsageError(
+            f"{odd[0]!r} in a list of the mapping file's class names or words is no text; put what was meant in quotes."
+        )
+    return [str(name) for name in given]
 
 
 def _splits(

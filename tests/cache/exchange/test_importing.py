@@ -56,6 +56,22 @@ def test_everything_arrives(tmp_path: Path) -> None:
     assert verify(tmp_path / "cache").findings == []
 
 
+@pytest.mark.parametrize(("name", "meant"), [("no", "False"), ("~", "None"), ("1.10", "1.1")])
+def test_a_class_name_that_yaml_takes_for_something_else_is_one_sentence(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    save(tmp_path, MAPPING)
+    names = "a, b, c, d, e"
+    head = "dataset: made\nsource: made.npz\nids: vid\nrepeated_ids: suffix\narrays: {sound: audio/ear}\n"
+    labels = f"label_sets: {{kind: {{label: label, class_names: [{names}, {name}]}}}}\n"
+    (tmp_path / "m.yaml").write_text(head + labels)
+    with pytest.raises(FsmmError, match=f"^{meant} in a list of .* is no text; put what was meant in quotes"):
+        import_features(tmp_path / "m.yaml", tmp_path / "cache")
+    (tmp_path / "m.yaml").write_text(head + labels.replace(f" {name}]", f" '{name}']"))
+    import_features(tmp_path / "m.yaml", tmp_path / "cache")
+    assert Catalog.read(tmp_path / "cache" / "made").labels().class_names[-1] == name
+
+
 def test_splits_are_as_told_or_drawn(tmp_path: Path) -> None:
     run(tmp_path, MAPPING)
     labels = Catalog.read(tmp_path / "cache" / "made").labels()
