@@ -18,6 +18,7 @@ COLUMNS = (
     ("modalities", "modalities", False),
     ("shots", "shots", True),
     ("withheld", "withheld", False),
+    ("effective_classes", "effective classes", True),
     ("accuracy", "accuracy in %", True),
     ("ci95_clips", "± clips", True),
     ("mark", "marks", False),
@@ -97,9 +98,13 @@ def _counts(data: StudyData) -> str:
 
 
 def _shown(rows: Sequence[Row]) -> set[str]:
-    """The columns in which something is told: those that are always shown, and those in which rows differ."""
+    """The columns in which something is told: those that are always shown, and those in which rows differ.
+
+    A transductive result always states of how many classes the queries of an episode are.
+    """
     apart = {key for key, *_ in COLUMNS if key != "mark" and len({str(row[key]) for row in rows}) > 1}
-    return {*_ALWAYS, *apart}
+    counted = {"effective_classes"} if any(row["effective_classes"] is not None for row in rows) else set()
+    return {*_ALWAYS, *apart, *counted}
 
 
 def _shown_row(row: Row, titles: Mapping[int, str]) -> dict[str, Any]:
@@ -125,6 +130,8 @@ def _text(row: Row, key: str) -> str:
         return f"{percent(value, signed=True)}{width}"
     if key == "seconds":
         return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+    if key == "effective_classes":
+        return f"{value:.3g}"
     if isinstance(value, float):
         return f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and key == "episodes" else str(value)

@@ -20,7 +20,10 @@ Row = dict[str, Any]
 
 FORMATS = ("csv", "parquet", "tex", "md")
 # What a printed table shows of a row, by column.
-_PRINTED_RUNS = ("task", "method", "modalities", "shots", "withheld", "settings", "accuracy", "mark")
+_PRINTED_RUNS = (
+    *("task", "method", "modalities", "shots", "withheld", "effective_classes", "settings", "accuracy"),
+    "mark",
+)
 _PRINTED_TASKS = (
     "task",
     "title",
@@ -39,6 +42,7 @@ _HEADS |= {
     "trained_not_above_free": "trained, not above free",
     "title": "episodes",
     "accuracy": "accuracy (%)",
+    "effective_classes": "effective classes",
 }
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -181,6 +185,7 @@ def _run_row(run: ReportRun, task: int, mark: Mark) -> Row:
         "queries": run.protocol.n_query,
         "withheld": run.withheld,
         "settings": run.settings,
+        "effective_classes": (metrics.get("effective_classes") or {}).get("mean"),
         "seed": run.protocol.seed,
         "train_seed": run.config.get("train_seed") if run.trained else None,
         "transductive": run.transductive,
@@ -255,6 +260,8 @@ def _cell(row: Row, name: str) -> str:
         return mark_text(row)
     if name == "accuracy":
         return _with_interval(row["accuracy"], row["ci95_clips"])
+    if name == "effective_classes":
+        return "" if row[name] is None else f"{row[name]:.3g}"
     if name.startswith("best_"):
         found = row[f"{name}_head"]
         return (

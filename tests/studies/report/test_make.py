@@ -79,6 +79,9 @@ def test_rows_are_the_figures_of_the_runs(study: Path, made: Report) -> None:
         assert row["shots"] == str(config["protocol"]["k_shot"])
         assert row["transductive"] == METHODS[config["method"]].transductive
         assert row["seconds"] == pytest.approx(metrics["train_seconds"] + metrics["eval_seconds"])
+        assert (row["effective_classes"] is not None) == row["transductive"]
+    assert rows["two-classes"]["effective_classes"] == 2
+    assert "effective classes" in (made.page.parent / "runs.md").read_text().splitlines()[0]
     with open(made.page.parent / "runs.csv", newline="") as file:
         read = {row["run"]: row for row in csv.DictReader(file)}
     assert {name: float(row["accuracy"]) for name, row in read.items()} == {
