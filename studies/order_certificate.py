@@ -74,8 +74,8 @@ class OrderCertificate:
 def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertificate:
     """The order certificate of a job's test classes, which is written to ``order.json`` in the job's folder, too.
 
-    Its digest is beside it. Raises UsageError for a method that does not read time, for clips of one step, and for labels of which a clip has
-    several or episodes without supports.
+    Its digest is beside it. Raises UsageError for a method that does not read time, for clips of one step, and for
+    labels of which a clip has several or episodes without supports.
     """
     job, banks = load(job)
     bank, protocol = banks.test, job.spec.protocol

@@ -118,6 +118,7 @@ def stress_figure(panels: Sequence[Panel]) -> Figure:
         layout[f"xaxis{key}"] = {
             **labelled(panel.stress.label, panel.curves),
             "domain": [left, min(left + width, 1.0)],
+            "anchor": "y",
         }
         for curve in panel.curves:
             new = curve.head not in heads

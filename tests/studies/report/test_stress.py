@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_a_task_has_one_figure_with_a_panel_for_each_axis() -> None:
             assert len({trace.line.color for trace in (classes, shares, queries)}) == 1
             assert [trace.showlegend for trace in (classes, shares, queries)] == [True, False, False]
         ends = [figure.plot.layout[axis].domain for axis in ("xaxis", "xaxis2", "xaxis3")]
-        assert all(left[1] < right[0] for left, right in zip(ends, ends[1:]))
+        assert all(left[1] < right[0] for left, right in pairwise(ends))
         assert "15 queries a class" in figure.caption
         assert "20 %" in figure.caption
 
