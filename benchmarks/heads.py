@@ -3,7 +3,8 @@
 The tasks are 5-way 1-shot 15-query over 20 synthetic classes of 60 clips, with D = 512 (T = 8 for heads that read time;
 two modalities for heads that need two). A head that scores pairs of clips once for a whole test is timed over a test of
 10,000 episodes, others over as many as fill a second. Each method is measured in a fresh process, whose peak memory
-holds torch too (about 250 MB). The command is ``python -m benchmarks.heads [METHOD ...]``.
+holds torch too (about 250 MB). The command is ``python -m benchmarks.heads [METHOD[:KEY=VALUE,...] ...]``, where keys
+are settings of the method.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ EASYFSL = {
     "bdcspn": ("BDCSPN", {}, {}),
     "finetune": ("Finetune", {"fine_tuning_steps": 100}, {}),
 }  # fmt: skip
+
+
+def named(text: str) -> tuple[str, dict[str, str]]:
+    """The method and the settings that METHOD:KEY=VALUE,... names.
+
+    >>> named("chamfer:matching=mean,scale=1")
+    ('chamfer', {'matching': 'mean', 'scale': '1'})
+    """
+    method, _, settings = text.partition(":")
+    return method, dict(pair.split("=", 1) for pair in settings.split(",") if pair)
 
 
 def bank_for(method: str) -> FeatureBank:
@@ -143,12 +154,13 @@ def trained(head: Head, bank: FeatureBank, tasks: int) -> Callable[[int], None]:
     return work
 
 
-def measure(method: str) -> dict[str, float]:
-    """Rates of one method, batched and one task at a time, and this process's peak memory in MB."""
+def measure(text: str) -> dict[str, float]:
+    """Rates of one method (see ``named``), batched and one task at a time, and this process's peak memory in MB."""
     keep_freed_memory()  # Both sides of the comparison profit from this, not only ours.
+    method, settings = named(text)
     bank = bank_for(method)
     torch.manual_seed(0)
-    head = build_head(method, inputs_of(bank, base_classes=CLASSES))
+    head = build_head(method, inputs_of(bank, base_classes=CLASSES), settings)
     head.fit_base(bank)
     head.eval()
     found = {"one": rate(one_by_one(head, bank)), "batched": standard_test(head, bank, TASK)}
@@ -237,7 +249,7 @@ def alone(what: str, method: str) -> dict[str, float]:
 
 
 def run(methods: list[str] | None = None) -> list[Row]:
-    """All rows of these methods (None: of every method)."""
+    """All rows of these methods, as ``named`` reads them (None: of every method)."""
     names = methods or [name for name in METHODS if find(name)[0].words != "needed"]
     rows = [row for name in names for row in rows_of(name)]
     return rows + [row for name in names if name in EASYFSL for row in rows_of_easyfsl(name)]

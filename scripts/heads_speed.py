@@ -1,6 +1,7 @@
 """Measures heads by benchmarks/heads.py and records their rates in docs/results/speed.json.
 
     python scripts/heads_speed.py tim hyrsm hyrsmpp trx strm eckpn     on cores with nothing beside
+    python scripts/heads_speed.py chamfer:matching=mean                a method with settings is a row of its own
     python scripts/heads_speed.py slow                                 print what README says of slow heads
 
 `python scripts/results.py` writes the page anew. A checkout with changes is refused: its commit made no figures.
@@ -73,8 +74,12 @@ def figures_of(method: str, found: dict[str, float], data: Data, commit: str | N
 
 
 def slow_heads(data: Data) -> str:
-    """How many heads were timed and are quick, and those that need some seconds, slowest first, as README says it."""
-    rates = {f.row: f.value for f in data.figures if (f.table, f.column) == (TABLE, OURS) and f.value}
+    """How many heads were timed and are quick, and those that need some seconds, slowest first, as README says it.
+
+    Rows of a method with settings are not counted.
+    """
+    timed = [f for f in data.figures if (f.table, f.column) == (TABLE, OURS) and ":" not in f.row]
+    rates = {f.row: f.value for f in timed if f.value}
     seconds = {method: EPISODES / rate for method, rate in rates.items()}
     slow = sorted((m for m in seconds if seconds[m] >= SLOW), key=lambda m: -seconds[m])
     quick = sum(value < 2 for value in seconds.values())

@@ -83,7 +83,7 @@ def test_each_form_of_the_demo_has_a_home_of_its_own(target: str, form: str, hom
 def test_slow_heads_are_named_with_their_seconds() -> None:
     rows = json.loads((ROOT / "docs" / "results" / "speed.json").read_text())["rows"]
     heads = [row for row in rows if row["table"] == "speed-heads" and row["column"] == "ours, episodes/s"]
-    seconds = {row["row"]: 10_000 / row["value"] for row in heads}
+    seconds = {row["row"]: 10_000 / row["value"] for row in heads if ":" not in row["row"]}
     readme = " ".join(README.split())
     (text,) = re.findall(r"\*\*Slow ones\*\*, in seconds: (.*?)\. Five shots", readme)
     told = {name: float(value) for name, value in re.findall(r"([\w-]+) (\d+)", text)}
