@@ -662,6 +662,20 @@ METHODS: dict[str, Method] = {
         reads_time=True,
         reference=("team", "team_neg_with_pos_loss", "team_pos", "team_pos_neg"),
     ),
+    "tsdcm": Method(
+        target="temporal.tsdcm:TSDCM",
+        paper=Paper(
+            authors="Long et al.",
+            title="Task-Specific Distance Correlation Matching for Few-Shot Action Recognition",
+            venue="arXiv",
+            year=2025,
+            url=arxiv("2512.11340"),
+        ),
+        regime="none",
+        reads_time=True,
+        fits_base=True,
+        reference=("tsdcm",),
+    ),
     "mpl": Method(
         target="temporal.mpl:MPL",
         paper=Paper(
@@ -675,20 +689,6 @@ METHODS: dict[str, Method] = {
         transductive=True,
         reads_time=True,
         reference=("mpl",),
-    ),
-    "tsdcm": Method(
-        target="temporal.tsdcm:TSDCM",
-        paper=Paper(
-            authors="Long et al.",
-            title="Task-Specific Distance Correlation Matching for Few-Shot Action Recognition",
-            venue="AAAI",
-            year=2026,
-            url=arxiv("2512.11340"),
-        ),
-        regime="none",
-        reads_time=True,
-        fits_base=True,
-        reference=("tsdcm",),
     ),
     # multimodal
     "amefunet": Method(

@@ -1,4 +1,4 @@
-"""TS-DCM: Task-Specific Distance Correlation Matching for Few-Shot Action Recognition (Long et al., AAAI 2026).
+"""TS-DCM: Task-Specific Distance Correlation Matching for Few-Shot Action Recognition (Long et al., arXiv 2025).
 
 A frame is described by how far apart its channels are over its patches, which also catches dependencies that are not
 linear (the distance correlation); two frames are as alike as these descriptions are, and a matrix that is generated
