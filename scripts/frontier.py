@@ -1,0 +1,77 @@
+"""The tables of docs/results/frontier.md, and its figures, from the folders of the studies that they come from.
+
+    python scripts/frontier.py --study frontier --order order --stress ave28=stress-ave28 \
+        --stress utd-segments=stress-utd --machine "a server with 64 cores, one thread a run"
+    python scripts/frontier.py                 draw the figures again from docs/results/frontier.json
+
+--study is the folder of `fsmm sweep examples/frontier.yaml`; --order a folder with certificates of `fsmm episode-eval
+--order-certificate --json`, each called SET-SPLIT.json; --stress the folder of `fsmm sweep stress` for a data set. Each
+of them replaces its own tables and leaves the others. What is not done is a dash. `python scripts/results.py` writes
+the page anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from figures.data import ROOT, Data, put_tables, read_file
+from figures.record import commit_of
+from frontier_heads import Tables, head_tables
+from frontier_order import SETS as ORDERS
+from frontier_order import order_tables
+from frontier_stress import PREFIX, draw, stress_tables
+
+from fsmm.studies.grid.store import read_study
+
+STRESSED = ("ave28", "utd-segments", "demo")
+"""The data sets whose stress curves the page has."""
+PAGE = ROOT / "docs" / "results" / "frontier.json"
+
+
+def main() -> None:
+    given = parser().parse_args()
+    if given.study or given.order or given.stress:
+        tables = Tables(page=PAGE.stem, commit=commit_of(ROOT, dirty=given.dirty))
+        if given.study:
+            head_tables(tables, read_study(given.study), machine=given.machine)
+        if given.order:
+            order_tables(tables, given.order)
+        for name, folder in (text.split("=", 1) for text in given.stress):
+            stress_tables(tables, name, Path(folder))
+        add_dashes(tables)
+        put_tables(PAGE, Data(tables.layouts, tables.figures))
+    for path, text in draw(read_file(PAGE)).items():
+        path.write_text(text, encoding="utf-8")
+        print(f"{path.relative_to(ROOT)} is drawn.")
+
+
+def add_dashes(tables: Tables) -> None:
+    """A dash for each table of the page that is neither made now nor was before, so that the page can be written."""
+    held = read_file(PAGE).tables if PAGE.exists() else {}
+    expected = ["frontier-demo-order", "frontier-zero-shot", *(f"order-{name}" for name in ORDERS)]
+    expected += [f"{PREFIX}{name}-{shots}-shot" for name in STRESSED for shots in (1, 5)]
+    for name in expected:
+        if name not in held and name not in tables.layouts:
+            tables.start(name, "", ["result"])
+            tables.add(name, "not measured", "result", None)
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--study", type=Path, help="the folder of the sweep of examples/frontier.yaml")
+    options.add_argument("--order", type=Path, help="the folder of the order certificates")
+    options.add_argument(
+        "--stress", action="append", default=[], help="SET=FOLDER of a sweep of the preset stress; repeatable"
+    )
+    options.add_argument(
+        "--machine", default="one machine", help="where the study ran, for the table of times"
+    )
+    options.add_argument("--dirty", action="store_true", help="allow uncommitted changes; stores no commit")
+    return options
+
+
+if __name__ == "__main__":
+    main()
