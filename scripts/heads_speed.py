@@ -76,14 +76,15 @@ def figures_of(method: str, found: dict[str, float], data: Data, commit: str | N
 def slow_heads(data: Data) -> str:
     """How many heads were timed and are quick, and those that need some seconds, slowest first, as README says it.
 
-    Rows of a method with settings are not counted.
+    Rows of a method with settings are not counted; the mark of a row follows its seconds.
     """
     timed = [f for f in data.figures if (f.table, f.column) == (TABLE, OURS) and ":" not in f.row]
     rates = {f.row: f.value for f in timed if f.value}
     seconds = {method: EPISODES / rate for method, rate in rates.items()}
     slow = sorted((m for m in seconds if seconds[m] >= SLOW), key=lambda m: -seconds[m])
     quick = sum(value < 2 for value in seconds.values())
-    named = ", ".join(f"{method} {seconds[method]:.0f}" for method in slow)
+    marks = {f.row: f.note or "" for f in timed}
+    named = ", ".join(f"{method} {seconds[method]:.0f}{marks[method]}" for method in slow)
     return f"of the {len(seconds)} methods that were timed, {quick} need less than two seconds\n{named}"
 
 
