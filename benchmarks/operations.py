@@ -2,8 +2,8 @@
 
     python -m benchmarks.operations METHOD [METHOD ...]
 
-The episode is that of benchmarks/heads.py. Where it costs many millions, one task fills a core by itself, and tasks that
-are done together gain little; where it costs few, the calls of one task cost more than their arithmetic.
+The episode is that of benchmarks/heads.py. Where it costs many millions, one task fills a core by itself, and tasks
+that are done together gain little; where it costs few, the calls of one task cost more than their arithmetic.
 """
 
 from __future__ import annotations
