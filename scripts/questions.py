@@ -276,7 +276,7 @@ BASES = {
     "tutorial-agreement": None,
     "tutorial-relation-heads": "one relation",
     "tutorial-words": "the same head without words",
-    "tutorial-words-alone": "chance, 20 %",
+    "tutorial-words-alone": "chance (20 %)",
     "space-augmentation": "none",
     "space-unlabelled": "untrained",
 }

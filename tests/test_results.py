@@ -221,7 +221,7 @@ def test_a_difference_has_its_widths_and_a_dash_for_one_that_is_not_known() -> N
     ]
     assert texts.table_text("t", files.Data({"t": table}, figures)).splitlines() == [
         "In brackets is the paired difference from ProtoNet ± its 95 % half width over draws / clips / classes "
-        "(–: not known).",
+        "(–: not known). A zero without ± is that of heads that decide every query alike.",
         "",
         "| head | c |",
         "| --- | --- |",

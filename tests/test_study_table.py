@@ -29,7 +29,7 @@ blocks:
       - {label: relation, method: relation, settings: {train.steps: 0, start: false}}
     grid: {train_seed: [0, 1]}
   - name: all classes
-    fixed: {n_way: 5}
+    fixed: {n_way: 6}
     variants:
       - {label: protonet, method: protonet}
       - {label: ridge, method: ridge}
@@ -82,8 +82,7 @@ def test_every_seed_of_either_head_counts(study: Study, base: str, other: str) -
     assert cell.difference == pytest.approx(cell.value - cells[base].value, abs=1e-5)
     first = PAIRED.difference_of_runs(folders(study, "seeds", other)[:1], folders(study, "seeds", base)[:1])
     assert abs(cell.difference - first.points) > 0.1  # the seeds differ
-    assert cell.widths.draws > first.widths.draws
-    assert cell.widths.clips > first.widths.clips
+    assert cell.widths.draws > first.widths.draws  # and their chance is more than that of the draws
 
 
 def test_a_width_that_the_runs_do_not_give_is_unknown(study: Study) -> None:

@@ -52,7 +52,10 @@ def intervals_text(figures: Sequence[Figure], table: Table) -> str:
             f.difference_widths and f.difference_widths.of(kind) is None for f in figures for kind in over
         ):
             differences += f" ({UNKNOWN_WIDTH}: not known)"
-    return " ".join([*sentences, f"{differences}."])
+    sentences.append(f"{differences}.")
+    if over and any(f.difference == 0 and not f.difference_widths for f in figures):
+        sentences.append("A zero without ± is that of heads that decide every query alike.")
+    return " ".join(sentences)
 
 
 def cell_text(figures: list[Figure], table: Table, over: Sequence[str]) -> str:
