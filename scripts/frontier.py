@@ -49,7 +49,7 @@ def main() -> None:
 def add_dashes(tables: Tables) -> None:
     """A dash for each table of the page that is neither made now nor was before, so that the page can be written."""
     held = read_file(PAGE).tables if PAGE.exists() else {}
-    expected = ["frontier-demo-order", "frontier-zero-shot", *(f"order-{name}" for name in ORDERS)]
+    expected = ["frontier-demo-order", "frontier-zero-shot", *(f"order-{name}" for name in (*ORDERS, "all"))]
     expected += [f"{PREFIX}{name}-{shots}-shot" for name in STRESSED for shots in (1, 5)]
     for name in expected:
         if name not in held and name not in tables.layouts:

@@ -18,6 +18,8 @@ SETS = {
     "demo_order": ("demo, orders", "--dataset demo --label-set order --modalities frame"),
 }
 """The name of each data set, and the options that make its certificates."""
+DIAGONAL = "_diagonal"
+"""What the name of a file adds to that of its data set where steps of the same number are matched, not aligned."""
 FIRST = "in order"
 NEEDS = "●"
 """The mark of a class whose loss by shuffling is surely above zero."""
@@ -31,7 +33,10 @@ def order_tables(tables: Tables, folder: Path) -> None:
         summary(tables, title, found, options)
         if found:
             class_table(tables, name, found, options)
-        print(f"Order certificates of {title}: {len(found)}.")
+        diagonal = certificates(folder, name + DIAGONAL)
+        if diagonal:
+            summary(tables, f"{title}, diagonal", diagonal, options)
+        print(f"Order certificates of {title}: {len(found)}, by the diagonal {len(diagonal)}.")
 
 
 def certificates(folder: Path, name: str) -> dict[str, Mapping[str, Any]]:
@@ -44,7 +49,8 @@ def certificates(folder: Path, name: str) -> dict[str, Mapping[str, Any]]:
 
 def command(found: Mapping[str, Any], options: str, split: str) -> str:
     """What makes a certificate again."""
-    more = f"--method {found['method']} --k-shot 5 --episodes {found['episodes']} --order-certificate --json"
+    head = "otam" if found["method"] == "otam" else f"{found['method']} --set matching=diagonal"
+    more = f"--method {head} --k-shot 5 --episodes {found['episodes']} --order-certificate --json"
     return f"fsmm episode-eval --cache CACHE {options} --class-split {split} {more}"
 
 
