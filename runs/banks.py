@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from typing import Protocol as Interface
 
@@ -25,6 +26,7 @@ from .digest import digest
 from .job import Place
 from .normalisation import NormalisationChoice, choose_normalisation, prepared
 from .other_training import OtherTraining
+from .pretraining import training_sets
 from .shared import SharedBanks
 from .spec import RunSpec
 from .word_order import WORDS_BY, words_by_position
@@ -112,6 +114,11 @@ class Banks:
             rows = np.arange(len(base)) if base.multi else sample.rows(base.label.cpu().numpy())
             return base if len(rows) == len(base) else base.rows(rows)
         return prepared(self._read(self._base, sample), self.normalise, pools=self._pools)
+
+    @cached_property
+    def training_sets(self) -> list[str]:
+        """The training sets of the test clips' encoders, as far as their classes are known."""
+        return training_sets(self.folder, self.test)
 
     @property
     def all_base(self) -> FeatureBank:

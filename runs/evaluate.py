@@ -65,6 +65,32 @@ def evaluate(
     keep_freed_memory()
     started = time.perf_counter()
     scoring = Scoring.of(head, bank, protocol, planned(episodes), first=first, unlabelled=unlabelled)
+    return evaluated(
+        scoring,
+        episodes,
+        first=first,
+        progress=progress,
+        workers=workers,
+        transductive=transductive,
+        started=started,
+    )
+
+
+def evaluated(
+    scoring: Scoring,
+    episodes: Extent,
+    *,
+    first: int,
+    progress: Callable[[int], None] | None,
+    workers: int | None,
+    transductive: bool,
+    started: float | None = None,
+) -> Evaluation:
+    """The evaluation of the episodes that a scoring scores; the parameters are those of ``evaluate``.
+
+    started: the time at which the evaluation began, if it was not now.
+    """
+    started = time.perf_counter() if started is None else started
     total: list[Tally] = []
 
     def so_far() -> Evaluation:
@@ -121,7 +147,7 @@ class Scoring:
         self, first: int, episodes: int, workers: int | None, progress: Callable[[int], None] | None
     ) -> Tally:
         """The tally of the episodes first .. first+episodes-1."""
-        cores = workers or (torch.get_num_threads() if self.sampler.bank.device.type == "cpu" else 1)
+        cores = workers or workers_of(self.sampler.bank)
         parts = list(blocks(self.sampler, first, episodes, self.chunk, workers=cores))
         return Tally.sum(share(self._work, parts, cores, forked=self.forked, progress=progress))
 
@@ -159,6 +185,11 @@ class Scoring:
             transductive=transductive,
             effective=np.concatenate(total.effective)[order],
         )
+
+
+def workers_of(bank: FeatureBank) -> int:
+    """The number of workers that score episodes of a bank where it is not given: as many as torch would use."""
+    return torch.get_num_threads() if bank.device.type == "cpu" else 1
 
 
 @dataclass

@@ -7,8 +7,8 @@ that was trained on base classes is asked about val classes alone where there ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..heads.multimodal.matched import MatchedHead
 from .banks import Banks, HeadBanks
 from .filling import BaseClips, Pair, Rule, lacks, withholds
 from .measure import measure
+from .result import Result
 from .spec import RunSpec
 from .tasks import validation_protocol
 
@@ -56,17 +57,37 @@ class Filled:
     """The head, which may be asked about each query by what the query has."""
     bank: FeatureBank
     """The clips."""
+    source: FeatureBank | None = None
+    """The clips without what is filled in; None where they are ``bank`` itself."""
+    pair: Pair | None = None
+    """The rules by which the clips are filled and the head is asked; None where nothing is lacking."""
     choice: FillingChoice | None = None
     """What was chosen, or None where nothing is lacking or the run says itself what becomes of it."""
 
+    @property
+    def clips(self) -> FeatureBank:
+        """The clips without what is filled in."""
+        return self.bank if self.source is None else self.source
+
+
+Ask = Callable[[Filled, Protocol, int], Result]
+"""Measures a head on so many episodes of a protocol."""
+
 
 def filled_test(
-    head: Head[Any], spec: RunSpec, banks: Banks, *, trained: bool, known: BaseClips | None = None
+    head: Head[Any],
+    spec: RunSpec,
+    banks: Banks,
+    *,
+    trained: bool,
+    known: BaseClips | None = None,
+    ask: Ask | None = None,
 ) -> Filled:
     """The head and the test clips of a run, with what clips lack filled as the run, or base and val classes, say.
 
     trained: whether the head was trained on base classes. known: the base clips of ``known_base``, which runs on the
-    same clips may share; None has them found. Raises UsageError where there are no base clips to fill from.
+    same clips may share; None has them found. ask: measures the candidates (see ``choose``). Raises UsageError where
+    there are no base clips to fill from.
     """
     bank, rule = banks.test, spec.when_missing
     if rule != "auto":
@@ -79,9 +100,9 @@ def filled_test(
         note = f"what clips lack is dropped, for nothing could be chosen: {error}"
         nothing = FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
         return Filled(head=head, bank=bank, choice=nothing)
-    choice = choose(head, spec.protocol, known=known, val=banks.val, test=bank, trained=trained)
+    choice = choose(head, spec.protocol, known=known, val=banks.val, test=bank, trained=trained, ask=ask)
     made = filled(head, bank, Pair(support=choice.support, query=choice.query), known)
-    return Filled(head=made.head, bank=made.bank, choice=choice)
+    return replace(made, choice=choice)
 
 
 def known_base(spec: RunSpec, banks: HeadBanks) -> BaseClips:
@@ -106,7 +127,7 @@ def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: HeadBa
 def filled(head: Head[Any], bank: FeatureBank, pair: Pair, known: BaseClips | None) -> Filled:
     """The head and the bank under a pair of rules; known: the base clips, None where the rules need none."""
     asked = MatchedHead(head) if pair.query == "match" and len(bank.tables) > 1 else head
-    return Filled(head=asked, bank=bank if known is None else known.over(bank, pair))
+    return Filled(head=asked, bank=bank if known is None else known.over(bank, pair), source=bank, pair=pair)
 
 
 def choose(
@@ -117,10 +138,11 @@ def choose(
     val: FeatureBank | None,
     test: FeatureBank,
     trained: bool,
+    ask: Ask | None = None,
 ) -> FillingChoice:
     """What base and val classes say (see ``best_of``); drop where none of them can serve the protocol.
 
-    Classes of the test are never asked.
+    Classes of the test are never asked. ask: measures each candidate; None measures it by itself.
     """
     pairs = candidates(protocol, test)
     found: list[tuple[str, np.ndarray]] = []
@@ -128,7 +150,7 @@ def choose(
         if protocol.split in (name, "all"):
             continue
         try:
-            asked = _accuracies(head, protocol, pairs=pairs, bank=bank, known=source)
+            asked = _accuracies(head, protocol, pairs=pairs, bank=bank, known=source, ask=ask or _ask)
         except TooFew:
             continue
         if np.isfinite(asked).any():
@@ -184,8 +206,18 @@ def _parts(
     return found
 
 
+def _ask(made: Filled, protocol: Protocol, episodes: int) -> Result:
+    return measure(made.head, made.bank, protocol, episodes)
+
+
 def _accuracies(
-    head: Head[Any], protocol: Protocol, *, pairs: Sequence[Pair], bank: FeatureBank, known: BaseClips
+    head: Head[Any],
+    protocol: Protocol,
+    *,
+    pairs: Sequence[Pair],
+    bank: FeatureBank,
+    known: BaseClips,
+    ask: Ask,
 ) -> np.ndarray:
     """The accuracy of each candidate on each episode of a bank, [P, E]; NaN where the head cannot answer under it."""
     task = validation_protocol(protocol, bank)
@@ -193,7 +225,7 @@ def _accuracies(
     for pair in pairs:
         made = filled(head, bank, pair, known)
         try:
-            result = measure(made.head, made.bank, task, EPISODES)
+            result = ask(made, task, EPISODES)
         except UsageError:  # Early fusion, say, cannot compare supports and queries of different modalities.
             found.append(None)
             continue

@@ -75,7 +75,7 @@ def metrics_of(
         "device": str(banks.device),
         "fingerprint": bank.fingerprint(groups=spec.protocol.rules_groups),
         **bank.identities(),
-        "pretraining": pretraining(banks.folder, bank, summary.get("per_class") or {}),
+        "pretraining": pretraining(banks.folder, bank, summary.get("per_class") or {}, banks.training_sets),
         "clips": len(bank),
         "clips_without": {m: int((~t.present).sum()) for m, t in bank.tables.items() if not t.all_present},
         "classes": len(bank.class_names),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from .filling import BaseClips
 from .filling_choice import Filled, filled_test
 from .frozen_space import frozen_space
 from .job import Job, Place
+from .kept_and_lost import KeptAndLost
 from .layout import RUNS
 from .leakage import leakage
 from .leave_classes_out import check_rule, chosen_rule, learned_gate, sides_of
@@ -199,16 +201,24 @@ def ready(job: Job, banks: Banks, progress: Progress | None = None) -> Ready:
     return Ready(job=job, banks=banks, made=made)
 
 
-def finish(ready: Ready, progress: Progress | None = None, *, known: BaseClips | None = None) -> Run:
+def finish(
+    ready: Ready,
+    progress: Progress | None = None,
+    *,
+    known: BaseClips | None = None,
+    rates: KeptAndLost | None = None,
+) -> Run:
     """Measure a ready head and store the run.
 
-    known: what base clips know of what clips lack, where runs on the same clips share it.
+    known: what base clips know of what clips lack, where runs on the same clips share it. rates: the predictions that
+    runs share whose queries lose one modality at different rates.
     """
     job, banks, made, folder = ready.job, ready.banks, ready.made, folder_of(ready.job)
     test = Filled(head=made.head, bank=banks.test)
     if job.episodes_file is None:
-        test = filled_test(made.head, job.spec, banks, trained=learns(made.head), known=known)
-    result = _measured(ready, test, progress)
+        ask = None if rates is None else partial(_asked, rates, job.spec)
+        test = filled_test(made.head, job.spec, banks, trained=learns(made.head), known=known, ask=ask)
+    result = _measured(ready, test, progress, rates)
     metrics = metrics_of(
         job=job,
         banks=banks,
@@ -251,10 +261,20 @@ def finish(ready: Ready, progress: Progress | None = None, *, known: BaseClips |
     )
 
 
-def _measured(ready: Ready, test: Filled, progress: Progress | None) -> Result:
+def _asked(rates: KeptAndLost, spec: RunSpec, test: Filled, protocol: Protocol, episodes: int) -> Result:
+    """The result of a head on some episodes, put together from what other rates have found where that is right."""
+    if rates.serves(protocol, test.bank, transductive=spec.resolved.transductive):
+        return rates.evaluate(test, protocol, episodes)
+    return measure(test.head, test.bank, protocol, episodes)
+
+
+def _measured(
+    ready: Ready, test: Filled, progress: Progress | None, rates: KeptAndLost | None = None
+) -> Result:
     """The result of a ready head on the episodes of its protocol, or of its file.
 
-    test: the head and the test clips, with what clips lack filled in; a file's episodes are taken as they are.
+    test: the head and the test clips, with what clips lack filled in; a file's episodes are taken as they are. rates:
+    see ``finish``.
     """
     job, banks, made = ready.job, ready.banks, ready.made
     extent, transductive = draws_of(job.spec.protocol, job.episodes), job.spec.resolved.transductive
@@ -262,7 +282,10 @@ def _measured(ready: Ready, test: Filled, progress: Progress | None) -> Result:
     if job.episodes_file is not None and isinstance(job.episodes, int):
         file = EpisodeFile.read(job.episodes_file.expanduser())
         return evaluate_file(made.head, banks, file, job.episodes, progress=count, transductive=transductive)
-    generalised = job.spec.protocol.generalised
+    protocol = job.spec.protocol
+    if rates is not None and rates.serves(protocol, test.bank, transductive=transductive):
+        return rates.evaluate(test, protocol, job.episodes, unlabelled=banks.unlabelled, progress=count)
+    generalised = protocol.generalised
     choice = chosen_rule(job.spec, banks, made.head) if generalised else None
     return measure(
         test.head,
