@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +12,8 @@ from ..errors import FsmmError, UsageError
 
 Side = Literal["support", "query", "both"]
 SmallClasses = Literal["refuse", "exclude", "short"]
+LARGEST_SEED = 1 << 62
+"""Seeds lie below this, so that torch takes them and what is derived from them."""
 # A Range is a number, or an inclusive range that is drawn from anew for every episode.
 Range = int | tuple[int, int]
 # The fields of a protocol that say which groups an episode may draw from.
@@ -125,12 +128,14 @@ class Protocol:
         _check_range("k_shot", self.k_shot, 0)
         if self.n_query < 1:
             raise UsageError(f"n_query is {self.n_query}; an episode needs at least one query a class.")
-        if self.seed < 0:
-            raise UsageError(f"The seed is {self.seed}; it must not be negative.")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise UsageError(
+                f"The seed is {self.seed}; it must not be negative, and must be below {LARGEST_SEED}."
+            )
         if self.unlabelled < 0:
             raise UsageError(f"unlabelled is {self.unlabelled}; it must not be negative.")
-        if self.dirichlet is not None and not self.dirichlet > 0:
-            raise UsageError(f"The Dirichlet parameter is {self.dirichlet}; it must be positive.")
+        if self.dirichlet is not None and not 0 < self.dirichlet < math.inf:
+            raise UsageError(f"The Dirichlet parameter is {self.dirichlet}; it must be positive and finite.")
         self._check_query_classes()
         if self.small_classes not in ("refuse", "exclude", "short"):
             raise UsageError(f"small_classes is {self.small_classes!r}; use refuse, exclude or short.")

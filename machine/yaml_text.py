@@ -34,8 +34,9 @@ def _value_and_node(text: str, *, most: int) -> tuple[Any, Any]:
     """The content of a YAML text, of at most so many values, and its node. Raises ValueError where it is not valid."""
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None, None
@@ -46,8 +47,11 @@ def _value_and_node(text: str, *, most: int) -> tuple[Any, Any]:
         return loader.construct_document(node), node
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _refuse_repeated_keys(node: Any, seen: set[int]) -> None:

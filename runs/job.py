@@ -12,6 +12,9 @@ from ..heads.decided import On
 from .extent import Extent
 from .spec import RunSpec
 
+MOST_EPISODES = 100_000_000
+"""The episodes of a run at most, of which the outcomes take some gigabytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -51,8 +54,10 @@ class Job:
     """The data set, the class splits and the classes by which the tuning chose them."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.episodes, int) and self.episodes < 1:
-            raise UsageError(f"--episodes is {self.episodes}; it must be at least 1.")
+        if isinstance(self.episodes, int) and not 1 <= self.episodes <= MOST_EPISODES:
+            raise UsageError(
+                f"--episodes is {self.episodes}; it must be at least 1, and {MOST_EPISODES:,} at most."
+            )
         if self.episodes_file is not None and not isinstance(self.episodes, int):
             raise UsageError(
                 "A file of episodes has so many episodes; give --episodes a number, or leave it out."

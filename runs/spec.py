@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..episodes.protocol import GROUP_RULES, Missing, Protocol
+from ..episodes.protocol import GROUP_RULES, LARGEST_SEED, Missing, Protocol
+from ..errors import UsageError
 from ..heads.registry import Method, find
 from ..machine.digests import file_sha256
 from .digest import digest
@@ -69,6 +70,12 @@ class RunSpec:
     """The seed of the weights and of the training episodes."""
     seen_unseen: SeenUnseen = "auto"
     """How generalised tests tell seen from unseen: auto, bias, energy, entropy, learned (base), val, or none."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.train_seed < LARGEST_SEED:
+            raise UsageError(
+                f"The training seed is {self.train_seed}; it must not be negative, and must be below {LARGEST_SEED}."
+            )
 
     @cached_property
     def resolved(self) -> Method:

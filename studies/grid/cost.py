@@ -27,6 +27,9 @@ from .work import Task
 _MORE = (4, 24)  # The episodes or steps by which measurements are longer than that of a single one.
 _WORTH = 1.5  # The seconds that the longer of two measurements may take beyond a single one.
 _LONGEST = 5.0  # The seconds of a first episode or step that is not repeated.
+_LEAST = (
+    5e-6  # The seconds of an episode at least: a chunk of many takes as long as a single one, by the clock.
+)
 _COUNTED = ("steps", "evaluate_every", "evaluate_episodes")  # What of a recipe is counted and not measured.
 
 
@@ -151,7 +154,7 @@ def _each(work: Callable[[int], object], first: float) -> float:
     for more in _MORE:  # A single episode may cost as much as a hundred at once: differences alone tell.
         if more > _MORE[0] and more * each > _WORTH:
             break
-        each = max(_seconds(partial(work, 1 + more)) - one, 0.0) / more
+        each = max((_seconds(partial(work, 1 + more)) - one) / more, _LEAST)
     return each
 
 

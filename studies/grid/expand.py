@@ -14,6 +14,7 @@ from ...errors import FsmmError, UsageError
 from ...heads.registry import Method, find, methods
 from ...runs.job import Job, Place
 from ...runs.spec import RunSpec
+from .checks import check_names
 from .data import DataFacts
 from .identity import canonical, check_settings, may_learn
 from .options import (
@@ -26,6 +27,7 @@ from .options import (
     SAME,
     SETTINGS,
     SUBSETS,
+    OptionError,
 )
 from .spec import Block, StudyDocument
 
@@ -78,9 +80,12 @@ def expand(
                     document, number, choice, label=label, names=names, place=place, overrides=overrides
                 )
                 facts = facts_of(run.job.place.dataset)
+                check_names(run.job.spec, facts)
                 job = replace(run.job, spec=canonical(run.job.spec, facts))
                 found.append(replace(run, job=job, trained_as=canonical(run.trained_as, facts)))
                 _refuse_too_many(len(found))
+        except OptionError as error:
+            raise document.error(_path_of(document, number, error.path[0]), str(error)) from None
         except UsageError as error:
             if document.where in str(error):
                 raise

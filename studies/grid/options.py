@@ -78,6 +78,10 @@ def read_option(name: str, value: Any) -> Any:
     if name in MODALITY_OPTIONS and value == ALL:
         return None
     found = _KINDS[name].read(name, value)
+    if name in MODALITY_OPTIONS and found is not None and len(set(found)) != max(len(found), 1):
+        raise UsageError(
+            f"{name} names {'nothing' if not found else 'one of them twice'}; name each once, or use all."
+        )
     if name == "method" and found != ALL:
         find(found)
     return found

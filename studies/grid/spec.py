@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
 from pydantic import Field as Checked
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -121,7 +121,7 @@ class PublishedRow(_Model):
     """The label of the variant that they belong to."""
     k_shot: int
     """The number of supports a class."""
-    values: dict[str, float]
+    values: dict[str, FiniteFloat]
     """The accuracies in per cent, by data set."""
 
 
@@ -213,9 +213,26 @@ def _mistake(found: ErrorDetails, lines: Lines) -> str:
     elif found["type"] == "missing":
         sentence = f"{path[-1]!r} is missing."
     else:
-        sentence = f"{'.'.join(map(str, path))}: {sentence[0].lower()}{sentence[1:]}."
+        told = _PLAIN.get(found["type"], f"{sentence[0].lower()}{sentence[1:]}")
+        sentence = f"{'.'.join(map(str, path))}: {told}."
     line = _line_at(lines, path)
     return sentence if line is None else f"line {line}: {sentence}"
+
+
+_PLAIN = {
+    "model_type": "a table of keys and values is needed here",
+    "dict_type": "a table of keys and values is needed here",
+    "list_type": "a list is needed here",
+    "string_type": "a text is needed here",
+    "int_parsing": "a whole number is needed here",
+    "float_parsing": "a number is needed here",
+    "finite_number": "a finite number is needed here",
+    "bool_parsing": "true or false is needed here",
+    "string_pattern_mismatch": (
+        "a name has letters, digits, '.', '_', '+', '-' and spaces, 64 at most, and begins with a letter or digit"
+    ),
+}
+"""What is needed in place of a value, by the type of pydantic's error, where its own words are those of a program."""
 
 
 def _keys_at(path: tuple[Any, ...]) -> list[str]:

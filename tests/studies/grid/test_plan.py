@@ -62,6 +62,25 @@ def test_more_runs_than_a_study_may_have_are_refused_before_they_are_made(cache:
         runs(cache, block)
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"split": "nvel"}, "Unknown split 'nvel'. Did you mean 'novel'?"),
+        ({"class_split": "s7"}, "Unknown class split 's7'"),
+        ({"label_set": "clas"}, "Unknown label set 'clas'"),
+        ({"query_modalities": "adio"}, "Unknown modality 'adio'. Did you mean 'audio'?"),
+        ({"modalities": "frame", "missing": "audio=0.5@query"}, "Unknown modality 'audio'"),
+        ({"k_shot": 0}, "method 'protonet' needs supports"),
+    ],
+)
+def test_a_name_that_the_data_set_does_not_have_is_told_before_anything_runs(
+    cache: Path, given: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError) as found:
+        runs(cache, {"fixed": {"method": "protonet", **given}})
+    assert sentence in str(found.value)
+
+
 def test_overrides_win_and_take_an_option_out_of_the_grid(cache: Path) -> None:
     found = runs(cache, {"grid": {"method": ["protonet", "ridge"], "k_shot": [1, 5]}}, k_shot=3)
     assert told(found, "method") == [("protonet",), ("ridge",)]

@@ -51,7 +51,7 @@ def test_values_are_read_as_the_command_line_reads_them(tmp_path: Path) -> None:
         ("5-10", "5-x", 10, "n_way '5-x' is neither a number nor a range"),
         ("modalities: [frame, [frame, audio]]", "modalities: []", 9, "lists no value of modalities"),
         ("settings: {train.steps: 3}", "settings: 3", 7, "settings are a table of keys and values"),
-        ("name: one", "name: one/two", 4, "should match pattern"),
+        ("name: one", "name: one/two", 4, "a name has letters, digits"),
         ("k-shot: 5", "k-shot: 5, k_shot: 1", 2, "k_shot is named twice, in two spellings"),
         ("modalities: [", "n-way: 5\n      modalities: [", 11, "n_way is named twice, in two spellings"),
         ("settings: {", "train.steps: 3\n      settings: {", 8, "train.steps is named twice"),
@@ -103,7 +103,9 @@ def test_two_blocks_of_one_name_are_refused(tmp_path: Path) -> None:
         read(tmp_path, f"{GOOD}  - name: one\n")
 
 
-@pytest.mark.parametrize("text", ["", "- 1", "a: [", "blocks: []", "name: x\nblocks: 3"])
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "a: [", "blocks: []", "name: x\nblocks: 3", "name: x\0", "[" * 5000]
+)
 def test_a_file_that_is_no_study_is_one_sentence(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"study\.yaml"):
         read(tmp_path, text)
