@@ -160,8 +160,10 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(
     assert summary(study) == summary(whole)
 
 
-def test_a_killed_worker_loses_its_run_and_no_other(study: Path, cache: Path) -> None:
-    study.write_text(STUDY.replace("train.steps: 20,", "train.steps: 2000,"))
+def test_a_killed_worker_loses_its_run_and_no_other_and_the_next_sweep_does_it(
+    study: Path, cache: Path
+) -> None:
+    study.write_text(STUDY.replace("train.steps: 20,", "train.steps: 500,"))
     with subprocess.Popen(command(study, cache), stderr=subprocess.PIPE, text=True) as started:
         locks = study.parent / "out" / "locks"
         deadline = time.monotonic() + 120
@@ -177,6 +179,11 @@ def test_a_killed_worker_loses_its_run_and_no_other(study: Path, cache: Path) ->
     assert "Traceback" not in told
     assert len(stored(study)) == FREE
     assert len(read_study(study.parent / "out").failures) == 4
+    before = stored(study)
+    assert "9 runs are in" in sweep(study, cache).stderr
+    after = stored(study)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == RUNS - 1
 
 
 def holds(process: int, locks: Path) -> bool:
