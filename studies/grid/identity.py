@@ -18,6 +18,7 @@ from ...heads.build import DEFAULT_FUSION
 from ...heads.multimodal.fusion import FusionSettings
 from ...heads.registry import Method, base_name, find
 from ...heads.settings import Recipe, make_settings, update_settings
+from ...runs import filling_choice
 from ...runs.digest import digest
 from ...runs.job import Job
 from ...runs.spec import RunSpec
@@ -29,7 +30,9 @@ _RECIPE, _WRAPPER = "train.", "fusion."
 
 def run_key(job: Job, trained_as: RunSpec, facts: DataFacts) -> str:
     """The key of a run with canonical specifications: ``protonet-0a1b2c3d4e``."""
+    chooses = job.spec.when_missing == "auto" and job.spec.protocol.withholds
     content = {
+        **({"filling": filling_choice.VERSION} if chooses else {}),
         **_content(job.spec, facts),
         "spec": job.spec.content(),
         "trained_as": trained_as.training_identity() if may_learn(job.spec) else None,

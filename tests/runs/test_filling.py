@@ -167,12 +167,21 @@ def test_of_candidates_that_are_as_good_the_most_plausible_one_is_taken() -> Non
     chance = np.random.default_rng(0)
     task = chance.random(400)
     as_good = task + chance.normal(0, 0.1, 400)
-    assert best_of(np.stack([as_good, task, task - 0.3])) == 0
-    assert best_of(np.stack([as_good - 0.1, task, task - 0.3])) == 1, "it is worse beyond doubt"
-    assert best_of(np.stack([np.full(400, np.nan), task - 0.3, task])) == 2, (
-        "what cannot be answered is no candidate"
-    )
-    assert best_of(np.array([[0.2], [0.5], [0.4]])) == 1, "a whole split is one figure without an error"
+    assert best_of([np.stack([as_good, task, task - 0.3])]) == 0
+    assert best_of([np.stack([as_good - 0.1, task, task - 0.3])]) == 1, "it is worse beyond doubt"
+    nothing = np.full(400, np.nan)
+    assert best_of([np.stack([nothing, task - 0.3, task])]) == 2, "what cannot be answered is no candidate"
+    assert best_of([np.array([[0.2], [0.5], [0.4]])]) == 1, "a whole split is one figure without an error"
+
+
+def test_a_plausible_candidate_is_passed_over_where_every_part_speaks_against_it() -> None:
+    chance = np.random.default_rng(0)
+    first, second = (chance.random(200) for _ in range(2))
+    plausible = [first - 0.1, second + 0.01]
+    parts = [np.stack([plausible[0], first]), np.stack([plausible[1], second])]
+    assert best_of(parts) == 0, "the parts disagree"
+    parts[1][0] = second - 0.01
+    assert best_of(parts) == 1
 
 
 @pytest.fixture(scope="module")

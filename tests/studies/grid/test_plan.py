@@ -154,6 +154,12 @@ def test_a_changed_default_and_another_numeric_version_make_new_runs(
     with monkeypatch.context() as patch:
         patch.setattr(identity, "NUMERIC_VERSION", identity.NUMERIC_VERSION + 1)
         assert key(cache) != usual
+    lossy = {"missing": "audio=0.5@query"}
+    chosen, told = key(cache, **lossy), key(cache, **lossy, when_missing="drop")
+    with monkeypatch.context() as patch:
+        patch.setattr(identity.filling_choice, "VERSION", identity.filling_choice.VERSION + 1)
+        assert key(cache, **lossy) != chosen, "what clips lack is chosen in another way"
+        assert (key(cache, **lossy, when_missing="drop"), key(cache)) == (told, usual)
     explicit = key(cache, **{"settings.distance": "euclidean"})
     assert explicit != key(cache, **{"settings.distance": "cosine"})
     with monkeypatch.context() as patch:
