@@ -127,7 +127,8 @@ def docs_of(cls: type[Any]) -> dict[str, str]:
 
 def types_of(cls: type[Any]) -> dict[str, Any]:
     """The types of a dataclass's fields, with the ranges that belong to them."""
-    return typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def check(settings: Any) -> None:

@@ -22,7 +22,7 @@ fixed: {dataset: toy, n_query: 3, n_way: 3, k_shot: 2, episodes: 60}
 blocks:
   - name: fillers
     variants: [{label: ProtoNet-EC, method: protonet, fusion: ec}]
-    grid: {when_missing: [auto, drop, zero], missing: [audio=0.5@query, audio=1]}
+    grid: {when_missing: [auto, match, zero], missing: [audio=0.5@query, audio=1]}
   - name: free
     variants: [{label: ridge, method: ridge}]
     grid: {support_modalities: [each, all], query_modalities: [each, all]}
@@ -54,8 +54,8 @@ def test_every_filler_stands_beside_the_default(script: ModuleType, study: Study
         for row in study.done
         if row.block == "fillers" and script.lacking(row) == "50 % of queries without audio"
     }
-    (pair,) = compare([study.run_folder(rows[rule]) for rule in ("drop", "auto")]).pairs
-    found = cells["50 % of queries without audio", "drop"]
+    (pair,) = compare([study.run_folder(rows[rule]) for rule in ("match", "auto")]).pairs
+    found = cells["50 % of queries without audio", "match"]
     assert found.difference == pytest.approx(100 * pair.difference, abs=0.01)
     assert cells["100 % of all clips without audio", "auto"].details == "ProtoNet-EC"
 
@@ -68,7 +68,7 @@ def test_the_law_keeps_what_speaks_most_against_the_default(script: ModuleType, 
         if each.column == "zero" and "of queries" in each.row
     ]
     assert law["queries", "zero"].difference in [each.difference for each in differences]
-    assert {side for side, column in law if column == script.CHOSEN} == {"queries", "all clips"}
+    assert "queries" in {side for side, column in law if column == script.CHOSEN}, "match is chosen there"
     row = next(row for row in study.done if row.config["when_missing"] == "auto" and row.block == "fillers")
     scores = study.metrics(row)["when_missing_choice"]["scores"]
     side = row.config["protocol"]["missing"][0]["side"]

@@ -15,6 +15,7 @@ from tests_support import synthetic_cache
 import fsmm.studies.grid.identity as identity
 from fsmm.cache.schema import Provenance
 from fsmm.cache.stream import StreamWriter
+from fsmm.episodes.protocol import Missing
 from fsmm.errors import UsageError
 from fsmm.heads.metric.protonet import ProtoNet
 from fsmm.runs.banks import Banks
@@ -154,7 +155,7 @@ def test_a_changed_default_and_another_numeric_version_make_new_runs(
     with monkeypatch.context() as patch:
         patch.setattr(identity, "NUMERIC_VERSION", identity.NUMERIC_VERSION + 1)
         assert key(cache) != usual
-    lossy = {"missing": "audio=0.5@query"}
+    lossy = {"missing": (Missing("audio", 0.5, "query"),)}
     chosen, told = key(cache, **lossy), key(cache, **lossy, when_missing="drop")
     with monkeypatch.context() as patch:
         patch.setattr(identity.filling_choice, "VERSION", identity.filling_choice.VERSION + 1)
