@@ -151,6 +151,11 @@ def _varying(base: Choice, block: Block, overrides: Mapping[str, Any]) -> list[s
 _ORDER = ("train_dataset", "dataset", "method", "fusion", "streams", "modalities", "n_way", "k_shot")
 
 
+def _losses(value: Sequence[Missing] | str) -> Sequence[Missing]:
+    """The modalities that clips lose, as far as a run says it itself: none for the rate that val classes choose."""
+    return () if isinstance(value, str) else value
+
+
 def _without(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> Choice:
     return {key: value for key, value in entry.items() if key not in overrides}
 
@@ -162,7 +167,7 @@ def _is_spread(key: str, value: Any) -> bool:
     if key in MODALITY_OPTIONS:
         return value in ((EACH,), (SUBSETS,))
     if key in MISSING_OPTIONS:
-        return any(m.modality == EACH for m in value)
+        return any(m.modality == EACH for m in _losses(value))
     return bool(key in ("class_split", "dataset", "train_dataset") and value == EACH)
 
 
@@ -195,6 +200,8 @@ def _values(key: str, value: Any, facts: DataFacts) -> Iterator[Any]:
             yield from (part for n in sizes for part in itertools.combinations(facts.modalities, n))
         else:
             yield tuple(_named(name, facts) for name in value)
+    elif key in MISSING_OPTIONS and isinstance(value, str):
+        yield value  # train_missing: auto
     elif key in MISSING_OPTIONS and any(m.modality == EACH for m in value):
         for modality in facts.modalities:
             yield tuple(replace(m, modality=modality) if m.modality == EACH else m for m in value)

@@ -88,6 +88,15 @@ def test_overrides_win_and_take_an_option_out_of_the_grid(cache: Path) -> None:
     assert {run.job.spec.protocol.k_shot for run in found} == {3}
 
 
+def test_the_rate_of_training_is_chosen_none_or_given(cache: Path) -> None:
+    block = {
+        "fixed": {"method": "common-space", "missing": "audio=0.5@query"},
+        "grid": {"train_missing": ["none", "auto", "each=0.5"]},
+    }
+    found = [run.job.spec.train_missing for run in runs(cache, block)]
+    assert found == [(), "auto", (Missing("frame", 0.5),), (Missing("audio", 0.5),)]
+
+
 def test_names_stand_for_the_modalities_of_the_data(cache: Path) -> None:
     found = runs(cache, {"fixed": {"method": "protonet"}, "grid": {"modalities": ["subsets"]}})
     assert told(found, "modalities") == [(("frame",),), (("audio",),), (("frame", "audio"),)]
