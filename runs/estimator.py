@@ -20,7 +20,7 @@ from ..heads.registry import find
 from .few_examples.base_set import BaseSet
 from .few_examples.class_words import ClassWords, no_tower
 from .few_examples.classifier import Classifier, Progress, make_classifier
-from .few_examples.examples import Examples
+from .few_examples.examples import Examples, refuse_scale
 from .few_examples.fit_request import AUTO, FitSpec, Scaling
 from .few_examples.given import BadExamples, are_named, are_paths, has_steps, like
 from .few_examples.model_folder import open_model, save_model
@@ -321,6 +321,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             X, y = validate_data(self, X, y, dtype=np.float64)  # noqa: N806
             examples = Examples.of(X)
         check_classification_targets(y)
+        try:
+            refuse_scale(X)
+        except UsageError as error:
+            raise BadExamples(str(error)) from None
         return examples, np.asarray(y)
 
     def _array(self, X: Any, *, reset: bool) -> np.ndarray:  # noqa: N803

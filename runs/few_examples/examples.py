@@ -173,6 +173,27 @@ def _stream(name: str, values: Any) -> Stream:
     return Stream(x, length > 0, length)
 
 
+_SMALLEST, _LARGEST = 1e-11, 1e18  # Features whose largest number lies beyond are lost in float32's squares.
+
+
+def refuse_scale(x: Any) -> None:
+    """Raise UsageError for arrays of examples that float32, in which clips are compared, rounds to nothing.
+
+    x: as ``Examples.of`` takes it. Single clips may be that small beside others.
+    """
+    if isinstance(x, Examples):
+        return
+    for name, values in (x if isinstance(x, Mapping) else {ONLY: x}).items():
+        array = np.asarray(values, np.float64)
+        known = np.abs(array[np.isfinite(array)])
+        largest = float(known.max(initial=0.0))
+        if largest and not _SMALLEST < largest < _LARGEST:
+            raise UsageError(
+                f"The largest number of modality {name!r} is {largest:.3g}, which is lost in float32; scale its "
+                "features to be near 1."
+            )
+
+
 def _followed(first: Stream, second: Stream) -> Stream:
     if first.x.shape[2] != second.x.shape[2]:
         raise UsageError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from fsmm.cache.table import Stream
 from fsmm.errors import UsageError
+from fsmm.runs.estimator import FewShotClassifier
 from fsmm.runs.few_examples.examples import Examples, with_steps
 
 
@@ -32,6 +36,22 @@ def test_a_hole_in_the_middle_is_refused() -> None:
     x[0, 1] = np.nan
     with pytest.raises(UsageError, match="NaN or infinity"):
         Examples.of({"frame": x})
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-25, 1e30])
+@pytest.mark.parametrize("form", [lambda x: x, lambda x: {"frame": x[:, None]}])
+def test_examples_of_a_scale_that_float32_loses_are_refused(
+    scale: float, form: Callable[[np.ndarray], Any]
+) -> None:
+    """All clips would be equal, or lengths infinite, and every figure that of chance."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(["run", "jump"], 6)
+    x = (label == "run")[:, None] * np.array([3.0, 0.0]) + rng.normal(size=(12, 2)) + 1
+    with pytest.raises(ValueError, match="which is lost in float32; scale its features"):
+        FewShotClassifier("protonet").fit(form(x * scale), label)
+    fitted = FewShotClassifier("protonet").fit(form(x * 1e-6), label)
+    assert (fitted.predict(form(x * 1e-6)) == label).mean() > 0.7
+    fitted.predict(form(x[:1] * 1e-30))  # One clip may be as good as nothing.
 
 
 def test_modalities_of_unequal_numbers_of_clips_are_refused() -> None:
