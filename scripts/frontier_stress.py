@@ -123,8 +123,8 @@ def panel_of(
     points = {head: points_of(values, head, unit) for head in heads}
     places = sorted({x for line in points.values() for x, _ in line})
     yield f'<rect x="{left}" y="{top}" width="{WIDE}" height="{HIGH}" fill="none" stroke="{GRID}"/>'
-    if not places:
-        return
+    if len(places) < 2:
+        return  # nothing varies along this axis
     ends = places[0], places[-1]
 
     def across(x: float) -> float:

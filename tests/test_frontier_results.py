@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from tests_support import synthetic_cache
+from tests_support import script, synthetic_cache
 
 from fsmm.studies.compare import compare
 from fsmm.studies.grid.store import Study
 from fsmm.studies.grid.sweep import sweep
 
-ROOT = Path(__file__).resolve().parents[1]
+HEADS, ORDER, STRESS = (script(f"frontier_{name}") for name in ("heads", "order", "stress"))
 STUDY = """
 name: small
 fixed: {dataset: toy, n_query: 3, n_way: 5, episodes: 300, modalities: frame}
@@ -35,13 +31,6 @@ blocks:
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[dict[str, ModuleType]]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    yield {name: importlib.import_module(f"frontier_{name}") for name in ("heads", "order", "stress")}
-    sys.path.remove(str(ROOT / "scripts"))
-
-
-@pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("study")
     synthetic_cache(folder / "cache", dataset="toy", clips=12, streams={"frame/net": (1, 8)}, noise=2.0)
@@ -54,9 +43,9 @@ def values(tables: Any, name: str) -> dict[tuple[str, str], Any]:
     return {(figure.row, figure.column): figure for figure in tables.figures if figure.table == name}
 
 
-def test_heads_stand_beside_the_best_free_row(scripts: dict[str, ModuleType], study: Study) -> None:
-    tables = scripts["heads"].Tables(page="frontier", commit=None)
-    scripts["heads"].head_tables(tables, study, machine="two cores")
+def test_heads_stand_beside_the_best_free_row(study: Study) -> None:
+    tables = HEADS.Tables(page="frontier", commit=None)
+    HEADS.head_tables(tables, study, machine="two cores")
     runs = {
         (row.varies["variant"], row.config["protocol"]["k_shot"]): row
         for row in study.done
@@ -87,7 +76,7 @@ def test_heads_stand_beside_the_best_free_row(scripts: dict[str, ModuleType], st
     )
 
 
-def test_classes_that_need_order_are_marked(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_classes_that_need_order_are_marked(tmp_path: Path) -> None:
     def row(name: str, shuffled: float, width: float) -> dict[str, Any]:
         changes = dict.fromkeys(("shuffled", "reversed", "single step"), 0.0)
         return {
@@ -101,8 +90,8 @@ def test_classes_that_need_order_are_marked(scripts: dict[str, ModuleType], tmp_
     rows = [row("sit", 0.02, 0.03), row("wave", 0.3, 0.1), row("all classes", 0.16, 0.2)]
     document = {"method": "otam", "episodes": 50, "rows": rows}
     (tmp_path / "utd-s0.json").write_text(json.dumps(document))
-    tables = scripts["heads"].Tables(page="frontier", commit=None)
-    scripts["order"].order_tables(tables, tmp_path)
+    tables = HEADS.Tables(page="frontier", commit=None)
+    ORDER.order_tables(tables, tmp_path)
     classes = values(tables, "order-utd")
     assert [row for row, column in classes if column == "in order"] == ["wave", "sit"], (
         "the greatest loss comes first"
@@ -119,9 +108,9 @@ def test_classes_that_need_order_are_marked(scripts: dict[str, ModuleType], tmp_
     assert every["AVE-28", "in order"].value is None
 
 
-def test_stress_curves_are_drawn_from_their_table(scripts: dict[str, ModuleType], study: Study) -> None:
-    tables = scripts["heads"].Tables(page="frontier", commit=None)
-    scripts["stress"].stress_tables(tables, "toy", study.folder)
+def test_stress_curves_are_drawn_from_their_table(study: Study) -> None:
+    tables = HEADS.Tables(page="frontier", commit=None)
+    STRESS.stress_tables(tables, "toy", study.folder)
     found = values(tables, "stress-toy-1-shot")
     runs = {
         (row.config["method"], row.config["protocol"]["query_classes"]): 100 * study.metrics(row)["accuracy"]
@@ -131,8 +120,8 @@ def test_stress_curves_are_drawn_from_their_table(scripts: dict[str, ModuleType]
     for (method, classes), accuracy in runs.items():
         column = "even" if classes is None else f"{classes} classes"
         assert found[method, column].value == pytest.approx(accuracy, abs=1e-3)
-    data = scripts["stress"].Data(tables.layouts, tables.figures)
-    ((path, text),) = scripts["stress"].draw(data).items()
+    data = STRESS.Data(tables.layouts, tables.figures)
+    ((path, text),) = STRESS.draw(data).items()
     assert path.name == "stress-toy.svg"
     assert text.count("<polyline") == 2
     assert ">protonet<" in text
