@@ -74,12 +74,29 @@ class GDANew(WordHead[GDANewSettings]):
         return task.text_logits + self.settings.alpha * logits
 
     def gaussians(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights P mu and the means mu of the classes, both [B, N, D], of weights of words [B, N, D]."""
+        """The weights P mu and the means mu of the classes, both [B, N, D], of weights of words [B, N, D].
+
+        What a class adds to P rests on its own words. Where tasks share classes, each is asked once for all of them.
+        """
         text = F.normalize(text, dim=-1)
+        batch, ways, dim = text.shape
+        words, place = torch.unique(text.flatten(0, 1), dim=0, return_inverse=True)
+        if len(words) ** 2 > batch * ways**2:
+            mean, away = self.stand_ins(text)
+            return self.times_precision(mean, away), mean
+        mean, away = (part[0] for part in self.stand_ins(words[None]))
+        each = self.times_each(mean.expand(len(words), -1, dim), away)  # by whose precision, of whose mean
+        place = place.view(batch, ways)
+        return each[place[:, :, None], place[:, None]].mean(1), mean[place]
+
+    def stand_ins(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """The means [B, N, D] of the clips that stand in for classes, and these clips' deviations [B, N, k, D].
+
+        Deviations are those from the words, text [B, N, D], of length one.
+        """
         near = self.nearest(text)
         count, copies = near.shape[2], self.settings.copies
-        mean = (near.sum(2) + copies * text) / (count + copies)
-        return self.times_precision(mean, near - text[:, :, None]), mean
+        return (near.sum(2) + copies * text) / (count + copies), near - text[:, :, None]
 
     def nearest(self, text: Tensor) -> Tensor:
         """The base clips [B, N, k, D] with the greatest cosines to weights of words [B, N, D]."""
@@ -87,17 +104,21 @@ class GDANew(WordHead[GDANewSettings]):
         count = min(self.settings.neighbours, len(base))
         return base[(text @ base.T).topk(count, -1).indices]
 
-    @staticmethod
-    def times_precision(x: Tensor, away: Tensor) -> Tensor:
+    @classmethod
+    def times_precision(cls, x: Tensor, away: Tensor) -> Tensor:
         """x P [B, M, D], where P is the mean over classes of their precisions.
 
         x: [B, M, D]; away: deviations [B, N, k, D] of the clips of a class from its words.
         """
-        batch, classes, count = away.shape[:3]
-        away = away.flatten(0, 1)
-        trace = away.square().sum((1, 2))[:, None, None] / max(count - 1, 1)
-        each = shrunk_precision(away, trace.clamp(min=1e-12)).apply(x.repeat_interleave(classes, 0))
+        batch, classes = away.shape[:2]
+        each = cls.times_each(x.repeat_interleave(classes, 0), away.flatten(0, 1))
         return each.unflatten(0, (batch, classes)).mean(1)
+
+    @staticmethod
+    def times_each(x: Tensor, away: Tensor) -> Tensor:
+        """x P_c [C, M, D] with the precision P_c of each class, of x [C, M, D] and deviations [C, k, D]."""
+        trace = away.square().sum((1, 2))[:, None, None] / max(away.shape[1] - 1, 1)
+        return shrunk_precision(away, trace.clamp(min=1e-12)).apply(x)
 
 
 def _taking_turns(label: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,6 +79,21 @@ def test_new_classes_borrow_the_nearest_base_clips() -> None:
     q = F.normalize(task.query["frame"].x[0, :, 0], dim=-1)
     expected = float(head.words.scale) * q @ w.T + 0.5 * gaussian_logits(q, mean, torch.stack(each).mean(0))
     assert torch.allclose(head(task)[0], expected)
+
+
+def test_classes_that_tasks_share_are_read_alike_alone_and_together() -> None:
+    inputs = Inputs(streams={"frame": (1, DIM)}, word_dim=WORD, way=WAYS)
+    head = build_head("gda-new", inputs).double()
+    head.fit_base(spoken_bank())
+    task = word_episodes(width=WORD, batch=3)
+    assert task.words is not None
+    drawn = torch.tensor([[0, 1, 2, 3], [4, 3, 2, 1], [1, 0, 4, 2]])
+    task = replace(task, words=task.words.flatten(0, 1)[drawn])
+    weight, mean = head.gaussians(head.words(task.words))
+    own, away = head.stand_ins(F.normalize(head.words(task.words), dim=-1))
+    assert torch.allclose(mean, own)
+    assert torch.allclose(weight, head.times_precision(mean, away))
+    assert torch.allclose(head(task), torch.cat([head(task.slice(i, i + 1)) for i in range(3)]))
 
 
 def test_kept_clips_are_of_every_class() -> None:
