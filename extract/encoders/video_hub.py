@@ -6,6 +6,7 @@ from the hub, or is a local file with the network's tensors, alone or under ``mo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -47,12 +48,17 @@ class HubVideo(Video3d):
 
     def _embedding(self, model: Any) -> tuple[Callable[[Any], Any], int]:
         classifier = (model.head if hasattr(model, "head") else model.blocks[-1]).proj
-        kept: list[Any] = []
-        classifier.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        kept = threading.local()  # On a GPU two threads run the network at once.
+
+        def keep(_: Any, inputs: tuple[Any, ...]) -> None:
+            kept.read = inputs[0]
+
+        classifier.register_forward_pre_hook(keep)
 
         def embed(inputs: Any) -> Any:
-            kept.clear()
             model(inputs)
-            return kept[0].flatten(1, -2).mean(1) if kept[0].ndim > 2 else kept[0]
+            read = kept.read
+            del kept.read
+            return read.flatten(1, -2).mean(1) if read.ndim > 2 else read
 
         return embed, classifier.in_features

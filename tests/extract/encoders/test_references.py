@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fsmm.extract.choose import choose_streams
 from fsmm.extract.encoders import references
 from fsmm.extract.encoders.prompts import ENSEMBLE, templates_of
 from fsmm.extract.encoders.references import Reference
-from fsmm.extract.encoders.video_hub import INPUTS
+from fsmm.extract.encoders.video_hub import INPUTS, HubVideo
 from fsmm.extract.weights import hubs
 from fsmm.extract.weights.torchvision_care import ensure_torchvision
 from fsmm.runs import frozen_space
@@ -206,6 +208,30 @@ def test_video_transformers_give_the_vector_of_their_class_token(
         x = (torch.from_numpy(raw).permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
         expected = model(x)[:, 0].numpy()
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_two_threads_of_a_video_network_get_each_its_own_features() -> None:
+    """On a GPU two threads run one network; each waits here until both have been at its classifier."""
+    meeting = threading.Barrier(2, timeout=10)
+
+    class Head(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = torch.nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made = self.proj(x)
+            meeting.wait()
+            return made
+
+    network = torch.nn.Sequential()
+    network.add_module("head", Head())
+    embed, width = HubVideo.__new__(HubVideo)._embedding(network)
+    inputs = [torch.full((3, 2), float(number)) for number in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(embed, inputs))
+    assert width == 2
+    assert all(torch.equal(one, other) for one, other in zip(found, inputs))
 
 
 def test_the_video_hub_has_each_named_model() -> None:
