@@ -13,14 +13,14 @@ import numpy as np
 
 from ..contract import FrameNeed
 from ..weights.torchvision_care import ensure_torchvision
-from .base import BaseEncoder, Spec
+from .base import Spec
 from .flow import describe, pairs
+from .torch_encoder import TorchEncoder
 
-_CHUNK = 8
 _UPDATES = 12
 
 
-class RaftHof(BaseEncoder):
+class RaftHof(TorchEncoder):
     """The encoder of segments of three frames to the descriptor of their two fields of flow: [T, 306]."""
 
     preprocessing = (
@@ -28,7 +28,9 @@ class RaftHof(BaseEncoder):
         "hof 9, speed 7, mbh 8+8, mean 2 over 3x3"
     )
     batch_clips = 4
-    on_gpu = True
+    cpu_items = 8
+    gpu_items = 64
+    gpu_clips = 16
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -39,17 +41,19 @@ class RaftHof(BaseEncoder):
         return pairs(super().prepare(raw), self.name)
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        return [describe(self._flows(frames), side=frames.shape[2]) for frames in batch]
+        return [
+            describe(flow, side=frames.shape[2])
+            for frames, flow in zip(batch, self._flows(batch), strict=True)
+        ]
 
-    def _flows(self, frames: np.ndarray) -> np.ndarray:
-        """The flow float32 [T, L - 1, S, S, 2] in pixels between neighbours of frames uint8 [T, L, S, S, 3]."""
-        from .torch_run import run_in_chunks
-
+    def _flows(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The flow float32 [T, L - 1, S, S, 2] in pixels between neighbours of each clip's frames [T, L, S, S, 3]."""
         forward, device = self.network
-        neighbours = np.stack([frames[:, :-1], frames[:, 1:]], 2)
-        flat = neighbours.reshape(-1, *neighbours.shape[2:])
-        found = run_in_chunks(forward, flat, _CHUNK, device)
-        return found.reshape(*neighbours.shape[:2], *found.shape[1:])
+        pairs_of = [np.stack([frames[:, :-1], frames[:, 1:]], 2) for frames in batch]
+        found = self._run(forward, [one.reshape(-1, *one.shape[2:]) for one in pairs_of], device)
+        return [
+            flow.reshape(*one.shape[:2], *flow.shape[1:]) for flow, one in zip(found, pairs_of, strict=True)
+        ]
 
     def _load(self) -> Any:
         from ...machine.device import pick_device

@@ -16,6 +16,7 @@ from ...errors import UsageError
 from .base import Spec, per_clip
 from .hub_model import HubModel, from_folder, load_model, width_of
 from .sound_windows import MAX_WINDOWS, SoundEncoder
+from .torch_encoder import TorchEncoder
 
 _WINDOWS = {"clap": 10.0, "audio-spectrogram-transformer": 10.0, "whisper": 5.0}
 _WINDOW = 2.0  # seconds of a window of any other model
@@ -23,14 +24,14 @@ _LEAST = 0.1  # seconds of a window that any model can read
 _CHUNK = 4
 
 
-class HubSound(SoundEncoder):
+class HubSound(SoundEncoder, TorchEncoder):
     """The encoder of sound to one vector for each window: [n, D].
 
     The network is loaded at once, since it says which rate it reads and how long a window may be.
     """
 
     batch_clips = 2
-    on_gpu = True
+    gpu_clips = 16
 
     def __init__(self, spec: Spec) -> None:
         hub, extractor, dim = self._network_of(spec)
@@ -50,9 +51,11 @@ class HubSound(SoundEncoder):
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
         import torch
 
+        from .torch_run import arithmetic
+
         windows = np.concatenate(list(batch))
         parts = [windows[start : start + _CHUNK] for start in range(0, len(windows), _CHUNK)]
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(self.network[0].device.type, self.spec.precision):
             rows = [self._vectors(part) for part in parts]
         return per_clip(np.concatenate(rows), batch)
 

@@ -41,7 +41,7 @@ def run_on_cpu(forward: Forward, items: np.ndarray, size: int, precision: str) -
 
     Nothing is filled up: how the items of a clip are divided depends on that clip alone, and so do its features.
     """
-    with torch.inference_mode(), _arithmetic("cpu", precision):
+    with torch.inference_mode(), arithmetic("cpu", precision):
         parts = [forward(torch.from_numpy(part)).float().numpy() for part in chunks(items, size)]
     return np.concatenate(parts)
 
@@ -76,7 +76,7 @@ def _passes(
     staged, count = _staged(batch, size, device)
     copying, computing = _streams(device)
     rows = []
-    with torch.inference_mode(), _arithmetic(device.type, precision):
+    with torch.inference_mode(), arithmetic(device.type, precision):
         for start in range(0, len(staged), size):
             with _on(copying):
                 items = staged[start : start + size].to(device, non_blocking=True)
@@ -127,7 +127,7 @@ def _on(stream: torch.cuda.Stream | None) -> AbstractContextManager[object]:
     return nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
-def _arithmetic(device: str, precision: str) -> torch.autocast:
+def arithmetic(device: str, precision: str) -> torch.autocast:
     """The arithmetic of a block: float32, or another type by autocast."""
     dtype = pick_dtype(precision)
     reduced = dtype != torch.float32

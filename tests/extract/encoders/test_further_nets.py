@@ -119,6 +119,11 @@ def test_raft_feeds_neighbours_and_its_flow_is_described(tmp_path: Path) -> None
     expected = describe(fields.permute(0, 2, 3, 1).numpy()[None], side=160)
     assert found.shape == (1, encoder.dim) == (1, 306)
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3)
+    coarse: Any = build("raft-hof", weights=path, precision="bfloat16")
+    rough = coarse.encode([coarse.prepare(raw)])[0]
+    assert coarse.provenance()["arithmetic"] == "bfloat16"
+    assert not np.array_equal(rough, found)
+    assert float((rough * found).sum() / np.linalg.norm(rough) / np.linalg.norm(found)) > 0.98
 
 
 def test_tv_l1_needs_the_contributed_modules_and_is_described_as_dis_is(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
+from fsmm.errors import UsageError
 from fsmm.extract.contract import FrameNeed, Sampling
+from fsmm.extract.encoders import torch_run
 from fsmm.extract.encoders.base import Spec
+from fsmm.extract.encoders.compiled import compile_networks, compiled
 from fsmm.extract.encoders.efficientnet_net import EfficientNetLiteNet
 from fsmm.extract.encoders.torch_encoder import TorchEncoder
 from fsmm.extract.encoders.torch_run import normalised, run_in_chunks, run_on_cpu, run_on_gpu
@@ -100,6 +105,19 @@ class Colour(TorchEncoder):
         return self._run(linear, batch, CPU)
 
 
+class Elsewhere(TorchEncoder):
+    """An encoder of mean colours on a GPU, whose function is made anew for each batch."""
+
+    need = FrameNeed(size=8)
+    preprocessing = "none"
+
+    def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
+        def forward(frames: torch.Tensor) -> torch.Tensor:
+            return linear(frames)
+
+        return self._run(forward, batch, torch.device("cuda"))
+
+
 def test_arithmetic_other_than_float32_is_part_of_the_origin() -> None:
     exact, coarse = (Colour(Spec("colour", "frame", 3, precision=p)) for p in ("float32", "bfloat16"))
     assert "arithmetic" not in exact.provenance(), "streams of earlier versions are continued"
@@ -117,6 +135,48 @@ def test_batches_are_larger_on_a_gpu() -> None:
         Colour(Spec("colour", "frame", 3, device="cuda")).batch_clips
         > Colour(Spec("c", "frame", 3)).batch_clips
     )
+
+
+def test_a_compiled_network_is_compiled_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's compiler for trials stands for the real one, and the processor for the GPU."""
+    made: list[object] = []
+
+    def eager(forward: Any, *, dynamic: bool) -> Any:
+        made.append(forward)
+        return compile_now(forward, backend="eager", dynamic=dynamic)
+
+    compile_now = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    monkeypatch.setattr(
+        torch_run, "run_on_gpu", lambda run, batch, size, _, how: run_on_gpu(run, batch, size, CPU, how)
+    )
+    usual, quick = (Elsewhere(Spec("colour", "frame", 3)) for _ in range(2))
+    quick.is_compiled = True
+    clips = some_clips()
+    for batch in (clips, clips[:1]):
+        for one, other in zip(usual.encode(batch), quick.encode(batch)):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert len(made) == 1
+    assert not pickle.loads(pickle.dumps(quick))._compiled
+
+
+def test_what_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"--compile is for networks on a GPU, .* leave it out"):
+        compile_networks([Colour(Spec("colour", "frame", 3))], "cpu")
+
+    def broken(forward: Any, **given: Any) -> Any:
+        def run(items: Any) -> Any:
+            raise TorchDynamoException("no C compiler was found\n  at some place")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(UsageError, match=r"cannot compile networks here \(.*\); leave out --compile"):
+        compile_networks([], "cuda")
+    with pytest.raises(
+        UsageError, match=r"'colour' cannot be compiled \(no C compiler was found\); leave out"
+    ):
+        compiled(linear, "colour")(torch.zeros(1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
