@@ -22,7 +22,7 @@ class State(NamedTuple):
     mtime_ns: int
     """The latest time of change, or UNSEEN."""
     part: str
-    """The part of the files that the clip is, such as "#t=12.5,20"; "" for all of them."""
+    """The part of the files that the clip is, such as "#t=12.5,20"; "" for all of them. See Source.part."""
 
 
 NOWHERE = State(UNSEEN, UNSEEN, "")
@@ -43,8 +43,7 @@ def state_of(source: Source) -> State:
         return NOWHERE
     if not facts:
         return NOWHERE
-    part = "" if source.span is None else source.span.fragment
-    return State(sum(fact.st_size for fact in facts), max(fact.st_mtime_ns for fact in facts), part)
+    return State(sum(fact.st_size for fact in facts), max(fact.st_mtime_ns for fact in facts), source.part)
 
 
 def sha256_of(paths: Iterable[Path]) -> str:

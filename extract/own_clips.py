@@ -227,4 +227,4 @@ def _absolute(source: Source) -> str:
     """The absolute path of a clip's main file, with the part of it that the clip is."""
     path = source.video or (source.images[0] if source.images else source.audio)
     assert path is not None, "a clip has a file"
-    return plain_text(os.path.abspath(path)) + (source.span.fragment if source.span is not None else "")
+    return plain_text(os.path.abspath(path)) + source.part

@@ -137,6 +137,10 @@ def load(name: str, data: Path | None, options: DatasetOptions) -> Listing:
         )
     if options.rate is not None and not 0 < options.rate < float("inf"):
         raise UsageError(f"--rate is {options.rate:g}; it must be above 0 steps a second.")
+    if options.frame_rate is not None and not 0 < options.frame_rate < float("inf"):
+        raise UsageError(f"--frame-rate is {options.frame_rate:g}; it must be above 0 frames a second.")
+    if options.frame_rate is not None and not entry.needs_data and options.unlabelled is None:
+        raise UsageError(f"Dataset {name!r} has no use for --frame-rate; it makes its own videos.")
     if options.lists is not None and not entry.takes_lists:
         raise UsageError(f"Dataset {name!r} has no use for --lists; its clips are those of --data.")
     if data is None and entry.needs_data:

@@ -61,6 +61,10 @@ class Source:
     """The absolute paths of one clip's files: a video, or still images in order, separate sound, and time series.
 
     span: the part of the video, or of the sound where there is no video, that the clip is; None for all of it.
+    frame_rate: the images a second where they are the frames of a video; 0 for stills, which tell no time.
+
+    >>> Source(Path("a.mp4"), span=Span(1, 2)).part, Source(images=(Path("1.jpg"),), frame_rate=25.0).part
+    ('#t=1,2', '#fps=25')
     """
 
     video: Path | None = None
@@ -68,12 +72,19 @@ class Source:
     audio: Path | None = None
     span: Span | None = None
     series: tuple[Series, ...] = ()
+    frame_rate: float = 0.0
+
+    @property
+    def part(self) -> str:
+        """What the clip is of its files, as it follows a path: a part, or frames at a rate; "" for the whole."""
+        span = "" if self.span is None else self.span.fragment
+        return span + (f"#fps={_plain(self.frame_rate)}" if self.frame_rate else "")
 
     def digest(self, sha256: str) -> str:
         """The hex digest of the clip, given that of its files: parts of one file differ; "" if that is ""."""
-        if self.span is None or not sha256:
+        if not self.part or not sha256:
             return sha256
-        return hashlib.sha256((sha256 + self.span.fragment).encode()).hexdigest()
+        return hashlib.sha256((sha256 + self.part).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class DatasetOptions:
     """A folder of further clips without labels."""
     rate: float | None = None
     """The steps a second of time series whose files have no column of times."""
+    frame_rate: float | None = None
+    """The frames a second of videos kept as folders of numbered images (else such folders are no clips)."""
     lists: Path | None = None
     """The published lists of a benchmark's videos: a file, or the folder that holds those of train, val and test."""
     unlabelled_clips: int | None = None

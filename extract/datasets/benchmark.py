@@ -13,7 +13,7 @@ import numpy as np
 from ...cache.catalog import Catalog, LabelSet
 from ...errors import UsageError
 from ...machine.texts import composed, plain_text
-from .base import DatasetOptions, Listing, Source
+from .base import DatasetOptions, Listing
 from .class_facts import DEFAULT, LABEL_SET, PARTS, ClassFacts, class_facts, class_key
 from .common import finish
 from .video_lists import Listed, read_lists, stem_of
@@ -55,7 +55,7 @@ def benchmark_listing(benchmark: Benchmark, found: Walk, data: Path, options: Da
     lines = None if options.lists is None else benchmark.read(options.lists, benchmark.hints)
     clips = _all_clips(videos) if lines is None else _listed_clips(videos, lines)
     if not clips.path:
-        raise UsageError(_why_none(benchmark, data, clips))
+        raise UsageError(" ".join(filter(None, (_why_none(benchmark, data, clips), found.advice()))))
     ids = list(clips.path)
     labels = facts.label_set([clips.label[clip] for clip in ids], clips.class_names(facts))
     if lines is not None:
@@ -69,7 +69,7 @@ def benchmark_listing(benchmark: Benchmark, found: Walk, data: Path, options: Da
         clip_split=[clips.clip_split.get(clip, "") for clip in ids],
         group=[name_of(clips.path[clip]).rpartition("_")[0] for clip in ids] if benchmark.cut else [],
     )
-    sources = {plain_text(clip): Source(video=found.root / clips.path[clip]) for clip in ids}
+    sources = {plain_text(clip): found.source(clips.path[clip]) for clip in ids}
     listing = Listing(
         catalog=catalog,
         sources=sources,
@@ -87,7 +87,9 @@ def in_class_folders(benchmark: Benchmark, data: Path | None, options: DatasetOp
         raise UsageError(
             f"Dataset {benchmark.name!r} needs --data: the folder that holds one folder a class."
         )
-    return benchmark_listing(benchmark, walk(data, follow_links=options.follow_links), data, options)
+    return benchmark_listing(
+        benchmark, walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate), data, options
+    )
 
 
 class _Videos:

@@ -24,7 +24,7 @@ from ...cache.groups import groups_by_name
 from ...errors import UsageError
 from ...machine.files import parsed_json, refuse_special
 from ...machine.texts import plain_text
-from .base import DatasetOptions, Listing, Source, asks_for_split
+from .base import DatasetOptions, Listing, asks_for_split
 from .walk import walk
 
 _SMALL_PER_CLASS = 8
@@ -202,7 +202,7 @@ def add_unlabelled(listing: Listing, folder: Path, options: DatasetOptions) -> L
 
     They are all taken, or ``options.unlabelled_clips`` of them, of which a larger number keeps those of a smaller one.
     """
-    found = walk(folder, follow_links=options.follow_links)
+    found = walk(folder, follow_links=options.follow_links, frame_rate=options.frame_rate)
     if not found.videos:
         raise UsageError(f"The folder of unlabelled videos {str(folder)!r} holds no video.")
     old, most = listing.catalog, options.unlabelled_clips
@@ -211,7 +211,7 @@ def add_unlabelled(listing: Listing, folder: Path, options: DatasetOptions) -> L
         _at_least("unlabelled-clips", most, 1)
         order = _drawing_order([plain_text(path) for path in paths], np.arange(len(paths)), options.seed)
         paths = [paths[row] for row in sorted(order[:most])]
-    added = {f"unlabelled/{plain_text(path)}": Source(video=found.root / path) for path in paths}
+    added = {f"unlabelled/{plain_text(path)}": found.source(path) for path in paths}
     count = len(added)
     catalog = Catalog(
         dataset=old.dataset,

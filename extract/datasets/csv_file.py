@@ -26,7 +26,8 @@ _NOT_LABELS = ("path", "id", "split", "group", START, END)
 def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """The clips of a CSV file with a header row.
 
-    The columns are ``path`` (relative to the file's folder, or to ``options.root``, and inside it), optionally ``id``
+    The columns are ``path`` (relative to the file's folder, or to ``options.root``, and inside it; with a frame rate it
+    may be a folder of numbered images), optionally ``id``
     (else the path is the id, with ``#t=START,END`` for a part of a file), ``split`` (train, val, test), ``group`` (the
     clip's source: a long video, a person), and ``start`` and ``end`` in seconds; every other column is a label set. A
     cell may name several classes divided by ``|``, which makes the whole column multi-label; an empty cell is
@@ -40,7 +41,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     file = _only_csv(data)
     table = _read(file)
     root = Path(os.path.realpath(file)).parent if options.root is None else _folder(options.root)
-    clips = _Clips(ListedPaths(root, follow_links=options.follow_links), file.name)
+    clips = _Clips(ListedPaths(root, follow_links=options.follow_links), file.name, options.frame_rate)
     for line, row in table.rows:
         clips.add(line, row)
     if not clips.sources:
@@ -127,11 +128,13 @@ def _check_header(file: Path, header: list[str]) -> None:
 class _Clips:
     """The rows whose file exists, in the order of the file.
 
-    paths: where files lie. file: the table's name. missing, lost: ids and paths of the rows without a file.
+    paths: where files lie. file: the table's name. frame_rate: that of folders of frames; None where these are no
+    clips. missing, lost: ids and paths of the rows without a file.
     """
 
     paths: ListedPaths
     file: str
+    frame_rate: float | None = None
     sources: dict[str, Source] = field(default_factory=dict)
     path: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
@@ -158,14 +161,19 @@ class _Clips:
                 f"Line {line} of the CSV file has split {split!r}; use train, val, test or leave it empty."
             )
         found = self.paths.found(path)
-        if found is None:
+        frames = () if found is not None or self.frame_rate is None else self.paths.frames(path)
+        if found is None and not frames:
             self.missing.append(clip)
             self.lost.append(path)
-        elif self.paths.leads_out(found):
-            self.outside.append(found)
+        elif self.paths.leads_out(found or path):
+            self.outside.append(found or path)
         else:
-            self.sources[clip] = Source(video=self.paths.root / found, span=span)
-            self.path.append(plain_text(found))
+            self.sources[clip] = (
+                Source(images=frames, span=span, frame_rate=self.frame_rate or 0.0)
+                if found is None
+                else Source(video=self.paths.root / found, span=span)
+            )
+            self.path.append(plain_text(found or path))
             self.splits.append(CLIP_SPLITS[split])
             self.kept.append(row)
 

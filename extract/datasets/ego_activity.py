@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from ...errors import UsageError
-from .base import DatasetOptions, Listing, Series, Source
+from .base import DatasetOptions, Listing, Series
 from .series_files import series_listing
 from .walk import counted, some, walk
 
@@ -32,9 +32,9 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         raise UsageError(
             "Dataset 'ego-activity' needs --data: the folder of its act01seq01.csv and the like."
         )
-    found = walk(data, follow_links=options.follow_links)
+    found = walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate)
     series: dict[str, tuple[Series, ...]] = {}
-    videos: dict[str, Path] = {}
+    videos: dict[str, str] = {}
     label: dict[str, str] = {}
     aside = []
     for path in [*found.others, *found.videos]:
@@ -49,13 +49,13 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
             aside.append(path)
             continue
         if is_video:
-            videos[clip] = found.root / path
+            videos[clip] = path
         else:
             series[clip] = (Series("sensor", found.root / path, RATE),)
         label[clip] = ACTIVITIES[int(told["activity"]) - 1]
     if not label:
         raise UsageError(f"No sequence is below {str(data)!r}; its files are named such as 'act01seq01.csv'.")
-    clips = {clip: Source(video=videos.get(clip), series=series.get(clip, ())) for clip in sorted(label)}
+    clips = {clip: found.source(videos.get(clip), series=series.get(clip, ())) for clip in sorted(label)}
     return series_listing(
         "ego-activity",
         "activity",

@@ -1,7 +1,8 @@
 """Dataset ``folder`` has one subfolder a class, with clips anywhere below it.
 
 A clip is a video, or a still image with sound of the same stem (``x.jpg`` and ``x.wav``), or sound alone. A
-video with a sound file of the same stem takes its sound from that file.
+video with a sound file of the same stem takes its sound from that file. With a frame rate, a folder of numbered images
+is a video as well (frame_folders.py), whose sound may lie beside it (``x/0001.jpg`` and ``x.wav``).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """
     if data is None:
         raise UsageError("Dataset 'folder' needs --data: a folder with one subfolder a class.")
-    found = walk(data, follow_links=options.follow_links)
+    found = walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate)
     sources, lone = clips_below(found)
     classless = [path for path in sources if "/" not in path]
     sources = {path: source for path, source in sources.items() if "/" in path}
@@ -40,6 +41,8 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     labels, nameless = _labels(ids)
     catalog = Catalog(dataset_name(data), ids, {LABEL_SET: labels}, LABEL_SET, path=list(ids))
     warnings = [*found.warnings(), *_left_aside(classless, lone, found.others)]
+    if lone and (sentence := found.advice()):
+        warnings.append(sentence)
     if nameless:
         warnings.append(
             f"{counted('clip', nameless)} of folders such as {nameless[0]!r} are without a label."
@@ -54,8 +57,8 @@ def _why_none(data: Path, found: Walk) -> str:
         return f"No clip was found in {str(data)!r}: {' '.join(found.warnings())}"
     return (
         f"No clip was found in {str(data)!r}; put each class's videos into a subfolder of its own, such as "
-        "<data>/dancing/1.mp4."
-    )
+        f"<data>/dancing/1.mp4. {found.advice()}"
+    ).rstrip()
 
 
 def _labels(ids: Sequence[str]) -> tuple[LabelSet, list[str]]:
@@ -73,8 +76,9 @@ def _labels(ids: Sequence[str]) -> tuple[LabelSet, list[str]]:
 def clips_below(found: Walk) -> tuple[dict[str, Source], list[str]]:
     """A sorted mapping from relative path to files, and the images that have no sound and belong to no video."""
     sound_of = {_stem(path): found.root / path for path in found.sounds}
-    video_stems = {_stem(path) for path in found.videos}
-    clips = {path: Source(found.root / path, audio=sound_of.get(_stem(path))) for path in found.videos}
+    stem_of = {path: path if path in found.frames else _stem(path) for path in found.videos}
+    video_stems = set(stem_of.values())
+    clips = {path: found.source(path, audio=sound_of.get(stem)) for path, stem in stem_of.items()}
     lone = []
     image_stems = set()
     for path in found.images:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...machine.texts import composed
-from .walk import is_inside
+from .frame_folders import frames_by_folder
+from .walk import IMAGE, is_inside
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -71,12 +72,19 @@ class ListedPaths:
         other = self._walked(path, composed)
         return other if other is not None and os.path.isfile(self.root / other) else None
 
+    def frames(self, path: str) -> tuple[Path, ...]:
+        """The frames, in order, where a path names a folder of numbered images; none where it does not."""
+        images = [f"{path}/{name}" for name in self._names(path) if name.rpartition(".")[2].lower() in IMAGE]
+        return tuple(self.root / frame for frame in frames_by_folder(images).get(path, ()))
+
     def leads_out(self, path: str) -> bool:
         """Whether a file is refused because it lies outside the root, where a link leads."""
         return not self._follow_links and not is_inside(str(self.root), os.path.realpath(self.root / path))
 
     def why_missing(self, path: str) -> str:
         """A clause that says why a file is absent, where that can be found out; else ""."""
+        if os.path.isdir(self.root / path):
+            return "is a folder; if it holds the numbered frames of a video, give --frame-rate"
         if (other := self._walked(path, str.casefold)) is not None:
             return f"is there as {other!r}: upper and lower case differ"
         folder, _, name = path.rpartition("/")
@@ -92,9 +100,8 @@ class ListedPaths:
         if not told:
             return []
         path, why = told[0]
-        return [
-            f"Of the files that do not exist, {len(told)} or more lie there under other names: {path!r} {why}."
-        ]
+        how = "as folders" if os.path.isdir(self.root / path) else "under other names"
+        return [f"Of the files that do not exist, {len(told)} or more lie there {how}: {path!r} {why}."]
 
     def _walked(self, path: str, same: Callable[[str], str]) -> str | None:
         """The existing path whose parts are alike, where each step has one such name; None where there is none."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...cache.catalog import Catalog
 from ...errors import UsageError
 from ...machine.texts import plain_text
-from .base import DatasetOptions, Listing, Source
+from .base import DatasetOptions, Listing
 from .common import finish
 from .massiv_tables import LABEL_SETS, SPLITS, TOPIC, Tables, annotation_files, label_set, read_tables
 from .walk import Walk, some, walk
@@ -28,14 +28,14 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """
     if data is None:
         raise UsageError("Dataset '3massiv' needs --data: the folder with 3massiv_train.csv and the videos.")
-    found = walk(data, follow_links=options.follow_links)
+    found = walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate)
     tables = read_tables(annotation_files([found.root / path for path in found.others]))
     video_of, repeated = _videos_by_post(found)
     posts = [post for post in tables.split if post in video_of]
     if not posts:
         raise UsageError(
             f"No video of the {len(tables.split)} posts is in {str(data)!r}; videos are named by post id, "
-            f"such as {next(iter(tables.split), 1000)}.mp4, at any depth."
+            f"such as {next(iter(tables.split), 1000)}.mp4, at any depth. {found.advice()}".rstrip()
         )
     catalog = Catalog(
         "3massiv",
@@ -46,7 +46,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         clip_split=[tables.split[post] for post in posts],
         attrs={"title": "3MASSIV: multilingual, multimodal and multi-aspect short videos"},
     )
-    sources = {str(post): Source(video=found.root / video_of[post]) for post in posts}
+    sources = {str(post): found.source(video_of[post]) for post in posts}
     missing = [str(post) for post in tables.split if post not in video_of]
     warnings = [*tables.warnings, *found.warnings(), *_what_is_left(tables, video_of)]
     if repeated:

@@ -53,11 +53,13 @@ def series_listing(
 
 
 def _path_of(source: Source, root: Path) -> str:
-    """The path below the root of a clip's video, or of its first series."""
-    path = source.video or source.series[0].path
+    """The path below the root of a clip's video, or of the folder of its frames, or of its first series."""
+    path = source.video or (source.images[0].parent if source.images else source.series[0].path)
     return path.relative_to(root).as_posix()
 
 
 def _usual_streams(clips: Mapping[str, Source], axes: Mapping[str, int]) -> tuple[str, ...]:
-    seen = ("frame", "flow", "audio") if any(source.video for source in clips.values()) else ()
+    seen = (
+        ("frame", "flow", "audio") if any(source.video or source.images for source in clips.values()) else ()
+    )
     return (*seen, *(name for name in axes if axes[name]), "word")

@@ -28,7 +28,7 @@ def numbered_listing(benchmark: Benchmark, data: Path | None, options: DatasetOp
     """
     if data is None:
         raise UsageError(f"Dataset {benchmark.name!r} needs --data: the folder of the numbered videos.")
-    found = walk(data, follow_links=options.follow_links)
+    found = walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate)
     labels = _labels(benchmark.name, found, every_class=options.lists is not None)
     if not labels and options.lists is None:
         raise UsageError(

@@ -41,7 +41,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
         raise UsageError(
             "Dataset 'utd-mhad' needs --data: the folder of its a1_s1_t1_inertial.mat and the like."
         )
-    found = walk(data, follow_links=options.follow_links)
+    found = walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate)
     clips, aside = _clips(found)
     if not clips:
         raise UsageError(
@@ -64,7 +64,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
 def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
     """The files of each sequence, and the paths of files that belong to none."""
     series: dict[str, list[Series]] = defaultdict(list)
-    videos: dict[str, Path] = {}
+    videos: dict[str, str] = {}
     aside = []
     for path in found.others:
         told = _named(path)
@@ -78,9 +78,9 @@ def _clips(found: Walk) -> tuple[dict[str, Source], list[str]]:
         if (told := _named(path)) is None:
             aside.append(path)
         else:
-            videos[told["clip"]] = found.root / path
+            videos[told["clip"]] = path
     names = sorted({*series, *videos}, key=_numbers)
-    return {clip: Source(video=videos.get(clip), series=tuple(series.get(clip, ()))) for clip in names}, aside
+    return {clip: found.source(videos.get(clip), series=tuple(series.get(clip, ()))) for clip in names}, aside
 
 
 def _named(path: str) -> re.Match[str] | None:

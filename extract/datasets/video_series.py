@@ -13,7 +13,7 @@ from pathlib import Path
 from ...errors import DecodeError, UsageError
 from ...machine.texts import composed, is_unlabelled
 from ..decoding.series import ENDINGS, read_series
-from .base import DatasetOptions, Listing, Series, Source
+from .base import DatasetOptions, Listing, Series
 from .common import dataset_name
 from .series_files import series_listing
 from .walk import counted, some, walk
@@ -27,8 +27,8 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
     """
     if data is None:
         raise UsageError("Dataset 'video-series' needs --data: a folder with one subfolder a class.")
-    found = walk(data, follow_links=options.follow_links)
-    videos = {os.path.splitext(path)[0]: found.root / path for path in found.videos}
+    found = walk(data, follow_links=options.follow_links, frame_rate=options.frame_rate)
+    videos = {path if path in found.frames else os.path.splitext(path)[0]: path for path in found.videos}
     series = {
         os.path.splitext(path)[0]: Series("sensor", found.root / path, options.rate or 0.0)
         for path in found.others
@@ -41,7 +41,7 @@ def listing(data: Path | None, options: DatasetOptions) -> Listing:
             "<data>/running/1.mp4 and <data>/running/1.csv."
         )
     clips = {
-        name: Source(video=videos.get(name), series=(series[name],) if name in series else ())
+        name: found.source(videos.get(name), series=(series[name],) if name in series else ())
         for name in names
     }
     label = {name: composed(name.partition("/")[0]) for name in names}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UsageError
+from .base import Series, Source
+from .frame_folders import advice, frames_by_folder
 
 VIDEO = frozenset(
     (
@@ -36,11 +38,14 @@ class Walk:
 
     videos, images, sounds, others: relative paths by extension, whatever its case. Links to files are
     followed if they stay inside the root; links to folders are not, since the files inside are found at their real
-    place. follow_links: whether all links are followed, but for those to a folder that holds the link.
+    place. follow_links: whether all links are followed, but for those to a folder that holds the link. frame_rate: the
+    frames a second of folders of numbered images, which are videos then; frames: those of each such folder.
     """
 
     root: Path
     follow_links: bool = False
+    frame_rate: float | None = None
+    frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     videos: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     sounds: list[str] = field(default_factory=list)
@@ -49,6 +54,24 @@ class Walk:
     dangling: list[str] = field(default_factory=list)
     linked_folders: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+
+    def source(
+        self, video: str | None, *, audio: Path | None = None, series: tuple[Series, ...] = ()
+    ) -> Source:
+        """The files of a clip whose video is one of ``videos``, a file or a folder of frames; None for no video."""
+        if video is not None and video in self.frames:
+            images = tuple(self.root / frame for frame in self.frames[video])
+            return Source(images=images, audio=audio, series=series, frame_rate=self.frame_rate or 0.0)
+        return Source(video=None if video is None else self.root / video, audio=audio, series=series)
+
+    def advice(self) -> str:
+        """A sentence where folders of numbered images are there and were not asked for; else ""."""
+        return advice(self.without_media()) if self.frame_rate is None else ""
+
+    def without_media(self) -> list[str]:
+        """The images that are neither thumbnails of videos nor stills with sound, by their names."""
+        stems = {os.path.splitext(path)[0] for path in (*self.videos, *self.sounds)}
+        return [path for path in self.images if os.path.splitext(path)[0] not in stems]
 
     def warnings(self) -> list[str]:
         """One sentence for each kind of file that was left aside, except ``others``."""
@@ -75,15 +98,25 @@ _USUAL_NESTING, _MOST_NESTED = (
 )  # links to folders that lie one within another, and those that lie deeper
 
 
-def walk(root: Path, *, follow_links: bool = False) -> Walk:
-    """Walk the folder once. Raises UsageError if it is not a folder, or its links lead round without end."""
+def walk(root: Path, *, follow_links: bool = False, frame_rate: float | None = None) -> Walk:
+    """Walk the folder once.
+
+    frame_rate: the frames a second of folders of numbered images; None where these are no videos. Raises UsageError if
+    it is not a folder, or its links lead round without end.
+    """
     if not root.is_dir():
         raise UsageError(f"{str(root)!r} is not a folder; point --data to the folder that holds the videos.")
-    found = Walk(Path(os.path.realpath(root)), follow_links)
+    found = Walk(Path(os.path.realpath(root)), follow_links, frame_rate)
     for path in _files(found):
         extension = path.rpartition(".")[2].lower()
         kinds = ((found.videos, VIDEO), (found.images, IMAGE), (found.sounds, SOUND))
         next((held for held, extensions in kinds if extension in extensions), found.others).append(path)
+    if found.frame_rate is not None:
+        alone = found.without_media()
+        found.frames = frames_by_folder(alone)
+        frames = {path for path in alone if path.rpartition("/")[0] in found.frames}
+        found.images = [path for path in found.images if path not in frames]
+        found.videos += found.frames
     for held in (found.videos, found.images, found.sounds, found.others):
         held.sort()
     return found

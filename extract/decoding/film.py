@@ -248,12 +248,15 @@ class _Run:
 
 
 class Stills:
-    """Image files as the frames of a clip, in order, without a clock; damaged ones are left out."""
+    """Image files as the frames of a clip, in order; damaged ones are left out.
 
-    def __init__(self, paths: Sequence[Path], threads: int, notes: list[str]) -> None:
+    rate: the frames a second; 0 where there is no clock.
+    """
+
+    def __init__(self, paths: Sequence[Path], threads: int, notes: list[str], rate: float = 0.0) -> None:
         self._paths, self._threads, self._notes = paths, threads, notes
-        self.times, self.end, self.unit = np.arange(len(paths)), len(paths), float("nan")
-        self.tells_time = False
+        self.times, self.end, self.tells_time = np.arange(len(paths)), len(paths), rate > 0
+        self.unit = 1 / rate if rate else float("nan")
 
     def show(self, wanted: Sequence[int]) -> Iterator[Shown]:
         for number in wanted:

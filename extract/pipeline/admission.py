@@ -158,7 +158,7 @@ def _is_same_file(held: Catalog, listing: Listing, row: int, path: str) -> bool:
     assert listing.origin is not None
     folder = held.sources.origins[held.sources.origin[row]].folder
     source = listing.sources.get(held.clip_id[row])
-    part = "" if source is None or source.span is None else source.span.fragment
+    part = "" if source is None else source.part
     is_same_place = path != "" and held.path[row] == path and folder != "" and folder == listing.origin.folder
     return is_same_place and held.sources.part[row] == part
 

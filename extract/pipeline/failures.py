@@ -80,13 +80,14 @@ class Failure:
 
     def changed(self, source: Source) -> bool:
         """Whether a file of the clip, or the part of it that the clip is, has changed since it failed."""
-        same_part = self.path.endswith(_part(source)) and ("#t=" in self.path) == bool(_part(source))
+        is_part = any(mark in self.path for mark in ("#t=", "#fps="))
+        same_part = self.path.endswith(_part(source)) and is_part == bool(_part(source))
         return not same_part or (self.size, self.mtime_ns) != file_state(source)
 
 
 def _part(source: Source | None) -> str:
     """The part of its file that a clip is, as it follows the path; "" for the whole file."""
-    return source.span.fragment if source is not None and source.span is not None else ""
+    return source.part if source is not None else ""
 
 
 def main_file(source: Source) -> Path | None:

@@ -303,3 +303,14 @@ def test_unlabelled_clips_can_be_capped(tmp_path: Path) -> None:
     assert few != {clip for clip in other if clip.startswith("unl")}
     with pytest.raises(UsageError, match="name that folder"):
         load_from(root, unlabelled_clips=5)
+
+
+def test_a_post_may_be_a_folder_of_frames(tmp_path: Path) -> None:
+    root = official(tmp_path)
+    (root / "videos" / "1000").mkdir(parents=True)
+    for number in (2, 10):
+        (root / "videos" / "1000" / f"{number}.jpg").write_bytes(b"x")
+    with pytest.raises(UsageError, match="give --frame-rate"):
+        load("3massiv", root, PLAIN)
+    found = load("3massiv", root, replace(PLAIN, frame_rate=25.0))
+    assert [path.name for path in found.sources["1000"].images] == ["2.jpg", "10.jpg"]
