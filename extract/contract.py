@@ -5,7 +5,7 @@ This module imports nothing heavy, so that `fsmm encoders` lists without loading
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -60,7 +60,41 @@ class TextNeed:
     """The need of an encoder that embeds class words and reads no pixels."""
 
 
-Need = FrameNeed | AudioNeed | SeriesNeed | TextNeed
+@dataclass(frozen=True)
+class PairNeed:
+    """The frames and the sound of a clip, for a network that reads both at once."""
+
+    frames: FrameNeed = field(default_factory=FrameNeed)
+    sound: AudioNeed = field(default_factory=AudioNeed)
+
+
+Need = FrameNeed | AudioNeed | SeriesNeed | TextNeed | PairNeed
+
+
+def single_needs(needs: Iterable[Need]) -> list[Need]:
+    """The different needs, those of a pair each by itself.
+
+    >>> single_needs([PairNeed(), AudioNeed()])
+    [FrameNeed(segments=None, length=1, stride=1, size=224, resize='crop'), AudioNeed(rate=16000)]
+    """
+    found: dict[Need, None] = {}
+    for need in needs:
+        parts: tuple[Need, ...] = (need.frames, need.sound) if isinstance(need, PairNeed) else (need,)
+        found |= dict.fromkeys(parts)
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Frames and sound of one clip, as a PairNeed asks for them or as its encoder prepares them."""
+
+    frames: np.ndarray
+    sound: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of both arrays."""
+        return int(self.frames.nbytes + self.sound.nbytes)
 
 
 @dataclass(frozen=True)
@@ -141,8 +175,10 @@ class Encoder(Protocol):
     need: Need
     batch_clips: int
 
-    def prepare(self, raw: np.ndarray) -> np.ndarray:
+    def prepare(self, raw: Any) -> Any:
         """Turn the frames [T, L, S, S, 3], samples [n] or windows [T, W, C] of a clip into this encoder's input.
+
+        An encoder of a PairNeed is given a Pair, and may return one; any other takes and returns an array.
 
         Raises DecodeError if the clip cannot be used by this encoder, for instance because its sound is too short.
         """

@@ -20,7 +20,17 @@ from ..cache.shard import Shard, build_shard, read_shard, write_shard
 from ..errors import DecodeError
 from .built_in.clips import FOLDER, HANDFUL_CLASSES, ODD
 from .built_in.series import AXES, CLASSES, made_windows
-from .contract import AudioNeed, Decoded, Encoder, FrameNeed, Sampling, SeriesNeed, TextNeed
+from .contract import (
+    AudioNeed,
+    Decoded,
+    Encoder,
+    FrameNeed,
+    Need,
+    Sampling,
+    SeriesNeed,
+    TextNeed,
+    single_needs,
+)
 from .datasets.base import Source
 from .decoding.decode import decode
 from .pipeline.worker import READY, prepare_part
@@ -115,7 +125,12 @@ def passport_clips() -> dict[str, Source]:
 
 def coarse_input(decoded: Decoded, encoder: Encoder) -> dict[str, Any]:
     """What a decoder gave an encoder, in few numbers: coarse pictures of two frames, or length and bands of a sound."""
-    need = encoder.need
+    return {
+        key: value for need in single_needs([encoder.need]) for key, value in _coarse(decoded, need).items()
+    }
+
+
+def _coarse(decoded: Decoded, need: Need) -> dict[str, Any]:
     if isinstance(need, FrameNeed) and need in decoded.frames:
         frames = decoded.frames[need].reshape(-1, *decoded.frames[need].shape[2:])
         parts = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from av.container import InputContainer
 
 from ...errors import DecodeError
 from ..clip_files import files_of, sha256_of, state_of
-from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling, SeriesNeed
+from ..contract import AudioNeed, ClipFacts, Decoded, FrameNeed, Need, Sampling, SeriesNeed, single_needs
 from ..datasets.base import Series, Source
 from .clock import longest_gap
 from .excerpt import Excerpt
@@ -92,11 +92,12 @@ class _Job:
     ) -> None:
         self.source, self.clip_id, self.sampling, self.threads = source, clip_id, sampling, threads
         self.span = source.span
-        self.frame_needs = list(dict.fromkeys(need for need in needs if isinstance(need, FrameNeed)))
-        self.series_needs = {need.series: need for need in needs if isinstance(need, SeriesNeed)}
+        alone = single_needs(needs)
+        self.frame_needs = [need for need in alone if isinstance(need, FrameNeed)]
+        self.series_needs = {need.series: need for need in alone if isinstance(need, SeriesNeed)}
         self.windows: dict[SeriesNeed, np.ndarray] = {}
         self.times: dict[Need, np.ndarray] = {}
-        self.audio_needs = list(dict.fromkeys(need for need in needs if isinstance(need, AudioNeed)))
+        self.audio_needs = [need for need in alone if isinstance(need, AudioNeed)]
         self.notes: list[str] = []
         self.frames: dict[FrameNeed, np.ndarray] = {}
         self.sounds: dict[int, np.ndarray] = {}
@@ -109,7 +110,7 @@ class _Job:
         if self.source.video is not None:
             self._attempt(self._read_video, self.source.video)
         elif self.source.images:
-            self._show(Stills(self.source.images, self.threads, self.notes), 1.0)
+            self._show(self._stills(self.source.images), 1.0)
         if self.source.audio is not None:
             self._attempt(self._read_audio, self.source.audio)
         for series in self.source.series:
@@ -158,6 +159,13 @@ class _Job:
             self.seconds = self._seconds_of(reel)
             if video is not None and len(reel):
                 self._show_reel(reel, float(video.sample_aspect_ratio or 1))
+
+    def _stills(self, images: Sequence[Path]) -> Film:
+        """The images, or those of the part that the clip is where they tell time."""
+        film = Stills(images, self.threads, self.notes, self.source.frame_rate)
+        if self.span is None or not film.tells_time:
+            return film
+        return Excerpt(film, self.span, lead=0.0)
 
     def _read_audio(self, path: Path) -> None:
         with open_media(path) as container:

@@ -23,6 +23,7 @@ _JOINT = {
     "picture": ("get_image_features",),
     "video": ("get_video_features", "get_video_embeds", "get_vision_features"),
     "audio": ("get_audio_features", "get_audio_embeds"),
+    "pair": ("get_audio_video_embeds",),
     "word": (
         "get_text_features",
         "get_text_audio_video_embeds",
@@ -43,7 +44,7 @@ class HubModel:
     random_pooler: bool
 
     def embedding(self, kind: str) -> Callable[[Mapping[str, Any]], Any]:
-        """What turns inputs of a ``kind`` (picture, video, audio, word) into vectors [N, D]."""
+        """What turns inputs of a ``kind`` (picture, video, audio, pair, word) into vectors [N, D]."""
         forward = self.entrance(kind)
         accepted = inspect.signature(forward).parameters
 
@@ -62,6 +63,11 @@ class HubModel:
         for name in _JOINT[kind]:
             if (method := getattr(self.model, name, None)) is not None:
                 return method
+        if kind == "pair":
+            raise WeightsError(
+                f"A model of kind {self.model.config.model_type!r} does not read pictures and sound at once; ask for "
+                "frame or audio of it."
+            )
         if getattr(self.model.config, "is_encoder_decoder", False):
             return self.model.get_encoder().forward
         return self.model.forward
@@ -78,6 +84,8 @@ class HubModel:
 
     def _pooled(self, found: Any) -> Any:
         """The vectors [N, D] of what a model gave: a tensor, pooled or with steps, or an output of several parts."""
+        if (both := getattr(found, "audio_video_embeds", None)) is not None:
+            return both
         if not hasattr(found, "last_hidden_state"):
             return found if found.ndim == 2 else found.mean(1)
         pooled = getattr(found, "pooler_output", None)

@@ -14,12 +14,12 @@ import numpy as np
 
 from ...errors import DecodeError, WeightsError
 from ..contract import FrameNeed
-from .base import BaseEncoder, Spec, per_clip
+from .base import Spec
 from .hub_model import load_model, stored_json, width_of
+from .torch_encoder import TorchEncoder
 
 _WINDOWS, _SPAN = 4, 64  # windows of a clip, and the source frames that one spans
-_CHUNK = {"picture": 16, "video": 1}
-_PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
+PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,21 @@ class Form:
     std: tuple[float, ...]
 
 
-class HubPictures(BaseEncoder):
+class HubPictures(TorchEncoder):
     """The encoder of frames, or of 4 windows of frames, to the model's vectors [T, D].
 
     The network is loaded at once, since it says what it reads.
     """
 
     batch_clips = 2
-    on_gpu = True
+    gpu_clips = 16
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         hub, self._form, self.dim = self.network
         self._length = hub.frames or 1
         if hub.frames:
+            self.cpu_items, self.gpu_items = 1, 16
             stride = max(_SPAN // hub.frames, 1)
             self.need = FrameNeed(
                 segments=_WINDOWS,
@@ -77,12 +78,7 @@ class HubPictures(BaseEncoder):
         return np.ascontiguousarray(frames[:, :, inner, inner])
 
     def _encode(self, batch: Sequence[Any]) -> list[np.ndarray]:
-        from .torch_run import run_in_chunks
-
-        hub, _, _ = self.network
-        windows = np.concatenate(list(batch))
-        size = _CHUNK["video" if hub.frames else "picture"]
-        return per_clip(run_in_chunks(self._forward, windows, size, hub.device), batch)
+        return self._run(self._forward, batch, self.network[0].device)
 
     def _forward(self, windows: Any) -> Any:
         hub, form, _ = self.network
@@ -93,7 +89,7 @@ class HubPictures(BaseEncoder):
 
         hub = load_model(self.spec)
         assert self.spec.weights is not None
-        form = form_of(stored_json(self.spec.weights.path, *_PROCESSORS), self.name)
+        form = form_of(stored_json(self.spec.weights.path, *PROCESSORS), self.name)
         empty = torch.zeros(1, hub.frames or 1, form.side, form.side, 3, dtype=torch.uint8)
         return hub, form, width_of(self.name, lambda: embed(hub, empty.to(hub.device), form))
 

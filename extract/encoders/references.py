@@ -84,6 +84,7 @@ FAMILIES = {
         targets={
             "frame": ("hub_pictures", "HubPictures"),
             "audio": ("hub_sound", "HubSound"),
+            "video": ("hub_joint", "HubJoint"),
             "word": ("hub_words", "HubWords"),
         },
         needs=("transformers",),

@@ -17,7 +17,7 @@ from ...cache.schema import Provenance
 from ...cache.stream import StreamWriter
 from ...cache.times import evened
 from ...errors import CacheError, FsmmError
-from ..contract import AudioNeed, Encoder, FrameNeed, Sampling, SeriesNeed
+from ..contract import AudioNeed, Encoder, FrameNeed, Need, PairNeed, Sampling, SeriesNeed
 from .encoding import Fault, Made, encode_each, raised_elsewhere
 from .worker import BROKEN, READY, Part
 
@@ -261,7 +261,12 @@ def provenance_of(encoder: Encoder, sampling: Sampling, dtype: str, axis: str = 
 
 def sampling_text(encoder: Encoder, sampling: Sampling) -> str:
     """The part of the sampling that concerns this encoder: sound does not depend on segments, nor pictures on sound."""
-    need = encoder.need
+    return _sampled(encoder.need, sampling)
+
+
+def _sampled(need: Need, sampling: Sampling) -> str:
+    if isinstance(need, PairNeed):
+        return f"{_sampled(need.frames, sampling)}; {_sampled(need.sound, sampling)}"
     if isinstance(need, FrameNeed):
         segments = sampling.segments if need.segments is None else need.segments
         position = (

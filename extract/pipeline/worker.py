@@ -26,6 +26,8 @@ from ..contract import (
     Encoder,
     FrameNeed,
     Need,
+    Pair,
+    PairNeed,
     Sampling,
     SeriesNeed,
     TellsTimes,
@@ -154,7 +156,8 @@ def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
         return Part(ABSENT)
     try:
         value = encoder.prepare(raw)
-        taken = decoded.times.get(encoder.need)
+        need = encoder.need
+        taken = decoded.times.get(need.frames if isinstance(need, PairNeed) else need)
         times = encoder.times(raw, taken) if isinstance(encoder, TellsTimes) else taken
     except DecodeError as error:  # The encoder states that it cannot use this clip.
         return Part(ABSENT, reason=_one_line(error))
@@ -164,9 +167,13 @@ def prepare_part(encoder: Encoder, decoded: Decoded) -> Part:
     return Part(READY, np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, times=times)
 
 
-def _raw(decoded: Decoded, need: Need) -> np.ndarray | None:
+def _raw(decoded: Decoded, need: Need) -> Any:
+    """What ``prepare`` takes: an array, or a Pair for a PairNeed; None where the clip lacks it."""
     if isinstance(need, TextNeed):
         return None
+    if isinstance(need, PairNeed):
+        frames, sound = decoded.frames.get(need.frames), decoded.audio.get(need.sound)
+        return None if frames is None or sound is None else Pair(frames, sound)
     if isinstance(need, SeriesNeed):
         return decoded.series.get(need)
     return decoded.frames.get(need) if isinstance(need, FrameNeed) else decoded.audio.get(need)

@@ -239,6 +239,28 @@ def test_a_joint_space_has_frames_and_words(joint_folder: Path) -> None:
     )
 
 
+def test_models_of_a_hub_compute_in_the_arithmetic_that_is_asked_for(
+    joint_folder: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    sound = saved(tmp_path / "m", *wavlm())
+    raws = {
+        f"frame=hf:clip@{joint_folder}": rng.integers(0, 256, (3, 1, 32, 32, 3), np.uint8),
+        f"audio=hf:wavlm@{sound}": rng.standard_normal(20_000).astype(np.float32),
+    }
+    for text, raw in raws.items():
+        modality, _, name = text.partition("=")
+        exact, coarse = (
+            Reference.parse(modality, name).build(precision=kind) for kind in ("float32", "bfloat16")
+        )
+        one, other = (encoder.encode([encoder.prepare(raw)])[0] for encoder in (exact, coarse))
+        assert "arithmetic" not in exact.provenance()
+        assert coarse.provenance()["arithmetic"] == "bfloat16"
+        assert not np.array_equal(one, other)
+        cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+        assert cosine.min() > 0.99
+
+
 def test_sentences_are_embedded_with_the_models_own_pooling(tmp_path: Path) -> None:
     st = pytest.importorskip("sentence_transformers", reason="the extra hub is not installed")
     torch.manual_seed(0)
@@ -282,6 +304,7 @@ def test_an_extraction_takes_sound_pictures_and_words_of_folders(joint_folder: P
         (StreamName.parse(frame), StreamName("word", frame.removeprefix("frame/") + "-text"))
     ]
     assert all(x is not None and x.shape == (8, 12) for x in rows(folder, frame).values())
+    assert any("its weights may be random" in sentence for sentence in report.warnings)
     assert all(x is not None and len(x) > 2 and x.shape[1] == 16 for x in rows(folder, heard).values())
 
 
