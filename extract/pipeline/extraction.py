@@ -36,6 +36,7 @@ from .progress import Progress, clip_progress
 from .report import ExtractReport, StreamReport
 from .reuse import known_digests, reuse
 from .stopping import Interrupted, StopOnSignal
+from .towers import doubtful_towers
 from .worker import ABSENT, FAILED, Job, Outcome, Setup
 from .writing import open_writer, release
 
@@ -155,6 +156,7 @@ class Extraction:
                 pool = stack.enter_context(self._pool(plan, lanes, stop))
                 with self.clock("passport"):
                     self.warnings += write_passports(self.folder, lanes, elsewhere=self._division.own)
+                    self.warnings += doubtful_towers(lanes, self.word_encoders)
                     self._division.load()
                 self._consume(pool, lanes, progress, began)
             interrupted = stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from extract_support import WHITE, Net, extracted, rows, same_rows, stills, vide
 
 from fsmm.cache.origin import Origin
 from fsmm.errors import FsmmError, WeightsError
-from fsmm.extract.pipeline import division
+from fsmm.extract.pipeline import division, lane
 from fsmm.extract.pipeline.division import Division
 from fsmm.extract.pipeline.extraction import Extraction
 from fsmm.extract.pipeline.failures import Failure, FailureLog
@@ -58,6 +59,7 @@ def test_features_are_the_same_to_the_bit_whichever_process_makes_them(
     report = extracted(data, tmp_path / "there", FLOW, SOUND, workers=2)
     assert report.workers == 2
     assert 0 < report.encoder_busy <= 1
+    assert report.encoder_busy_once_begun is None, "the encoders ran in the workers"
     for stream in (FLOW, SOUND):
         assert same_rows(rows(here, stream), rows(Path(report.folder), stream))
         assert list(rows(here, stream)) == list(rows(Path(report.folder), stream))
@@ -118,6 +120,10 @@ def test_beside_a_gpu_the_workers_run_what_does_not_use_it(tmp_path: Path) -> No
     assert same_rows(rows(folder, "frame/big"), rows(folder, "frame/small"))
     assert list(rows(folder, "frame/big")) == [f"c{i:03d}" for i in range(10)]
     assert extraction.failed == 0
+    busy = extraction.clock.seconds["encode"] / extraction.wall
+    assert busy <= (extraction.clock.share_within("encode") or 0.0) <= 1, (
+        "the start counts in the former alone"
+    )
 
 
 def test_what_is_encoded_beside_this_process_is_made_safe_in_time(tmp_path: Path) -> None:
@@ -155,3 +161,16 @@ def test_seconds_of_threads_that_overlap_count_once() -> None:
         pass
     assert clock.seconds["encode"] < 0.1
     assert np.isfinite(clock.seconds["encode"])
+
+
+def test_the_share_of_a_stage_is_that_of_the_time_from_its_beginning_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = iter([10.0, 11.0, 13.0, 14.0])  # It runs from 10 to 11 s and from 13 to 14 s.
+    clock = lane.Clock()
+    assert clock.share_within("encode") is None
+    monkeypatch.setattr(lane, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    for _ in range(2):
+        with clock.shared("encode"):
+            pass
+    assert clock.share_within("encode") == 0.5
