@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ _STREAMS = ("flow/dis-hof", "audio/logmel-mfcc")
 _MADE = 40  # different clips; the others are links to them
 
 
-def run(clips: int = 1000, hours: float = 3.0) -> list[Row]:
-    """Rows with what, clips, peak_mb and seconds."""
+def rows_of(clips: int = 1000, hours: float = 3.0) -> Iterator[Row]:
+    """Rows with what, clips, peak_mb and seconds, each as soon as it is measured."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        rows = [_measured(f"{count:,} clips", _linked(place, count), place) for count in (clips // 4, clips)]
+        for count in (clips // 4, clips):
+            yield _measured(f"{count:,} clips", _linked(place, count), place)
         folder = place / "long" / "class0"
         folder.mkdir(parents=True)
         long_video(folder / "long.mp4", hours)
-        return [*rows, _measured(f"one video of {hours:g} hours", folder.parent, place)]
+        yield _measured(f"one video of {hours:g} hours", folder.parent, place)
 
 
 def _measured(what: str, data: Path, place: Path) -> Row:
@@ -93,7 +95,7 @@ def main() -> None:
     options.add_argument("--clips", type=int, default=1000)
     options.add_argument("--hours", type=float, default=3.0)
     given = options.parse_args()
-    for row in run(given.clips, given.hours):
+    for row in rows_of(given.clips, given.hours):
         print(f"{row['what']:28} {row['peak_mb']:8,.0f} MB {row['seconds']:8.1f} s", flush=True)
 
 
