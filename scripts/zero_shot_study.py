@@ -4,7 +4,6 @@
     python scripts/zero_shot_study.py --cache CACHE --part generalised   seen or unseen, by the command line
     python scripts/zero_shot_study.py --cache CACHE --part few           generalised few-shot
     python scripts/zero_shot_study.py --cache CACHE --part position      whose words a class gets
-    python scripts/zero_shot_study.py --cache CACHE --part learning      what trained heads learn, step by step
     python scripts/zero_shot_study.py --record FILE ...                  take over what --into wrote elsewhere
 
 Each part replaces its own rows in docs/results/zero-shot.json; `python scripts/results.py` then writes the page. With
@@ -41,7 +40,7 @@ from fsmm.runs.class_folds import with_classes
 from fsmm.runs.normalisation import prepared
 from fsmm.runs.statistics import draw_uncertainty
 from fsmm.runs.train import train
-from fsmm.runs.zero_shot import held_out, zero_shot
+from fsmm.runs.zero_shot import zero_shot
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "zero-shot.json"
@@ -50,7 +49,7 @@ SPLITS, UNSEEN = 20, 8
 BOTH = ("frame", "audio")
 MAP = "least-squares map"
 WHOLE = Protocol(n_way=0, k_shot=0)
-SPLIT_TABLES = ("zero-shot-splits", "zero-shot-learning")
+SPLIT_TABLES = ("zero-shot-splits", "zero-shot-learning", "zero-shot-classes")
 # The rows of the splits: a method, its modalities, settings and the steps of its training.
 ROWS: tuple[tuple[str, str, tuple[str, ...], Mapping[str, str], int], ...] = (
     ("ridge-words, audio", "ridge-words", ("audio",), {}, 0),
@@ -158,69 +157,6 @@ def unseen_accuracy(
     if steps:
         train(head, clips, None, WHOLE, replace(head.recipe, steps=steps, ceiling=1, evaluate_every=steps))
     return zero_shot(head, with_classes(bank, unseen)).unseen
-
-
-def learning(given: argparse.Namespace) -> None:
-    """What trained heads know of base and of unseen classes after some steps, from 10 and from 20 base classes."""
-    raw = FeatureBank.load(given.cache, list(BOTH), "all", dataset="ave28")
-    banks = {time: prepared(raw, "l2", pools=not time) for time in (False, True)}
-    steps = ("30 steps", "100 steps", "300 steps")
-    table = Table(name="zero-shot-learning", corner="head; base classes", columns=steps, digits=1)
-    with processes(given.jobs) as pool:
-        waiting = {}
-        for name, method, modalities, settings, count in ROWS:
-            if not count or (given.rows and given.rows not in name):
-                continue
-            bank = banks[METHODS[method].reads_time].select(list(modalities))
-            for classes in (10, 20):
-                splits_ = [split(seed) for seed in range(min(given.splits, LEARNING_SPLITS))]
-                waiting[f"{name}; {classes}"] = [
-                    pool.submit(learned, bank, method, settings, base[:classes], unseen)
-                    for base, unseen in splits_
-                ]
-        for row, results in waiting.items():
-            found = 100 * np.array(
-                [result.result() for result in results]
-            )  # [splits, steps, seen and unseen]
-            store(given, [table], learning_figures(table, row, found))
-            print(row, found.mean(0).round(1).tolist(), flush=True)
-
-
-LEARNING_SPLITS = 8
-LEARNING_STEPS = (30, 70, 200)  # One after the other: after 30, 100 and 300 steps in all.
-
-
-def learned(
-    bank: FeatureBank, method: str, settings: Mapping[str, str], base: list[int], unseen: list[int]
-) -> list[tuple[float, float]]:
-    """The accuracy on held-out clips of base classes, and that on unseen classes, after each of LEARNING_STEPS."""
-    kept, held = held_out(with_classes(bank, base), 0)
-    torch.manual_seed(0)
-    head = build_head(method, inputs_of(kept, base_classes=len(base), way=len(unseen)), settings, "ec")
-    if METHODS[method].fits_base:
-        head.fit_base(kept)
-    found = []
-    for steps in LEARNING_STEPS:
-        train(head, kept, None, WHOLE, replace(head.recipe, steps=steps, ceiling=1, evaluate_every=steps))
-        found.append((zero_shot(head, held).unseen, zero_shot(head, with_classes(bank, unseen)).unseen))
-    return found
-
-
-def learning_figures(table: Table, row: str, found: np.ndarray) -> list[Figure]:
-    """Two rows of figures from percentages [splits, steps, 2]."""
-    return [
-        figure(
-            table.name,
-            f"{row}; {what}",
-            column,
-            found[:, number, side].mean(),
-            interval=100 * draw_uncertainty(found[:, number, side] / 100).half_width(),
-            command=f"{SCRIPT} --part learning",
-            episodes=len(found),
-        )
-        for side, what in enumerate(("held-out clips of base classes", "unseen classes"))
-        for number, column in enumerate(table.columns)
-    ]
 
 
 def least_squares(bank: FeatureBank, modalities: Sequence[str], base: list[int], unseen: list[int]) -> float:
@@ -455,7 +391,6 @@ PARTS = {
     "generalised": generalised_tables,
     "few": few_shot_tables,
     "position": position,
-    "learning": learning,
 }
 
 if __name__ == "__main__":
