@@ -26,7 +26,7 @@ from .spec import RunSpec
 from .tasks import validation_protocol
 
 EPISODES = 200  # Each candidate answers so many episodes of each part.
-VERSION = 2
+VERSION = 3
 """A number that grows when the choice changes, so that studies do runs again that depend on it."""
 RULES: tuple[Rule, ...] = ("linear", "neighbours", "mean", "drop", "zero")
 

@@ -17,7 +17,8 @@ class MatchedHead(Head[Settings]):
     """Any head, for tests whose queries lack modalities: a query that lacks one meets supports that lack it, too.
 
     The episode is decided once for each set of modalities that one of its queries has, and each query takes the logits
-    of its own set. A transductive head sees all queries of the episode with that set of modalities.
+    of its own set. A transductive head sees all queries of the episode with that set of modalities. Where a protocol
+    gives the two sides different modalities, those that both have count.
     """
 
     def __init__(self, inner: Head[Any]) -> None:
@@ -26,6 +27,7 @@ class MatchedHead(Head[Settings]):
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]."""
+        episodes = _shared(episodes)
         names = list(episodes.query)
         code = sum(
             (episodes.query[m].present.long() << i for i, m in enumerate(names)), start=torch.zeros(())
@@ -44,6 +46,15 @@ class MatchedHead(Head[Settings]):
 
     def notes(self) -> list[str]:
         return self.inner.notes()
+
+
+def _shared(episodes: Episodes) -> Episodes:
+    """The episodes with the modalities that both sides carry, or as they are where there is none."""
+    shared = [m for m in episodes.query if m in episodes.support]
+    if not shared:
+        return episodes
+    support, query = ({m: side[m] for m in shared} for side in (episodes.support, episodes.query))
+    return replace(episodes, support=support, query=query)
 
 
 def _reduced(episodes: Episodes, kept: set[str]) -> Episodes:

@@ -203,6 +203,21 @@ def test_a_run_says_what_was_chosen_and_leaves_whole_clips_alone(cache: Path, tm
     assert max(chosen["scores"].values()) - chosen["scores"][pair] < 0.05
 
 
+@pytest.mark.parametrize("rule", ["match", "auto"])
+def test_queries_of_fewer_modalities_than_supports_are_decided_by_what_they_have(
+    cache: Path, tmp_path: Path, rule: str
+) -> None:
+    evaluate = lambda **more: fsmm.episode_eval(  # noqa: E731
+        "protonet-ec", "toy", cache, episodes=40, out=tmp_path / "run", **more
+    )
+    alone = Protocol(n_query=4, support_modalities=("audio",), query_modalities=("audio",))
+    asked = evaluate(protocol=replace(alone, support_modalities=None), when_missing=rule)
+    if rule == "match":
+        assert np.array_equal(asked.accuracy, evaluate(protocol=alone).accuracy)
+    else:
+        assert "match" in str(asked.metrics["when_missing_choice"]["scores"])
+
+
 def test_val_classes_choose_the_rate_at_which_training_clips_lose_modalities(
     cache: Path, tmp_path: Path
 ) -> None:
