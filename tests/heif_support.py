@@ -73,7 +73,9 @@ def _coded(picture: np.ndarray) -> tuple[bytes, bytes]:
     """A picture as HEVC: the decoder's configuration, and the coded picture."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as film:
-        stream = film.add_stream("libx265", rate=1, options={"x265-params": "log-level=none", "crf": "10"})
+        stream = film.add_stream(
+            "libx265", rate=1, options={"x265-params": "log-level=none:keyint=1", "crf": "10"}
+        )
         stream.height, stream.width = picture.shape[:2]
         stream.pix_fmt = "yuv420p"
         film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
