@@ -112,9 +112,9 @@ def compare(folders: Sequence[Path], *, draws: bool = False) -> Comparison:
     for folder in folders:
         config, metrics, arrays = load_run(folder)
         runs.append(_Stored(name=names[folder], folder=folder, config=config, metrics=metrics, arrays=arrays))
-    for one, other in itertools.combinations(runs, 2):
-        if differ := differences(one.config, other.config):
-            raise UsageError(f"Runs {one.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
+    for run, other in itertools.combinations(runs, 2):
+        if differ := differences(run.config, other.config):
+            raise UsageError(f"Runs {run.name} and {other.name} cannot be paired: {'; '.join(differ)}.")
     lengths = [len(run.arrays["accuracy"]) for run in runs]
     shared = min(*lengths, redraw.MOST)
     drawn, notes = _drawn(runs, shared)
