@@ -372,9 +372,37 @@ def tuning(checks: Checks) -> None:
         )
 
 
+def compiled(checks: Checks) -> None:
+    """A network that torch compiles first: what that takes, how many clips it makes, and the same features."""
+    import numpy as np
+
+    from benchmarks.extract import rate_on_gpu
+    from benchmarks.random_weights import save_random
+    from fsmm.extract.encoders import build
+    from fsmm.extract.encoders.compiled import compile_networks
+
+    if device() == "cpu":
+        checks.add("compiled networks", note="no GPU")
+        return
+    place, rng, name = Path(tempfile.mkdtemp()), np.random.default_rng(0), "efficientnet-lite0"
+    weights = save_random(name, place)
+    usual, quick = (build(name, weights=weights, device="cuda", precision="bfloat16") for _ in range(2))
+    clips = [usual.prepare(smooth(rng, 8, 224)) for _ in range(32)]
+    expected = usual.encode(clips)
+    began = time.perf_counter()
+    compile_networks([quick], "cuda")
+    found = quick.encode(clips)
+    checks.add(f"{name} (random): seconds until the first compiled batch", time.perf_counter() - began, "s")
+    cosine = least_cosine(expected, found)
+    what = f"{name} (random): least cosine of compiled to usual features, bfloat16"
+    checks.add(what, cosine, goal=f">= {COSINE}", is_met=cosine >= COSINE)
+    rates = [rate_on_gpu(encoder, clips, at_least=1.5) for encoder in (usual, quick)]
+    checks.add(f"{name} (random) compiled", rates[1], "clips/s", note=f"{rates[0]:.0f} as usual")
+
+
 CHECKS: Mapping[str, Callable[[Checks], None]] = {
     check.__name__: check
-    for check in (machine, arithmetic, memory, heads, training, large, usual, video, shared, tuning)
+    for check in (machine, arithmetic, memory, heads, training, large, usual, video, shared, tuning, compiled)
 }
 
 

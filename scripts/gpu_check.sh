@@ -22,30 +22,20 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-mkdir -p "$out/rows" "$scratch/packages" "$scratch/tmp"
-out=$(cd "$out" && pwd)
-ln -s "$root" "$scratch/packages/fsmm"
-if [ -n "$wheels" ]; then
-  "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$scratch/packages" "$wheels"/*.whl \
-    2>"$out/wheels.log" || for wheel in "$wheels"/*.whl; do "$python" -m zipfile -e "$wheel" "$scratch/packages"; done
-fi
-export PYTHONPATH="$scratch/packages${PYTHONPATH:+:$PYTHONPATH}" TMPDIR="$scratch/tmp" PYTHONUNBUFFERED=1
-
 # The limits in seconds add up to less than six minutes; a check that is told its limit leaves out what would not fit.
 listed() {
   cat <<'END'
 machine 15
-arithmetic 40
+arithmetic 35
 memory 15
 heads 35
 training 30
 large 60
-usual 45
-video 35
-shared 40
-tuning 40
+usual 40
+video 30
+shared 35
+tuning 30
+compiled 35
 END
 }
 chosen() {
@@ -58,6 +48,18 @@ chosen() {
   done
 }
 checks=$(chosen) || exit 2
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$out/rows" "$scratch/packages" "$scratch/tmp"
+out=$(cd "$out" && pwd)
+ln -s "$root" "$scratch/packages/fsmm"
+if [ -n "$wheels" ]; then
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$scratch/packages" "$wheels"/*.whl \
+    2>"$out/wheels.log" || for wheel in "$wheels"/*.whl; do "$python" -m zipfile -e "$wheel" "$scratch/packages"; done
+fi
+export PYTHONPATH="$scratch/packages${PYTHONPATH:+:$PYTHONPATH}" TMPDIR="$scratch/tmp" PYTHONUNBUFFERED=1
+
 while read -r name limit; do
   timeout -k 5 "$limit" "$python" "$root/scripts/gpu_check.py" "$name" --out "$out" --limit "$limit" \
     </dev/null >"$out/$name.log" 2>&1

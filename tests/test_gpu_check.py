@@ -73,7 +73,7 @@ def test_checks_are_chosen_by_name_and_run_in_that_order(tmp_path: Path) -> None
     told = check(tmp_path, "--python", str(fake), "--only", "video,memory=7", "--out", "made")
     assert told.returncode == 0, told.stderr
     calls = (tmp_path / "calls").read_text().replace(str(tmp_path / "made"), "OUT").splitlines()
-    assert calls == ["video --out OUT --limit 35", "memory --out OUT --limit 7", "table --out OUT"]
+    assert calls == ["video --out OUT --limit 30", "memory --out OUT --limit 7", "table --out OUT"]
     told = check(tmp_path, "--python", str(fake), "--only", "vidoe", "--out", "none")
     assert told.returncode == 2
     assert "No check is called vidoe; there are machine" in told.stderr
