@@ -52,7 +52,7 @@ SECONDS = 0.8  # about the duration of each measurement
 # Each method has easyfsl's class of it and the number of steps that both sides then take.
 EASYFSL = {
     "ptmap": ("PTMAP", {"fine_tuning_steps": 20}, {"iterations": "20"}),
-    "tim": ("TIM", {"fine_tuning_steps": 50}, {"iterations": "50"}),
+    "tim": ("TIM", {"fine_tuning_steps": 50}, {"iterations": "50", "solver": "gd"}),
     "laplacianshot": ("LaplacianShot", {}, {}),
     "bdcspn": ("BDCSPN", {}, {}),
     "finetune": ("Finetune", {"fine_tuning_steps": 100}, {}),

@@ -2,7 +2,7 @@
 
 A classifier that starts at the class means is fitted to three things: the supports' labels, confident predictions on
 the queries (low conditional entropy) and predictions spread over all classes (high marginal entropy). Solved by
-gradient descent (TIM-GD) or by alternating closed-form updates (TIM-ADM; transductive/tim_adm.py). Transductive: no
+alternating closed-form updates (TIM-ADM; transductive/tim_adm.py) or by gradient descent (TIM-GD). Transductive: no
 query label is used; the marginal entropy prefers balanced queries without being told the balance.
 """
 
@@ -29,8 +29,8 @@ from .tim_adm import Alternation
 class TIMSettings(CentredSettings):
     """TIM's settings; the paper's features are of length one."""
 
-    solver: Literal["gd", "adm"] = "gd"
-    """Gradient descent by Adam, or alternating closed-form updates."""
+    solver: Literal["adm", "gd"] = "adm"
+    """Alternating closed-form updates, or gradient descent by Adam."""
     guard: bool = True
     """Shorten or leave out an alternating update that would raise the objective; false takes each as published."""
     iterations: CountOrNone = 0

@@ -15,14 +15,16 @@ from fsmm.heads.transductive.tim import TIM, TIMSettings
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_the_written_gradient_is_that_of_the_objective(distance: str) -> None:
-    head = TIM(inputs(), TIMSettings(distance=distance, temperature=6.0))
+    head = TIM(inputs(), TIMSettings(solver="gd", distance=distance, temperature=6.0))
     episodes = without_queries(
         random_episodes(), torch.rand(3, 12, generator=torch.Generator().manual_seed(1)) < 0.3
     )
     task = encoded_task(episodes, head.encode)
     w = task.means().clone().requires_grad_()
     (expected,) = torch.autograd.grad(head.objective(task, w).sum(), w)
-    step = TIM(inputs(), TIMSettings(distance=distance, temperature=6.0, iterations=1, rate=1e-3)).fit(task)
+    step = TIM(
+        inputs(), TIMSettings(solver="gd", distance=distance, temperature=6.0, iterations=1, rate=1e-3)
+    ).fit(task)
     # Adam's first step is minus the rate times the sign of the gradient.
     moved = step - task.means()
     clear = expected.abs() > 1e-4
@@ -58,7 +60,7 @@ def test_the_objective_falls(solver: str) -> None:
 
 def test_both_solvers_agree_on_most_queries() -> None:
     episodes = random_episodes(batch=8, spread=0.8)
-    gd = TIM(inputs(), TIMSettings(rate=1e-3, iterations=400))(episodes).argmax(-1)
+    gd = TIM(inputs(), TIMSettings(solver="gd", rate=1e-3, iterations=400))(episodes).argmax(-1)
     adm = TIM(inputs(), TIMSettings(solver="adm"))(episodes).argmax(-1)
     assert (gd == adm).double().mean() > 0.9  # 9 of 96 queries may lie between classes; chance is 1/4
 
@@ -67,7 +69,10 @@ def test_an_absent_query_is_as_if_it_were_not_asked() -> None:
     episodes = random_episodes()
     gone = torch.zeros(3, 12, dtype=torch.bool)
     gone[:, 8:] = True
-    for settings in (TIMSettings(iterations=20, rate=1e-2), TIMSettings(solver="adm", iterations=20)):
+    for settings in (
+        TIMSettings(solver="gd", iterations=20, rate=1e-2),
+        TIMSettings(solver="adm", iterations=20),
+    ):
         head = TIM(inputs(), settings)
         torch.testing.assert_close(
             head(without_queries(episodes, gone))[:, :8],
@@ -86,7 +91,13 @@ def test_the_same_as_easyfsl() -> None:
         pytest.skip("easyfsl needs torchvision")
     episodes = random_episodes(batch=2, dtype=torch.float32)
     settings = TIMSettings(
-        distance="cosine", temperature=10.0, support_weight=1.0, iterations=30, rate=1e-2, transform="un"
+        solver="gd",
+        distance="cosine",
+        temperature=10.0,
+        support_weight=1.0,
+        iterations=30,
+        rate=1e-2,
+        transform="un",
     )
     ours = TIM(inputs(), settings)(episodes)
     support, query = features(episodes)
