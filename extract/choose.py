@@ -142,6 +142,21 @@ def fit_to_sampling(encoders: Sequence[Encoder], sampling: Sampling) -> None:
         )
 
 
+def compile_networks(encoders: Sequence[Encoder], device: str) -> None:
+    """Let the torch networks among these encoders be compiled. Raises UsageError where that cannot be done here."""
+    from .encoders.compiled import try_out
+    from .encoders.torch_encoder import TorchEncoder
+    from .encoders.tuned import TunedEncoder
+
+    if device.startswith("cpu"):
+        raise UsageError("--compile is for networks on a GPU, and here the processor encodes; leave it out.")
+    try_out(device)
+    for encoder in encoders:
+        network = encoder.inner if isinstance(encoder, TunedEncoder) else encoder
+        if isinstance(network, TorchEncoder):
+            network.is_compiled = True
+
+
 def _names(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 

@@ -14,7 +14,14 @@ from ..cache.stream import stream_provenance
 from ..errors import UsageError
 from ..errors import listed as joined
 from ..machine.device import pick_device
-from .choose import build_encoders, choose_streams, fit_to_sampling, fit_to_series, references_of
+from .choose import (
+    build_encoders,
+    choose_streams,
+    compile_networks,
+    fit_to_sampling,
+    fit_to_series,
+    references_of,
+)
 from .contract import Encoder, Position
 from .datasets.base import Listing
 from .pipeline.budget import Limit
@@ -55,8 +62,6 @@ def prepare(request: Request, listing: Listing | None = None) -> Prepared:
         chosen, request.weights, device, references_of(request.encoders), precision=precision
     )
     if request.compiled:
-        from .encoders.compiled import compile_networks
-
         compile_networks(encoders, device)
     fit_to_series(encoders, listing.axes, listing.catalog.dataset)
     fit_to_sampling(encoders, request.sampling)

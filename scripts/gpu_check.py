@@ -378,8 +378,8 @@ def compiled(checks: Checks) -> None:
 
     from benchmarks.extract import rate_on_gpu
     from benchmarks.random_weights import save_random
+    from fsmm.extract.choose import compile_networks
     from fsmm.extract.encoders import build
-    from fsmm.extract.encoders.compiled import compile_networks
 
     if device() == "cpu":
         checks.add("compiled networks", note="no GPU")

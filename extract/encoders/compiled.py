@@ -5,24 +5,10 @@ A compiled network computes the same in fewer steps, so that its features differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import UsageError
-from ..contract import Encoder
-from .torch_encoder import TorchEncoder
-from .tuned import TunedEncoder
-
-
-def compile_networks(encoders: Sequence[Encoder], device: str) -> None:
-    """Let the torch networks among these encoders be compiled. Raises UsageError where that cannot be done here."""
-    if device.startswith("cpu"):
-        raise UsageError("--compile is for networks on a GPU, and here the processor encodes; leave it out.")
-    _try_out(device)
-    for encoder in encoders:
-        network = encoder.inner if isinstance(encoder, TunedEncoder) else encoder
-        if isinstance(network, TorchEncoder):
-            network.is_compiled = True
 
 
 def compiled(forward: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
@@ -49,7 +35,7 @@ def compiled(forward: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
     return run
 
 
-def _try_out(device: str) -> None:
+def try_out(device: str) -> None:
     """Compile a small function. Raises UsageError where torch lacks what it needs, such as a compiler."""
     import torch
 

@@ -12,10 +12,11 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from fsmm.errors import UsageError
+from fsmm.extract.choose import compile_networks
 from fsmm.extract.contract import FrameNeed, Sampling
 from fsmm.extract.encoders import torch_run
 from fsmm.extract.encoders.base import Spec
-from fsmm.extract.encoders.compiled import compile_networks, compiled
+from fsmm.extract.encoders.compiled import compiled
 from fsmm.extract.encoders.efficientnet_net import EfficientNetLiteNet
 from fsmm.extract.encoders.torch_encoder import TorchEncoder
 from fsmm.extract.encoders.torch_run import normalised, run_in_chunks, run_on_cpu, run_on_gpu
