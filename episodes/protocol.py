@@ -13,6 +13,9 @@ from ..errors import FsmmError, UsageError
 Side = Literal["support", "query", "both"]
 SmallClasses = Literal["refuse", "exclude", "short"]
 LARGEST_SEED = 1 << 62
+MOST = (
+    1_000_000  # No data set has more clips of a class, and larger numbers do not fit where clips are counted.
+)
 """Seeds lie below this, so that torch takes them and what is derived from them."""
 # A Range is a number, or an inclusive range that is drawn from anew for every episode.
 Range = int | tuple[int, int]
@@ -128,12 +131,14 @@ class Protocol:
         _check_range("k_shot", self.k_shot, 0)
         if self.n_query < 1:
             raise UsageError(f"n_query is {self.n_query}; an episode needs at least one query a class.")
+        _check_range("n_query", self.n_query, 1)
         if not 0 <= self.seed < LARGEST_SEED:
             raise UsageError(
                 f"The seed is {self.seed}; it must not be negative, and must be below {LARGEST_SEED}."
             )
         if self.unlabelled < 0:
             raise UsageError(f"unlabelled is {self.unlabelled}; it must not be negative.")
+        _check_range("unlabelled", self.unlabelled, 0)
         if self.dirichlet is not None and not 0 < self.dirichlet < math.inf:
             raise UsageError(f"The Dirichlet parameter is {self.dirichlet}; it must be positive and finite.")
         self._check_query_classes()
@@ -278,6 +283,8 @@ def _check_range(name: str, value: Range, least: int) -> None:
     low, high = bounds(value)
     if low < least or high < low:
         raise UsageError(f"{name} is {_range(value)}; it must be at least {least}, and a range must ascend.")
+    if high > MOST:
+        raise UsageError(f"{name} is {_range(value)}; it must be at most {MOST:,}.")
 
 
 def _range(value: Range) -> str:

@@ -234,6 +234,10 @@ def test_all_ways_takes_every_class(bank: FeatureBank) -> None:
         ("query_classes", 6, "as few as 5 classes"),
         ("n_way", (6, 3), "ascend"),
         ("k_shot", -1, "at least 0"),
+        *(
+            (name, 10**20, "it must be at most 1,000,000")
+            for name in ("n_way", "k_shot", "n_query", "unlabelled")
+        ),
     ],
 )
 def test_protocols_refuse_nonsense(field: str, value: object, words: str) -> None:
