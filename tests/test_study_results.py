@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests_support import script, synthetic_cache
 
+from fsmm.cache.catalog import Catalog
 from fsmm.runs.job import Place
 from fsmm.studies.grid.data import DataFacts
 from fsmm.studies.grid.expand import expand
@@ -16,6 +17,7 @@ from fsmm.studies.grid.store import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = script("study_results")
+LABEL_SETS = ("content", "motion", "sound", "tags", "order")
 # Figures that are no accuracy of a run of the study, or of a setting that is gone.
 WITHOUT_A_ROW = {
     ("ave28-heads", "protonet, s0 alone"),  # a part of the row protonet
@@ -29,6 +31,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     cache = tmp_path_factory.mktemp("cache")
     for name, modalities in {"ave28": ("frame", "audio"), "demo": ("frame", "flow", "audio")}.items():
         synthetic_cache(cache, dataset=name, clips=2, streams={f"{m}/net": (1, 4) for m in modalities})
+        catalog = Catalog.read(cache / name)
+        events = catalog.label_sets["event"]
+        events.splits.update(dict.fromkeys(("s0", "s1", "s2"), events.splits["default"]))
+        catalog.label_sets.update(dict.fromkeys(LABEL_SETS, events))
+        catalog.write(cache / name)
     known = {name: DataFacts(cache, name) for name in ("ave28", "demo")}
     document = read_study_file(ROOT / "examples" / "results.yaml")
     planned = expand(document, lambda name: known[str(name)], Place(cache=cache), {})
