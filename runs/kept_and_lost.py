@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,13 +62,20 @@ class KeptAndLost:
     ) -> Evaluation:
         """The evaluation of a test that ``serves`` accepts; it is that of ``runs.evaluate`` but for rounding."""
         (loss,) = protocol.missing
-        kept = self._predictions(_kept(test, protocol), protocol, 0.0, episodes, unlabelled)
-        lost = self._predictions(test, protocol, 1.0, episodes, unlabelled) if loss.rate else None
+        common: dict[str, Any] = {"protocol": protocol, "episodes": episodes, "unlabelled": unlabelled}
+        kept = self._predictions(_kept(test, protocol), rate=0.0, **common)
+        lost = self._predictions(test, rate=1.0, **common) if loss.rate else None
         scoring = _AtRate.of_both(kept, lost, test.bank, protocol)
         return evaluated(scoring, episodes, first=0, progress=progress, workers=None, transductive=False)
 
     def _predictions(
-        self, test: Filled, protocol: Protocol, rate: float, episodes: Extent, unlabelled: FeatureBank | None
+        self,
+        test: Filled,
+        *,
+        protocol: Protocol,
+        rate: float,
+        episodes: Extent,
+        unlabelled: FeatureBank | None,
     ) -> Predictions:
         """The predictions for queries that all keep the modality (rate 0) or have all lost it (rate 1)."""
         missing = (Missing(self.modality, rate, "query"),) if rate else ()
@@ -167,7 +175,7 @@ class _AtRate(Scoring):
                 way = torch.where(_loses(bank, index, protocol), _at(lost, index), way)
             return F.one_hot(way.long(), index.classes.shape[1])
 
-        return cls(sampler, score, _AT_ONCE, False, kept, lost)
+        return cls(sampler=sampler, score=score, chunk=_AT_ONCE, forked=False, kept=kept, lost=lost)
 
     def tally(
         self, first: int, episodes: int, workers: int | None, progress: Callable[[int], None] | None
