@@ -77,11 +77,11 @@ def read_option(name: str, value: Any) -> Any:
         return None
     if name in MODALITY_OPTIONS and value == ALL:
         return None
-    found = _KINDS[name].read(name, value)
-    if name in MODALITY_OPTIONS and found is not None and len(set(found)) != max(len(found), 1):
+    if name in MODALITY_OPTIONS and isinstance(value, list) and len({*map(str, value)}) != max(len(value), 1):
         raise UsageError(
-            f"{name} names {'nothing' if not found else 'one of them twice'}; name each once, or use all."
+            f"{name} names {'one of them twice' if value else 'nothing'}; name each once, or use all."
         )
+    found = _KINDS[name].read(name, value)
     if name == "method" and found != ALL:
         find(found)
     return found
