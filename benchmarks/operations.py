@@ -17,7 +17,8 @@ from fsmm.episodes.gather import materialise
 from fsmm.episodes.sampler import Sampler
 from fsmm.heads.build import build_head, inputs_of
 
-from .heads import CLASSES, TASK, bank_for
+from .episodes import CLASSES
+from .heads import TASK, bank_for
 
 
 def millions(method: str) -> float:

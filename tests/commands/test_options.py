@@ -170,7 +170,7 @@ def test_every_field_has_a_docstring_of_one_line(cls: type) -> None:
             "extract",
             Request,
             {
-                "flags": {"encoders": "--encoder", "position": "--sampling"},
+                "flags": {"encoders": "--encoder", "position": "--sampling", "compiled": "--compile"},
                 "without": ("split_file", "split_seed"),  # --class-split stands for both
             },
         ),

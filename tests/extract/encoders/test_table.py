@@ -56,7 +56,8 @@ def test_defaults_are_of_their_modality() -> None:
 
 
 def test_every_row_of_weights_belongs_to_an_encoder_of_that_name() -> None:
-    assert set(WEIGHTS) <= set(ENCODERS)  # `fsmm encoders --fetch NAME` in the error's sentence must work
+    read = {name for name, row in WEIGHTS.items() if not row.is_data}
+    assert read <= set(ENCODERS)  # `fsmm encoders --fetch NAME` in the error's sentence must work
 
 
 def test_rows_say_what_each_encoder_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
