@@ -37,7 +37,6 @@ SMALL = ["width=32", "cardinalities=2"]
 READERS = {
     "otam": [],
     "trx": [*SMALL, *BRIEF],
-    "strm": [*SMALL, *BRIEF],
     "hyrsm": ["position_a=640", *BRIEF],  # features as small as its position code
 }
 
