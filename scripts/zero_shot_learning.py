@@ -134,13 +134,14 @@ def by_classes(given: argparse.Namespace, banks: Mapping[bool, FeatureBank]) -> 
 
 
 def share(table: Table, row: str, column: str, found: np.ndarray, made_by: str) -> Figure:
-    """The figure of accuracies of several splits, with their interval over splits."""
+    """The figure of accuracies of several splits, with their interval over splits; one split alone has none."""
+    width = draw_uncertainty(found).half_width()
     return figure(
         table.name,
         row,
         column,
         100 * found.mean(),
-        interval=100 * draw_uncertainty(found).half_width(),
+        interval=100 * width if np.isfinite(width) else None,
         command=made_by,
         episodes=len(found),
     )
