@@ -28,6 +28,7 @@ _WINDOW = 64  # jobs that may run ahead of the one that is wanted next
 _HELD_BYTES = 512 << 20  # bytes of prepared arrays that may wait for the encoders
 # After this many crashes with no good outcome in between, the machine is at fault, not the clips.
 _CRASHES_IN_A_ROW = 25
+_STARTS = 3  # How often a worker is started that a signal ends before it is ready.
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve(int(sys.argv[2]))"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -35,8 +36,8 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEX
 class _Worker:
     """One child process, replaced when it dies."""
 
-    def __init__(self, setup: Setup, timeout: float) -> None:
-        self.setup, self.timeout = setup, timeout
+    def __init__(self, setup: Setup, timeout: float, closing: threading.Event) -> None:
+        self.setup, self.timeout, self.closing = setup, timeout, closing
         self.process: subprocess.Popen[bytes] | None = None
         self.deadline = float("inf")
         self.expired = False
@@ -61,6 +62,27 @@ class _Worker:
             self.deadline = float("inf")
 
     def _start(self) -> subprocess.Popen[bytes]:
+        """A process that is ready; one that a signal ends before is replaced. Raises FsmmError if none can start."""
+        for left in reversed(range(_STARTS)):
+            process = self._opened()
+            try:
+                send(cast("FileIO", process.stdin), self.setup)
+                trouble = receive(cast("FileIO", process.stdout))
+            except (EOFError, BrokenPipeError):
+                status = process.wait()
+                if status < 0 and left and not self.closing.is_set():
+                    self.end()
+                    continue
+                trouble = ("", f"it ended: {_cause(status)}")
+            if not trouble:
+                return process
+            kind, reason = trouble
+            if is_stated(kind):
+                raise raised_elsewhere(kind, reason)
+            raise FsmmError(f"A worker could not start ({reason}); check the installation.")
+        raise AssertionError("the last start returns or raises")
+
+    def _opened(self) -> subprocess.Popen[bytes]:
         boot = _BOOT.format(module=f"{__package__}.worker")
         # In a session of its own it gets no Ctrl-C: that reaches the main process only, which ends its workers.
         process = subprocess.Popen(
@@ -74,16 +96,6 @@ class _Worker:
         )
         self.process = process
         widen(cast("FileIO", process.stdout))
-        try:
-            send(cast("FileIO", process.stdin), self.setup)
-            trouble = receive(cast("FileIO", process.stdout))
-        except (EOFError, BrokenPipeError):
-            trouble = ("", f"it ended with status {process.wait()}")
-        if trouble:
-            kind, reason = trouble
-            if is_stated(kind):
-                raise raised_elsewhere(kind, reason)
-            raise FsmmError(f"A worker could not start ({reason}); check the installation.")
         return process
 
     def _obituary(self, status: int) -> Outcome:
@@ -150,7 +162,7 @@ class Pool:
         self._fatal: FsmmError | None = None
         self._closing = threading.Event()
         count = max(1, min(workers, len(jobs)))
-        self._workers = [_Worker(setup, timeout) for _ in range(count)]
+        self._workers = [_Worker(setup, timeout, self._closing) for _ in range(count)]
         self._threads = [threading.Thread(target=self._serve, args=(w,), daemon=True) for w in self._workers]
         self._threads.append(threading.Thread(target=self._watch, daemon=True))
 

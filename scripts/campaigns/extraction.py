@@ -69,6 +69,8 @@ class World:
     """A folder of clips, in folders of classes."""
     right: dict[str, Rows]
     """The features of an undisturbed run, by stream and clip."""
+    seconds: float
+    """The time that the undisturbed run took, its start included."""
     draw: random.Random
     """The source of chance."""
     counts: Counter[str] = field(default_factory=Counter)
@@ -143,20 +145,18 @@ def children(pid: int) -> list[int]:
 
 def kills(world: World, count: int) -> None:
     """Kill the run, or one of its workers, at random instants, until ``count`` were killed."""
-    span, turn, killed = 3.0, 0, 0
+    turn, killed = 0, 0
     while killed < count:
         cache = world.home / f"kills{turn}"
         turn += 1
         held = 0
         while killed < count:
-            began = time.monotonic()
             running = subprocess.Popen(
                 command(world.clips, cache, "-q"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            time.sleep(world.draw.uniform(0.3, 1.0) * span)
+            time.sleep(world.draw.uniform(0.3, 1.0) * world.seconds)
             workers = children(running.pid)
-            if running.poll() is not None:
-                span = max(0.5 * span, 0.5 * (time.monotonic() - began))
+            if running.poll() is not None:  # What kills before it had left was done sooner.
                 break
             killed += 1
             if killed % 3 == 0 and workers:
@@ -400,10 +400,12 @@ def made_world(home: Path, seed: int, clips: int) -> World:
         place = data / f"class{number % 3}" / f"{number:02d}.mp4"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.video, place)
+    began = time.monotonic()
     done = finished(command(data, home / "right", "-q"))
+    seconds = time.monotonic() - began
     need(done.returncode == 0, f"the undisturbed run ended: {done.stderr[-500:]}")
     right = {stream: rows(home / "right", stream) for stream in STREAMS}
-    return World(home=home, clips=data, right=right, draw=random.Random(seed))
+    return World(home=home, clips=data, right=right, seconds=seconds, draw=random.Random(seed))
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from extract_support import WHITE, Tint, stills
 from fsmm.errors import FsmmError
 from fsmm.extract.contract import Sampling
 from fsmm.extract.datasets.base import Source
-from fsmm.extract.pipeline.pool import Pool, _cause
+from fsmm.extract.pipeline.pool import Pool, _cause, _Worker
 from fsmm.extract.pipeline.wire import receive, send
 from fsmm.extract.pipeline.worker import ABSENT, FAILED, READY, Job, Outcome, Setup, carry_out
 
@@ -120,6 +120,28 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     Unknown.__qualname__ = "NoSuchClass"
     with pytest.raises(FsmmError, match=r"worker (could not start|failed)"):
         outcomes(tmp_path, [1], Unknown())
+
+
+@pytest.mark.parametrize(("killed", "ends"), [(2, False), (3, True)])
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int, ends: bool
+) -> None:
+    """Three times in a row it is the machine's fault, and the run says so."""
+    opened, seen = _Worker._opened, []
+
+    def soon_killed(self: _Worker) -> Any:
+        process = opened(self)
+        seen.append(process)
+        if len(seen) <= killed:
+            process.kill()
+        return process
+
+    monkeypatch.setattr(_Worker, "_opened", soon_killed)
+    if ends:
+        with pytest.raises(FsmmError, match=r"could not start \(it ended: SIGKILL\)"):
+            outcomes(tmp_path, [1, 2], Tint(), workers=1)
+        return
+    assert [outcome.stage for _, outcome in outcomes(tmp_path, [1, 2], Tint(), workers=1)] == ["", ""]
 
 
 def test_stopping_ends_the_outcomes_early(tmp_path: Path) -> None:
