@@ -63,14 +63,16 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A process that is ready; one that a signal ends before is replaced. Raises FsmmError if none can start."""
-        for left in reversed(range(_STARTS)):
+        starts = 0
+        while True:
+            starts += 1
             process = self._opened()
             try:
                 send(cast("FileIO", process.stdin), self.setup)
                 trouble = receive(cast("FileIO", process.stdout))
             except (EOFError, BrokenPipeError):
                 status = process.wait()
-                if status < 0 and left and not self.closing.is_set():
+                if status < 0 and starts < _STARTS and not self.closing.is_set():
                     self.end()
                     continue
                 trouble = ("", f"it ended: {_cause(status)}")
@@ -80,7 +82,6 @@ class _Worker:
             if is_stated(kind):
                 raise raised_elsewhere(kind, reason)
             raise FsmmError(f"A worker could not start ({reason}); check the installation.")
-        raise AssertionError("the last start returns or raises")
 
     def _opened(self) -> subprocess.Popen[bytes]:
         boot = _BOOT.format(module=f"{__package__}.worker")
