@@ -6,12 +6,14 @@ Other packages add rows of their own by entry points of the group ``fsmm.heads``
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import FsmmError, UsageError, unknown
 from ..machine.plugins import rows_of
+from .settings import Settings, make_settings
 
 if TYPE_CHECKING:
     from .head import Head
@@ -84,6 +86,17 @@ class Method:
     def family(self) -> str:
         """The family of methods it belongs to, or the package that it comes from."""
         return self.target.partition(".")[0]
+
+    def learns(self, settings: Mapping[str, str]) -> bool:
+        """Whether a head with these settings has weights to train; those of recipes and fusion do not matter.
+
+        Raises UsageError for a setting that the head does not have.
+        """
+        if self.regime != "none":
+            return True
+        own = {key: value for key, value in settings.items() if "." not in key}
+        made: Settings = make_settings(self.load().Settings, own, self.target)
+        return made.adds_weights
 
     def load(self) -> type[Head[Any]]:
         """The class. Raises FsmmError where another package's class cannot be imported."""

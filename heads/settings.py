@@ -59,6 +59,11 @@ class Settings:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def adds_weights(self) -> bool:
+        """Whether these settings give weights to a head whose method has nothing to train by default."""
+        return False
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -108,7 +108,8 @@ class Banks:
 
         The clips are the same in either case. Raises NoClips where there are no base clips.
         """
-        all_needed = self.method.fits_base or self.method.regime != "none" or self.normalise == "centre-l2"
+        learns = self.method.learns(self.spec.settings)
+        all_needed = self.method.fits_base or learns or self.normalise == "centre-l2"
         if all_needed or self.spec.protocol.generalised or self._base in self._raw:
             base = self.base
             rows = np.arange(len(base)) if base.multi else sample.rows(base.label.cpu().numpy())
@@ -146,7 +147,7 @@ class Banks:
     @property
     def reads_base(self) -> bool:
         """Whether the head takes anything from base classes: weights, statistics, or how features are scaled."""
-        learns = self.method.regime != "none" or self.method.fits_base
+        learns = self.method.learns(self.spec.settings) or self.method.fits_base
         weighs = (
             self.spec.settings.get("fusion.weights") == "base" or self.spec.settings.get("weights") == "base"
         )

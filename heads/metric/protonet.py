@@ -39,6 +39,10 @@ class ProtoNetSettings(Settings):
     embed: CountOrNone = 0
     """The width of a learned linear embedding; 0 for none, which needs no training."""
 
+    @property
+    def adds_weights(self) -> bool:
+        return self.embed > 0
+
 
 class ProtoNet(Head[ProtoNetSettings]):
     Settings = ProtoNetSettings

@@ -78,6 +78,10 @@ class ChamferSettings(Settings):
         return self.size or (3 if self.matching == "chamfer++" else 1)
 
     @property
+    def adds_weights(self) -> bool:
+        return self.matching in ("linear", "visil") or self.project > 0
+
+    @property
     def joint(self) -> bool:
         """Whether the supports of a class are matched together."""
         return self.supports == "joint" or (self.supports == "auto" and self.matching == "chamfer++")
@@ -107,8 +111,7 @@ class Chamfer(EncodingHead[ChamferSettings, Tuples, Tuples]):
         tuples = comb(self.steps, size)
         self.weights = pair_weights(tuples, start=settings.start) if matching == "linear" else None
         self.visil = ViSiL(start=settings.start) if matching == "visil" else None
-        learns = any(part is not None for part in (self.projection, self.weights, self.visil))
-        self.temperature = nn.Parameter(torch.ones(1)) if learns else None
+        self.temperature = nn.Parameter(torch.ones(1)) if settings.adds_weights else None
 
     def encode(self, clips: Stream) -> Tuples:
         """The tuples of clips [..., T, D]; a clip with fewer steps than a tuple has holds its last one."""

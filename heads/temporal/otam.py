@@ -42,6 +42,10 @@ class OTAMSettings(Settings):
     embed: CountOrNone = 0
     """The width of a learned linear embedding of the frames; 0 for none, which needs no training."""
 
+    @property
+    def adds_weights(self) -> bool:
+        return self.embed > 0
+
 
 class OTAM(Head[OTAMSettings]):
     Settings = OTAMSettings

@@ -50,6 +50,10 @@ class TSDCMSettings(Settings):
     """The task's weights begin as one over the number of pairs of frames, whatever the task; false: at random, without
     that constant, as published. Pooled features have one pair of frames and no such weights."""
 
+    @property
+    def adds_weights(self) -> bool:
+        return self.patches > 0
+
 
 class Described(NamedTuple):
     """Frames of clips [...]: vector [..., T, R], their descriptions; token [..., T, C], their class tokens; valid: bool

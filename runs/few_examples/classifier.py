@@ -182,8 +182,9 @@ class _Maker:
         row = choice.row
         check_words(choice, self.examples, self.words, has_base=self.base is not None)
         fits_base = row.fits_base and row.words != "needed"  # Words in the space of the features need no map.
-        if self.base is None and (fits_base or row.regime != "none" or spec.normalise == "centre-l2"):
-            what = "learns from" if row.regime != "none" else "takes the mean or other figures of"
+        learns = row.learns(spec.settings)
+        if self.base is None and (fits_base or learns or spec.normalise == "centre-l2"):
+            what = "learns from" if learns else "takes the mean or other figures of"
             raise UsageError(
                 f"Method {spec.method!r} with normalisation {spec.normalise!r} {what} base classes; name a base set as "
                 "--base CACHE/DATASET, or choose another method."

@@ -172,7 +172,7 @@ def _opinions(
     choice, fitted = classifier.fitted.choice, classifier.fitted
     doubt = _entropy(p) / np.log(p.shape[1])
     row = choice.row
-    learned = row.regime != "none" or row.words == "needed"  # A head that is made anew would lack it.
+    learned = row.learns(choice.settings) or row.words == "needed"  # A head that is made anew would lack it.
     if len(choice.modalities) < 2 or row.modalities != "one" or learned:
         return doubt, None, p
     each = []

@@ -50,9 +50,9 @@ def head_name(trained_as: RunSpec, facts: DataFacts) -> str | None:
 
 
 def may_learn(spec: RunSpec) -> bool:
-    """Whether a run's head may have something to train."""
+    """Whether a run's head may have something to train. Raises UsageError for a setting that it does not have."""
     method, suffix = find(spec.method)
-    return method.regime != "none" or "ea" in (spec.fusion, suffix)
+    return method.learns(spec.settings) or "ea" in (spec.fusion, suffix)
 
 
 def settings_of(spec: RunSpec) -> dict[str, Any]:

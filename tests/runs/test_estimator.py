@@ -163,6 +163,8 @@ def test_a_base_set_is_learned_from_and_kept_in_the_model(base: Path, tmp_path: 
         assert fitted.report_["unknown"]["area"] > 0.5
     with pytest.raises(UsageError, match="name a base set"):
         FewShotClassifier("simpleshot").fit(features, names)
+    with pytest.raises(UsageError, match="learns from base classes; name a base set"):
+        FewShotClassifier("protonet", settings={"embed": "4"}).fit(features, names)
     with pytest.raises(UsageError, match="is no data set of a cache"):
         FewShotClassifier("simpleshot", base=tmp_path / "nowhere").fit(features, names)
 

@@ -125,6 +125,17 @@ def test_a_setting_that_the_head_does_not_have_is_named(cache: Path) -> None:
         runs(cache, {"fixed": {"method": "protonet", "train.steps": 3}})
 
 
+def test_a_setting_that_adds_weights_lets_a_recipe_be_set_and_heads_be_shared(cache: Path) -> None:
+    fixed = {"method": "protonet", "settings": {"embed": 4, "train.steps": 3}, "train_seed": 0}
+    found = runs(
+        cache, {"fixed": fixed, "grid": {"n_query": [2, 3], "seed": [0, 1]}, "trained_as": {"n_query": 2}}
+    )
+    facts = DataFacts(cache, None)
+    names = {head_name(run.trained_as, facts) for run in found}
+    assert len(names) == 1
+    assert None not in names
+
+
 def key(cache: Path, **options: Any) -> str:
     job = job_of({"method": "protonet", **options}, Place(cache=cache))
     facts = DataFacts(cache, None)
