@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Cache = Annotated[Optional[Path], typer.Option(help="Cache folder (else FSMM_CACHE, else the user's).")]
 Dataset = Annotated[
-    Optional[str], typer.Option(help="A dataset of the cache.", autocompletion=completion.held_datasets)
+    Optional[str], typer.Option(help="A data set of the cache.", autocompletion=completion.held_datasets)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AnyOrigin = Annotated[
@@ -43,7 +43,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("info")
 def info_command(cache: Cache = None, dataset: Dataset = None, json: Json = False) -> None:
-    """Show datasets, label sets, streams, failures and disk use."""
+    """Show data sets, label sets, streams, failures and disk use."""
     from ..cache.upkeep.info import info
 
     found = info(cache_root(cache), dataset)
@@ -96,9 +96,10 @@ def verify_command(
 def import_command(
     mapping: Annotated[Path, typer.Argument(help="A JSON or YAML file, see docs/import.md.")],
     cache: Cache = None,
-    dataset: Annotated[Optional[str], typer.Option(help="The dataset's name, if not the mapping's.")] = None,
+    dataset: Annotated[Optional[str], typer.Option(help="The data set's name, if not the mapping's.")] = None,
     source: Annotated[
-        Optional[list[str]], typer.Option(help="NAME=PATH: where a source of the mapping lies; repeatable.")
+        Optional[list[str]],
+        typer.Option(metavar="NAME=PATH", help="NAME=PATH: where a source of the mapping lies; repeatable."),
     ] = None,
     any_origin: AnyOrigin = False,
     json: Json = False,
@@ -267,7 +268,7 @@ def merge_command(
         typer.Argument(help="Cache folders to add; with none, the finished shards in this one are joined."),
     ] = None,
     cache: Cache = None,
-    dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,
+    dataset: Annotated[Optional[str], typer.Option(help="Only this data set.")] = None,
     any_origin: AnyOrigin = False,
     json: Json = False,
 ) -> None:

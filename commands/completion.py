@@ -25,12 +25,16 @@ def one_of(choices: Iterable[str]) -> Completer:
 
 def methods(ctx: typer.Context, incomplete: str) -> list[str]:
     """Methods; once the name of a method of one modality is complete, also its forms for several."""
-    from ..heads.registry import METHODS
+    from ..heads.registry import FUSIONS
+    from ..heads.registry import methods as known
 
-    fused = [f"{incomplete.partition('-')[0]}-{how}" for how in ("ec", "ea", "lf")]
-    base = METHODS.get(incomplete.partition("-")[0])
-    several = fused if base is not None and base.modalities == "one" and "-" in incomplete else []
-    return _beginning_with(incomplete, [*METHODS, *several])
+    fused = [
+        f"{name}-{fusion}"
+        for name, method in known().items()
+        if method.modalities == "one" and incomplete.startswith(f"{name}-")
+        for fusion in FUSIONS
+    ]
+    return _beginning_with(incomplete, [*known(), *fused])
 
 
 def presets(ctx: typer.Context, incomplete: str) -> list[str]:

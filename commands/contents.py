@@ -49,21 +49,28 @@ def rm_command(
     cache: Cache = None,
     dataset: Dataset = None,
     stream: Annotated[
-        Optional[list[str]], typer.Option(help="Remove this stream (modality/encoder); repeatable.")
+        Optional[list[str]],
+        typer.Option(metavar="MODALITY/ENCODER", help="Remove this stream (modality/encoder); repeatable."),
     ] = None,
-    clip: Annotated[Optional[list[str]], typer.Option(help="Remove the clip of this id; repeatable.")] = None,
+    clip: Annotated[
+        Optional[list[str]], typer.Option(metavar="ID", help="Remove the clip of this id; repeatable.")
+    ] = None,
     clips_file: Annotated[
         Optional[Path], typer.Option(help="Remove the clips that this text file names, one id a line.")
     ] = None,
-    runs: Annotated[bool, typer.Option("--runs", help="Remove all runs of the dataset.")] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="Remove all runs of the data set.")] = False,
     run: Annotated[
         Optional[list[str]],
-        typer.Option(help="Remove this run of `fsmm runs`; repeatable.", autocompletion=completion.held_runs),
+        typer.Option(
+            metavar="NAME",
+            help="Remove this run of `fsmm runs`; repeatable.",
+            autocompletion=completion.held_runs,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove a dataset, or with options its streams, clips or runs, after a question.
+    """Remove a data set, or with options its streams, clips or runs, after a question.
 
     Sources (videos, feature files) are never touched; extracting again brings all but runs back."""
     kinds = {

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import console
+from . import completion, console
 from .cache import Json
 
 
@@ -26,7 +26,12 @@ def report_command(
     ] = None,
     maps: Annotated[
         Optional[list[str]],
-        typer.Option("--map", help="A map of the features: pca, tsne or umap; repeatable [pca]."),
+        typer.Option(
+            "--map",
+            metavar="pca|tsne|umap",
+            help="A map of the features: pca, tsne or umap; repeatable [pca].",
+            autocompletion=completion.one_of(("pca", "tsne", "umap")),
+        ),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     json: Json = False,

@@ -70,12 +70,16 @@ def sweep(
     settings: Annotated[
         Optional[list[str]],
         typer.Option(
-            "--set", help="OPTION=VALUE that wins over the study's, such as episodes=300; repeatable."
+            "--set",
+            metavar="OPTION=VALUE",
+            help="OPTION=VALUE that wins over the study's, such as episodes=300; repeatable.",
         ),
     ] = None,
     only: Annotated[
         Optional[list[str]],
-        typer.Option(help="A block of the study that is done now, the others later; repeatable [all]."),
+        typer.Option(
+            metavar="BLOCK", help="A block of the study that is done now, the others later; repeatable [all]."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and their expected cost, and do none.")

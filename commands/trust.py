@@ -98,8 +98,9 @@ def duplicates_command(
     threshold: Annotated[
         Optional[list[str]],
         typer.Option(
+            metavar="STREAM=MARGIN",
             help="STREAM=MARGIN: streams (or modalities) to go by, and how much more alike than their surroundings "
-            "clips must be; repeatable [frame=0.3, audio=0.3, hash=0.35]."
+            "clips must be; repeatable [frame=0.3, audio=0.3, hash=0.35].",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be joined.")] = False,

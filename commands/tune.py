@@ -52,6 +52,7 @@ def tune(
     search: Annotated[
         Optional[list[str]],
         typer.Option(
+            metavar="KEY=VALUES",
             help="KEY=LOW:HIGH, KEY=A,B, or KEY for its own range; alone, or beside all; repeatable.",
             rich_help_panel=_TUNING,
         ),

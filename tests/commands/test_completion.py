@@ -53,6 +53,10 @@ EVAL = ("fsmm", "episode-eval")
         (("fsmm", "ep"), ["episode-eval", "episodes"]),
         ((*EVAL, "--method", "proto"), ["protonet"]),
         ((*EVAL, "--method", "protonet-"), ["protonet-ec", "protonet-ea", "protonet-lf"]),
+        (
+            (*EVAL, "--method", "tip-adapter-"),
+            ["tip-adapter-f", "tip-adapter-ec", "tip-adapter-ea", "tip-adapter-lf"],
+        ),
         ((*EVAL, "--dataset", "to"), ["town", "toy"]),
         ((*EVAL, "--dataset", "toy", "--modalities", ""), ["audio", "frame"]),
         ((*EVAL, "--dataset", "toy", "--modalities", "frame,"), ["frame,audio"]),
