@@ -2,9 +2,9 @@
 
 A clip is the posterior that class words give it, a point of the simplex, and a class is a Dirichlet distribution of
 such points. Expectation and maximisation take turns over the queries of a task, with its supports where there are any;
-the shares of the classes are fitted too, with a weight that empties classes. https://arxiv.org/abs/2405.18437
-Transductive: no query label and no class balance is used. Without supports the clusters that come out are named by the
-class words. Where no text tower shares a space with the features, a ridge map from features to words stands for it.
+the shares of the classes are fitted too, with a weight that empties classes. Transductive: no query label and no class
+balance is used. Without supports the clusters that come out are named by the class words. Where no text tower shares a
+space with the features, a ridge map from features to words stands for it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ class EMDirichletSettings(Settings):
 
     assignment: Literal["soft", "hard"] = "soft"
     """Queries belong to classes in shares, or each to its likeliest class alone (Hard EM-Dirichlet)."""
-    scores: Literal["ridge", "cosine"] = "ridge"
-    """What class words say of a clip: a ridge map from features to words, fitted on the base clips, or the cosine of
-    features and words as they are, for word streams of the text tower that belongs to the clips' encoder."""
+    scores: Literal["auto", "cosine", "ridge"] = "auto"
+    """What class words say of a clip: the cosine of features and words as they are, for words of the text tower that
+    belongs to the clips' encoder, or that under a ridge map from features to words, which is fitted on the base clips;
+    auto: the cosine where words are as wide as features."""
     sharpness: NonNegative = 0.0
-    """The factor T of the cosines inside the softmax; 0: the paper's 30 for ``scores=cosine``, and ridge-words's 10 for
-    the ridge map."""
+    """The factor T of the cosines inside the softmax; 0: the paper's 30 for features as they are, and ridge-words's 10
+    under the ridge map."""
     penalty: Positive = 1.0
     """The ridge of the map, relative to the mean squared feature entry times the number of clips."""
     iterations: CountOrNone = 0
@@ -90,19 +91,18 @@ class EMDirichlet(EncodingHead[EMDirichletSettings, Tensor, Tensor]):
                 f"scores=cosine needs words as wide as the features, and got {inputs.word_dim} and {dim} numbers; name "
                 "the text tower's stream with --words, or use scores=ridge."
             )
+        self.mapped = settings.scores == "ridge" or (settings.scores == "auto" and inputs.word_dim != dim)
         self.ridge = RidgeWords(inputs, RidgeWordsSettings(penalty=settings.penalty))
 
     def fit_base(self, base: FeatureBank) -> None:
         """Fits the ridge map to words where it is used."""
-        if self.settings.scores == "ridge":
+        if self.mapped:
             self.ridge.fit_base(base)
 
     def encode(self, clips: Stream) -> Tensor:
         """What stands for clips beside words: features [..., D], or their images [..., E] under the map."""
         x = clips.pooled().to(work_dtype(clips.x.dtype))
-        return zero_where_absent(
-            x if self.settings.scores == "cosine" else self.ridge.image(x), clips.present
-        )
+        return zero_where_absent(self.ridge.image(x) if self.mapped else x, clips.present)
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]. Raises UsageError where there are no class words."""
@@ -130,9 +130,8 @@ class EMDirichlet(EncodingHead[EMDirichletSettings, Tensor, Tensor]):
         """What words [B, N, E] say of encoded clips [B, M, E]: rows [B, M, N] of probabilities, in float64."""
         if words is None:
             raise UsageError("EM-Dirichlet needs class words; extract a word stream.")
-        ridge = self.settings.scores == "ridge"
-        names = self.ridge.names(words.to(x.dtype)) if ridge else words.to(x.dtype)
-        sharpness = self.settings.sharpness or (10.0 if ridge else 30.0)
+        names = self.ridge.names(words.to(x.dtype)) if self.mapped else words.to(x.dtype)
+        sharpness = self.settings.sharpness or (10.0 if self.mapped else 30.0)
         return torch.softmax(sharpness * cosine_to(x.double(), names.double()), -1)
 
     def fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -112,3 +113,12 @@ def test_zero_shot_decides_by_words_alone() -> None:
 def test_cosines_need_words_as_wide_as_the_features() -> None:
     with pytest.raises(UsageError, match="scores=ridge"):
         EMDirichlet(Inputs(streams={"frame": (1, 12)}, word_dim=8), EMDirichletSettings(scores="cosine"))
+
+
+@pytest.mark.parametrize(("width", "scores"), [(12, "cosine"), (8, "ridge")])
+def test_words_as_wide_as_features_are_taken_as_they_are(
+    width: int, scores: Literal["cosine", "ridge"]
+) -> None:
+    episodes, given = random_episodes(words=width), inputs(words=width)
+    told = EMDirichlet(given, EMDirichletSettings(scores=scores))
+    assert torch.equal(EMDirichlet(given, EMDirichletSettings())(episodes), told(episodes))
