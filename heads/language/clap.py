@@ -56,7 +56,8 @@ class CLAPSettings(PrototypeSettings):
     constraint: Literal["l2", "balanced", "corrected", "constant", "cosine", "adaptative"] = "l2"
     """What holds a class to its words: a multiplier times the squared distance ("l2", the released commands), times one
     minus the cosine ("cosine"), with multipliers of one ("balanced"), of mean one ("corrected"), or their mean for all
-    ("constant"), or multipliers that grow with the distance after every pass ("adaptative")."""
+    ("constant"), or multipliers that grow with the distance after every pass, as far as the steps allow
+    ("adaptative")."""
 
 
 class State(NamedTuple):
@@ -127,13 +128,15 @@ class Prototypes:
     def descend(self, settings: PrototypeSettings, factor: float = 1.0) -> Iterator[State]:
         """The state after each pass. factor: of the learning rates."""
         state, optimiser = self.start(), Descent("sgd", settings.rate, momentum=settings.momentum)
+        # A class held more firmly than this would be thrown beyond its words by one step, further each time.
+        most = self.text.shape[1] / (2 * settings.rate * factor)
         for step in range(settings.steps):
             optimiser.rate = factor * learning_rate(settings, step)
             w = optimiser.step(state.w, self.gradient(state))
             state = state._replace(w=w)
             if self.constraint == "adaptative":
                 distance = self.distances(w)
-                multiplier = (state.multiplier + state.growth * distance).clamp(min=0)
+                multiplier = (state.multiplier + state.growth * distance).clamp(min=0, max=most)
                 state = State(w, multiplier, distance)
             yield state
 

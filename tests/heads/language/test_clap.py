@@ -76,3 +76,14 @@ def test_length_none_takes_words_as_they_are() -> None:
     task = word_episodes(shots=2)
     as_they_are = shared_head("zs-lp", length="none")(task)
     assert not torch.allclose(as_they_are, shared_head("zs-lp")(task))
+
+
+def test_growing_multipliers_do_not_throw_prototypes_out() -> None:
+    """With the published passes and rate: a descent on a parabola diverges where its slope outgrows the step."""
+    task = word_episodes()
+    found = shared_head("clap", constraint="adaptative", scale=20)(task)
+    words_alone = shared_head("frozen-space", scale=20)(task)
+    assert bool(found.isfinite().all())
+    assert float((found - words_alone).abs().mean()) < float(
+        (shared_head("zs-lp", scale=20)(task) - words_alone).abs().mean()
+    )
