@@ -22,6 +22,7 @@ from ..machine.local_engine import share
 from ..machine.memory import keep_freed_memory
 from .evaluation import Evaluation
 from .extent import Auto, Extent, planned
+from .only_numbers import only_numbers
 from .redraw import Source, imbalance
 
 # Episodes are drawn in blocks of this many and scored in chunks whose features fit the processor's cache.
@@ -138,10 +139,10 @@ class Scoring:
         """The scoring of about so many episodes, whose cost is measured on the first. Raises TooFew."""
         sampler = Sampler(bank, protocol, 0 if unlabelled is None else len(unlabelled))
         test = EpisodeTest(bank=bank, protocol=protocol, episodes=episodes, unlabelled=unlabelled)
-        score = scorer(head, test)
-        cost = cost_of(lambda: score(largest_episode(sampler, protocol, first)))
+        way = scorer(head, test)
+        cost = cost_of(lambda: way(largest_episode(sampler, protocol, first)))
         forked = not cost.gradients and bank.device.type == "cpu" and episodes >= FORK_FROM
-        return cls(sampler, score, chunk_size(cost, bank.device), forked)
+        return cls(sampler, lambda index: only_numbers(way(index)), chunk_size(cost, bank.device), forked)
 
     def tally(
         self, first: int, episodes: int, workers: int | None, progress: Callable[[int], None] | None

@@ -21,6 +21,7 @@ from ..heads.scoring.episode_test import EpisodeTest
 from ..heads.scoring.plan import direct
 from .evaluate import blocks, chunk_size, chunks, largest_episode
 from .extent import Auto, Extent, planned
+from .only_numbers import only_numbers
 from .result import Result
 from .statistics import Uncertainty, draw_uncertainty, interval_summary
 
@@ -154,7 +155,7 @@ class _Sums:
         precision, hits = np.zeros((episodes, ways)), np.zeros((episodes, ways, 3))
         tasks = blocks(sampler, first * ways, episodes * ways, chunk)
         for index in itertools.chain.from_iterable(chunks(block.draw(sampler), chunk) for block in tasks):
-            logits = score_of(index)
+            logits = only_numbers(score_of(index))
             score = (logits[..., 1] - logits[..., 0]).float().cpu().numpy()
             truth = index.query_label.numpy().astype(bool)
             ap = average_precision(score, truth)

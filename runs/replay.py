@@ -30,6 +30,7 @@ from ..heads.scoring.plan import scorer
 from .banks import Banks
 from .evaluate import Tally, chunk_size, chunks
 from .evaluation import Evaluation
+from .only_numbers import only_numbers
 from .redraw import imbalance
 
 _BLOCK = 100
@@ -82,7 +83,7 @@ def evaluate_file(
         if not chunk:
             one = index[:1]
             chunk = chunk_size(cost_of(partial(score, one)), bank.device)
-        predicted = torch.cat([score(part).argmax(-1).cpu() for part in chunks(index, chunk)])
+        predicted = torch.cat([only_numbers(score(part)).argmax(-1).cpu() for part in chunks(index, chunk)])
         tally.add(index, predicted)
         if progress is not None:
             progress(len(index))

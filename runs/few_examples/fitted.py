@@ -18,6 +18,7 @@ from ...heads.build import build_head, inputs_of
 from ...heads.head import Head
 from ...heads.registry import Method, find
 from ..normalisation import prepared
+from ..only_numbers import only_numbers
 from .examples import Examples, with_steps
 from .leave_out import left_out_logits, support_rows
 
@@ -139,7 +140,7 @@ class FittedHead:
                 words=self._support.words,
             )
         )
-        return logits[0].float()
+        return only_numbers(logits[0].float())
 
     def _read(self, clips: Examples, label: Tensor) -> FeatureBank:
         """Clips as the head reads them."""
