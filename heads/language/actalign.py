@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ from .word_weights import WordWeights, unit_clips
 class ActAlignSettings(Settings):
     """ActAlign's settings."""
 
+    space: Literal["auto", "shared", "mapped"] = "auto"
+    """Where class words lie: in the space of the features, M of them side by side ("shared"), or elsewhere, so that a
+    ridge regression fitted to base classes maps them ("mapped"); "auto": shared where their width is M times that of
+    the features."""
     scale: Positive | None = None
     """The factor of cosines in the affinity; none: 100 in a shared space, and for mapped words the one of least
     log-loss on base classes."""
@@ -55,12 +59,18 @@ class ActAlign(Head[ActAlignSettings]):
     bias: Tensor
 
     def __init__(self, inputs: Inputs, settings: ActAlignSettings) -> None:
-        """Raises UsageError where there are no class words."""
+        """Raises UsageError where there are no class words, or shared ones of a width that does not suit."""
         super().__init__(inputs, settings)
         dim, width = inputs.one()[2], inputs.word_dim
         if width is None:
             raise UsageError("ActAlign needs class words; name a word stream with --words.")
-        self.dim, shared = dim, width % dim == 0
+        if settings.space == "shared" and width % dim:
+            raise UsageError(
+                f"space=shared needs class words whose width is a multiple of the features', and they have {width} and "
+                f"{dim} numbers; use space=mapped."
+            )
+        self.dim, shared = dim, width % dim == 0 and settings.space != "mapped"
+        self.actions = width // dim if shared else 1
         self.words = WordWeights(width, dim, shared=shared, scale=settings.scale)
         self.register_buffer("bias", torch.tensor(settings.bias or 0.0, dtype=torch.float64))
 
@@ -70,13 +80,24 @@ class ActAlign(Head[ActAlignSettings]):
         unseen = self.words.fit(base)
         if self.settings.bias is None and unseen is not None:
             x, words = unit_clips(base)[0], unseen.unflatten(-1, (-1, self.dim)).flatten(0, 1)
-            near = x @ F.normalize(words[words.norm(dim=-1) > 0].to(x), dim=-1).T
-            self.bias.fill_(-float(self.words.scale) * float(near.mean()))
+            said = words[words.norm(dim=-1) > 0].to(x)
+            if len(x) and len(said):
+                near = x @ F.normalize(said, dim=-1).T
+                self.bias.fill_(-float(self.words.scale) * float(near.mean()))
 
     def chosen(self) -> dict[str, Any]:
         """What base classes chose of the map of words, and the bias."""
         found = self.words.chosen()
         return found if self.settings.bias is not None else {**found, "bias": round(float(self.bias), 4)}
+
+    def notes(self) -> list[str]:
+        """That words are read as several sub-actions, where only their width says so."""
+        if self.actions == 1 or self.settings.space == "shared":
+            return []
+        return [
+            f"Class words are {self.actions} times as wide as features, and are read as {self.actions} sub-actions in "
+            "the features' space; --set space=mapped where they are one vector from elsewhere."
+        ]
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]. Raises UsageError where there are no class words."""

@@ -10,6 +10,7 @@ import torch
 from word_support import DIM, WORD, shared_head, spoken_bank, word_episodes
 
 from fsmm.cache.table import Stream
+from fsmm.errors import UsageError
 from fsmm.heads.build import build_head
 from fsmm.heads.head import Inputs
 from fsmm.heads.language.actalign import best_paths, moving_average
@@ -83,3 +84,26 @@ def test_the_bias_centres_affinities_of_base_clips() -> None:
     assert float(head.bias) != 0
     assert set(head.chosen()) == {"word_ridge", "scale", "bias"}
     assert bool(torch.isfinite(head(word_episodes(width=WORD))).all())
+
+
+def test_words_that_say_nothing_leave_the_bias_as_it_is() -> None:
+    bank = spoken_bank()
+    bank.words = torch.zeros_like(bank.words)
+    head = build_head("actalign", Inputs(streams={"frame": (1, DIM)}, word_dim=WORD)).double()
+    head.fit_base(bank)
+    assert float(head.bias) == 0
+    assert bool(torch.isfinite(head(word_episodes(width=WORD))).all())
+
+
+def test_words_of_twice_the_width_may_be_one_vector_from_elsewhere() -> None:
+    inputs = Inputs(streams={"frame": (1, DIM)}, word_dim=2 * DIM)
+    (note,) = build_head("actalign", inputs).notes()
+    assert "2 sub-actions" in note
+    assert "space=mapped" in note
+    assert not build_head("actalign", inputs, {"space": "shared"}).notes()
+    mapped = build_head("actalign", inputs, {"space": "mapped"}).double()
+    assert not mapped.notes()
+    assert "word_ridge" in mapped.chosen()
+    assert mapped(word_episodes(width=2 * DIM)).shape == (2, 5, 4)
+    with pytest.raises(UsageError, match="multiple"):
+        build_head("actalign", Inputs(streams={"frame": (1, DIM)}, word_dim=WORD), {"space": "shared"})
