@@ -45,7 +45,17 @@ def methods(
     if json:
         console.print_json(listed)
         return
-    columns = ("method", "family", "paper", "year", "regime", "transductive", "modalities", "words")
+    columns = (
+        "method",
+        "family",
+        "paper",
+        "year",
+        "regime",
+        "transductive",
+        "modalities",
+        "words",
+        "zero-shot",
+    )
     table = [
         (
             str(row["name"]),
@@ -56,6 +66,7 @@ def methods(
             "yes" if row["transductive"] else "no",
             str(row["modalities"]),
             str(row["words"]),
+            "yes" if row["zero_shot"] else "no",
         )
         for row in listed
     ]
@@ -70,6 +81,7 @@ def page_of(name: str) -> dict[str, Any]:
     """The page about a method, as plain values. Raises UsageError for an unknown name."""
     from ..heads.head import Head
     from ..heads.registry import base_name, find
+    from ..heads.registry import page_of as documented
     from ..heads.settings import Recipe
 
     method, _ = find(name)
@@ -80,6 +92,7 @@ def page_of(name: str) -> dict[str, Any]:
     title, _, idea = (inspect.getdoc(module) or "").partition("\n\n")
     return {
         "name": base_name(name),
+        "page": documented(base_name(name)),
         "title": title,
         "paper": {**asdict(method.paper)},
         "idea": idea,
@@ -90,6 +103,7 @@ def page_of(name: str) -> dict[str, Any]:
         "modalities": method.modalities,
         "words": method.words,
         "zero_shot": method.zero_shot,
+        "reads_supports": method.reads_supports,
         "reads_time": method.reads_time,
         "fits_base": method.fits_base,
         "official_numbers": list(method.reference),
@@ -121,7 +135,8 @@ def _show_page(page: dict[str, Any]) -> None:
     print(f"{paper['title']}\n{paper['authors']}, {paper['venue']} {paper['year']}, {paper['url']}\n")
     for text in (page["idea"], inspect.cleandoc(page["remarks"])):
         if text:
-            print(f"{text}\n")
+            console.print_prose(text)
+            print()
     rows = [
         ("family", page["family"]),
         ("learns", _REGIMES[page["regime"]]),
@@ -137,6 +152,8 @@ def _show_page(page: dict[str, Any]) -> None:
             else "none to compare with",
         ),
     ]
+    if page["page"]:
+        rows.append(("described in", page["page"]))
     console.print_table("", ("", "what"), rows)
     _show_fields("Settings (--set key=value)", page["settings"])
     _show_fields("Training (--set train.key=value)", page["recipe"])
@@ -166,8 +183,9 @@ def _needs(page: dict[str, Any]) -> list[str]:
         found.append("base classes to learn on")
     elif page["fits_base"]:
         found.append("base classes for its statistics")
-    found.append("supports, or class words instead" if page["zero_shot"] else "supports")
-    return found
+    if not page["reads_supports"]:
+        return [*found, "no supports: they are not read"]
+    return [*found, "supports, or class words instead" if page["zero_shot"] else "supports"]
 
 
 def _show_fields(title: str, listed: list[dict[str, Any]]) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .head import Head
 
 FUSIONS = ("ec", "ea", "lf")
+SHARED_PAGES = {"matching-fce": "matching"}
+"""The methods that the page of another one describes, too."""
 FAMILIES = (
     "metric",
     "adaptation",
@@ -64,6 +66,8 @@ class Method:
     """Whether it uses class words."""
     zero_shot: bool = False
     """Whether it can decide without supports."""
+    reads_supports: bool = True
+    """Whether supports take part in its decisions; methods that decide by class words alone leave them unread."""
     reads_time: bool = False
     """Whether it reads the steps of a clip; others are handed features averaged over time (T = 1), which is faster."""
     reads_time_if: str = ""
@@ -154,6 +158,7 @@ METHODS: dict[str, Method] = {
             url=arxiv("1606.04080"),
         ),
         regime="episodic",
+        reference=("matchingnet",),
     ),
     "protonet": Method(
         target="metric.protonet:ProtoNet",
@@ -809,6 +814,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         words="needed",
         zero_shot=True,
+        reads_supports=False,
         fits_base=True,
     ),
     "common-space": Method(
@@ -839,6 +845,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         words="needed",
         zero_shot=True,
+        reads_supports=False,
         fits_base=True,
     ),
     "cjme": Method(
@@ -949,6 +956,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         words="needed",
         zero_shot=True,
+        reads_supports=False,
         fits_base=True,
     ),
     "tip-adapter": Method(
@@ -977,6 +985,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         words="needed",
         fits_base=True,
+        reference=("tipadapter",),
     ),
     "clipfsar": Method(
         target="language.clipfsar:CLIPFSAR",
@@ -1047,6 +1056,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         words="needed",
         zero_shot=True,
+        reads_supports=False,
         fits_base=True,
         reference=("gda_new",),
     ),
@@ -1104,6 +1114,7 @@ METHODS: dict[str, Method] = {
         regime="none",
         words="needed",
         zero_shot=True,
+        reads_supports=False,
         reads_time=True,
         fits_base=True,
         reference=("actalign",),
@@ -1161,6 +1172,11 @@ def base_name(name: str) -> str:
     return name if name in methods() else name.rpartition("-")[0]
 
 
+def page_of(name: str) -> str | None:
+    """The path of the page about a method in the project, or None for a method of another package."""
+    return f"docs/methods/{SHARED_PAGES.get(name, name)}.md" if name in METHODS else None
+
+
 def rows() -> list[dict[str, object]]:
     """What ``fsmm methods`` prints: a dict of plain values for every method."""
     return [
@@ -1176,8 +1192,10 @@ def rows() -> list[dict[str, object]]:
             "modalities": method.modalities,
             "words": method.words,
             "zero_shot": method.zero_shot,
+            "reads_supports": method.reads_supports,
             "reads_time": method.reads_time,
             "reference": list(method.reference),
+            "page": page_of(name),
         }
         for name, method in methods().items()
     ]

@@ -48,6 +48,7 @@ def metrics_of(
             *bank.notes,
             *banks.training_notes(),
             *head.notes(),
+            *_on_supports(job, banks),
             *(training.notes if training else ()),
             *_note(filling),
         ],
@@ -81,6 +82,13 @@ def metrics_of(
         "classes": len(bank.class_names),
         "out": str(folder),
     }
+
+
+def _on_supports(job: Job, banks: Banks) -> list[str]:
+    """That a method leaves the supports of the test unread, as a list of one sentence or none."""
+    if banks.method.reads_supports or job.spec.protocol.k_shot == 0:
+        return []
+    return [f"{job.spec.method} decides by class words alone: it does not read the supports (zero-shot)."]
 
 
 def _note(filling: FillingChoice | None) -> list[str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsmm.heads.registry import FAMILIES, METHODS
+from fsmm.heads.registry import FAMILIES, METHODS, page_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SHARED_PAGES = {"matching-fce": "matching"}
 ABOUT = {
     "metric": "Classes and queries are compared in feature space.",
     "adaptation": "Something is fitted on the supports of the task.",
@@ -51,9 +50,9 @@ def main() -> None:
         parts += [f"\n## {family.capitalize()}\n\n{ABOUT[family]}\n\n{COLUMNS}\n|{' --- |' * 8}\n"]
         for name, method in METHODS.items():
             if method.family == family:
-                page, paper = SHARED_PAGES.get(name, name), method.paper
+                page, paper = str(page_of(name)).removeprefix("docs/"), method.paper
                 parts.append(
-                    f"| [{name}](methods/{page}.md) | {paper.authors}, [{paper.title}]({paper.url}), {paper.venue} "
+                    f"| [{name}]({page}) | {paper.authors}, [{paper.title}]({paper.url}), {paper.venue} "
                     f"{paper.year} | {method.regime} | {yes(method.transductive)} | {method.modalities} "
                     f"| {method.words} | {yes(method.zero_shot)} | {yes(bool(method.reference))} |\n"
                 )

@@ -190,6 +190,13 @@ def test_absent_queries_change_nothing_for_the_others(name: str) -> None:
         assert float((logits[:, task.queries :].std(-1)).max()) < 1e-6  # nothing is known, nothing is said
 
 
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.zero_shot])
+def test_supports_count_where_they_are_said_to_be_read(name: str) -> None:
+    head, task = given(name)
+    other = replace(task, support={m: take(s, torch.tensor([2, 0, 1, 3])) for m, s in task.support.items()})
+    assert near(head(other), head(task)) != METHODS[name].reads_supports
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_absent_supports_and_classes_are_survived(name: str) -> None:
     head, task = given(name)

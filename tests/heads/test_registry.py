@@ -8,12 +8,12 @@ import pytest
 
 from fsmm.errors import UsageError
 from fsmm.heads.head import ClipTrainedHead, Head
-from fsmm.heads.registry import FAMILIES, METHODS, find
+from fsmm.heads.registry import FAMILIES, METHODS, find, page_of
 
 NO_METHODS = ["conformal_lac", "tm_sampling"]
 """The official cases that belong to no method: sets over the probabilities of any, and draws of published episodes."""
 MAPPINGS = Path(__file__).resolve().parents[1] / "reference" / "mappings"
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "methods"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -29,14 +29,17 @@ def test_a_row_agrees_with_its_class(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_its_page(name: str) -> None:
-    family = {"matching-fce": "matching"}
-    assert (DOCS / f"{family.get(name, name)}.md").is_file()
+    page = page_of(name)
+    assert page is not None
+    assert (ROOT / page).is_file()
 
 
 def test_official_cases_and_rows_name_one_another() -> None:
-    named = [case for method in METHODS.values() for case in method.reference]
-    named += NO_METHODS
-    assert sorted(named) == sorted(p.stem for p in MAPPINGS.glob("*.py") if not p.stem.startswith("_"))
+    named = {case for method in METHODS.values() for case in method.reference}
+    assert named.isdisjoint(NO_METHODS)
+    assert sorted({*named, *NO_METHODS}) == sorted(
+        p.stem for p in MAPPINGS.glob("*.py") if not p.stem.startswith("_")
+    )
 
 
 def test_rows_are_sorted_by_family_and_year() -> None:
