@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,6 +23,8 @@ class Verbosity(enum.IntEnum):
 
 
 _verbosity = Verbosity.NORMAL
+_WORD = 20
+"""The letters of the longest word that a table never cuts."""
 
 
 def set_verbosity(value: Verbosity) -> None:
@@ -50,7 +54,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """Print a table on standard output, at most 160 columns wide where standard output is not a terminal."""
+    """Print a table on standard output, as wide as the terminal; at most 160 characters where there is none.
+
+    Where columns would be so narrow that words were cut, each row is a paragraph instead: its first cell, and below it
+    the others behind the names of their columns.
+    """
+    width = _width()
+    if not _fits(columns, rows, width):
+        _print_paragraphs(title, columns, rows, caption=caption, width=width)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -69,7 +81,51 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         )
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    Console(width=width, highlight=False).print(table)
+
+
+def print_prose(text: str) -> None:
+    """Print paragraphs on standard output, in lines no longer than the terminal is wide; indented ones as they are."""
+    width = min(_width(), 120)
+    paragraphs = text.split("\n\n")
+    for i, paragraph in enumerate(paragraphs):
+        lines = paragraph.splitlines()
+        filled = lines if any(line[:1].isspace() for line in lines) else textwrap.wrap(paragraph, width)
+        print("\n".join(filled), end="\n\n" if i < len(paragraphs) - 1 else "\n")
+
+
+def _width() -> int:
+    """The width of the terminal; 160 characters where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+
+
+def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a table of this width cuts no word of up to 20 letters; the first column is never wrapped."""
+    if len(columns) <= 2:
+        return True
+    needed = 1
+    for i, column in enumerate(columns):
+        cells = [column, *(str(row[i]) for row in rows if i < len(row))]
+        words = (min(len(word), _WORD) for cell in cells for word in cell.split())
+        needed += 3 + (max(words, default=0) if i else max(map(len, cells)))
+    return needed <= width
+
+
+def _print_paragraphs(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, width: int
+) -> None:
+    """Print the rows of a table as paragraphs of lines of this width."""
+    indent = "    "
+    if title:
+        print(title)
+    for first, *others in rows:
+        named = zip(columns[1:], (" ".join(printable(str(cell)).split()) for cell in others))
+        text = "; ".join(f"{column}: {cell}" if column else cell for column, cell in named if cell)
+        print(printable(str(first)))
+        for line in textwrap.wrap(text, max(width, 2 * len(indent)) - len(indent), break_on_hyphens=False):
+            print(f"{indent}{line}")
+    if caption:
+        print("\n".join(textwrap.wrap(caption, width)))
 
 
 def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
