@@ -98,7 +98,7 @@ def measure(
             progress=progress if shots else None,
         )
     if whole_split(protocol):
-        return zero_shot(head, bank)
+        return zero_shot(head, bank, transductive=transductive)
     return evaluate(
         head,
         bank,

@@ -313,10 +313,11 @@ def with_protocol(spec: RunSpec, **changes: Any) -> RunSpec:
 
 
 def check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
-    """Raise UsageError where a run's modalities or supports do not suit its clips and its method.
+    """Raise UsageError where a run's modalities, supports or queries do not suit its clips and its method.
 
     This is so for modalities of the protocol or of training that are not loaded, for loaded modalities that no clip of
-    the split has, and for zero-shot episodes with a method that needs supports.
+    the split has, for zero-shot episodes with a method that needs supports, and for a generalised test of a
+    transductive method, which is given the clips of unseen classes by themselves.
     """
     protocol = spec.protocol
     named = [
@@ -335,6 +336,12 @@ def check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
     if protocol.k_shot == 0 and not spec.resolved.zero_shot:
         raise UsageError(
             f"Method {spec.method!r} needs supports; zero-shot heads are marked in `fsmm methods`."
+        )
+    if protocol.generalised and spec.resolved.transductive:
+        raise UsageError(
+            f"Method {spec.method!r} decides clips together, and a generalised test gives it the clips of the unseen "
+            "classes by themselves, which would tell it which they are; take one that is not transductive (`fsmm "
+            "methods` says which are)."
         )
 
 

@@ -20,10 +20,13 @@ from ..episodes.batch import Episodes, Stream
 from ..episodes.gather import filled
 from ..errors import UsageError
 from ..heads.head import Head
+from .only_numbers import only_numbers
 from .result import Result
 
 # The share of each base class that generalised zero-shot holds out of training.
 HELD_OUT = 0.2
+BLOCK = 512
+"""The clips that are the queries of one episode, unless the head decides them together."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +45,8 @@ class ZeroShot(Result):
     """The number of clips that were classified."""
     seconds: float
     """The time of the pass in seconds."""
+    effective: int | None = None
+    """The classes that have clips, if the head decided all clips together."""
 
     @property
     def accuracy(self) -> float:
@@ -59,6 +64,7 @@ class ZeroShot(Result):
             "ci95_classes": None,
             "per_class": self.per_class,
             "episodes": 1,
+            "effective_classes": effective_of(self.effective),
             "clips_classified": self.clips,
             "eval_seconds": self.seconds,
             "episodes_per_second": 1 / max(self.seconds, 1e-9),
@@ -93,11 +99,16 @@ def held_out(base: FeatureBank, seed: int) -> tuple[FeatureBank, FeatureBank]:
 
 
 @torch.no_grad()
-def zero_shot(head: Head, unseen: FeatureBank) -> ZeroShot:
-    """Classify every clip of ``unseen`` among all its classes. Raises UsageError where there are no class words."""
+def zero_shot(head: Head, unseen: FeatureBank, *, transductive: bool = False) -> ZeroShot:
+    """Classify every clip of ``unseen`` among all its classes. Raises UsageError where there are no class words.
+
+    transductive: whether the head decides clips together; all of them are then the queries of one episode, since the
+    classes of a block of them would depend on the order of the clips.
+    """
     started = time.perf_counter()
     names = unseen.class_names
-    logits = whole_split_logits(head, unseen, words_of(unseen), unseen.class_id)
+    block = max(len(unseen), 1) if transductive else BLOCK
+    logits = whole_split_logits(head, unseen, words_of(unseen), unseen.class_id, block=block)
     confusion = confusion_of(logits.argmax(1), unseen.label, len(names))
     return ZeroShot(
         unseen=class_mean(confusion),
@@ -106,7 +117,13 @@ def zero_shot(head: Head, unseen: FeatureBank) -> ZeroShot:
         class_names=names,
         clips=len(unseen),
         seconds=time.perf_counter() - started,
+        effective=int((confusion.sum(1) > 0).sum()) if transductive else None,
     )
+
+
+def effective_of(classes: int | None) -> dict[str, float] | None:
+    """What a result says of the classes that the only episode's queries come from; None where they do not matter."""
+    return None if classes is None else {"mean": float(classes), "least": classes, "most": classes}
 
 
 def words_of(bank: FeatureBank) -> Tensor:
@@ -122,7 +139,7 @@ def whole_split_logits(
     words: Tensor | None,
     class_id: Tensor,
     support: Mapping[str, Stream] | None = None,
-    block: int = 512,
+    block: int = BLOCK,
 ) -> Tensor:
     """The logits [n, C] of all clips for C classes; a block of clips is the queries of one episode.
 
@@ -142,7 +159,7 @@ def whole_split_logits(
             words=None if words is None else words[None].to(bank.device),
         )
         parts.append(head(whole)[0])
-    return torch.cat(parts).float()
+    return only_numbers(torch.cat(parts).float())
 
 
 def _empty(query: Stream, ways: int) -> Stream:

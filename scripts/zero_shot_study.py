@@ -156,7 +156,8 @@ def unseen_accuracy(
         head.fit_base(clips)
     if steps:
         train(head, clips, None, WHOLE, replace(head.recipe, steps=steps, ceiling=1, evaluate_every=steps))
-    return zero_shot(head, with_classes(bank, unseen)).unseen
+    test = with_classes(bank, unseen)
+    return zero_shot(head, test, transductive=METHODS[method].transductive).unseen
 
 
 def least_squares(bank: FeatureBank, modalities: Sequence[str], base: list[int], unseen: list[int]) -> float:
