@@ -51,7 +51,11 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("training", _training(metrics)),
         *([("seen or unseen", _rule(rule))] if (rule := metrics.get("seen_unseen")) else []),
         *[(f"frozen space of {f['stream']}", _frozen(f)) for f in metrics.get("frozen_space", ())],
-        *([("chosen on base classes", _chosen(metrics["chosen"]))] if metrics["chosen"] else []),
+        *(
+            [(f"chosen on {_chosen_on(metrics)} classes", _chosen(metrics["chosen"]))]
+            if metrics["chosen"]
+            else []
+        ),
         ("evaluation", f"{metrics['eval_seconds']:.2f} s ({metrics['episodes_per_second']:,.0f} episodes/s)"),
         ("peak memory", f"{metrics['peak_memory_mb']:,.0f} MB"),
         *(("note", note) for note in metrics.get("notes", ())),
@@ -124,6 +128,14 @@ def _training(metrics: Mapping[str, Any]) -> str:
 def _chosen(values: Mapping[str, Any]) -> str:
     """The values that the head chose for this data, on one line."""
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+
+
+def _chosen_on(metrics: Mapping[str, Any]) -> str:
+    """The classes by which the head chose its values: base, val, or both."""
+    made_on = {each["on"] for each in metrics.get("choices", ()) if each["what"] in metrics["chosen"]}
+    if "base and val" in made_on or {"base", "val"} <= made_on:
+        return "base and val"
+    return "val" if made_on == {"val"} else "base"
 
 
 def _frozen(found: Mapping[str, Any]) -> str:

@@ -184,7 +184,12 @@ class _Trainer:
         best = f"the best state is that of step {done.best_step}"
         if self._out_of_patience():
             return f"val accuracy stopped rising; {best}, and training ended at step {done.steps}"
-        still = "there are no val classes" if self.val is None else f"val accuracy still rising; {best}"
+        if self.val is None:
+            still = "there are no val classes"
+        elif done.best_step == done.steps:
+            still = f"val accuracy still rising; {best}"
+        else:
+            still = f"val accuracy not yet known to have stopped rising; {best}"
         if done.steps >= self._ceiling():
             if self.val is None:
                 return f"the recipe's {done.steps} steps are done; {still}"
@@ -251,7 +256,10 @@ class _Trainer:
         entry = {"step": float(step), **_mean(self.pending)}
         self.pending = []
         if self.val is not None and self.check is not None:
-            found = measure(self.measured, self.val, self.check, self.recipe.evaluate_episodes)
+            # Only the accuracy is read, and no head that learns decides the clips of a whole split together.
+            found = measure(
+                self.measured, self.val, self.check, self.recipe.evaluate_episodes, transductive=False
+            )
             entry["val"] = float(found.summary()["accuracy"])
         if self.val is None or entry["val"] > done.best_val:
             if not all(bool(weight.isfinite().all()) for weight in self.head.parameters()):

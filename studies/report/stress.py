@@ -27,8 +27,8 @@ def stress_section(data: StudyData) -> Section | None:
     figures = [stress_figure(panels) for panels in panels_of(data.runs)]
     text = (
         "A transductive head decides an episode's queries together, and may rely on every class having as many. "
-        "Effective classes are 1 / the expected sum of squared shares: of N classes whose shares follow "
-        "Dirichlet(α), (Nα + 1) / (α + 1)."
+        "Effective classes of Dirichlet queries are 1 / the expected sum of squared shares: of N classes whose shares "
+        "follow Dirichlet(α), (Nα + 1) / (α + 1); a run's own figure of the name counts the classes that have a query."
     )
     return Section(name="stress", title="Uneven queries", text=text, figures=figures) if figures else None
 
