@@ -22,6 +22,15 @@ def at_least(stream: Stream, steps: int) -> Stream:
     return Stream(x * (step < length[..., None])[..., None].to(x.dtype), stream.present, length)
 
 
+def at_most(stream: Stream, steps: int) -> Stream:
+    """Clips of more than ``steps`` steps averaged down to so many (see ``resample``); shorter ones as they are."""
+    if stream.x.shape[-2] <= steps:
+        return stream
+    long = (stream.length > steps)[..., None, None]
+    x = torch.where(long, resample(stream, steps).x, stream.x[..., :steps, :])
+    return Stream(x, stream.present, stream.length.clamp(max=steps))
+
+
 def stretched(stream: Stream, steps: int) -> Stream:
     """Clips with exactly ``steps`` steps: each clip's valid steps are repeated evenly, or averaged where steps = 1."""
     if stream.x.shape[-2] == steps:

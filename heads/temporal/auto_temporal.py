@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from ...episodes.protocol import Protocol
 from ...episodes.sampler import Sampler
 from ..decided import Decided
 from ..head import Head, Inputs
+from ..parts.steps import at_most
 from ..scoring.shortcut import Shortcut
 from ..settings import Count, Settings
 from .chamfer import Chamfer, ChamferSettings, Matching
@@ -30,6 +31,8 @@ from .chamfer import Chamfer, ChamferSettings, Matching
 CANDIDATES: tuple[Matching, ...] = ("mean", "chamfer++", "otam")
 PARTS: tuple[Literal["base", "val"], ...] = ("base", "val")
 QUERIES, AT_ONCE = 5, 20
+STEPS = 16
+"""The steps at which longer clips are tried: the tuples of Chamfer++ grow with the third power of their number."""
 SHOTS = 5
 """The supports of a class where those of the evaluated episodes vary."""
 SEED = 77_019  # The episodes of the choice share no draws with those of validation or the test.
@@ -95,7 +98,7 @@ class AutoTemporal(Head[AutoTemporalSettings]):
             return
         right, asked = torch.zeros(len(CANDIDATES), dtype=torch.int64), 0
         for index in Sampler(bank, task).batches(0, self.settings.episodes, AT_ONCE):
-            episodes = materialise(bank, index, task)
+            episodes = _shortened(materialise(bank, index, task))
             for number, candidate in enumerate(self.candidates):
                 right[number] += (candidate(episodes).argmax(-1) == episodes.query_label).sum().cpu()
             asked += episodes.query_label.numel()
@@ -139,3 +142,11 @@ class AutoTemporal(Head[AutoTemporalSettings]):
             "The base and val classes are too few, or have several labels a clip, to choose a matching; it is "
             "chamfer++."
         ]
+
+
+def _shortened(episodes: Episodes) -> Episodes:
+    """The same tasks with clips of no more than ``STEPS`` steps."""
+    support, query = (
+        {m: at_most(clips, STEPS) for m, clips in side.items()} for side in (episodes.support, episodes.query)
+    )
+    return replace(episodes, support=support, query=query)

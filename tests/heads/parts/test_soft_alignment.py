@@ -12,7 +12,7 @@ from fsmm.cache.table import Stream
 from fsmm.heads.parts.positions import sinusoid
 from fsmm.heads.parts.set_matching import hausdorff
 from fsmm.heads.parts.soft_alignment import alignment, backwards
-from fsmm.heads.parts.steps import at_least, resample
+from fsmm.heads.parts.steps import at_least, at_most, resample
 
 
 def cell_by_cell(m: Tensor, gamma: float) -> float:
@@ -150,6 +150,14 @@ def test_at_least_holds_the_last_step_of_short_clips_only() -> None:
     assert longer.x[..., 0].tolist() == [[1, 2, 2], [1, 1, 1]]
     whole = clips([4, 3], 4)
     assert at_least(whole, 3) is whole
+
+
+def test_at_most_averages_long_clips_alone() -> None:
+    s = at_most(clips([4, 3, 1, 0], 4), 2)
+    assert s.x[..., 0].tolist() == [[1.5, 3.5], [1.5, 2.5], [1, 0], [0, 0]]
+    assert s.length.tolist() == [2, 2, 1, 0]
+    whole = clips([2, 1], 2)
+    assert at_most(whole, 2) is whole
 
 
 def test_resample_stretches_averages_and_leaves_whole_clips_alone() -> None:
