@@ -22,13 +22,13 @@ INPUTS = Inputs(streams={"frame": (1, 4)})
 
 
 class Lost(Head[Settings]):
-    """A head whose logits are not numbers in tasks with the fourth class."""
+    """A head of whose logits some are not numbers."""
 
     Settings = Settings
 
     def forward(self, episodes: Episodes) -> Tensor:
         logits = torch.zeros(episodes.batch, episodes.queries, episodes.ways)
-        logits[:, 0, 0] = torch.where(episodes.class_id == 3, math.nan, 0.0).sum(1)
+        logits[:, 0, 1] = math.nan
         return logits
 
 

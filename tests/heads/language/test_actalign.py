@@ -88,11 +88,11 @@ def test_the_bias_centres_affinities_of_base_clips() -> None:
 
 def test_words_that_say_nothing_leave_the_bias_as_it_is() -> None:
     bank = spoken_bank()
-    bank.words = torch.zeros_like(bank.words)
-    head = build_head("actalign", Inputs(streams={"frame": (1, DIM)}, word_dim=WORD)).double()
+    bank.words = torch.zeros(len(bank.class_names), DIM).double()
+    head = build_head("actalign", Inputs(streams={"frame": (1, DIM)}, word_dim=DIM)).double()
     head.fit_base(bank)
     assert float(head.bias) == 0
-    assert bool(torch.isfinite(head(word_episodes(width=WORD))).all())
+    assert bool(torch.isfinite(head(word_episodes())).all())
 
 
 def test_words_of_twice_the_width_may_be_one_vector_from_elsewhere() -> None:
