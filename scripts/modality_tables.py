@@ -1,8 +1,9 @@
-"""Writes tables of docs/results/space.md from the studies of the presets modality-table and missing on AVE-28.
+"""Writes tables of docs/results/space.md from studies of the presets modality-table, missing and fillers on AVE-28.
 
     fsmm sweep modality-table --dataset ave28 --cache CACHE --out modality-table
     fsmm sweep missing --dataset ave28 --cache CACHE --out missing
-    python scripts/modality_tables.py modality-table missing
+    fsmm sweep fillers --dataset ave28 --cache CACHE --out fillers
+    python scripts/modality_tables.py modality-table missing fillers
     python scripts/results.py
 
 What is not done is left out of a table. Differences are paired query by query on the same episodes.
@@ -227,6 +228,7 @@ MAKERS: Mapping[str, Mapping[str, Callable[[Study, str], Iterator[Figure]]]] = {
         "space-law": law,
         "space-dropout": dropout,
     },
+    "fillers": {"space-fillers": fillers, "space-law": law},
 }
 """The makers of the tables of each study."""
 
