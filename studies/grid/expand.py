@@ -148,7 +148,10 @@ def _varying(base: Choice, block: Block, overrides: Mapping[str, Any]) -> list[s
     return sorted(varying, key=lambda key: (_ORDER.index(key) if key in _ORDER else len(_ORDER), key))
 
 
-_ORDER = ("train_dataset", "dataset", "method", "fusion", "streams", "modalities", "n_way", "k_shot")
+_ORDER = (
+    *("train_dataset", "dataset", "method", "fusion", "streams", "modalities"),
+    *("train_modalities", "support_modalities", "query_modalities", "n_way", "k_shot"),
+)
 
 
 def _losses(value: Sequence[Missing] | str) -> Sequence[Missing]:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from ...episodes.protocol import Protocol, bounds
 from ...runs.job import Job
 from ...runs.spec import RunSpec, WhenMissing
+from ..task_text import described_task
 from .data import DataFacts
 from .expand import PlannedRun
 from .identity import canonical
@@ -90,7 +91,7 @@ def _planned(
     filled = "" if when_missing == "auto" else f", {when_missing}"
     if filled:
         varies["when_missing"] = when_missing
-    label = f"{method}{fused} on {'+'.join(modalities)}{filled}; {protocol.describe()}"
+    label = f"{method}{fused} on {'+'.join(modalities)}{filled}; {described_task(protocol)}"
     job = replace(first, spec=spec, reliability=False)
     return PlannedRun(block=FREE_BLOCK, label=label, varies=varies, job=job, trained_as=spec)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .data import ReportRun, StudyData, described_task
+from ..task_text import described_task
+from .data import ReportRun, StudyData
 from .parts import COLOURS, Figure, Section, differing, faint, level, look, plot_of
 
 MOST_CURVES = 24

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...episodes.protocol import Protocol
 from ...errors import FsmmError, UsageError
 from ...runs.layout import CONFIG
 from ...runs.listing import changed_settings, described, find_runs
@@ -18,6 +17,7 @@ from ...runs.redraw import can_redraw
 from ...runs.store import load_run
 from ..grid.store import STUDY, Row, Study, read_study
 from ..stored_head import StoredHead
+from ..task_text import described_task
 
 _SHOWN = (
     *("missing", "support_modalities", "query_modalities", "dirichlet", "query_classes", "n_query"),
@@ -239,20 +239,6 @@ def _title(run: ReportRun) -> str:
     of = f" of {protocol.label_set}" if protocol.label_set else ""
     own = f", {protocol.clip_split} clips" if protocol.clip_split else ""
     return f"{run.dataset}, {protocol.split} classes{of}{own}: {described_task(protocol)}"
-
-
-def described_task(protocol: Protocol) -> str:
-    """A protocol in one line as ``describe`` has it, always with what clips carry, and without rates of 0.
-
-    >>> described_task(Protocol(support_modalities=("audio",), query_modalities=("audio",)))
-    '5-way 1-shot; 15 queries a class; support audio, query audio'
-    """
-    text = replace(protocol, missing=tuple(each for each in protocol.missing if each.rate > 0)).describe()
-    named = protocol.support_modalities, protocol.query_modalities
-    if protocol.cross_modal or named == (None, None):
-        return text
-    support, query = ("all" if names is None else "+".join(names) for names in named)
-    return f"{text}; support {support}, query {query}"
 
 
 def _range(value: int | tuple[int, int]) -> str:

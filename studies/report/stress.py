@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..task_text import described_task
 from .curves import Curve, barred, figures_along, guessing, labelled
-from .data import ReportRun, StudyData, described_task
+from .data import ReportRun, StudyData
 from .parts import Figure, Section, plot_of
 
 OVER = "ci95"
