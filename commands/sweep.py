@@ -48,7 +48,10 @@ def sweep(
     cache: Cache = None,
     dataset: Dataset = None,
     jobs: Annotated[
-        Optional[int], typer.Option(help="How many runs are done at a time (default: one for each core).")
+        Optional[int],
+        typer.Option(
+            help="How many runs are done at a time (default: one for each core; at most four for each)."
+        ),
     ] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="The study's folder (else below studies/ in the cache).")

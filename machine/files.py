@@ -80,15 +80,21 @@ def refuse_special(path: Path, what: str, *, error: type[FsmmError] = UsageError
 def parsed_json(text: str, *, once: bool = False) -> Any:
     """The value of a JSON text. Raises ValueError where it is not valid, or is nested too deeply to be read.
 
-    once: whether a table that has one key twice, of which the reader would keep the last, is refused.
+    A text with half of a surrogate pair is not valid, since nothing that holds it could be written again. once: whether
+    a table that has one key twice, of which the reader would keep the last, is refused.
 
     >>> parsed_json('{"a": [1, null]}')
     {'a': [1, None]}
     """
     try:
-        return json.loads(text, object_pairs_hook=_with_keys_once if once else None)
+        value = json.loads(text, object_pairs_hook=_with_keys_once if once else None)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    return value
 
 
 def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

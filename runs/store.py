@@ -22,7 +22,9 @@ from ..episodes.protocol import Protocol
 from ..errors import CacheError, FsmmError
 from ..machine.digests import SUMS, changed_files, file_sha256, sums_text
 from ..machine.files import parsed_json, refuse_special, whole_or_absent, write_json
+from ..machine.forms import fault_of
 from ..machine.locks import turn_at
+from .form import Configuration, Figures, arrays_fault
 from .layout import CHECKPOINT, CONFIG, EPISODES, FILES, METRICS
 
 
@@ -177,6 +179,9 @@ def _texts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{CONFIG} holds no configuration")
     if not isinstance(metrics, dict) or not isinstance(metrics.get("accuracy"), (int, float)):
         raise ValueError(f"{METRICS} holds no accuracy")
+    for name, values, form in ((CONFIG, config, Configuration), (METRICS, metrics, Figures)):
+        if fault := fault_of(values, form):
+            raise ValueError(f"{name} is not as fsmm writes it: {fault}")
     return config, metrics
 
 
@@ -187,9 +192,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path.name} is no npz file")
     with found as file:
         arrays = {name: np.asarray(file[name]) for name in file.files}
-    accuracy = arrays.get("accuracy")
-    if accuracy is None or accuracy.ndim != 1 or accuracy.dtype.kind not in "fiu":
+    if "accuracy" not in arrays:
         raise ValueError(f"{path.name} holds no figures of episodes")
+    if fault := arrays_fault(arrays):
+        raise ValueError(f"{path.name} is not as fsmm writes it: {fault}")
     return arrays
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -91,6 +92,14 @@ class Cost:
     """The episodes of a validation of the head's own recipe."""
     memory_mb: float = 0.0
     """The memory that a worker takes beside what all share."""
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether every value is one that can be measured, which those of a file that was edited may not be."""
+        least = {"size": 1, "evaluate_every": 1}
+        values = {key: value for key, value in vars(self).items() if key not in ("family", "data")}
+        numbers = all(isinstance(value, (int, float)) for value in values.values())
+        return numbers and all(least.get(key, 0) <= value < math.inf for key, value in values.items())
 
     def seconds(self, task: Task) -> float:
         """The seconds that a task of this kind is expected to take."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...machine.files import parsed_json, write_json
+from ...errors import FsmmError
+from ...machine.files import parsed_json, refuse_special, write_json
 from ...machine.forked_jobs import ForkedJobs
 from ...machine.memory import own_peak_mb
 from .cost import Cost, Kind, measured
@@ -168,9 +169,10 @@ def _distance(cost: Cost, kind: Kind) -> tuple[bool, float]:
 
 def _known(folder: Path) -> dict[str, Cost]:
     """The costs that a study's folder knows, as far as they can be read."""
+    path = folder / COSTS
     try:
-        return {
-            kind: Cost(**values) for kind, values in parsed_json((folder / COSTS).read_text("utf-8")).items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError):
+        refuse_special(path, "list of costs")
+        found = {kind: Cost(**values) for kind, values in parsed_json(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError, FsmmError):
         return {}
+    return {kind: cost for kind, cost in found.items() if cost.is_possible}

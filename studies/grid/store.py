@@ -25,13 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from ...errors import FsmmError
 from ...machine.checked import with_check, without_check
 from ...machine.digests import changed_files
-from ...machine.files import parsed_json, write_json
+from ...machine.files import parsed_json, refuse_special, write_json
+from ...machine.forms import fault_of
 from ...runs.layout import FILES
 from ...runs.store import load_run, load_texts, settle
+from .form import StoredRow, StoredStudy
 
 STUDY, ROWS, FAILED = "study.json", "rows.json", "failed.jsonl"
 RUNS, HEADS, LOCKS = "runs", "heads", "locks"
@@ -134,11 +137,11 @@ def read_study(folder: Path) -> Study:
             f"The study {str(folder)!r} has format {about.get('format')!r}, and this release reads format {FORMAT}; "
             "sweep it again into another folder."
         )
-    about = _unchanged(folder, STUDY, about)
-    try:
-        rows = [Row(**_unchanged(folder, ROWS, row)) for row in _json(folder / ROWS)]
-    except (TypeError, AttributeError) as error:
-        raise _no_study(folder, f"{ROWS} cannot be read: {error}") from None
+    about = _formed(folder, STUDY, _unchanged(folder, STUDY, about), StoredStudy)
+    entries = _json(folder / ROWS)
+    if not isinstance(entries, list):
+        raise _misformed(folder, ROWS, "it holds no list of runs")
+    rows = [Row(**_formed(folder, ROWS, _unchanged(folder, ROWS, row), StoredRow)) for row in entries]
     keys = {row.key for row in rows}
     failed = {key: found for key, found in read_failures(folder).items() if key in keys}
     lost = {key: found for key, found in failed.items() if not is_stored(folder / RUNS / key)}
@@ -155,17 +158,24 @@ def write_study(folder: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> 
 
 def read_failures(folder: Path) -> dict[str, Failure]:
     """The last failure of each run, by key; a line that a killed writer has torn is left out."""
-    found = {}
+    path, found = folder / FAILED, {}
+    refuse_special(path, "list of failures", error=FsmmError)
     try:
-        lines = (folder / FAILED).read_text("utf-8", errors="replace").splitlines()
+        lines = path.read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise FsmmError(
+            f"The list of failures {str(path)!r} cannot be read ({error.strerror or error}); remove it."
+        ) from None
     for line in lines:
         try:
-            failure = Failure(**parsed_json(line))
-            found[failure.key] = failure
+            values = parsed_json(line)
+            failure = Failure(**values)
         except (ValueError, TypeError):
             continue
+        if all(isinstance(value, str) for value in values.values()):
+            found[failure.key] = failure
     return found
 
 
@@ -180,6 +190,7 @@ def add_failure(folder: Path, failure: Failure) -> None:
 
 
 def _json(path: Path) -> Any:
+    refuse_special(path, "file of a study", error=FsmmError)
     try:
         return parsed_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -187,8 +198,24 @@ def _json(path: Path) -> Any:
         raise _no_study(path.parent, f"{path.name}: {why}") from None
 
 
-def _unchanged(folder: Path, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+def _formed(folder: Path, name: str, table: dict[str, Any], form: type[BaseModel]) -> dict[str, Any]:
+    """A table in a study's file. Raises FsmmError, which says what is wrong, where it has not the form of ours."""
+    if fault := fault_of(table, form):
+        raise _misformed(folder, name, fault)
+    return table
+
+
+def _misformed(folder: Path, name: str, why: str) -> FsmmError:
+    return FsmmError(
+        f"{name} of the study {str(folder)!r} is not as fsmm writes it ({why}); sweep the study again, which keeps its "
+        "runs."
+    )
+
+
+def _unchanged(folder: Path, name: str, table: Any) -> dict[str, Any]:
     """The values of a table in a study's file. Raises FsmmError where they are not the ones that were written."""
+    if not isinstance(table, Mapping):
+        raise _misformed(folder, name, "an entry is no table of keys and values")
     try:
         return without_check(table)
     except ValueError:

@@ -18,7 +18,7 @@ from ...cache.schema import dataset_folder, default_cache
 from ...errors import CacheError, FsmmError, UsageError, unknown
 from ...machine.cores import default_workers
 from ...machine.device import pick_device
-from ...machine.files import parsed_json
+from ...machine.files import parsed_json, refuse_special
 from ...machine.forked_jobs import ForkedJobs
 from ...machine.ray_engine import RayJobs, ray, slots
 from ...runs.job import Place
@@ -32,12 +32,14 @@ from .options import option_named, read_option, twice
 from .presets import find_study
 from .schedule import COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
-from .store import HEADS, LOCKS, ROWS, RUNS, STUDY, Row, Study, is_stored, read_study, write_study
+from .store import FORMAT, HEADS, LOCKS, ROWS, RUNS, STUDY, Row, Study, is_stored, read_study, write_study
 from .work import Loader, Task
 from .workers import LocalWorkers, RayWorkers, Workers
 
 FOLDER = "studies"
 """The folder of a cache in which studies lie that are given no folder of their own."""
+JOBS_PER_CORE = 4
+"""The runs that are done at a time, at most, for each core of this machine: more would only take memory."""
 Engine = Literal["local", "ray"]
 """Where runs are done: on this machine, or on the machines of a Ray cluster."""
 # Called with a row when its run has ended: its figures, or why it failed.
@@ -153,7 +155,8 @@ def plan_study(
         tasks = {row.key: _task(row, run) for row, run in zip(rows, planned) if not only or row.block in only}
         lacking = [task for key, task in tasks.items() if not is_stored(folder / RUNS / key)]
         loader, forked = Loader(), pick_device(device).type == "cpu"
-        pool = ForkedJobs(jobs or default_workers(), forked=forked)
+        cores = default_workers()
+        pool = ForkedJobs(min(jobs or cores, JOBS_PER_CORE * cores), forked=forked)
         costs = costs_of(lacking, folder, loader, pool=pool)
         lacking = with_costs(lacking, costs)
         heads = with_costs(trainings(lacking, folder), costs)
@@ -285,10 +288,17 @@ def _check_same(folder: Path, document: StudyDocument) -> None:
         )
     if not path.exists():
         return
+    refuse_special(path, "file of a study")
     try:
-        name = parsed_json(path.read_text("utf-8")).get("name")
+        about = parsed_json(path.read_text("utf-8"))
+        name, form = about.get("name"), about.get("format")
     except (OSError, ValueError, AttributeError, FsmmError):
         return  # A damaged file is written anew.
+    if isinstance(form, int) and form > FORMAT:
+        raise UsageError(
+            f"The study {str(folder)!r} has format {form}, and this release writes {FORMAT}; name another folder "
+            "with --out."
+        )
     if name != document.file.name:
         raise UsageError(
             f"The folder {str(folder)!r} holds the study {name!r} and not {document.file.name!r}; name another with "

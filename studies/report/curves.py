@@ -88,7 +88,9 @@ def learning_section(data: StudyData) -> Section | None:
     for key, title in (("val", "accuracy on val classes"), ("loss", "training loss")):
         traces = []
         for number, (run, curve) in enumerate(shown):
-            points = [(entry["step"], entry[key]) for entry in curve if key in entry and "step" in entry]
+            points = [
+                (entry["step"], entry[key]) for entry in curve if None not in map(entry.get, ("step", key))
+            ]
             if points:
                 factor = 100 if key == "val" else 1
                 traces.append(_line(run.name, [(x, factor * y) for x, y in points], number))

@@ -187,7 +187,8 @@ def short_names(runs: Sequence[ReportRun]) -> list[str]:
 
 
 def _per_class(run: ReportRun) -> Mapping[str, float]:
-    return run.metrics["per_class"]
+    """The accuracy of each class; one that was never asked for may have none."""
+    return {name: value for name, value in run.metrics["per_class"].items() if value is not None}
 
 
 def left_out(count: int, most: int, what: str) -> list[str]:

@@ -129,9 +129,10 @@
   picture.alt = "";
   picture.hidden = true;
   document.body.append(picture);
-  const showPictures = (place) => {
-    place.on("plotly_hover", ({ event, points }) => {
-      const jpeg = Object.hasOwn(pictures, points[0].text) ? pictures[points[0].text] : "";
+  const showPictures = (place, data) => {
+    place.on("plotly_hover", ({ event, points: [{ curveNumber, pointNumber }] }) => {
+      const clip = data[curveNumber].text[pointNumber];
+      const jpeg = Object.hasOwn(pictures, clip) ? pictures[clip] : "";
       picture.hidden = !jpeg;
       if (!jpeg) return;
       picture.src = `data:image/jpeg;base64,${jpeg}`;
@@ -141,14 +142,24 @@
     place.on("plotly_unhover", () => { picture.hidden = true; });
   };
 
+  // Plotly takes some tags and entities for its own; names of classes, runs and clips are shown as they are.
+  const plain = (value) => {
+    if (Array.isArray(value)) return value.map(plain);
+    return typeof value === "string" ? value.replace(/&/g, "&amp;").replace(/</g, "&lt;") : value;
+  };
+  const shown = (trace) => {
+    const texts = ["name", "text", "x", "y"].filter((key) => key in trace);
+    return { ...trace, ...Object.fromEntries(texts.map((key) => [key, plain(trace[key])])) };
+  };
+
   const draw = (source) => {
     const place = document.getElementById(source.dataset.plot);
     const { data, layout } = JSON.parse(source.textContent);
     layout.xaxis = layout.xaxis || {};
     layout.yaxis = layout.yaxis || {};
-    Plotly.newPlot(place, data, layout, options).then(() => Plotly.relayout(place, changes(layout)));
+    Plotly.newPlot(place, data.map(shown), layout, options).then(() => Plotly.relayout(place, changes(layout)));
     addBoxes(place, data);
-    if (source.dataset.plot.startsWith("map-")) showPictures(place);
+    if (source.dataset.plot.startsWith("map-")) showPictures(place, data);
     place.dataset.drawn = "";
   };
   const repaint = (printing = false) => {
