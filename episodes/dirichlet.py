@@ -6,14 +6,37 @@ import numpy as np
 
 from . import counter
 
+_TINY = 1e-300
+
 
 def dirichlet_weights(key: np.uint64, episode: np.ndarray, classes: int, alpha: float) -> np.ndarray:
     """Weights [B, N] in Dirichlet(alpha) proportions: gamma variates, by inverting their distribution function."""
-    from scipy.special import gammaincinv
+    from scipy.special import gammaincinv, gammaln
 
-    gamma = gammaincinv(alpha, counter.uniform(counter.words(key, episode, classes)))
-    found: np.ndarray = np.maximum(gamma, 1e-300)
-    return found
+    chance = counter.uniform(counter.words(key, episode, classes))
+    gamma: np.ndarray = gammaincinv(alpha, chance)
+    tiny = gamma < _TINY
+    if tiny.any():
+        # So near to zero the distribution function is x^alpha / Gamma(alpha + 1), and logarithms do not underflow.
+        logs = np.log(np.maximum(gamma, _TINY))
+        logs[tiny] = (np.log(np.maximum(chance[tiny], _TINY)) + gammaln(alpha + 1)) / alpha
+        rows = tiny.any(1)
+        gamma[rows] = _in_steps(logs[rows])
+    return np.maximum(gamma, _TINY)
+
+
+def _in_steps(logs: np.ndarray) -> np.ndarray:
+    """Weights [B, N] of these logarithms, the greatest 1; one that is far below the next greater is so far below alone.
+
+    A share of e^-40 is no query. With that as the greatest step down, what the first class cannot give goes to the
+    second, although the proportion of the two may be no number.
+    """
+    order = np.argsort(-logs, axis=1, kind="stable")
+    step = np.minimum(-np.diff(np.take_along_axis(logs, order, 1), axis=1), 40.0)
+    weight = np.empty(logs.shape)
+    np.put_along_axis(weight, order[:, :1], 1.0, 1)
+    np.put_along_axis(weight, order[:, 1:], np.exp(-step.cumsum(1)), 1)
+    return weight
 
 
 def chosen_classes(key: np.uint64, episode: np.ndarray, left: np.ndarray, count: int) -> np.ndarray:

@@ -164,6 +164,22 @@ def dirichlet_counts(*, episode: np.ndarray, left: np.ndarray, total: int, alpha
     return shared_counts(dirichlet_weights(np.uint64(7), episode, left.shape[1], alpha), left, total)
 
 
+@pytest.mark.parametrize("alpha", [1e-9, 1e-6, 1e-3, 0.01, 0.2])
+def test_however_small_alpha_is_shares_are_as_uneven_as_it_says(alpha: float) -> None:
+    """The expected sum of squared shares of N classes is (alpha + 1) / (N alpha + 1), and all classes are alike."""
+    counts = dirichlet_counts(
+        episode=np.arange(20_000), left=np.full((20_000, 5), 1000), total=1000, alpha=alpha
+    )
+    share = counts / counts.sum(1, keepdims=True)
+    assert np.square(share).sum(1).mean() == pytest.approx((alpha + 1) / (5 * alpha + 1), abs=0.01)
+    np.testing.assert_allclose(share.mean(0), 0.2, atol=0.015)
+
+
+def test_what_one_class_cannot_give_goes_to_one_other() -> None:
+    counts = dirichlet_counts(episode=np.arange(500), left=np.full((500, 5), 60), total=75, alpha=1e-6)
+    np.testing.assert_array_equal(np.sort(counts, 1), np.tile([0, 0, 0, 15, 60], (500, 1)))
+
+
 def test_every_choice_of_the_classes_that_have_queries_is_as_likely() -> None:
     """Chi-square over the ten pairs of five classes; two classes share 75 queries as 38 and 37."""
     chosen = chosen_classes(np.uint64(3), np.arange(20_000), np.full((20_000, 5), 100), 2)
