@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from fsmm._version import __version__
-from fsmm.heads.registry import METHODS
+from fsmm.cli import app
+from fsmm.heads.registry import METHODS, find
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +38,37 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines of fsmm in the blocks of a page, without those that stand for their form."""
+    text = page.read_text()
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    indented = re.findall(r"^    (.*)$", text, re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", " ", "\n".join([*fenced, *indented])).splitlines()
+    return [line for line in map(str.strip, lines) if line.startswith("fsmm ") and not set("[…<") & set(line)]
+
+
+@pytest.fixture(scope="module")
+def program() -> Any:
+    """The parser of the command line."""
+    return get_command(app)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
+def test_the_parser_takes_every_command(page: Path, program: Any) -> None:
+    for line in commands(page):
+        parser = program
+        words = shlex.split(line, comments=True)[1:]
+        words = words[
+            : next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), len(words))
+        ]
+        while hasattr(parser, "get_command"):
+            parser = parser.get_command(None, words.pop(0))
+            assert parser is not None, line
+        given = parser.make_context("fsmm", words).params
+        if page.parent.name != "third_party" and given.get("method") not in (None, "auto"):
+            find(given["method"])
 
 
 def test_the_plans_for_many_clips_are_those_of_the_measured_rates() -> None:
