@@ -60,7 +60,8 @@ def build_head(
 def _check_inputs(name: str, method: Method, inputs: Inputs) -> None:
     if method.words == "needed" and inputs.word_dim is None:
         raise UsageError(
-            f"Method {name!r} needs class words; extract a word stream or name one with --words."
+            f"Method {name!r} needs class words; extract a word stream (--streams word), import one (docs/import.md), "
+            "or name one with --words."
         )
     if method.modalities == "two" and len(inputs.streams) < 2:
         raise UsageError(f"Method {name!r} needs two modalities and got {', '.join(inputs.streams)}.")

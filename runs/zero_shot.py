@@ -129,7 +129,10 @@ def effective_of(classes: int | None) -> dict[str, float] | None:
 def words_of(bank: FeatureBank) -> Tensor:
     """The class words of a bank. Raises UsageError where there are none."""
     if bank.words is None:
-        raise UsageError("Zero-shot needs class words; extract a word stream or name one with --words.")
+        raise UsageError(
+            "Zero-shot needs class words; extract a word stream (--streams word), import one (docs/import.md), or name "
+            "one with --words."
+        )
     return bank.words
 
 
