@@ -230,7 +230,7 @@ class Protocol:
         way = f"{_range(self.n_way)}-way" if self.n_way != 0 else "all-way"
         parts = [f"{way} {shot}", f"{self.n_query} queries a class"]
         if self.query_classes is not None:
-            parts.append(f"queries from {self.query_classes} classes")
+            parts.append(f"queries from {self.query_classes} class{'es' if self.query_classes > 1 else ''}")
         if self.dirichlet is not None:
             parts.append(f"query classes Dirichlet({self.dirichlet:g})")
         if self.cross_modal:
