@@ -218,7 +218,8 @@ def barred(curve: Curve, number: int, *, over: str, **more: Any) -> Mapping[str,
 
 def labelled(axis: str, curves: Sequence[Curve]) -> dict[str, Any]:
     """An x axis with a mark at each point of the curves."""
-    return {"title": {"text": axis}, "tickvals": sorted({x for curve in curves for x, _ in curve.points})}
+    places = sorted({x for curve in curves for x, _ in curve.points})
+    return {"title": {"text": axis}, "tickvals": places, "ticktext": [f"{x:.3g}" for x in places]}
 
 
 def _bands(curves: Sequence[Curve], axis: str, unit: str, floor: float | None) -> Any:
