@@ -87,6 +87,10 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and their expected cost, and do none.")
     ] = False,
+    measure: Annotated[
+        float,
+        typer.Option(help="The seconds for measuring what kinds of run cost, by which the time is told."),
+    ] = 50.0,
     show_presets: Annotated[bool, typer.Option("--list", help="List the presets.")] = False,
     json: Json = False,
 ) -> None:
@@ -112,6 +116,7 @@ def sweep(
         device=device,
         engine=_engine(engine),
         command=shlex.join(["fsmm", *sys.argv[1:]]),
+        measure=measure,
     )
     _show_cost(plan)
     if dry_run:
@@ -179,7 +184,11 @@ def _show_cost(plan: Plan) -> None:
 def _guessed(methods: int) -> str:
     """What an estimate says of methods that were not measured; nothing where there are none."""
     several = "s" if methods > 1 else ""
-    return f" ({methods} method{several} not measured in time: taken for average ones)" if methods else ""
+    return (
+        f" ({methods} method{several} not measured in time: taken for the median of the others)"
+        if methods
+        else ""
+    )
 
 
 def _show_plan(plan: Plan, *, json: bool) -> None:

@@ -46,6 +46,8 @@ class Kind:
     """A digest of the data, of how streams are joined, and of whether something is withheld of them."""
     size: int
     """The clips of an episode, each modality counted."""
+    method: str = ""
+    """The method, whose families differ in settings."""
 
     @classmethod
     def of(cls, task: Task) -> Kind:
@@ -65,6 +67,7 @@ class Kind:
             family=family,
             data=data,
             size=max(clips, 1) * max(len(spec.modalities or spec.streams or ()), 1),
+            method=spec.method,
         )
 
 
@@ -78,6 +81,8 @@ class Cost:
     """The data of the kind."""
     size: int = 1
     """The size of the kind."""
+    method: str = ""
+    """The method of the kind; empty in costs of earlier releases."""
     start: float = 0.1
     """The seconds before the first episode and after the last."""
     episode: float = 0.001
@@ -96,8 +101,9 @@ class Cost:
     @property
     def is_possible(self) -> bool:
         """Whether every value is one that can be measured, which those of a file that was edited may not be."""
+        texts = ("family", "data", "method")
         least = {"size": 1, "evaluate_every": 1}
-        values = {key: value for key, value in vars(self).items() if key not in ("family", "data")}
+        values = {key: value for key, value in vars(self).items() if key not in texts}
         numbers = all(isinstance(value, (int, float)) for value in values.values())
         return numbers and all(least.get(key, 0) <= value < math.inf for key, value in values.items())
 
@@ -121,6 +127,7 @@ class Cost:
             family=kind.family,
             data=kind.data,
             size=kind.size,
+            method=kind.method,
             episode=self.episode * share,
             step=self.step * share,
             memory_mb=self.memory_mb * share,
@@ -136,7 +143,7 @@ def measured(kind: Kind, task: Task, shared: SharedBanks) -> Cost:
     more: dict[str, Any] = {"unlabelled": banks.unlabelled, "transductive": spec.resolved.transductive}
     test = provisional(head, banks.test, spec, banks)
     score = partial(measure, test.head, test.bank, spec.protocol, **more)
-    found = Cost(family=kind.family, data=kind.data, size=kind.size)
+    found = Cost(family=kind.family, data=kind.data, size=kind.size, method=kind.method)
     if _is_at_once(spec.protocol):
         return replace(found, start=1.0, memory_mb=own_peak_mb() - before)
     first = _seconds(partial(score, episodes=1))

@@ -1,7 +1,8 @@
 """The expected time and memory of a study: some kinds of task are measured, and the others are scaled from them.
 
-Every family of kinds (a method) is measured once, on its largest episodes. Then the kinds that are
-expected to take the longest are measured themselves, for a tenth of the study's time and BUDGET seconds at most.
+Every method is measured once, on its largest episodes: those without training first, since they take the least. Then
+the kinds are whose measurement tells most, for a tenth of the study's time and BUDGET seconds at most: what a method is
+expected to take with the same settings on the same data, or what a single kind is.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from .work import Loader, Task
 
 COSTS = "costs.json"
 BUDGET = 50.0
-"""The seconds after which no further kind is measured; what runs by then is given GRACE seconds."""
-GRACE = 20.0
+"""The seconds after which no further kind is measured."""
+_GRACE = 0.4  # The share of them that what is being measured by then is given.
 _SHARE = 0.1  # The share of a study's expected time that measuring its larger kinds may take.
 
 
@@ -37,7 +38,7 @@ class Estimate:
     memory_mb: float
     """The memory of all its processes, with what they share counted once."""
     guessed: int = 0
-    """The number of methods of which nothing could be measured in time; they are taken for average ones."""
+    """The number of methods of which nothing could be measured in time; they are taken for middling ones."""
 
 
 class Costs:
@@ -47,31 +48,53 @@ class Costs:
     """
 
     def __init__(self, measured: Mapping[str, Cost]) -> None:
-        self.measured = dict(measured)
+        self.measured: dict[str, Cost] = {}
+        self._alike: dict[tuple[str, str], list[Cost]] = {}
+        for name, cost in measured.items():
+            self.add(name, cost)
+
+    def add(self, name: str, cost: Cost) -> None:
+        """Take in the cost of the kind of that name, which is measured."""
+        self.measured[name] = cost
+        for key in _alike(cost):
+            self._alike.setdefault(key, []).append(cost)
 
     def of(self, kind: Kind) -> Cost:
-        """The cost of a kind; where nothing of its family is measured, the mean of what is."""
+        """The cost of a kind, by its family, else by its method; where neither is measured, the median of what is."""
         if kind.name in self.measured:
             return self.measured[kind.name]
-        alike = [cost for cost in self.measured.values() if cost.family == kind.family]
-        if alike:
-            return min(alike, key=lambda cost: _distance(cost, kind)).scaled_to(kind)
-        every = [cost.scaled_to(kind) for cost in self.measured.values()]
-        episode = float(np.mean([cost.episode for cost in every])) if every else Cost().episode
-        return Cost(family=kind.family, size=kind.size, episode=episode)
+        for key in _alike(kind):
+            if known := self._alike.get(key):
+                return min(known, key=lambda cost: _distance(cost, kind)).scaled_to(kind)
+        # A few methods cost a thousand times what most do, and would be all that a mean tells of.
+        every = [cost.scaled_to(kind).episode for cost in self.measured.values()]
+        episode = float(np.median(every)) if every else Cost().episode
+        return Cost(family=kind.family, size=kind.size, method=kind.method, episode=episode)
 
     def knows(self, family: str) -> bool:
         """Whether a kind of a family is measured."""
-        return any(cost.family == family for cost in self.measured.values())
+        return ("family", family) in self._alike
+
+    def knows_method(self, kind: Kind) -> bool:
+        """Whether a kind of the same method is measured."""
+        return any(key in self._alike for key in _alike(kind))
 
 
-def costs_of(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs) -> Costs:
+def _alike(found: Cost | Kind) -> list[tuple[str, str]]:
+    """The keys of what is like a kind or a cost: its family first, then its method where it is known."""
+    return [("family", found.family), *([("method", found.method)] if found.method else [])]
+
+
+def costs_of(
+    tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: ForkedJobs, seconds: float = BUDGET
+) -> Costs:
     """The costs of tasks, by what the study's folder knows and by what is measured now.
 
-    folder: the folder of the study. pool: the workers that measure.
+    folder: the folder of the study. pool: the workers that measure. seconds: after so many, no further kind is
+    measured, and what is being measured has two fifths of them more.
     """
     costs, began = Costs(_known(folder)), time.monotonic()
-    waiting = _Waiting(tasks, costs)
+    waiting = _Waiting(tasks, costs, seconds)
     with pool:
         while True:
             spent = time.monotonic() - began
@@ -82,29 +105,35 @@ def costs_of(tasks: Sequence[Task], folder: Path, loader: Loader, *, pool: Forke
                     loader.load(task, trains=True)
                 pool.start(kind.name, partial(measured, kind, task, loader.shared))
                 spent = time.monotonic() - began
-            if pool.is_idle or spent > BUDGET + GRACE:
+            if pool.is_idle or spent > seconds * (1 + _GRACE):
                 return costs
             for outcome in pool.wait(1.0):
                 if isinstance(outcome.value, Cost):
-                    costs.measured[str(outcome.job)] = outcome.value
+                    costs.add(str(outcome.job), outcome.value)
                 else:
                     waiting.failed(str(outcome.job))
 
 
 class _Waiting:
-    """The kinds that may be measured: the largest of each unknown family, then those that take the longest."""
+    """The kinds that may be measured: one of each method, then those whose measurement tells most of the time."""
 
-    def __init__(self, tasks: Sequence[Task], costs: Costs) -> None:
-        self._costs = costs
+    def __init__(self, tasks: Sequence[Task], costs: Costs, seconds: float) -> None:
+        self._costs, self._seconds = costs, seconds
         self._tasks: dict[Kind, list[Task]] = {}
         for task in tasks:
             self._tasks.setdefault(Kind.of(task), []).append(task)
         self._begun = {kind for kind in self._tasks if kind.name in costs.measured}
-        work: dict[str, int] = {}
+        self._first = [self._largest(family) for family in reversed(self._families())]
+
+    def _families(self) -> list[str]:
+        """A family of each unknown method, of its largest work, in the order in which they are measured."""
+        work: dict[tuple[bool, str], dict[str, int]] = {}
         for kind, alike in self._tasks.items():
-            if not costs.knows(kind.family):
-                work[kind.family] = work.get(kind.family, 0) + kind.size * len(alike)
-        self._first = [self._largest(family) for family in sorted(work, key=work.__getitem__)]
+            if not self._costs.knows_method(kind):
+                of = work.setdefault((alike[0].head is not None, kind.method), {})
+                of[kind.family] = of.get(kind.family, 0) + kind.size * len(alike)
+        order = sorted(work, key=lambda method: (method[0], -sum(work[method].values())))
+        return [max(work[method], key=work[method].__getitem__) for method in order]
 
     def take(self, spent: float, jobs: int) -> tuple[Kind, Task] | None:
         """The next kind with one of its tasks; None where none is worth the time, so many seconds having been spent."""
@@ -115,7 +144,7 @@ class _Waiting:
         return kind, self._tasks[kind][0]
 
     def _next(self, spent: float, jobs: int) -> Kind | None:
-        if spent > BUDGET:
+        if spent > self._seconds:
             return None
         while self._first:
             if (kind := self._first.pop()) is not None:
@@ -124,10 +153,26 @@ class _Waiting:
             kind: sum(self._costs.of(kind).seconds(task) for task in tasks)
             for kind, tasks in self._tasks.items()
         }
-        left = [kind for kind in seconds if kind not in self._begun]
-        if not left or spent > _SHARE * sum(seconds.values()) / jobs:
+        if spent > _SHARE * sum(seconds.values()) / jobs:
             return None
-        return max(left, key=seconds.__getitem__)
+        told = self._told(seconds)
+        return max(told, key=lambda kind: (told[kind], kind.size), default=None)
+
+    def _told(self, seconds: Mapping[Kind, float]) -> dict[Kind, float]:
+        """The seconds of which the measurement of each kind tells that was not begun.
+
+        These are its own, and where nothing of its family was begun on its data, those of all such kinds: how much
+        longer features of other widths take is hardly known beforehand.
+        """
+        known = {(kind.family, kind.data) for kind in self._begun}
+        whole: dict[tuple[str, str], float] = {}
+        for kind, spent in seconds.items():
+            whole[kind.family, kind.data] = whole.get((kind.family, kind.data), 0.0) + spent
+        return {
+            kind: spent if (kind.family, kind.data) in known else whole[kind.family, kind.data]
+            for kind, spent in seconds.items()
+            if kind not in self._begun
+        }
 
     def failed(self, name: str) -> None:
         """The measurement of a kind has failed, as its runs will: the next one of its family is measured instead."""
@@ -158,7 +203,7 @@ def estimate(tasks: Sequence[Task], costs: Costs, *, jobs: int) -> Estimate:
     return Estimate(
         seconds=max(total / max(jobs, 1), longest),
         memory_mb=own_peak_mb() + sum(heaviest[:jobs]),
-        guessed=sum(not costs.knows(family) for family in {kind.family for kind in kinds}),
+        guessed=len({kind.method for kind in kinds if not costs.knows_method(kind)}),
     )
 
 

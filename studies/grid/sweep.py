@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,7 +31,7 @@ from .free_rows import free_rows
 from .identity import head_name, run_key
 from .options import option_named, read_option, twice
 from .presets import find_study
-from .schedule import COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
+from .schedule import BUDGET, COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
 from .spec import StudyDocument
 from .store import FORMAT, HEADS, LOCKS, ROWS, RUNS, STUDY, Row, Study, is_stored, read_study, write_study
 from .work import Loader, Task
@@ -130,14 +131,19 @@ def plan_study(
     engine: Engine = "local",
     command: str,
     only: Sequence[str] = (),
+    measure: float = BUDGET,
 ) -> Plan:
     """The plan of a sweep; nothing is written. The parameters are those of ``sweep``; command: is noted in the study.
+
+    measure: the seconds for which kinds of run are measured.
 
     Raises UsageError for a study file that is not right, CacheError where the data are not there or the folder cannot
     be written.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}; it must be at least 1.")
+    if not 0 <= measure < math.inf:
+        raise UsageError(f"--measure is {measure:g}; it must be a number of seconds, 0 or more.")
     if engine == "ray":
         ray()
     document = find_study(str(study))
@@ -157,9 +163,9 @@ def plan_study(
         loader, forked = Loader(), pick_device(device).type == "cpu"
         cores = default_workers()
         pool = ForkedJobs(min(jobs or cores, JOBS_PER_CORE * cores), forked=forked)
-        costs = costs_of(lacking, folder, loader, pool=pool)
-        lacking = with_costs(lacking, costs)
-        heads = with_costs(trainings(lacking, folder), costs)
+        heads = trainings(lacking, folder)
+        costs = costs_of([*lacking, *heads], folder, loader, pool=pool, seconds=measure)
+        lacking, heads = with_costs(lacking, costs), with_costs(heads, costs)
     # Ray has threads of its own, beside which no process is forked.
     most = _ray_slots(jobs, device) if engine == "ray" and lacking else pool.most
     return Plan(
