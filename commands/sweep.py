@@ -81,7 +81,8 @@ def sweep(
     only: Annotated[
         Optional[list[str]],
         typer.Option(
-            metavar="BLOCK", help="A block of the study that is done now, the others later; repeatable [all]."
+            metavar="BLOCK",
+            help="A block, or an included study, that is done now, the others later; repeatable [all].",
         ),
     ] = None,
     dry_run: Annotated[

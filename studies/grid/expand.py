@@ -83,7 +83,7 @@ def expand(
                 check_names(run.job.spec, facts)
                 job = replace(run.job, spec=canonical(run.job.spec, facts))
                 found.append(replace(run, job=job, trained_as=canonical(run.trained_as, facts)))
-                _refuse_too_many(len(found))
+                refuse_too_many(len(found))
         except OptionError as error:
             raise document.error(_path_of(document, number, error.path[0]), str(error)) from None
         except UsageError as error:
@@ -95,7 +95,7 @@ def expand(
     return found
 
 
-def _refuse_too_many(runs: int) -> None:
+def refuse_too_many(runs: int) -> None:
     """Raise UsageError for more runs than one study may have."""
     if runs > MOST_RUNS:
         raise UsageError(
@@ -115,7 +115,7 @@ def _choices(
     variants = [_without(variant, overrides) for variant in block.variants] or [{}]
     made: list[Choice] = []
     if block.variants or rest or not block.include:
-        _refuse_too_many(math.prod(map(len, (variants, *rest.values()))))
+        refuse_too_many(math.prod(map(len, (variants, *rest.values()))))
         products = itertools.product(variants, *rest.values())
         made = [{**base, **first, **dict(zip(rest, values)), **overrides} for first, *values in products]
     made += [{**base, **_without(entry, overrides), **overrides} for entry in block.include]

@@ -42,6 +42,19 @@ class _StoredBlock(Stored):
     """How the block is drawn."""
 
 
+class _StoredPart(Stored):
+    """An entry of ``studies`` of study.json: what the file of an included study says of its blocks."""
+
+    file: str
+    """The name of the file."""
+    name: str
+    """What the names of its blocks begin with; empty where they stay as they are."""
+    blocks: list[str]
+    """The names of its blocks."""
+    published: Published | None = None
+    """Figures that a paper states."""
+
+
 class StoredStudy(Stored):
     """The content of study.json."""
 
@@ -55,6 +68,8 @@ class StoredStudy(Stored):
     """The blocks of the study file."""
     published: Published | None = None
     """Figures that a paper states."""
+    studies: list[_StoredPart] = Field(default_factory=list)
+    """The studies that it includes."""
     command: str = ""
     """The command of the sweep."""
     cache: str = ""

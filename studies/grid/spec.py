@@ -3,7 +3,8 @@
 A study has blocks. A block has ``fixed`` options, which all its runs have; ``variants``, tables of options that change
 together; and a ``grid``, whose options take every combination of the values listed. ``exclude`` drops the runs that
 have all of an entry's values, and ``include`` adds runs. ``trained_as`` says under which options heads are trained
-where these are not the run's own, so that one trained head serves many tests.
+where these are not the run's own, so that one trained head serves many tests. ``studies`` names other study files whose
+blocks are the study's, too (included.py).
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ def _custom(path: tuple[Any, ...], sentence: str) -> PydanticCustomError:
     return PydanticCustomError("option", "{sentence}", {"sentence": sentence, "path": path})
 
 
+def _entry(entry: Any) -> Any:
+    """The table that a text among the included studies stands for."""
+    return {"file": entry} if isinstance(entry, str) else entry
+
+
 Options = Annotated[dict[str, Any], BeforeValidator(_options)]
 Variant = Annotated[dict[str, Any], BeforeValidator(_variant)]
 Grid = Annotated[dict[str, list[Any]], BeforeValidator(_grid)]
@@ -134,6 +140,20 @@ class Published(_Model):
     """The figures."""
 
 
+class Included(_Model):
+    """Another study whose blocks belong to the study, with all that its own file says of them."""
+
+    file: Line
+    """The path of its file, from the folder of the file that names it, or the name of a preset."""
+    name: Name | None = None
+    """What its blocks are called by: block B is ``NAME.B``; None keeps their names."""
+    set: Options = {}
+    """Options that win over those of its file."""
+
+
+Entry = Annotated[Included, BeforeValidator(_entry)]
+
+
 class StudyFile(_Model):
     """The content of a study file."""
 
@@ -147,8 +167,10 @@ class StudyFile(_Model):
     """The options that all runs of the study have."""
     free_rows: bool = False
     """Whether rows that need no training are added for each task, on the streams that the study uses."""
-    blocks: list[Block] = Checked(min_length=1)
+    blocks: list[Block] = []
     """The blocks, each with a name of its own."""
+    studies: list[Entry] = []
+    """Other studies whose blocks are added to these."""
     published: Published | None = None
     """Figures that a paper states."""
 
@@ -163,6 +185,8 @@ class StudyDocument:
     """The content as it was written."""
     where: str
     """The name of the file in sentences."""
+    path: Path | None = None
+    """The file; None for a study that was read from none."""
     lines: Lines = field(default_factory=dict)
     """The line of each value, by path."""
 
@@ -172,8 +196,11 @@ class StudyDocument:
         return UsageError(f"{self.where}{'' if line is None else f', line {line}'}: {sentence}")
 
 
-def read_study_file(path: Path) -> StudyDocument:
-    """The study that a YAML file describes. Raises UsageError, with lines, where it cannot be read or is not right."""
+def read_study_file(path: Path, where: str | None = None) -> StudyDocument:
+    """The study that a YAML file describes. Raises UsageError, with lines, where it cannot be read or is not right.
+
+    where: the name of the file in sentences (default: without its folder).
+    """
     refuse_special(path, "study file")
     try:
         raw, lines = located_yaml(read_text(path, most=_BYTES))
@@ -182,10 +209,12 @@ def read_study_file(path: Path) -> StudyDocument:
         raise UsageError(f"The study file {str(path)!r} cannot be read ({why}).") from None
     if not isinstance(raw, dict):
         raise UsageError(f"The study file {str(path)!r} must hold a table of keys and values.")
-    return checked({"name": path.stem, **raw}, where=path.name, lines=lines)
+    return checked({"name": path.stem, **raw}, where=where or path.name, lines=lines, path=path)
 
 
-def checked(raw: Mapping[str, Any], *, where: str, lines: Lines | None = None) -> StudyDocument:
+def checked(
+    raw: Mapping[str, Any], *, where: str, lines: Lines | None = None, path: Path | None = None
+) -> StudyDocument:
     """The study with this content. Raises UsageError, which names every mistake with its line."""
     lines = lines or {}
     try:
@@ -195,7 +224,9 @@ def checked(raw: Mapping[str, Any], *, where: str, lines: Lines | None = None) -
         more = [f"There are {len(told) - _SHOWN} more mistakes."] if len(told) > _SHOWN else []
         raise UsageError(f"{where}, {' '.join([*told[:_SHOWN], *more])}") from None
     names = [block.name for block in file.blocks]
-    document = StudyDocument(file=file, raw=raw, where=where, lines=lines)
+    document = StudyDocument(file=file, raw=raw, where=where, path=path, lines=lines)
+    if not (file.blocks or file.studies):
+        raise document.error(("blocks",), "a study has blocks, or names other studies under `studies`.")
     for place, name in enumerate(names):
         if name in names[:place]:
             raise document.error(("blocks", place, "name"), f"two blocks have the name {name!r}.")
@@ -238,7 +269,8 @@ _PLAIN = {
 def _keys_at(path: tuple[Any, ...]) -> list[str]:
     """The keys that the table at a path may have."""
     inside = Published if len(path) == 1 else PublishedRow
-    model: type[BaseModel] = inside if path[:1] == ("published",) else Block if path else StudyFile
+    models = {"published": inside, "blocks": Block, "studies": Included}
+    model: type[BaseModel] = models.get(str(path[0]), StudyFile) if path else StudyFile
     return list(model.model_fields)
 
 

@@ -1,7 +1,8 @@
 """A study on disk: a folder with what was asked for, its runs, and the runs that failed.
 
     study.json        what the study is: format, name, title, description, the blocks as written, published figures,
-                      the command, versions, the cache, and the times at which the last sweep began and ended
+                      what the files of included studies say of their blocks, the command, versions, the cache, and
+                      the times at which the last sweep began and ended
     rows.json         one row a run of the study, in the order of the study file: key, block, label, what varies in
                       the block, the run's whole configuration, and the name of its trained head
     runs/KEY/         an ordinary run folder (see runs/store.py); KEY is made of the run's content (see identity.py)

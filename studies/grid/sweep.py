@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,12 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from ..._version import NUMERIC_VERSION, __version__
 from ...cache.schema import dataset_folder, default_cache
-from ...errors import CacheError, FsmmError, UsageError, unknown
+from ...errors import CacheError, FsmmError, UsageError
 from ...machine.cores import default_workers
 from ...machine.device import pick_device
 from ...machine.files import parsed_json, refuse_special
@@ -24,11 +21,12 @@ from ...machine.forked_jobs import ForkedJobs
 from ...machine.ray_engine import RayJobs, ray, slots
 from ...runs.job import Place
 from ...runs.store import check_writable
+from .about import about_study
 from .data import DataFacts
 from .execute import Ended, execute, trainings
-from .expand import PlannedRun, expand
-from .free_rows import free_rows
+from .expand import PlannedRun
 from .identity import head_name, run_key
+from .included import Part, chosen_blocks, expand_parts, parts_of
 from .options import option_named, read_option, twice
 from .presets import find_study
 from .schedule import BUDGET, COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
@@ -101,8 +99,8 @@ def sweep(
     study: a study file, or the name of a preset. out: the study's folder (default: below ``studies`` in the cache).
     jobs: how many runs are done at a time (default: one for each core). overrides: options that win over the file's.
     engine: "ray" does the runs on the machines of the cluster that RAY_ADDRESS names, which read the cache at the same
-    path. only: the names of the blocks that are done now (default: all). tell: called when a run has ended. Raises
-    UsageError, which names the line, for a study file that is not right.
+    path. only: the names of the blocks, or of included studies, that are done now (default: all). tell: called when a
+    run has ended. Raises UsageError, which names the line, for a study file that is not right.
     """
     plan = plan_study(
         study,
@@ -146,19 +144,17 @@ def plan_study(
         raise UsageError(f"--measure is {measure:g}; it must be a number of seconds, 0 or more.")
     if engine == "ray":
         ray()
-    document = find_study(str(study))
+    parts = parts_of(document := find_study(str(study)))
     root = default_cache() if cache is None else Path(cache).expanduser()
     folder = _folder_of(document, root, dataset) if out is None else Path(out).expanduser()
-    _check_same(folder, document)
+    _check_same(folder, parts)
     check_writable(folder)
     place, facts = Place(cache=root, dataset=dataset, device=device), _Facts(root)
-    planned = expand(document, facts, place, _read(overrides))
-    if document.file.free_rows:
-        planned += free_rows(planned, facts)
-    _check_blocks(only, planned)
+    planned = expand_parts(parts, facts, place, _read(overrides))
+    blocks = chosen_blocks(only, planned, parts)
     with _one_thread():
         rows = [_row(run, facts) for run in planned]
-        tasks = {row.key: _task(row, run) for row, run in zip(rows, planned) if not only or row.block in only}
+        tasks = {row.key: _task(row, run) for row, run in zip(rows, planned) if row.block in blocks}
         lacking = [task for key, task in tasks.items() if not is_stored(folder / RUNS / key)]
         loader, forked = Loader(), pick_device(device).type == "cpu"
         cores = default_workers()
@@ -170,9 +166,9 @@ def plan_study(
     most = _ray_slots(jobs, device) if engine == "ray" and lacking else pool.most
     return Plan(
         folder=folder,
-        about=_about(document, root, dataset, overrides=overrides, command=command),
+        about=about_study(parts, root, dataset, overrides=overrides, command=command),
         rows=rows,
-        chosen=[row for row in rows if not only or row.block in only],
+        chosen=[row for row in rows if row.block in blocks],
         runs=lacking,
         heads=heads,
         estimate=estimate([*lacking, *heads], costs, jobs=most),
@@ -221,14 +217,6 @@ def _ray_slots(jobs: int | None, device: str) -> int:
     """How many runs the Ray cluster does at a time."""
     room = max(slots(gpus=_gpus(device)), 1)
     return min(jobs or room, room)
-
-
-def _check_blocks(only: Sequence[str], planned: Sequence[PlannedRun]) -> None:
-    """Raise UsageError, which names the nearest, for a block that the study does not have."""
-    known = list(dict.fromkeys(run.block for run in planned))
-    for name in only:
-        if name not in known:
-            raise unknown("block", name, known)
 
 
 class _Facts:
@@ -282,8 +270,11 @@ def _folder_of(document: StudyDocument, cache: Path, dataset: str | None) -> Pat
     return cache / FOLDER / name
 
 
-def _check_same(folder: Path, document: StudyDocument) -> None:
-    """Raise UsageError where a folder holds another study, and CacheError where it holds something else."""
+def _check_same(folder: Path, parts: Sequence[Part]) -> None:
+    """Raise UsageError where a folder holds another study, and CacheError where it holds something else.
+
+    A study goes on in the folder of one that it includes.
+    """
     path = folder / STUDY
     if not folder.exists():
         return
@@ -305,42 +296,15 @@ def _check_same(folder: Path, document: StudyDocument) -> None:
             f"The study {str(folder)!r} has format {form}, and this release writes {FORMAT}; name another folder "
             "with --out."
         )
-    if name != document.file.name:
+    own, *included = [part.document.file.name for part in parts]
+    if name not in (own, *included):
         raise UsageError(
-            f"The folder {str(folder)!r} holds the study {name!r} and not {document.file.name!r}; name another with "
-            "--out."
+            f"The folder {str(folder)!r} holds the study {name!r} and not {own!r}; name another with --out."
         )
 
 
 # What a sweep writes before study.json, so that a folder with nothing else is of a study that could not begin.
 _OWN = {RUNS, HEADS, LOCKS, ROWS, COSTS}
-
-
-def _about(
-    document: StudyDocument, cache: Path, dataset: str | None, *, overrides: Mapping[str, Any], command: str
-) -> dict[str, Any]:
-    """The content of study.json but for its times."""
-    file = document.file
-    published = None if file.published is None else file.published.model_dump()
-    return {
-        "name": file.name,
-        "title": file.title or file.name,
-        "description": file.description,
-        "blocks": document.raw["blocks"],
-        "fixed": document.raw.get("fixed", {}),
-        "set": {key: str(value) for key, value in overrides.items()},
-        "published": published,
-        "command": command,
-        "cache": str(cache.absolute()),
-        "dataset": dataset,
-        "versions": {
-            "fsmm": __version__,
-            "numeric": NUMERIC_VERSION,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
 
 
 @contextmanager
