@@ -5,9 +5,10 @@
     python scripts/frontier.py                 draw the figures again from docs/results/frontier.json
 
 --study is the folder of `fsmm sweep examples/frontier.yaml`; --order a folder with certificates of `fsmm episode-eval
---order-certificate --json`, each called SET-SPLIT.json; --stress the folder of `fsmm sweep stress` for a data set. Each
-of them replaces its own tables and leaves the others. What is not done is a dash. `python scripts/results.py` writes
-the page anew.
+--order-certificate --json`, each called SET-SPLIT.json; --stress the folder of `fsmm sweep stress` for a data set. The
+folder of `fsmm sweep examples/results.yaml`, which includes all these studies, serves as each of theirs. Each option
+replaces its own tables and leaves the others. What is not done is a dash. `python scripts/results.py` writes the page
+anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from figures.data import ROOT, Data, put_tables, read_file
 from figures.record import commit_of
-from frontier_heads import Tables, head_tables
+from figures.study_parts import command_of_part, part_or_exit
+from frontier_heads import SWEEP, Tables, head_tables
 from frontier_order import SETS as ORDERS
 from frontier_order import order_tables
 from frontier_stress import PREFIX, draw, stress_tables
@@ -34,7 +36,9 @@ def main() -> None:
     if given.study or given.order or given.stress:
         tables = Tables(page=PAGE.stem, commit=commit_of(ROOT, dirty=given.dirty))
         if given.study:
-            head_tables(tables, read_study(given.study), machine=given.machine)
+            study = read_study(given.study)
+            tables.command = command_of_part(study, PAGE.stem, SWEEP)
+            head_tables(tables, part_or_exit(study, PAGE.stem), machine=given.machine)
         if given.order:
             order_tables(tables, given.order)
         for name, folder in (text.split("=", 1) for text in given.stress):

@@ -29,6 +29,8 @@ class Tables:
 
     page: str
     commit: str | None
+    command: str = SWEEP
+    """What makes a figure again that names no command of its own."""
     layouts: dict[str, Table] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
 
@@ -42,7 +44,7 @@ class Tables:
         """Add a figure to a table; given: other fields of Figure."""
         plain = {
             "part": None, "details": None, "unit": "%", "interval": None, "interval_over": None, "difference": None,
-            "difference_widths": UNKNOWN, "episodes": None, "command": SWEEP, "note": None, "run": None,
+            "difference_widths": UNKNOWN, "episodes": None, "command": self.command, "note": None, "run": None,
         }  # fmt: skip
         commit = None if value is None else self.commit
         where = {"page": self.page, "table": table, "row": row, "column": column}

@@ -5,14 +5,17 @@ The script writes plain SVG itself, so that the same data give the same bytes wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from figures.data import ROOT, Data
+from figures.study_parts import ONE, command_of_part, part_of
 from frontier_heads import Tables, rounded
 
-from fsmm.studies.report.data import ReportRun, read
+from fsmm.studies.grid.store import read_study
+from fsmm.studies.report.data import ReportRun, of_sweep
 from fsmm.studies.report.parts import COLOURS, DASHES
 from fsmm.studies.report.stress import panels_of
 
@@ -38,10 +41,18 @@ INK, GRID = "#444", "#ddd"
 
 
 def stress_tables(tables: Tables, name: str, folder: Path) -> None:
-    """A table for each number of shots: a row a head, a column a way of being uneven."""
-    data = read(folder)
+    """A table for each number of shots: a row a head, a column a way of being uneven.
+
+    folder: that of a sweep of ``stress`` on the data set, or of the study that includes it.
+    """
+    study = read_study(folder)
+    data = of_sweep(part_of(study, f"{PREFIX}{name}") or study)
+    if not data.runs:
+        sys.exit(f"No run of stress on {name} is done in {folder}.")
     options = f"--set episodes={data.runs[0].metrics['episodes']}{OPTIONS.get(name, '')}"
     command = f"fsmm sweep stress --cache CACHE --dataset {name} --out stress-{name} {options}"
+    if study.name == ONE:
+        command = command_of_part(study, f"{PREFIX}{name}", command)
     for row in panels_of(data.runs):
         shots = row[0].first.shots
         table, columns, widest = f"{PREFIX}{name}-{shots}-shot", [EVEN], dict[str, float]()

@@ -6,7 +6,8 @@
     python scripts/modality_tables.py modality-table missing fillers
     python scripts/results.py
 
-What is not done is left out of a table. Differences are paired query by query on the same episodes.
+The folder of `fsmm sweep examples/results.yaml`, which includes both, will do as well. What is not done is left out of
+a table. Differences are paired query by query on the same episodes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from figures.data import ROOT, Data, Figure, Table, put_tables
 from figures.record import commit_of
 from figures.study_cells import cell_of_rows
+from figures.study_parts import command_of_part, part_of
 from questions import rows_of
 
 from fsmm.studies.grid.store import Row, Study, read_study
@@ -41,13 +43,23 @@ def main() -> None:
     commit = commit_of(ROOT, dirty=given.dirty)
     for folder in given.studies:
         study = read_study(folder)
-        command = f"fsmm sweep {study.name} --dataset ave28 --cache CACHE --out {study.name}"
-        for name, make in MAKERS[study.name].items():
-            figures = [replace(each, command=command, commit=commit) for each in make(study, name)]
-            print(f"{name}: {len(figures)} figures")
-            if figures:
-                table = replace(LAYOUTS[name], name=name)
-                put_tables(ROOT / "docs" / "results" / f"{PAGE}.json", Data({name: table}, figures))
+        for preset in MAKERS:
+            if part := part_of(study, preset):
+                alone = f"fsmm sweep {preset} --dataset ave28 --cache CACHE --out {preset}"
+                store(preset, part, command_of_part(study, preset, alone), commit)
+
+
+def store(preset: str, part: Study, command: str, commit: str | None) -> None:
+    """Write the tables of a preset's runs.
+
+    part: the runs. command: what makes them again. commit: that of the code that made them.
+    """
+    for name, make in MAKERS[preset].items():
+        figures = [replace(each, command=command, commit=commit) for each in make(part, name)]
+        print(f"{name}: {len(figures)} figures")
+        if figures:
+            table = replace(LAYOUTS[name], name=name)
+            put_tables(ROOT / "docs" / "results" / f"{PAGE}.json", Data({name: table}, figures))
 
 
 # The modality table

@@ -4,9 +4,10 @@
     python scripts/questions.py tutorial
     python scripts/results.py
 
-Tables whose runs are not done are left out; those that are done replace their own in docs/results/*.json. The ± of an
-accuracy is over clips, that of a difference, paired query by query on the same episodes, over draws, clips and classes.
-Both count the seeds of training.
+The folder of `fsmm sweep examples/results.yaml`, which includes both, will do as well. Tables whose runs
+are not done are left out; those that are done replace their own in docs/results/*.json. The ± of an accuracy is over
+clips, that of a difference, paired query by query on the same episodes, over draws, clips and classes. Both count the
+seeds of training.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from figures.study_cells import (
     page_of,
     right,
 )
+from figures.study_parts import command_of_part, part_of
 
 from fsmm.runs.statistics import Draws
 from fsmm.studies.grid.store import Row, Study, read_study
@@ -48,7 +50,12 @@ def main() -> None:
     study = read_study(given.study)
     commit = commit_of(ROOT, dirty=given.dirty)
     for name, make in TABLES.items():
-        figures = [replace(each, commit=commit) for each in make(study, name)]
+        part = part_of(study, page_of(name))
+        made = () if part is None else make(part, name)
+        figures = [
+            replace(each, commit=commit, command=command_of_part(study, page_of(name), each.command or ""))
+            for each in made
+        ]
         print(f"{name}: {len(figures)} figures")
         if figures:
             store(name, figures)

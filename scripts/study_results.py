@@ -3,11 +3,13 @@
     python scripts/study_results.py STUDY             how far each table's figures lie from those that are recorded
     python scripts/study_results.py STUDY --record    write them into docs/results/*.json instead of the recorded ones
 
-STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. A row of the study belongs
-to the figure whose row is the variant's label, and whose column and part say its modalities, shots, label set, class
-split or missing rate; a figure without a class split is the mean over those of the study. A difference is that from the
-row called protonet (or complete), and of certainty weights that from equal ones, on the same episodes, with half widths
-over draws, clips and classes (scripts/figures/paired.py). Rows that are not done are left out.
+STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study of ``FILES``. The studies that it
+includes under a name have scripts of their own (questions.py, frontier.py, modality_tables.py, study_table.py). A row
+of the study belongs to the figure whose row is the variant's label, and whose column and part say its modalities,
+shots, label set, class split or missing rate; a figure without a class split is the mean over those of the study. A
+difference is that from the row called protonet (or complete), of certainty weights that from equal ones, and of a
+filler that from the default, on the same episodes, with half widths over draws, clips and classes
+(scripts/figures/paired.py). Rows that are not done are left out.
 """
 
 from __future__ import annotations
@@ -26,9 +28,15 @@ from figures.record import commit_of
 
 from fsmm.studies.grid.store import Row, Study, read_study
 
-MEASURES = {"S": "seen", "U": "unseen", "HM": "harmonic", "mAP": "map"}
+MEASURES = {"S": "seen", "U": "unseen", "HM": "harmonic", "mAP": "map", "unseen alone": "unseen_alone"}
 MEASURES |= {"micro F1": "micro_f1", "macro F1": "macro_f1"}
-"""The keys of metrics.json by the parts of a cell that hold them."""
+"""The keys of metrics.json by the parts of a cell, or the columns, that hold them."""
+GENERALISED = ("S", "U", "HM", "unseen alone")
+"""The columns of the tables whose names begin with "generalised"."""
+RANKS = ("R@1", "R@10", "mAP")
+"""The columns of the table of clips that are looked up."""
+SIDES = {"both": "all clips", "query": "the queries", "support": "the supports"}
+"""The words of a row for the side whose clips lack a modality."""
 BASES = ("protonet", "ProtoNet", "complete")
 """The labels of the rows from which differences are taken."""
 FILES = {"results": "examples/results.yaml", "utd-mhad": "examples/utd_mhad.yaml"}
@@ -49,6 +57,7 @@ class Found:
     differences: list[Difference] = field(default_factory=list)
     block: str = ""
     episodes: int = 0
+    row: str = ""
 
 
 def main() -> None:
@@ -82,7 +91,8 @@ def figures_of(study: Study, data: Data) -> dict[int, Found]:
             value = value_of(figure, metrics)
             if value is None:
                 continue
-            mine = found.setdefault(number, Found(block=row.block, episodes=metrics["episodes"]))
+            named = named_rule(figure, metrics)
+            mine = found.setdefault(number, Found(block=row.block, episodes=metrics["episodes"], row=named))
             mine.values.append(100 * value)
             mine.widths.append(half_width_of(figure, metrics))
             if figure.difference is not None or figure.value is None:
@@ -96,13 +106,18 @@ def tables_of(row: Row) -> list[str]:
     """The tables that a row's block makes; AMFAR's have one for each number of shots."""
     block = row.block.removesuffix("-missing").removesuffix("-branches")
     shots = row.config["protocol"]["k_shot"]
-    return [row.block, f"{block}-{shots}-shot", *(["demo-fusion"] if row.block == "demo-two" else [])]
+    return [row.block, f"{block}-{shots}-shot", *_MORE_TABLES.get(row.block, ())]
+
+
+_MORE_TABLES = {"demo-two": ["demo-fusion"], "ave28-protonet": ["ave28-intervals"]}
 
 
 def belongs(figure: Figure, row: Row) -> bool:
     """Whether a row of the study makes this figure of its table."""
-    if figure.row not in rows_of(row) or figure.column not in columns_of(row):
+    if rule_left_out(figure) not in rows_of(row) or figure.column not in columns_of(row):
         return False
+    if row.block == "missing-ave28":
+        return figure.details == row.varies["variant"]
     if figure.details and "--method" in figure.details:
         return f"--method {row.config['method']} " in f"{figure.details.strip('`')} "
     split = row.config["protocol"]["class_split"]
@@ -120,8 +135,39 @@ def rows_of(row: Row) -> set[str]:
     label = str(row.varies.get("variant", row.config["method"]))
     for place, name in zip(("first", "second"), names):
         label = label.replace(f"{place} modality", name)
-    lost = [missing["modality"] for missing in row.config["protocol"].get("missing", ())]
-    return {label, joined, *(lost or names if row.block == "missing-sweep" else ())}
+    protocol = row.config["protocol"]
+    lost = protocol.get("missing", ())
+    if row.block == "missing-ave28":
+        return {f"half of {SIDES[each['side']]} without {each['modality']}" for each in lost}
+    if row.block == "space-retrieval":
+        passages = {f"{one} -> {other}" for one in names for other in names if one != other}
+        return {"words -> clips", *passages}
+    if row.block.startswith("generalised"):
+        rule, shots = _RULES.get(protocol["seen_unseen"], protocol["seen_unseen"]), protocol["k_shot"]
+        return {f"{label}, {shots}-shot; {rule}" if shots else f"{label}; {rule}"}
+    if row.block == "missing-sweep":
+        return {label, joined, *([each["modality"] for each in lost] or names)}
+    return {label, joined, *(INTERVAL_ROWS if row.block == "ave28-protonet" else ())}
+
+
+INTERVAL_ROWS = ("episode draws", "clips", "classes")
+"""The rows of the table of a run's kinds of interval."""
+_RULES = {"val": "bias, val classes"}
+
+
+def rule_left_out(figure: Figure) -> str:
+    """The row of a figure without the rule that base classes have chosen, which only the run knows.
+
+    Its row says that rule behind "auto: ".
+    """
+    head, auto, _ = figure.row.partition("; auto: ")
+    return f"{head}; auto" if auto and figure.table.startswith("generalised") else figure.row
+
+
+def named_rule(figure: Figure, metrics: Mapping[str, Any]) -> str:
+    """The row of a figure with the rule that base classes chose in a run; any other row stays as it is."""
+    head = rule_left_out(figure)
+    return figure.row if head == figure.row else f"{head}: {metrics['seen_unseen']['kind']}"
 
 
 def columns_of(row: Row) -> set[str]:
@@ -137,9 +183,15 @@ def columns_of(row: Row) -> set[str]:
             if row.block.endswith("branches")
             else {*changed} or {"clean"}
         )
+    if row.block.startswith("generalised"):
+        return {*GENERALISED}
+    if row.block == "space-retrieval":
+        return {*RANKS}
+    if row.block == "missing-ave28":
+        return {row.config["when_missing"]}
     found = {"result", "accuracy", f"{shots}-shot", f"{joined}, {shots}-shot", str(protocol["label_set"])}
     if joined == "frame+audio":
-        found.add(f"both, {shots}-shot")
+        found |= {f"both, {shots}-shot", f"{protocol['class_split']}, {shots}-shot, both"}
     if row.block == "missing-sweep":
         found = {f"{each['rate']:g}" for each in lost} or {"0"}
     return found
@@ -158,13 +210,17 @@ def value_of(figure: Figure, metrics: Mapping[str, Any]) -> float | None:
         alone = metrics.get("reliability", {}).get("modalities", {})
         name = figure.column.removesuffix(" branch")
         return alone[name]["accuracy"] if name in alone else None
-    found = metrics.get(MEASURES.get(figure.part or "", "accuracy"))
+    if figure.column in RANKS:
+        return float(metrics["retrieval"][figure.row][figure.column])
+    measure = MEASURES.get(figure.part or "") or MEASURES.get(figure.column, "accuracy")
+    found = metrics.get(measure)
     return None if found is None else float(found)
 
 
 def half_width_of(figure: Figure, metrics: Mapping[str, Any]) -> float | None:
     """The half width of an accuracy over what the figure's is over, in points; None where it has none."""
-    is_accuracy = figure.part not in MEASURES and not figure.column.endswith(" branch")
+    others = figure.part in MEASURES or figure.column in {*MEASURES, *RANKS} - {"HM"}
+    is_accuracy = not others and not figure.column.endswith(" branch")
     if figure.interval_over not in INTERVALS or not is_accuracy:
         return None
     width = metrics.get(INTERVALS[figure.interval_over])
@@ -185,6 +241,9 @@ def is_base(base: Row, row: Row) -> bool:
     same = ("streams", "protocol", "train_seed")
     if base.block != row.block or base.key == row.key or any(base.config[k] != row.config[k] for k in same):
         return False
+    if row.block == "missing-ave28":
+        is_default = base.varies["when_missing"] == "auto"
+        return is_default and base.varies["variant"] == row.varies["variant"]
     if "settings.ami" in row.varies:
         weights = row.varies["settings.ami"], base.varies["settings.ami"]
         return weights == ("true", "false") and base.varies["variant"] == row.varies["variant"]
@@ -221,6 +280,7 @@ def record(data: Data, found: Mapping[int, Found], file: str) -> None:
         words = ["fsmm", "sweep", file, "--cache", "CACHE", "--only", mine.block]
         data.figures[number] = replace(
             figure,
+            row=mine.row,
             value=round(float(np.mean(mine.values)), 3),
             interval=interval,
             interval_over=None if interval is None else figure.interval_over,

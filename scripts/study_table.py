@@ -3,10 +3,11 @@
     python scripts/study_table.py STUDY --block BLOCK --page PAGE --table NAME [--base LABEL] \
         --command "fsmm sweep ..."
 
-STUDY is the folder of a `fsmm sweep`. Several blocks, such as one a data set, become columns beside one another, named
-by --name. A cell is the mean over the class splits and the training seeds of the block. Its difference is that from the
-row --base on the same episodes, with half widths over draws, clips and classes in which training seeds count
-(scripts/figures/paired.py). A table of this name is replaced. A cell that is not done is a dash.
+STUDY is the folder of a `fsmm sweep`; a block of a study that it includes under a name is called NAME.BLOCK. Several
+blocks, such as one a data set, become columns beside one another, named by --name. A cell is the mean over the class
+splits and the training seeds of the block. Its difference is that from the row --base on the same episodes, with half
+widths over draws, clips and classes in which training seeds count (scripts/figures/paired.py). A table of this name is
+replaced. A cell that is not done is a dash.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Writes the tables of docs/results/zero-shot.md: zero-shot and generalised tests of AVE-28 and of the demo set.
+"""Writes tables of docs/results/zero-shot.md: zero-shot on splits of AVE-28 that are drawn here, and words by position.
 
     python scripts/zero_shot_study.py --cache CACHE --part splits        zero-shot on 20 splits of AVE-28
-    python scripts/zero_shot_study.py --cache CACHE --part generalised   seen or unseen, by the command line
-    python scripts/zero_shot_study.py --cache CACHE --part few           generalised few-shot
     python scripts/zero_shot_study.py --cache CACHE --part position      whose words a class gets
     python scripts/zero_shot_study.py --record FILE ...                  take over what --into wrote elsewhere
 
@@ -200,92 +198,10 @@ def row_of(name: str, values: np.ndarray, base: np.ndarray) -> Figure:
     )
 
 
-# Generalised tests, by the command line
+# Whose words a class gets
 
 AVE = "--class-split s0 --modalities frame,audio"
-GENERALISED: tuple[tuple[str, str, str], ...] = (
-    ("AVE-28", "ave28", AVE),
-    ("demo", "demo", "--modalities frame,flow,audio"),
-    ("demo, split s1", "demo", "--class-split s1 --modalities frame,flow,audio"),
-)
-RULES = ("none", "val", "bias", "energy", "entropy", "auto")
-CHEAP = ("ridge-words", "word-prototypes")
-LEARNED = ("common-space", "cjme", "avgzslnet", "avca", "clipclap", "tcaf")
-FEW_SHOT = ("protonet", "ridge", "simpleshot", "linear-probe")
-SHOTS = (1, 5, 10)
 BRIEF = "--set train.steps=60 --set train.evaluate_every=30"
-
-
-def generalised_tables(given: argparse.Namespace) -> None:
-    """S, U and HM of every rule for training-free heads, and of the chosen rule for the others."""
-    for title, dataset, options in GENERALISED:
-        for method in CHEAP:
-            for rule in RULES if dataset == "ave28" else ("none", "val", "auto"):
-                measured(given, f"{title}, {method}", dataset, f"--method {method} {options}", rule, 0)
-    for method in LEARNED:
-        measured(given, f"AVE-28, {method}", "ave28", f"--method {method} {AVE} {BRIEF}", "auto", 0)
-
-
-def few_shot_tables(given: argparse.Namespace) -> None:
-    """S, U and HM with 1, 5 and 10 supports a novel class."""
-    for title, dataset, options in GENERALISED[:2]:
-        for method in FEW_SHOT if dataset == "ave28" else FEW_SHOT[:2]:
-            for shots in SHOTS:
-                measured(given, f"{title}, {method}", dataset, f"--method {method} {options}", "auto", shots)
-    for method in ("avca", "avdiff"):
-        for shots in SHOTS:
-            measured(given, f"AVE-28, {method}", "ave28", f"--method {method} {AVE} {BRIEF}", "auto", shots)
-
-
-def layout(name: str) -> Table:
-    columns = ("S", "U", "HM", "unseen alone")
-    return Table(name=name, corner="data, method; rule", columns=columns, digits=1)
-
-
-def measured(given: argparse.Namespace, row: str, dataset: str, options: str, rule: str, shots: int) -> None:
-    """Store the figures of one run by the command line, so that a study that is cut keeps what it has measured."""
-    if given.rows and given.rows not in f"{row}, {shots}-shot":
-        return
-    words = f"--dataset {dataset} {options} --n-way 0 --k-shot {shots} --generalised --seen-unseen {rule}"
-    with tempfile.TemporaryDirectory() as out:
-        command = [
-            "-m",
-            "fsmm",
-            "-q",
-            "episode-eval",
-            *words.split(),
-            "--cache",
-            str(given.cache),
-            "--out",
-            out,
-        ]
-        done = subprocess.run(
-            [sys.executable, *command, "--json"], check=False, capture_output=True, text=True
-        )
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-        return
-    found = json.loads(done.stdout)
-    print(row, rule, shots, [round(100 * found[k], 1) for k in ("seen", "unseen", "harmonic")], flush=True)
-    chosen = found["seen_unseen"]["kind"]
-    details = {"auto": f"auto: {chosen}", "val": "bias, val classes"}.get(rule, rule)
-    table = "generalised-few-shot" if shots else "generalised-zero-shot"
-    columns = (("seen", "S"), ("unseen", "U"), ("harmonic", "HM"), ("unseen_alone", "unseen alone"))
-    figures = [
-        figure(
-            table,
-            f"{row}, {shots}-shot; {details}" if shots else f"{row}; {details}",
-            column,
-            100 * found[key],
-            interval=100 * found["ci95"] if key == "harmonic" and found["ci95"] else None,
-            command=f"fsmm episode-eval {words} --cache CACHE",
-        )
-        for key, column in columns
-    ]
-    store(given, [layout(table)], figures)
-
-
-# Whose words a class gets
 
 
 def position(given: argparse.Namespace) -> None:
@@ -389,8 +305,6 @@ def replace_figures(path: Path, tables: Sequence[Table], figures: Sequence[Figur
 
 PARTS = {
     "splits": splits,
-    "generalised": generalised_tables,
-    "few": few_shot_tables,
     "position": position,
 }
 

@@ -14,6 +14,7 @@ from tests_support import synthetic_cache
 
 from fsmm.errors import UsageError
 from fsmm.studies.grid import included
+from fsmm.studies.grid.included import parts_of
 from fsmm.studies.grid.presets import find_study, presets
 from fsmm.studies.grid.store import Row
 from fsmm.studies.grid.sweep import Plan, plan_study, sweep
@@ -199,3 +200,25 @@ def test_what_cannot_be_included_is_one_sentence(
     with pytest.raises(UsageError, match=sentence) as found:
         plan(path, cache, out=tmp_path / "study")
     assert "\n" not in str(found.value)
+
+
+def test_the_parts_of_the_file_of_all_results_have_the_blocks_that_scripts_ask_for() -> None:
+    path = Path(__file__).parents[3] / "examples" / "results.yaml"
+    parts = parts_of(find_study(str(path)))
+    blocks = {part.block(block.name) for part in parts for block in part.document.file.blocks}
+    asked = {
+        "utd-heads",
+        "tutorial.late",
+        "space.unlabelled",
+        "frontier.utd-trained",
+        "stress-demo.imbalance",
+    }
+    asked |= {
+        "modality-table.train-test",
+        "missing.dropout",
+        "eckpn.ave28",
+        "ablate-eckpn.parts",
+        "reliability",
+    }
+    assert asked <= blocks
+    assert len(blocks) > 60
