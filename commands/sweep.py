@@ -180,6 +180,12 @@ def _show_cost(plan: Plan) -> None:
         else ""
     )
     console.note(f"{plan.about['name']}: {len(plan.chosen):,} runs, {plan.done:,} done{cost}. {plan.folder}")
+    elsewhere = [row.config["train_dataset"] for row in plan.rows if "train_dataset" in row.varies]
+    if elsewhere and not any(elsewhere):
+        console.note(
+            f"No other data set of {plan.about['cache']} has the streams of the tested one, so all heads learn from "
+            "the data set that they are tested on."
+        )
 
 
 def _guessed(methods: int) -> str:

@@ -107,6 +107,13 @@ def test_a_dry_run_lists_the_runs_and_keeps_what_was_measured(study: Path, cache
     assert os.listdir(study.parent / "out") == ["costs.json"]
 
 
+def test_a_sweep_over_data_sets_says_where_no_other_one_has_the_streams(study: Path, cache: Path) -> None:
+    study.write_text("blocks: [{name: one, fixed: {method: relation}, grid: {train_dataset: [each]}}]")
+    planned = sweep(study, cache, "--dry-run", "--set", "train.steps=2", "--set", "episodes=2")
+    assert planned.returncode == 0, planned.stderr
+    assert f"No other data set of {cache} has the streams of the tested one" in planned.stderr
+
+
 def test_a_sweep_does_all_but_what_cannot_be_done_and_then_only_that(swept: Path, cache: Path) -> None:
     first, found = stored(swept), read_study(swept.parent / "out")
     assert len(found.rows) == RUNS
