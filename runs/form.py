@@ -48,11 +48,31 @@ class _Pretraining(Stored):
     accuracy_unseen: Share = None
 
 
+class _Lost(Stored):
+    modality: str
+    side: str = "both"
+
+
+class _Protocol(Stored):
+    class_split: str | None = None
+    clip_split: str | None = None
+    label_set: str | None = None
+    missing: list[_Lost] = Field(default_factory=list)
+    noisy: list[_Lost] = Field(default_factory=list)
+    query_groups: list[str] | None = None
+    query_modalities: list[str] | None = None
+    seed: int = 0
+    split: str | None = None
+    support_groups: list[str] | None = None
+    support_modalities: list[str] | None = None
+
+
 class Configuration(Stored):
-    """What config.json holds of what is read again; the protocol has a reader of its own."""
+    """What config.json holds of what is read again; the numbers of the protocol are checked by its own reader."""
 
     method: str
     dataset: str
+    protocol: _Protocol
     cache: str | None = None
     clip_ids: str | None = None
     clip_files: str | None = None
@@ -124,6 +144,8 @@ def arrays_fault(arrays: Mapping[str, np.ndarray]) -> str:
         found = arrays.get(name)
         if found is not None and (found.ndim != axes or found.dtype.kind not in kinds):
             return f"{name} has {found.ndim} axes of type {found.dtype}"
+    if "right_bits" in arrays and arrays["right_bits"].dtype != np.uint8:
+        return f"right_bits is of type {arrays['right_bits'].dtype}"
     pairs = (("right_bits", "accuracy"), ("clip_row", "clip_class"), ("confusion", "class_names"))
     for one, other in pairs:
         if one in arrays and other in arrays and len(arrays[one]) != len(arrays[other]):

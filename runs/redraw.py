@@ -81,7 +81,7 @@ class Source:
             class_id=torch.arange(len(names)),
             clip_row=arrays["clip_row"],
         )
-        if clips.fingerprint() != config["fingerprint"]:
+        if clips.fingerprint() != config.get("fingerprint"):
             raise FsmmError(
                 f"The clips stored with a run of {config['method']} are not those that it was run on; its folder was "
                 "changed. Run `fsmm episode-eval --out` again."
@@ -136,7 +136,10 @@ class Source:
 
 def can_redraw(arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether a run's arrays hold what draws its episodes again, in a version that this program knows."""
-    return "draws_version" in arrays and int(arrays["draws_version"]) == VERSION
+    return arrays.keys() >= _NEEDED and int(arrays["draws_version"]) == VERSION
+
+
+_NEEDED = {"class_names", "clip_class", "clip_row", "draws_check", "draws_version"}
 
 
 def outcomes(right_bits: np.ndarray, queries: int) -> np.ndarray:

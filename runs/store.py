@@ -174,7 +174,7 @@ def _texts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"The run {str(folder)!r} is not as it was written: {' and '.join(changed)} changed after it ended; "
             "run it again."
         )
-    config, metrics = (parsed_json((folder / name).read_text("utf-8")) for name in (CONFIG, METRICS))
+    config, metrics = (_json(folder / name) for name in (CONFIG, METRICS))
     if not _is_config(config):
         raise ValueError(f"{CONFIG} holds no configuration")
     if not isinstance(metrics, dict) or not isinstance(metrics.get("accuracy"), (int, float)):
@@ -183,6 +183,14 @@ def _texts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if fault := fault_of(values, form):
             raise ValueError(f"{name} is not as fsmm writes it: {fault}")
     return config, metrics
+
+
+def _json(path: Path) -> Any:
+    """The value of a JSON file. Raises OSError where it cannot be read, and ValueError, which names it, else."""
+    try:
+        return parsed_json(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -49,6 +49,7 @@ RIGHT: Mapping[str, list[Any]] = {
     "ci95_clips": [-1.5],
     "eval_seconds": [-1.5],
     "per_class": [{"a": 1}],
+    "training": [{"a": 1}],
 }
 
 
@@ -76,6 +77,29 @@ def test_every_value_of_another_kind_is_refused(folder: Path, name: str, table: 
                 (folder / name).write_text(json.dumps({**table, key: value}))
                 assert name in sentence_of(folder), (key, value)
                 assert name in described(folder).fault
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(
+            {key: value}
+            for key in ("support_modalities", "query_modalities", "query_groups")
+            for value in (3, [1])
+        ),
+        *(
+            {key: value}
+            for key in ("split", "label_set", "class_split", "seed")
+            for value in ({}, [[1]], 2.5)
+        ),
+        *({key: [{"modality": 3, "rate": 0.5}]} for key in ("missing", "noisy")),
+        *({"n_way": value} for value in ("five", [1], None, -3, 1e308)),
+    ],
+)
+def test_a_protocol_that_nobody_asked_for_is_refused(folder: Path, values: Mapping[str, Any]) -> None:
+    config = {**CONFIG, "protocol": {"n_way": 5, "k_shot": 1, **values}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "config.json" in sentence_of(folder)
 
 
 def test_what_older_releases_did_not_write_may_be_missing(folder: Path) -> None:

@@ -95,7 +95,7 @@ def test_npz_files_of_other_content_are_one_sentence(folder: Path) -> None:
     for arrays in ({"other": ACCURACY}, {"accuracy": ACCURACY[None]}, {"accuracy": np.array(["high"])}):
         with open(path, "wb") as file:
             np.savez(file, **arrays)
-        assert "no figures of episodes" in sentence_of(folder)
+        assert "episodes.npz" in sentence_of(folder)
     with open(path, "wb") as file:
         np.save(file, ACCURACY)
     assert "is no npz file" in sentence_of(folder)

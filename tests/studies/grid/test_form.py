@@ -41,11 +41,12 @@ ABOUT: dict[str, Any] = {
 }
 ROW = Row(key="protonet-1", block="one", label="a", varies={"k_shot": 1}, config={"method": "protonet"})
 WRONG: list[Any] = [3.5, -1, [1], {"a": 1}, True, "half \ud800", [[]], [{"title": "no name"}]]
-TABLES = ("versions", "varies", "config", "trained_as")  # The keys that may have a table with anything in it.
+# The keys that may have a table with anything in it.
+TABLES = ("versions", "values", "varies", "config", "trained_as")
 PLACES: list[tuple[str, tuple[str | int, ...]]] = [
     *((STUDY, (key,)) for key in ABOUT),
     (STUDY, ("blocks", 0, "name")),
-    *((STUDY, ("published", "rows", 0, key)) for key in ("k_shot", "values")),
+    (STUDY, ("published", "rows", 0, "values")),
     *((ROWS, (0, key)) for key in ("key", "block", "label", "varies", "config", "head", "trained_as")),
 ]
 
