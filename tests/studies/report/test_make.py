@@ -243,7 +243,8 @@ def test_a_sweeps_folder_is_read_with_its_failures(study: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["study.json", "rows.json"])
 def test_a_study_whose_files_were_changed_is_one_sentence(tmp_path: Path, name: str) -> None:
     row = Row(key="run", block="shots", label="1 shot", varies={"k_shot": 1}, config={"method": "tim"})
-    write_study(tmp_path, {"name": "My sweep", "published": {"protonet": 61.5}}, [row])
+    stated = {"source": "A paper", "rows": [{"label": "protonet", "k_shot": 1, "values": {"toy": 61.5}}]}
+    write_study(tmp_path, {"name": "My sweep", "published": stated}, [row])
     path = tmp_path / name
     path.write_text(path.read_text().replace('"k_shot": 1', '"k_shot": 5').replace("61.5", "63.5"))
     with pytest.raises(FsmmError, match=rf"^{name} of the study .* is not as it was written; sweep"):
