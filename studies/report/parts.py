@@ -65,9 +65,11 @@ class Section:
 
 
 def plot_of(traces: Sequence[Any], *, height: int = 380, **layout: Any) -> go.Figure:
-    """A figure of traces without a theme, with the margins that all figures have."""
+    """A figure of traces without a theme, with the margins that all figures have, and room for its legend."""
     import plotly.graph_objects as go
 
+    rows = _legend_rows(traces)
+    height = max(height + _LEGEND_ROW * max(rows - 2, 0), 2 * _LEGEND_ROW * rows)
     figure = go.Figure(list(traces))
     figure.update_layout(
         template="none",
@@ -79,6 +81,17 @@ def plot_of(traces: Sequence[Any], *, height: int = 380, **layout: Any) -> go.Fi
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     return figure
+
+
+_LEGEND_ROW = 20  # pixels; a legend takes half of a figure's height at most, and is scrolled beyond.
+
+
+def _legend_rows(traces: Sequence[Any]) -> int:
+    """The rows of a legend on a laptop, in which every entry is as wide as the longest name."""
+    shown = [trace for trace in traces if isinstance(trace, Mapping) and trace.get("showlegend", True)]
+    names = [str(trace["name"]) for trace in shown if "name" in trace]
+    columns = max(int(900 // (60 + 6 * max(map(len, names), default=0))), 1)
+    return -(-len(names) // columns)
 
 
 def look(number: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from fsmm.studies.report import make
 from fsmm.studies.report.cost import pareto
 from fsmm.studies.report.embedding import components
 from fsmm.studies.report.make import Report, report
+from fsmm.studies.report.parts import plot_of
 from fsmm.studies.report.tables import csv_text, latex_text, markdown_text
 
 pytest.importorskip("jinja2")
@@ -249,6 +250,15 @@ def test_a_study_whose_files_were_changed_is_one_sentence(tmp_path: Path, name: 
     path.write_text(path.read_text().replace('"k_shot": 1', '"k_shot": 5').replace("61.5", "63.5"))
     with pytest.raises(FsmmError, match=rf"^{name} of the study .* is not as it was written; sweep"):
         report(tmp_path)
+
+
+def test_a_legend_of_many_long_names_leaves_room_for_the_curves() -> None:
+    traces = [
+        {"type": "scatter", "name": f"{number} {'name ' * 20}", "x": [1], "y": [1]} for number in range(17)
+    ]
+    heights = [plot_of(shown).layout.height for shown in (traces[:2], traces)]
+    assert heights[0] == 380, "the usual height"
+    assert heights[1] >= 2 * 17 * 20, "twice a legend with a row for each name"
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
