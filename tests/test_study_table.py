@@ -104,6 +104,11 @@ def test_over_class_splits_a_width_is_the_mean_of_theirs() -> None:
     )
     mean = PAIRED.mean_difference([one, two])
     assert (mean.points, mean.widths) == (2.0, Widths(draws=pytest.approx(0.3)))
+    alike = PAIRED.Difference(points=0.0, widths=Widths())
+    assert PAIRED.mean_difference([one, alike, alike, alike]).widths == Widths(
+        draws=pytest.approx(0.05), clips=pytest.approx(0.2)
+    )
+    assert PAIRED.mean_difference([alike, alike]).widths == Widths()
 
 
 def test_a_cell_that_is_not_done_is_empty(study: Study) -> None:

@@ -71,9 +71,16 @@ def seeds_of(study: Study, rows: Sequence[Row]) -> list[Path]:
 
 
 def mean_difference(found: Sequence[Difference]) -> Difference:
-    """The mean over class splits; a half width that one of them lacks is not known."""
-    widths = {kind: [each.widths.of(kind) for each in found] for kind in OVER}
-    means = {kind: _mean([w for w in of if w is not None]) for kind, of in widths.items() if None not in of}
+    """The mean over class splits; a half width that one of them lacks is not known.
+
+    Heads that decide every query of a split alike have no half width there, and add none to the mean.
+    """
+    widths = {kind: [each.widths.of(kind) for each in found if each.points] for kind in OVER}
+    means = {
+        kind: sum(w for w in of if w is not None) / len(found)
+        for kind, of in widths.items()
+        if of and None not in of
+    }
     return Difference(points=_mean([each.points for each in found]), widths=Widths(**means))
 
 
