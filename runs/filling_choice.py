@@ -7,26 +7,29 @@ that was trained on base classes is asked about val classes alone where there ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..cache.bank import FeatureBank
-from ..episodes.protocol import Protocol, TooFew
+from ..episodes.draw import query_room
+from ..episodes.protocol import Protocol, TooFew, bounds
 from ..errors import NoClips, UsageError
 from ..heads.head import Head
 from ..heads.multimodal.matched import MatchedHead
 from .banks import Banks, HeadBanks
 from .filling import BaseClips, Pair, Rule, lacks, withholds
+from .filling_doubts import Doubt, doubts_of, doubts_text
 from .measure import measure
 from .result import Result
 from .spec import RunSpec
 from .tasks import validation_protocol
 
 EPISODES = 200  # Each candidate answers so many episodes of each part.
-VERSION = 3
+VERSION = 4
 """A number that grows when the choice changes, so that studies do runs again that depend on it."""
 RULES: tuple[Rule, ...] = ("linear", "neighbours", "mean", "drop", "zero")
 
@@ -43,8 +46,12 @@ class FillingChoice:
     """The accuracy of each candidate on base and val classes, in 0..1; empty where nothing was chosen."""
     parts: list[str]
     """The names of the classes that were asked: base, val."""
+    scores_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same for each part of these classes, in words: val classes, and each half of the base classes."""
+    doubts: list[Doubt] = field(default_factory=list)
+    """The candidates that a part prefers to the chosen one beyond the interval: the promise may not be kept."""
     note: str = ""
-    """Why nothing could be chosen; "" where it was."""
+    """Why nothing could be chosen, or why the promise may not be kept; "" where neither is so."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -102,6 +109,7 @@ def filled_test(
         note = f"what clips lack is dropped, for nothing could be chosen: {error}"
         nothing = FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
         return Filled(head=head, bank=bank, choice=nothing)
+    ask = ask or partial(_ask, transductive=spec.resolved.transductive)
     choice = choose(head, spec.protocol, known=known, val=banks.val, test=bank, trained=trained, ask=ask)
     made = filled(head, bank, Pair(support=choice.support, query=choice.query), known)
     return replace(made, choice=choice)
@@ -147,28 +155,59 @@ def choose(
     Classes of the test are never asked. ask: measures each candidate; None measures it by itself.
     """
     pairs = candidates(protocol, test)
-    found: list[tuple[str, np.ndarray]] = []
-    for name, bank, source in _parts(known, val, trained=trained):
+    found: list[Asked] = []
+    for name, text, bank, source in _parts(known, val, trained=trained):
         if protocol.split in (name, "all"):
             continue
         try:
-            asked = _accuracies(head, protocol, pairs=pairs, bank=bank, known=source, ask=ask or _ask)
+            results = _results(head, protocol, pairs=pairs, bank=bank, known=source, ask=ask or _ask)
         except TooFew:
             continue
-        if np.isfinite(asked).any():
-            found.append((name, asked))
+        if results:
+            found.append(Asked(name=name, text=text, results=results))
     if not found:
         note = (
             "what clips lack is dropped, for neither base nor val classes can serve the task to choose by it"
         )
         return FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
-    accuracies = [asked for _, asked in found]
-    best, scores = pairs[best_of(accuracies)], np.concatenate(accuracies, axis=1).mean(1)
+    return _chosen(pairs, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A part of the base or val classes, and what each candidate reached on it."""
+
+    name: str
+    """base or val."""
+    text: str
+    """The classes in words."""
+    results: Mapping[str, Result]
+    """The results of the candidates under which the head can answer, by their names."""
+
+    def accuracies(self, names: Sequence[str]) -> np.ndarray:
+        """The accuracy of each candidate on each episode, [P, E]; NaN where the head cannot answer under it."""
+        each = {name: _per_episode(result) for name, result in self.results.items()}
+        nothing = np.full(len(next(iter(each.values()))), np.nan)
+        return np.stack([each.get(name, nothing) for name in names])
+
+
+def _chosen(pairs: Sequence[Pair], found: Sequence[Asked]) -> FillingChoice:
+    """The choice by the results of each part, and what speaks against it."""
+    names = [str(pair) for pair in pairs]
+    accuracies = [part.accuracies(names) for part in found]
+    best, scores = best_of(accuracies), np.concatenate(accuracies, axis=1).mean(1)
+    doubts = [doubt for part in found for doubt in doubts_of(part.text, part.results, names[best])]
     return FillingChoice(
-        support=best.support,
-        query=best.query,
-        scores={str(pair): float(score) for pair, score in zip(pairs, scores) if np.isfinite(score)},
-        parts=sorted({name for name, _ in found}),
+        support=pairs[best].support,
+        query=pairs[best].query,
+        scores={name: float(score) for name, score in zip(names, scores) if np.isfinite(score)},
+        parts=sorted({part.name for part in found}),
+        scores_by_part={
+            part.text: {name: float(_per_episode(result).mean()) for name, result in part.results.items()}
+            for part in found
+        },
+        doubts=doubts,
+        note=doubts_text(doubts, names[best]),
     )
 
 
@@ -202,21 +241,22 @@ def best_of(accuracies: Sequence[np.ndarray]) -> int:
 
 def _parts(
     known: BaseClips, val: FeatureBank | None, *, trained: bool
-) -> list[tuple[str, FeatureBank, BaseClips]]:
-    """The classes that are asked: their name, their clips, and the base clips that these are filled from."""
+) -> list[tuple[str, str, FeatureBank, BaseClips]]:
+    """The classes that are asked: their name, the same in words, their clips, and what these are filled from."""
     found = []
     if val is not None and len(val.class_names) > 1:
-        found.append(("val", val, known))
+        found.append(("val", "val classes", val, known))
     if not (trained and found):
-        found += [("base", half, other) for half, other in known.halves()]
+        texts = ("the first half of the base classes", "the second half of the base classes")
+        found += [("base", text, half, other) for text, (half, other) in zip(texts, known.halves())]
     return found
 
 
-def _ask(made: Filled, protocol: Protocol, episodes: int) -> Result:
-    return measure(made.head, made.bank, protocol, episodes)
+def _ask(made: Filled, protocol: Protocol, episodes: int, *, transductive: bool = True) -> Result:
+    return measure(made.head, made.bank, protocol, episodes, transductive=transductive)
 
 
-def _accuracies(
+def _results(
     head: Head[Any],
     protocol: Protocol,
     *,
@@ -224,21 +264,31 @@ def _accuracies(
     bank: FeatureBank,
     known: BaseClips,
     ask: Ask,
-) -> np.ndarray:
-    """The accuracy of each candidate on each episode of a bank, [P, E]; NaN where the head cannot answer under it."""
-    task = validation_protocol(protocol, bank)
-    found: list[np.ndarray | None] = []
+) -> dict[str, Result]:
+    """The result of each candidate under which the head can answer, on the same episodes of a bank."""
+    task, found = _task(protocol, bank), {}
     for pair in pairs:
         made = filled(head, bank, pair, known)
         try:
-            result = ask(made, task, EPISODES)
+            found[str(pair)] = ask(made, task, EPISODES)
         except UsageError:  # Early fusion, say, cannot compare supports and queries of different modalities.
-            found.append(None)
             continue
-        each = result.per_episode()  # A whole split has no episodes and counts as one.
-        found.append(each if len(each) else np.array([result.summary()["accuracy"]]))
-    count = max((len(each) for each in found if each is not None), default=1)
-    return np.stack([np.full(count, np.nan) if each is None else each.astype(np.float64) for each in found])
+    return found
+
+
+def _task(protocol: Protocol, bank: FeatureBank) -> Protocol:
+    """The run's task on other classes, balanced where none of them is short, so that it has intervals over clips."""
+    task = validation_protocol(protocol, bank)
+    if task.small_classes != "short" or task.uneven_queries or task.rules_groups:
+        return task
+    short = query_room(bank, task, bounds(task.k_shot)[1]).min() < task.n_query
+    return task if short else replace(task, small_classes="exclude")
+
+
+def _per_episode(result: Result) -> np.ndarray:
+    """The accuracy of each episode, float64 [E]; a whole split has no episodes and counts as one."""
+    each = result.per_episode()
+    return (each if len(each) else np.array([result.summary()["accuracy"]])).astype(np.float64)
 
 
 def _known(spec: RunSpec, banks: HeadBanks, rule: Rule) -> BaseClips | None:

@@ -263,9 +263,10 @@ def finish(
 
 def _asked(rates: KeptAndLost, spec: RunSpec, test: Filled, protocol: Protocol, episodes: int) -> Result:
     """The result of a head on some episodes, put together from what other rates have found where that is right."""
-    if rates.serves(protocol, test.bank, transductive=spec.resolved.transductive):
+    transductive = spec.resolved.transductive
+    if rates.serves(protocol, test.bank, transductive=transductive):
         return rates.evaluate(test, protocol, episodes)
-    return measure(test.head, test.bank, protocol, episodes)
+    return measure(test.head, test.bank, protocol, episodes, transductive=transductive)
 
 
 def _measured(
