@@ -143,7 +143,8 @@ def rows_of(row: Row) -> set[str]:
         passages = {f"{one} -> {other}" for one in names for other in names if one != other}
         return {"words -> clips", *passages}
     if row.block.startswith("generalised"):
-        rule, shots = _RULES.get(protocol["seen_unseen"], protocol["seen_unseen"]), protocol["k_shot"]
+        rule, shots = row.config.get("seen_unseen", "auto"), protocol["k_shot"]
+        rule = _RULES.get(rule, rule)
         return {f"{label}, {shots}-shot; {rule}" if shots else f"{label}; {rule}"}
     if row.block == "missing-sweep":
         return {label, joined, *([each["modality"] for each in lost] or names)}
