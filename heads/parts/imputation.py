@@ -5,7 +5,7 @@ In shapes n is the number of complete clips, S the width of what a clip has and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -41,23 +41,63 @@ def ridge_fit(x: Tensor, y: Tensor, group: Tensor) -> RidgeFit:
     for fold in range(FOLDS):
         held = group % FOLDS == fold
         if bool(held.any()) and bool((~held).any()):
-            fits = _fits(x[~held], y[~held])
-            errors += torch.stack([(fit(x[held]) - y[held]).square().sum() for fit in fits])
-    return list(_fits(x, y))[int(errors.argmin())]
+            errors += _Ridge.of(x[~held], y[~held]).errors(x[held], y[held])
+    return _Ridge.of(x, y).fit(PENALTIES[int(errors.argmin())])
 
 
-def _fits(x: Tensor, y: Tensor) -> Iterator[RidgeFit]:
-    """The regression at each of ``PENALTIES``, by one decomposition of the smaller of X'X and XX'."""
-    centre, target_mean = x.mean(0), y.mean(0)
-    x, y = x - centre, y - target_mean
-    dual = len(x) < x.shape[1]
-    value, vector = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
-    value = value.clamp(min=0)
-    total = x.square().sum().clamp(min=1e-12)
-    rotated = vector.T @ (y if dual else x.T @ y)
-    for penalty in PENALTIES:
-        shrunk = vector @ (rotated / (value + penalty * total)[:, None])
-        yield RidgeFit(centre, x.T @ shrunk if dual else shrunk, target_mean)
+@dataclass(frozen=True, kw_only=True)
+class _Ridge:
+    """One decomposition of the smaller of X'X and XX', of which the regression at any penalty is made."""
+
+    centre: Tensor
+    """The mean source [S]."""
+    target_mean: Tensor
+    """The mean target [D]."""
+    rows: Tensor | None
+    """The centred sources [n, S] where XX' was decomposed, and None where X'X was."""
+    value: Tensor
+    """The eigenvalues [m]."""
+    vector: Tensor
+    """The eigenvectors [n or S, m]."""
+    rotated: Tensor
+    """The targets along the eigenvectors [m, D]."""
+    total: Tensor
+    """The sum of the squared lengths of the centred sources."""
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> _Ridge:
+        """The decomposition of sources x [n, S] with targets y [n, D]."""
+        centre, target_mean = x.mean(0), y.mean(0)
+        x, y = x - centre, y - target_mean
+        dual = len(x) < x.shape[1]
+        value, vector = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
+        return cls(
+            centre=centre,
+            target_mean=target_mean,
+            rows=x if dual else None,
+            value=value.clamp(min=0),
+            vector=vector,
+            rotated=vector.T @ (y if dual else x.T @ y),
+            total=x.square().sum().clamp(min=1e-12),
+        )
+
+    def fit(self, penalty: float) -> RidgeFit:
+        """The regression at one penalty."""
+        slope = self.vector @ self._shrunk(penalty)
+        return RidgeFit(self.centre, slope if self.rows is None else self.rows.T @ slope, self.target_mean)
+
+    def errors(self, x: Tensor, y: Tensor) -> Tensor:
+        """The squared errors [P] on other clips, x [h, S] and y [h, D], at each of ``PENALTIES``.
+
+        The clips are turned to the eigenvectors once, so that no slope [S, D] is made for a penalty.
+        """
+        x = x - self.centre
+        turned = (x if self.rows is None else x @ self.rows.T) @ self.vector
+        y = y - self.target_mean
+        return torch.stack([(turned @ self._shrunk(each) - y).square().sum() for each in PENALTIES])
+
+    def _shrunk(self, penalty: float) -> Tensor:
+        return self.rotated / (self.value + penalty * self.total)[:, None]
 
 
 def nearest(
