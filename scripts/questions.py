@@ -13,6 +13,7 @@ seeds of training.
 from __future__ import annotations
 
 import argparse
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -192,9 +193,15 @@ def agreement(study: Study, table: str) -> Iterator[Figure]:
 
 
 def relation_heads(study: Study, table: str) -> Iterator[Figure]:
-    """Groups of relations, as the mean over the seeds of the training, and the difference from none."""
+    """Groups of relations, as the mean over the seeds of the training, and the difference from none.
+
+    A cell of which some seeds are not done is not measured.
+    """
+    cell = operator.itemgetter("dataset", "method", "k_shot", "settings.heads")
+    done = {row.key for row in study.done}
+    lacking = {cell(r.varies) for r in study.rows if r.block == "relation-heads" and r.key not in done}
     for method in ("gnn", "egnn", "eckpn"):
-        mine = rows_of(study, "relation-heads", method=method)
+        mine = [r for r in rows_of(study, "relation-heads", method=method) if cell(r.varies) not in lacking]
         for heads in sorted({row.varies["settings.heads"] for row in mine}, key=int):
             for column, dataset, shots in columns_of(study, "relation-heads"):
                 here = of_task(mine, dataset, shots)
