@@ -56,6 +56,8 @@ class PlannedRun:
     """The specification under which its head is trained."""
     changed: Mapping[str, Any] = field(default_factory=dict)
     """The options in which that differs from the run's own."""
+    names_dataset: bool = False
+    """Whether the file or an override names the run's data set, so that none was asked for it."""
 
 
 FactsOf = Callable[[str | None], DataFacts]
@@ -286,6 +288,7 @@ def _planned(
         job=job,
         trained_as=trained_as,
         changed=own,
+        names_dataset="dataset" in choice,
     )
 
 

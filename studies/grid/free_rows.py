@@ -93,7 +93,9 @@ def _planned(
         varies["when_missing"] = when_missing
     label = f"{method}{fused} on {'+'.join(modalities)}{filled}; {described_task(protocol)}"
     job = replace(first, spec=spec, reliability=False)
-    return PlannedRun(block=FREE_BLOCK, label=label, varies=varies, job=job, trained_as=spec)
+    return PlannedRun(
+        block=FREE_BLOCK, label=label, varies=varies, job=job, trained_as=spec, names_dataset=True
+    )
 
 
 def _within(protocol: Protocol, modalities: tuple[str, ...]) -> Protocol:

@@ -151,6 +151,7 @@ def plan_study(
     check_writable(folder)
     place, facts = Place(cache=root, dataset=dataset, device=device), _Facts(root)
     planned = expand_parts(parts, facts, place, _read(overrides))
+    _check_asked(dataset, planned)
     blocks = chosen_blocks(only, planned, parts)
     with _one_thread():
         rows = [_row(run, facts) for run in planned]
@@ -217,6 +218,15 @@ def _ray_slots(jobs: int | None, device: str) -> int:
     """How many runs the Ray cluster does at a time."""
     room = max(slots(gpus=_gpus(device)), 1)
     return min(jobs or room, room)
+
+
+def _check_asked(dataset: str | None, planned: Sequence[PlannedRun]) -> None:
+    """Raise UsageError where a data set is asked for and every run of the study names its own."""
+    if dataset is not None and all(run.names_dataset for run in planned):
+        raise UsageError(
+            f"Every run of the study names its data set, so that --dataset {dataset} chooses nothing; use --set "
+            f"dataset={dataset}, or --only for some blocks."
+        )
 
 
 class _Facts:

@@ -151,6 +151,16 @@ def test_a_folder_that_one_has_filled_serves_the_other_and_remembers_what_was_sw
     assert [row["Kinetics, published"] for row in rows if row["row"] == "plain"] == ["80.1", "–"]
 
 
+def test_a_data_set_that_no_run_takes_is_refused(cache: Path, tmp_path: Path) -> None:
+    named = "blocks: [{name: b, fixed: {dataset: toy, method: protonet}}]"
+    path = write(tmp_path, named=named)
+    with pytest.raises(UsageError, match="--dataset toy chooses nothing; use --set dataset=toy"):
+        plan(path, cache, dataset="toy")
+    assert len(plan(path, cache).rows) == 1
+    open_ = write(tmp_path, open=named.replace("dataset: toy, ", ""))
+    assert len(plan(open_, cache, dataset="toy").rows) == 1
+
+
 @pytest.mark.parametrize(
     ("outer", "sentence"),
     [
