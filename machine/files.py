@@ -80,8 +80,9 @@ def refuse_special(path: Path, what: str, *, error: type[FsmmError] = UsageError
 def parsed_json(text: str, *, once: bool = False) -> Any:
     """The value of a JSON text. Raises ValueError where it is not valid, or is nested too deeply to be read.
 
-    A text with half of a surrogate pair is not valid, since nothing that holds it could be written again. once: whether
-    a table that has one key twice, of which the reader would keep the last, is refused.
+    A text with half of a surrogate pair is not valid, since nothing that holds it could be written again; those halves
+    that stand for the bytes of a file's name are. once: whether a table that has one key twice, of which the reader
+    would keep the last, is refused.
 
     >>> parsed_json('{"a": [1, null]}')
     {'a': [1, None]}
@@ -89,7 +90,7 @@ def parsed_json(text: str, *, once: bool = False) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=_with_keys_once if once else None)
         if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:

@@ -96,6 +96,6 @@ def test_class_names_that_hdf5_cannot_hold_are_one_sentence(tmp_path: Path, name
         tmp_path,
         changed(label_sets__kind__class_names=[name, *NAMES[1:]], label_sets__kind__splits=None, words=None),
     )
-    with pytest.raises(FsmmError, match="could not be written"):
+    with pytest.raises(FsmmError, match=r"could not be written|half of a surrogate pair"):
         import_features(path, tmp_path / "cache")
     assert not (tmp_path / "cache" / "made" / "catalog.h5").exists()
