@@ -14,8 +14,8 @@ from pydantic import Field, FiniteFloat
 
 from ..machine.forms import Stored
 
-Count = int | None
-Share = FiniteFloat | None
+Whole = int | None
+Number = FiniteFloat | None
 
 
 class _Choice(Stored):
@@ -24,7 +24,7 @@ class _Choice(Stored):
 
 
 class _Training(Stored):
-    curve: list[dict[str, Share]] = Field(default_factory=list)
+    curve: list[dict[str, Number]] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
 
@@ -36,7 +36,7 @@ class _Alone(Stored):
 
 class _Reliability(Stored):
     modalities: dict[str, _Alone]
-    right_where_other_is_wrong: dict[str, dict[str, Share]]
+    right_where_other_is_wrong: dict[str, dict[str, Number]]
 
 
 class _Pretraining(Stored):
@@ -44,8 +44,8 @@ class _Pretraining(Stored):
     overlapping: dict[str, Any]
     classes_overlapping: int
     classes_unseen: int
-    accuracy_overlapping: Share = None
-    accuracy_unseen: Share = None
+    accuracy_overlapping: Number = None
+    accuracy_unseen: Number = None
 
 
 class _Lost(Stored):
@@ -95,26 +95,26 @@ class Figures(Stored):
     accuracy: FiniteFloat
     choices: list[_Choice] | None = None
     chosen: dict[str, Any] | None = None
-    ci95: Share = None
-    ci95_classes: Share = None
-    ci95_clips: Share = None
-    classes: Count = None
-    clips: Count = None
+    ci95: Number = None
+    ci95_classes: Number = None
+    ci95_clips: Number = None
+    classes: Whole = None
+    clips: Whole = None
     device: str | None = None
-    effective_classes: dict[str, Share] | None = None
+    effective_classes: dict[str, Number] | None = None
     episodes: int | None = Field(default=None, ge=0)
-    eval_seconds: Share = None
+    eval_seconds: Number = None
     excluded_classes: list[str] | None = None
     fingerprint: str | None = None
     measure: str | None = None
     notes: list[str] | None = None
-    parameters: Share = None
-    peak_memory_mb: Share = None
-    per_class: dict[str, Share] | None = None
+    parameters: Number = None
+    peak_memory_mb: Number = None
+    per_class: dict[str, Number] | None = None
     pretraining: _Pretraining | None = None
     reliability: _Reliability | None = None
     streams: dict[str, str] | None = None
-    train_seconds: Share = None
+    train_seconds: Number = None
     training: _Training | None = None
     training_stopped: str | None = None
     words: str | None = None

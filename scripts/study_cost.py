@@ -20,6 +20,7 @@ from figures.data import ROOT, UNKNOWN, Data, Figure, Table, put_tables
 from figures.record import commit_of
 
 TABLE, COLUMN, WHOLE = "speed-study", "expected minutes", "the whole study on two cores"
+COMMAND = "fsmm sweep examples/results.yaml --cache CACHE --out results --dry-run --json"
 MOST = 10
 """The number of runs and trainings that have a row."""
 
@@ -38,9 +39,6 @@ def main() -> None:
     figures[0] = replace(figures[0], note=counts(plan))
     table = Table(name=TABLE, corner="what is done", columns=(COLUMN,), digits=1)
     put_tables(ROOT / "docs" / "results" / "speed.json", Data({TABLE: table}, figures))
-
-
-COMMAND = "fsmm sweep examples/results.yaml --cache CACHE --out results --dry-run --json"
 
 
 def costs(plan: Mapping[str, Any]) -> dict[str, float]:

@@ -1,16 +1,17 @@
-"""Synthetic caches and banks with known truth, modules with moved weights, and the scripts, shared by the tests."""
+"""Synthetic caches and banks with known truth, modules with moved weights, refusals, and the scripts, for all tests."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 import h5py
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from fsmm.cache.header import HEADER_BYTES, file_digest
 from fsmm.cache.schema import Provenance, StreamName
 from fsmm.cache.stream import StreamWriter
 from fsmm.cache.table import Table, TensorTable
+from fsmm.errors import FsmmError
 
 M = TypeVar("M", bound=nn.Module)
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -32,6 +34,14 @@ def script(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(SCRIPTS))
+
+
+def sentence_of(read: Callable[[Path], object], folder: Path) -> str:
+    """The one sentence by which reading a folder fails."""
+    with pytest.raises(FsmmError) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def synthetic_cache(

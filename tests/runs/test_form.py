@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests_support import sentence_of
 
-from fsmm.errors import FsmmError
 from fsmm.machine.digests import SUMS
 from fsmm.runs.layout import EPISODES
 from fsmm.runs.listing import described
@@ -61,21 +61,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def sentence_of(folder: Path) -> str:
-    """The one sentence by which loading a run fails; a listing states it, too."""
-    with pytest.raises(FsmmError) as caught:
-        load_run(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(("name", "table"), [("config.json", CONFIG), ("metrics.json", METRICS)])
 def test_every_value_of_another_kind_is_refused(folder: Path, name: str, table: Mapping[str, Any]) -> None:
     for key in table:
         for value in WRONG:
             if value not in RIGHT.get(key, []):
                 (folder / name).write_text(json.dumps({**table, key: value}))
-                assert name in sentence_of(folder), (key, value)
+                assert name in sentence_of(load_run, folder), (key, value)
                 assert name in described(folder).fault
 
 
@@ -99,7 +91,7 @@ def test_every_value_of_another_kind_is_refused(folder: Path, name: str, table: 
 def test_a_protocol_that_nobody_asked_for_is_refused(folder: Path, values: Mapping[str, Any]) -> None:
     config = {**CONFIG, "protocol": {"n_way": 5, "k_shot": 1, **values}}
     (folder / "config.json").write_text(json.dumps(config))
-    assert "config.json" in sentence_of(folder)
+    assert "config.json" in sentence_of(load_run, folder)
 
 
 def test_what_older_releases_did_not_write_may_be_missing(folder: Path) -> None:
@@ -115,10 +107,10 @@ def test_an_array_of_another_kind_is_refused(folder: Path, name: str) -> None:
     found = ARRAYS[name]
     for other in (found[None], np.zeros(found.shape, "c8")):
         np.savez(folder / EPISODES, **{**ARRAYS, name: other})
-        assert f"{EPISODES} is not as fsmm writes it: {name}" in sentence_of(folder)
+        assert f"{EPISODES} is not as fsmm writes it: {name}" in sentence_of(load_run, folder)
 
 
 @pytest.mark.parametrize("name", ["right_bits", "clip_row", "confusion"])
 def test_arrays_that_do_not_fit_together_are_refused(folder: Path, name: str) -> None:
     np.savez(folder / EPISODES, **{**ARRAYS, name: ARRAYS[name][:-1]})
-    assert f"{name} has {len(ARRAYS[name]) - 1} entries" in sentence_of(folder)
+    assert f"{name} has {len(ARRAYS[name]) - 1} entries" in sentence_of(load_run, folder)

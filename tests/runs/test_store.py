@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests_support import sentence_of
 
 from fsmm.errors import FsmmError
 from fsmm.machine import files
@@ -34,14 +35,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def sentence_of(folder: Path) -> str:
-    """The one sentence by which loading a run fails."""
-    with pytest.raises(FsmmError) as caught:
-        load_run(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def test_a_run_comes_back(folder: Path) -> None:
     config, metrics, arrays = load_run(folder)
     assert (config, metrics) == (CONFIG, {"accuracy": 0.5})
@@ -57,7 +50,7 @@ def test_every_flipped_bit_of_a_run_is_seen(folder: Path, name: str) -> None:
         damaged = bytearray(whole)
         damaged[byte] ^= 1 << (byte % 8)
         (folder / name).write_bytes(damaged)
-        assert f"{name} changed after it ended" in sentence_of(folder)
+        assert f"{name} changed after it ended" in sentence_of(load_run, folder)
         with pytest.raises(FsmmError):
             load_texts(folder)
 
@@ -86,7 +79,7 @@ def test_a_damaged_run_is_one_sentence_with_digests_and_without(
     (folder / name).write_bytes(content)
     if not listed:
         (folder / SUMS).unlink()
-    assert str(folder) in sentence_of(folder)
+    assert str(folder) in sentence_of(load_run, folder)
 
 
 def test_npz_files_of_other_content_are_one_sentence(folder: Path) -> None:
@@ -95,13 +88,13 @@ def test_npz_files_of_other_content_are_one_sentence(folder: Path) -> None:
     for arrays in ({"other": ACCURACY}, {"accuracy": ACCURACY[None]}, {"accuracy": np.array(["high"])}):
         with open(path, "wb") as file:
             np.savez(file, **arrays)
-        assert "episodes.npz" in sentence_of(folder)
+        assert "episodes.npz" in sentence_of(load_run, folder)
     with open(path, "wb") as file:
         np.save(file, ACCURACY)
-    assert "is no npz file" in sentence_of(folder)
+    assert "is no npz file" in sentence_of(load_run, folder)
     with open(path, "wb") as file:
         np.savez(file, accuracy=np.array([{}], object))
-    sentence_of(folder)
+    sentence_of(load_run, folder)
 
 
 @pytest.mark.parametrize("name", [*FILES, SUMS])
@@ -110,12 +103,12 @@ def test_missing_files_pipes_and_folders_are_one_sentence(folder: Path, name: st
     if name == SUMS:
         assert load_run(folder)[0] == CONFIG, "runs of older releases have no list of digests"
     else:
-        assert f"{name} is missing" in sentence_of(folder)
+        assert f"{name} is missing" in sentence_of(load_run, folder)
     (folder / name).mkdir()
-    sentence_of(folder)
+    sentence_of(load_run, folder)
     (folder / name).rmdir()
     os.mkfifo(folder / name)
-    assert "is a pipe" in sentence_of(folder)
+    assert "is a pipe" in sentence_of(load_run, folder)
 
 
 def test_what_killed_writers_left_behind_goes_with_the_next_run(folder: Path) -> None:
@@ -166,18 +159,18 @@ def test_a_half_copied_run_is_no_run(folder: Path, tmp_path: Path) -> None:
     copy.mkdir()
     for name in FILES[:2]:
         shutil.copy(folder / name, copy)
-    assert "episodes.npz is missing" in sentence_of(copy)
+    assert "episodes.npz is missing" in sentence_of(load_run, copy)
     shutil.copy(folder / SUMS, copy)
     (copy / "episodes.npz").write_bytes((folder / "episodes.npz").read_bytes()[:300])
-    assert "episodes.npz changed" in sentence_of(copy)
-    assert "No such file" in sentence_of(tmp_path / "nowhere")
+    assert "episodes.npz changed" in sentence_of(load_run, copy)
+    assert "No such file" in sentence_of(load_run, tmp_path / "nowhere")
 
 
 def test_the_files_of_two_runs_do_not_pass_for_one(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     save_run(other, {**CONFIG, "method": "nearest"}, {"accuracy": 0.5}, {"accuracy": 1 - ACCURACY})
     shutil.copy(folder / "config.json", other)
-    assert "config.json changed" in sentence_of(other)
+    assert "config.json changed" in sentence_of(load_run, other)
 
 
 WRITER = """

@@ -39,6 +39,27 @@ def test_a_linear_relation_is_found_and_an_absent_one_is_shrunk_to_the_mean() ->
     assert torch.allclose(ridge_fit(x, noise, group)(new), noise.mean(0).expand(4, 2), atol=0.15)
 
 
+@pytest.mark.parametrize(("clips", "width"), [(90, 6), (24, 40)])
+def test_the_penalty_errs_least_on_groups_that_a_fit_has_not_seen(clips: int, width: int) -> None:
+    """The same penalty is found by scikit-learn's regressions, one for each fold and penalty."""
+    x, group = draws(clips, width) + 2.0, torch.arange(clips) % 9
+    y = x[:, :3] @ draws(3, 4) + 3.0 * draws(clips, 4)
+    errors = []
+    for penalty in imputation.PENALTIES:
+        errors.append(0.0)
+        for fold in range(imputation.FOLDS):
+            held = group % imputation.FOLDS == fold
+            seen = x[~held]
+            alpha = penalty * float((seen - seen.mean(0)).square().sum())
+            fit = Ridge(alpha=alpha).fit(seen.numpy(), y[~held].numpy())
+            errors[-1] += float(((fit.predict(x[held].numpy()) - y[held].numpy()) ** 2).sum())
+    best = int(np.argmin(errors))
+    assert 0 < best < len(errors) - 1, "an end of the list would be found by chance"
+    alpha = imputation.PENALTIES[best] * float((x - x.mean(0)).square().sum())
+    theirs = Ridge(alpha=alpha).fit(x.numpy(), y.numpy()).predict(x.numpy())
+    assert np.allclose(ridge_fit(x, y, group)(x).numpy(), theirs, atol=1e-8)
+
+
 def test_neighbours_are_those_of_a_slow_search_and_never_an_excluded_one() -> None:
     query, memory = draws(4, 5), draws(9, 5)
     excluded = torch.zeros(4, 9, dtype=torch.bool)

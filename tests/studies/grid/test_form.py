@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests_support import sentence_of
 from typer.testing import CliRunner
 
 from fsmm.cli import app
@@ -57,14 +58,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
-def sentence_of(folder: Path) -> str:
-    """The one sentence by which reading a study fails."""
-    with pytest.raises(FsmmError) as caught:
-        read_study(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def edited(path: Path, change: Callable[[Any], None]) -> None:
     """Change a file of a study as a person would who removes the digests, too."""
     table = json.loads(path.read_text())
@@ -82,7 +75,7 @@ def test_every_value_of_another_kind_is_refused(folder: Path, name: str, path: t
             continue
         (folder / name).write_text(whole)
         edited(folder / name, partial(put, path=path, value=value))
-        assert name in sentence_of(folder), value
+        assert name in sentence_of(read_study, folder), value
 
 
 def put(table: Any, *, path: tuple[str | int, ...], value: Any) -> None:
@@ -96,7 +89,7 @@ def put(table: Any, *, path: tuple[str | int, ...], value: Any) -> None:
 @pytest.mark.parametrize("key", ["", "..", "../../etc", "/etc/passwd", "a/b", "a\nb", ".hidden"])
 def test_no_key_of_a_run_leads_out_of_the_study(folder: Path, key: str) -> None:
     edited(folder / ROWS, lambda rows: rows[0].update(key=key))
-    assert f"{ROWS} of the study" in sentence_of(folder)
+    assert f"{ROWS} of the study" in sentence_of(read_study, folder)
 
 
 @pytest.mark.parametrize("name", [STUDY, ROWS])
@@ -106,7 +99,7 @@ def test_no_key_of_a_run_leads_out_of_the_study(folder: Path, key: str) -> None:
 )
 def test_a_file_that_is_none_of_ours_is_one_sentence(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
-    assert name in sentence_of(folder)
+    assert name in sentence_of(read_study, folder)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
@@ -114,7 +107,7 @@ def test_a_file_that_is_none_of_ours_is_one_sentence(folder: Path, name: str, co
 def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
-    assert "is a pipe or a device" in sentence_of(folder)
+    assert "is a pipe or a device" in sentence_of(read_study, folder)
 
 
 def test_lines_of_failures_that_are_none_are_left_out(folder: Path) -> None:
@@ -136,7 +129,7 @@ def test_a_study_of_an_older_release_is_read_and_one_of_a_newer_is_left_alone(fo
     assert read_study(folder).rows == [ROW]
     edited_text = (folder / STUDY).read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}')
     (folder / STUDY).write_text(edited_text)
-    assert f"this release reads format {FORMAT}" in sentence_of(folder)
+    assert f"this release reads format {FORMAT}" in sentence_of(read_study, folder)
     study = folder.parent / "small.yaml"
     study.write_text("blocks: [{name: one, fixed: {method: protonet}}]")
     with pytest.raises(UsageError, match=rf"has format {FORMAT + 1}, and this release writes {FORMAT}"):
