@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FsmmError, UsageError
-from ...runs.layout import CONFIG
+from ...runs.layout import CONFIG, FILES
 from ...runs.listing import changed_settings, described, find_runs
 from ...runs.redraw import can_redraw
 from ...runs.store import load_run
@@ -169,20 +169,30 @@ def of_sweep(study: Study) -> StudyData:
     for row in study.rows:
         once.setdefault(row.key, row)  # Two blocks may ask for one run.
     stored = {row.key for row in study.done}
-    done = [row for row in once.values() if row.key in stored]
-    runs, failed = _loaded((study.run_folder(row), names[row.key], row.block) for row in done)
     lost = {key: failure.reason for key, failure in study.failures.items() if key not in stored}
+    there = [
+        row
+        for key, row in once.items()
+        if key in stored or (key not in lost and _has_files(study.run_folder(row)))
+    ]
+    runs, failed = _loaded((study.run_folder(row), names[row.key], row.block) for row in there)
     failed += [(names[key], reason) for key, reason in lost.items()]
+    tried = {*lost, *(row.key for row in there)}
     by_key = {run.folder.name: run for run in runs}
     return StudyData(
         title=str(study.about.get("title") or study.name),
         folder=study.folder,
         runs=runs,
         failed=failed,
-        waiting=[names[key] for key in once if key not in stored and key not in lost],
+        waiting=[names[key] for key in once if key not in tried],
         about=study.about,
         asked=[(row, by_key[row.key]) for row in study.rows if row.key in by_key],
     )
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a run was made in a folder, whatever became of its files since."""
+    return all((folder / name).is_file() for name in FILES)
 
 
 def _row_names(rows: Sequence[Row]) -> dict[str, str]:

@@ -78,6 +78,7 @@ def report(
             "--out."
         ) from None
     names = ["runs", *(section.name for section in made)]
+    notes += _failed(data)  # The page counts them in its head, and has a section of them.
     return Report(page=place / PAGE, tables=tables, runs=runs, tasks=tasks, sections=names, notes=notes)
 
 
@@ -114,6 +115,15 @@ def sections(
         made_of.failed_section(data),
     ]
     return [section for section in found if section is not None]
+
+
+def _failed(data: StudyData) -> list[str]:
+    """A sentence on the runs that failed or cannot be read, with the reason of the first, where there are any."""
+    if not data.failed:
+        return []
+    (name, reason), count = data.failed[0], len(data.failed)
+    runs = "1 run" if count == 1 else f"{count} runs"
+    return [f"{runs} failed or cannot be read, and the page says why of each: {name}: {reason}"]
 
 
 def _unpaired(data: StudyData, marks: dict[str, Mark]) -> list[str]:

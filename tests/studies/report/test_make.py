@@ -15,11 +15,12 @@ from report_support import SECTIONS, made_up, make_study
 from fsmm.errors import FsmmError, UsageError
 from fsmm.heads.registry import METHODS
 from fsmm.runs.listing import find_runs
-from fsmm.runs.store import load_run
+from fsmm.runs.store import load_run, save_run
 from fsmm.studies.compare import compare
 from fsmm.studies.grid.store import Failure, Row, add_failure, write_study
 from fsmm.studies.report import make
 from fsmm.studies.report.cost import pareto
+from fsmm.studies.report.data import read
 from fsmm.studies.report.embedding import components
 from fsmm.studies.report.make import Report, report
 from fsmm.studies.report.parts import plot_of
@@ -182,6 +183,10 @@ def test_what_failed_is_named_with_the_reason(made: Report) -> None:
     section = text[text.index('<section id="failed"') :]
     assert "damaged" in section
     assert "not a complete run" in section
+    (told,) = [note for note in made.notes if "failed or cannot be read" in note]
+    assert told.startswith("1 run failed")
+    assert "damaged" in told
+    assert "not a complete run" in told
 
 
 def test_latex_has_the_structure_of_a_table(made: Report) -> None:
@@ -292,3 +297,19 @@ def test_no_run_beats_one_of_the_front() -> None:
     for i, (cost, accuracy) in enumerate(points):
         beaten = any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points)
         assert (i in front) == (not beaten)
+
+
+def test_a_run_of_a_sweep_that_was_damaged_is_told_from_one_that_is_still_to_be_made(tmp_path: Path) -> None:
+    rows = [Row(key=key, block="b", label=key, varies={}, config={}) for key in ("whole", "damaged", "later")]
+    write_study(tmp_path, {"name": "My sweep"}, rows)
+    config = {"method": "protonet", "dataset": "toy", "protocol": {"n_way": 5, "k_shot": 1}}
+    arrays = {"accuracy": np.full(4, 0.5, np.float32)}
+    for key in ("whole", "damaged"):
+        save_run(tmp_path / "runs" / key, config, {"accuracy": 0.5}, arrays)
+    (tmp_path / "runs" / "damaged" / "metrics.json").write_text('{"accuracy": 0.9}')
+    data = read(tmp_path)
+    assert [run.name for run in data.runs] == ["b: whole"]
+    ((name, reason),) = data.failed
+    assert name == "b: damaged"
+    assert "metrics.json changed" in reason
+    assert list(data.waiting) == ["b: later"]
