@@ -1,14 +1,15 @@
-"""A matching of clips that base and val classes choose: their mean, Chamfer++ or an ordered alignment.
+"""A matching of clips that base and val classes choose: their mean, Chamfer++, an ordered alignment, or the last two.
 
 Whether time matters depends on the data: where classes differ in the order of what is seen, an alignment wins, and it
 costs accuracy elsewhere. The matchings are those of Bertrand et al. (SCIA 2023, see ``chamfer``), of which nothing is
-learned, and each is tried on the same episodes of base classes, and of val classes where there are any. Inductive.
+learned, and each is tried on the same episodes of base classes, and of val classes where there are any. Chamfer++, the
+best of them in the paper, stays unless another is surely better there. Inductive.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -20,15 +21,22 @@ from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes
 from ...episodes.gather import materialise
 from ...episodes.protocol import Protocol
-from ...episodes.sampler import Sampler
+from ...episodes.sampler import EpisodeIndex, Sampler
 from ..decided import Decided
 from ..head import Head, Inputs
 from ..parts.steps import at_most
-from ..scoring.shortcut import Shortcut
+from ..scoring.episode_test import EpisodeTest
+from ..scoring.shortcut import Scorer, Shortcut
 from ..settings import Count, Settings
 from .chamfer import Chamfer, ChamferSettings, Matching
 
-CANDIDATES: tuple[Matching, ...] = ("mean", "chamfer++", "otam")
+MATCHINGS: tuple[Matching, ...] = ("mean", "chamfer++", "otam")
+CANDIDATES: tuple[tuple[Matching, ...], ...] = (("mean",), ("chamfer++",), ("otam",), ("chamfer++", "otam"))
+"""What is tried: the matchings whose logits decide together."""
+NAMES = tuple(" and ".join(candidate) for candidate in CANDIDATES)
+DEFAULT = NAMES.index("chamfer++")
+SURE = 1.96
+"""How many standard errors another candidate must be above the default."""
 PARTS: tuple[Literal["base", "val"], ...] = ("base", "val")
 QUERIES, AT_ONCE = 5, 20
 STEPS = 16
@@ -47,9 +55,10 @@ class AutoTemporalSettings(Settings):
 
 
 class AutoTemporal(Head[AutoTemporalSettings]):
-    """The matching that is most accurate on base and val classes; Chamfer++ where neither can serve an episode.
+    """The matching that is most accurate on base and val classes, among those that are surely better than Chamfer++.
 
-    Where both can, the mean of the two accuracies counts: val classes are fewer, but no statistics come from them.
+    It is Chamfer++ where none is, and where neither part of the classes can serve an episode. Where both can, the mean
+    of the two accuracies counts: val classes are fewer, but no statistics come from them.
     """
 
     Settings = AutoTemporalSettings
@@ -57,58 +66,70 @@ class AutoTemporal(Head[AutoTemporalSettings]):
     choice: Tensor
     base_accuracy: Tensor
     val_accuracy: Tensor
+    base_error: Tensor
+    val_error: Tensor
 
     def __init__(self, inputs: Inputs, settings: AutoTemporalSettings) -> None:
         super().__init__(inputs, settings)
-        own = (ChamferSettings(matching=matching) for matching in CANDIDATES)
-        self.candidates = nn.ModuleList(Chamfer(inputs, each) for each in own)
-        self.register_buffer("choice", torch.tensor(CANDIDATES.index("chamfer++")))
+        self.matchings = nn.ModuleDict({each: Chamfer(inputs, _only(each)) for each in MATCHINGS})
+        self.register_buffer("choice", torch.tensor(DEFAULT))
         for part in PARTS:
-            self.register_buffer(f"{part}_accuracy", torch.full((len(CANDIDATES),), math.nan))
+            for what in ("accuracy", "error"):
+                self.register_buffer(f"{part}_{what}", torch.full((len(CANDIDATES),), math.nan))
 
     @property
-    def matching(self) -> Chamfer:
-        """The matching that was chosen."""
-        found = self.candidates[int(self.choice)]
-        assert isinstance(found, Chamfer)
-        return found
+    def deciding(self) -> list[Chamfer]:
+        """The matchings that were chosen."""
+        found = [self.matchings[each] for each in CANDIDATES[int(self.choice)]]
+        return [each for each in found if isinstance(each, Chamfer)]
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]."""
-        logits: Tensor = self.matching(episodes)
-        return logits
+        return together([matching(episodes) for matching in self.deciding])
 
     def shortcuts(self) -> Iterable[Shortcut]:
-        """Those of the chosen matching."""
-        return self.matching.shortcuts()
+        """Those of the chosen matching, or a way of each of two."""
+        first, *others = self.deciding
+        return (Together((first, *others)),) if others else first.shortcuts()
 
     def fit_base(self, base: FeatureBank) -> None:
-        """Tries every matching on the same episodes of base classes and keeps the most accurate."""
+        """Tries every candidate on the same episodes of base classes and chooses."""
         self._try_on(base, "base")
 
     def fit_val(self, val: FeatureBank) -> None:
-        """Tries every matching on the same episodes of val classes, too, and chooses by both."""
+        """Tries every candidate on the same episodes of val classes, too, and chooses by both."""
         self._try_on(val, "val")
 
     @torch.no_grad()
     def _try_on(self, bank: FeatureBank, part: Literal["base", "val"]) -> None:
-        """The accuracy of each matching on one part of the classes, and the choice by all parts that were tried."""
+        """The accuracy of each candidate on one part of the classes, and the choice by all parts that were tried."""
         task = self._protocol(bank, part)
         if task is None:
             return
-        right, asked = torch.zeros(len(CANDIDATES), dtype=torch.int64), 0
+        found = []
         for index in Sampler(bank, task).batches(0, self.settings.episodes, AT_ONCE):
             episodes = _shortened(materialise(bank, index, task))
-            for number, candidate in enumerate(self.candidates):
-                right[number] += (candidate(episodes).argmax(-1) == episodes.query_label).sum().cpu()
-            asked += episodes.query_label.numel()
-        found = self.base_accuracy if part == "base" else self.val_accuracy
-        found.copy_(right / max(asked, 1))
-        self.choice.copy_(self.accuracy.argmax())
+            logits = {name: matching(episodes) for name, matching in self.matchings.items()}
+            each = [together([logits[name] for name in candidate]) for candidate in CANDIDATES]
+            right = torch.stack(each).argmax(-1) == episodes.query_label
+            found.append(right.double().mean(-1).cpu())  # [candidates, episodes]
+        accuracy = torch.cat(found, 1)
+        above = accuracy - accuracy[DEFAULT]
+        getattr(self, f"{part}_accuracy").copy_(accuracy.mean(1))
+        getattr(self, f"{part}_error").copy_(above.std(1) / above.shape[1] ** 0.5)
+        self.choice.copy_(self._most_accurate())
+
+    def _most_accurate(self) -> Tensor:
+        """The number of the most accurate candidate among the default and those that are surely better."""
+        errors = torch.stack([self.base_error, self.val_error])
+        error = errors.square().nansum(0).sqrt() / errors.isfinite().any(1).sum()
+        surely = self.accuracy - self.accuracy[DEFAULT] > SURE * error
+        surely[DEFAULT] = True
+        return self.accuracy.masked_fill(~surely, -1.0).argmax()
 
     @property
     def accuracy(self) -> Tensor:
-        """The accuracy of each matching, the mean over the parts on which they were tried; NaN where on none."""
+        """The accuracy of each candidate, the mean over the parts on which they were tried; NaN where on none."""
         return torch.stack([self.base_accuracy, self.val_accuracy]).nanmean(0)
 
     def _protocol(self, bank: FeatureBank, part: Literal["base", "val"]) -> Protocol | None:
@@ -126,11 +147,11 @@ class AutoTemporal(Head[AutoTemporalSettings]):
 
     def chosen(self) -> dict[str, Any]:
         """The matching, and the accuracy of each on base and on val classes where they were tried."""
-        found: dict[str, Any] = {"matching": CANDIDATES[int(self.choice)]}
+        found: dict[str, Any] = {"matching": NAMES[int(self.choice)]}
         for part, accuracy in zip(PARTS, (self.base_accuracy, self.val_accuracy)):
             if bool(accuracy.isfinite().all()):
                 found |= {
-                    f"{part} accuracy of {name}": value for name, value in zip(CANDIDATES, accuracy.tolist())
+                    f"{part} accuracy of {name}": value for name, value in zip(NAMES, accuracy.tolist())
                 }
         return found
 
@@ -142,6 +163,42 @@ class AutoTemporal(Head[AutoTemporalSettings]):
             "The base and val classes are too few, or have several labels a clip, to choose a matching; it is "
             "chamfer++."
         ]
+
+
+@dataclass(frozen=True)
+class Together:
+    """The best way to the logits of each of several matchings, which decide together."""
+
+    matchings: tuple[Chamfer, ...]
+
+    def saves(self, test: EpisodeTest) -> float:
+        """What the way saves that saves least."""
+        return min(max(way.saves(test) for way in each.shortcuts()) for each in self.matchings)
+
+    def prepare(self, test: EpisodeTest) -> Scorer:
+        """A scorer by the best way of each matching."""
+        best = [max(each.shortcuts(), key=lambda way: way.saves(test)) for each in self.matchings]
+        scorers = [way.prepare(test) for way in best]
+
+        def score(index: EpisodeIndex) -> Tensor:
+            return together([scorer(index) for scorer in scorers])
+
+        return Scorer(score)
+
+
+def together(logits: Sequence[Tensor]) -> Tensor:
+    """The mean of logits [B, Q, N] whose spreads over the classes of a query are that of the first."""
+    first, *others = logits
+    if not others:
+        return first
+    centred = [each - each.mean(-1, keepdim=True) for each in logits]
+    spread = [each.square().mean(-1, keepdim=True).sqrt() for each in centred]
+    scaled = [each * (spread[0] / own.clamp(min=1e-6)) for each, own in zip(centred, spread)]
+    return torch.stack(scaled).mean(0)
+
+
+def _only(matching: Matching) -> ChamferSettings:
+    return ChamferSettings(matching=matching)
 
 
 def _shortened(episodes: Episodes) -> Episodes:

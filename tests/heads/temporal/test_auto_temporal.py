@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 from temporal_support import DIM, STEPS, episode, head, order_cache
 from tests_support import random_bank
 
 from fsmm.cache.bank import FeatureBank
 from fsmm.heads.build import build_head, inputs_of
-from fsmm.heads.temporal.auto_temporal import CANDIDATES, AutoTemporal
+from fsmm.heads.temporal.auto_temporal import DEFAULT, NAMES, SURE, AutoTemporal, together
 
 
 def fitted(base: FeatureBank) -> AutoTemporal:
@@ -28,13 +29,38 @@ def test_order_asks_for_a_matching_that_sees_it(tmp_path: Path) -> None:
     assert float(made.accuracy[0]) < float(made.accuracy.max()) - 0.1
 
 
-def test_the_most_accurate_is_kept_and_decides() -> None:
+@pytest.mark.parametrize("number", range(len(NAMES)))
+def test_what_was_chosen_decides(number: int) -> None:
     made = fitted(random_bank({"frame": (STEPS, DIM)}, classes=6, clips=10, dtype=torch.float64, seed=3))
-    assert made.chosen()["matching"] == CANDIDATES[int(made.accuracy.argmax())]
+    made.choice.fill_(number)
     task = episode(ways=4)
-    alone = head("chamfer", {"matching": made.chosen()["matching"]})
-    assert torch.allclose(made(task), alone(task))
+    alone = [head("chamfer", {"matching": each})(task) for each in made.chosen()["matching"].split(" and ")]
+    if len(alone) == 1:
+        assert torch.allclose(made(task), alone[0])
+    else:
+        scaled = [(x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True) for x in alone]
+        assert torch.equal(made(task).argsort(-1), sum(scaled[1:], scaled[0]).argsort(-1))
     assert not made.notes()
+
+
+def test_two_matchings_have_an_equal_say() -> None:
+    first, second = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    both = together([first, second])
+    assert torch.allclose(both, together([first, 100 * second + 7]))
+    assert torch.allclose(together([first, first]), first - first.mean(-1, keepdim=True))
+
+
+def test_chamfer_stays_unless_another_is_surely_better() -> None:
+    made = fitted(random_bank({"frame": (STEPS, DIM)}, classes=6, clips=10, dtype=torch.float64, seed=3))
+    above = made.accuracy - made.accuracy[DEFAULT]
+    sure = [above[i] > SURE * made.base_error[i] for i in range(len(NAMES))]
+    expected = max((i for i in range(len(NAMES)) if sure[i] or i == DEFAULT), key=lambda i: float(above[i]))
+    assert made.chosen()["matching"] == NAMES[expected]
+    made.base_accuracy.copy_(torch.tensor([0.5, 0.5, 0.53, 0.52]))
+    made.base_error.copy_(torch.tensor([0.01, 0.0, 0.02, 0.01]))
+    assert NAMES[int(made._most_accurate())] == "chamfer++ and otam"
+    made.base_error.copy_(torch.tensor([0.01, 0.0, 0.01, 0.01]))
+    assert NAMES[int(made._most_accurate())] == "otam"
 
 
 def test_val_classes_take_part_where_there_are_any() -> None:
@@ -43,10 +69,10 @@ def test_val_classes_take_part_where_there_are_any() -> None:
     base = made.accuracy.clone()
     made.fit_val(bank(seed=4))
     both = made.chosen()
-    val = torch.tensor([both[f"val accuracy of {name}"] for name in CANDIDATES])
+    val = torch.tensor([both[f"val accuracy of {name}"] for name in NAMES])
     assert torch.allclose(made.accuracy, (base + val) / 2)
     assert not torch.equal(base, val)
-    assert both["matching"] == CANDIDATES[int(made.accuracy.argmax())]
+    assert both["matching"] == NAMES[int(made.choice)]
 
 
 def test_too_few_base_classes_leave_chamfer_and_say_so() -> None:
