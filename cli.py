@@ -29,7 +29,7 @@ from .commands import (
     tune,
 )
 from .commands.console import Verbosity, set_verbosity
-from .errors import FsmmError
+from .errors import FsmmError, UsageError
 from .machine.interrupt import INTERRUPTED, InterruptedOnce
 
 # A forked worker was once seen spinning inside MKL's own memory pool; fsmm is no slower without the pool.
@@ -101,6 +101,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command that the arguments name, and return its exit code."""
     try:
+        _refuse_empty(sys.argv[1:])
         # The standalone mode is off, so that interruption and usage errors get the exit codes and sentences of fsmm.
         code = app(prog_name="fsmm", standalone_mode=False)
     except FsmmError as error:
@@ -117,6 +118,18 @@ def _run() -> int:
     if code == INTERRUPTED:  # Newer parsers catch the interrupt themselves and return its code.
         _say("Interrupted; run the same command again to continue.")
     return code if isinstance(code, int) else 0
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises UsageError for an empty argument, which as a path would be the working folder, and means nothing else."""
+    before = "the command"
+    for argument in arguments:
+        name, sign, value = argument.partition("=")
+        if not argument or (name.startswith("--") and sign and not value):
+            raise UsageError(
+                f"The argument after {name or before} is empty; a variable of the shell that is not set leaves that."
+            )
+        before = argument
 
 
 def _other(error: Exception) -> int:

@@ -104,6 +104,7 @@ def page_of(name: str) -> dict[str, Any]:
         "words": method.words,
         "zero_shot": method.zero_shot,
         "reads_supports": method.reads_supports,
+        "reads_unlabelled": method.reads_unlabelled,
         "reads_time": method.reads_time,
         "fits_base": method.fits_base,
         "official_numbers": list(method.reference),
@@ -183,6 +184,8 @@ def _needs(page: dict[str, Any]) -> list[str]:
         found.append("base classes to learn on")
     elif page["fits_base"]:
         found.append("base classes for its statistics")
+    if page["reads_unlabelled"]:
+        found.append("unlabelled clips (--unlabelled)")
     if not page["reads_supports"]:
         return [*found, "no supports: they are not read"]
     return [*found, "supports, or class words instead" if page["zero_shot"] else "supports"]

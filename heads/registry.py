@@ -68,6 +68,8 @@ class Method:
     """Whether it can decide without supports."""
     reads_supports: bool = True
     """Whether supports take part in its decisions; methods that decide by class words alone leave them unread."""
+    reads_unlabelled: bool = False
+    """Whether clips without labels that an episode gives (``Protocol.unlabelled``) take part in its decisions."""
     reads_time: bool = False
     """Whether it reads the steps of a clip; others are handed features averaged over time (T = 1), which is faster."""
     reads_time_if: str = ""
@@ -294,6 +296,7 @@ METHODS: dict[str, Method] = {
             url=arxiv("1803.00676"),
         ),
         regime="none",
+        reads_unlabelled=True,
     ),
     "bdcspn": Method(
         target="transductive.bdcspn:BDCSPN",
@@ -1193,6 +1196,7 @@ def rows() -> list[dict[str, object]]:
             "words": method.words,
             "zero_shot": method.zero_shot,
             "reads_supports": method.reads_supports,
+            "reads_unlabelled": method.reads_unlabelled,
             "reads_time": method.reads_time,
             "reference": list(method.reference),
             "page": page_of(name),

@@ -49,6 +49,7 @@ def metrics_of(
             *banks.training_notes(),
             *head.notes(),
             *_on_supports(job, banks),
+            *_on_unlabelled(job, banks),
             *(training.notes if training else ()),
             *_note(filling),
         ],
@@ -89,6 +90,16 @@ def _on_supports(job: Job, banks: Banks) -> list[str]:
     if banks.method.reads_supports or job.spec.protocol.k_shot == 0:
         return []
     return [f"{job.spec.method} decides by class words alone: it does not read the supports (zero-shot)."]
+
+
+def _on_unlabelled(job: Job, banks: Banks) -> list[str]:
+    """That clips without labels are given to a method that does not read them, or not given to one that does."""
+    given, name = job.spec.protocol.unlabelled, job.spec.method
+    if banks.method.reads_unlabelled and not given:
+        return [f"{name} had no clips without labels to learn from; --unlabelled N gives N to each episode."]
+    if given and not banks.method.reads_unlabelled:
+        return [f"{name} does not read the {given} clips without labels that each episode gives."]
+    return []
 
 
 def _note(filling: FillingChoice | None) -> list[str]:

@@ -251,3 +251,11 @@ def test_groups_decide_which_clips_an_episode_holds(tmp_path: Path) -> None:
     unknown = fsmm(*common, "--support-groups", "p9")
     assert unknown.returncode == 2
     assert "'p9'" in unknown.stderr
+
+
+@pytest.mark.parametrize("words", [("report", ""), ("episode-eval", "--method", "protonet", "--cache=")])
+def test_an_empty_argument_is_refused(words: tuple[str, ...]) -> None:
+    done = fsmm(*words)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"after {words[-1].rstrip('=') or words[-2]} is empty" in done.stderr

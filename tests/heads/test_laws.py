@@ -198,6 +198,13 @@ def test_supports_count_where_they_are_said_to_be_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_unlabelled_clips_count_where_they_are_said_to_be_read(name: str) -> None:
+    head, task = given(name)
+    more = replace(task, unlabelled=task.query)
+    assert near(head(more), head(task)) != METHODS[name].reads_unlabelled
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_absent_supports_and_classes_are_survived(name: str) -> None:
     head, task = given(name)
     for hole in ("one support", "a class", "everything"):

@@ -382,3 +382,18 @@ def test_dpgn_has_one_number_a_support_where_shots_are_fixed(
     run(cache, "dpgn", tmp_path, protocol=task, modalities=["frame"], settings=SHORT)
     weights, _ = load_tensors(tmp_path / "head.safetensors")
     assert weights["to_distribution.0.weight"].shape == (places, 2 * places)
+
+
+@pytest.mark.parametrize(
+    ("method", "extra", "said"),
+    [("semi-protonet", 0, "--unlabelled"), ("protonet", 6, "does not read the 6"), ("protonet", 0, "")],
+)
+def test_a_run_says_whether_clips_without_labels_were_read(
+    method: str, extra: int, said: str, tmp_path: Path
+) -> None:
+    cache = synthetic_cache(tmp_path / "c", streams={"frame/net": (1, 8)}, noise=1.5, unlabelled=9)
+    run(cache, method, tmp_path / "r", protocol=Protocol(n_query=4, unlabelled=extra), episodes=5)
+    notes = json.loads((tmp_path / "r" / "metrics.json").read_text())["notes"]
+    found = [note for note in notes if "without labels" in note]
+    assert len(found) == (1 if said else 0)
+    assert all(said in note for note in found)
