@@ -1,14 +1,16 @@
 """The expected time and memory of a study: some kinds of task are measured, and the others are scaled from them.
 
-Every method is measured once, on its largest episodes: those without training first, since they take the least. Then
+Every method is measured once, on its largest episodes: those without training first, since they take the least. What
+it takes on other data follows from methods that are measured on both. Then
 the kinds are whose measurement tells most, for a tenth of the study's time and BUDGET seconds at most: what a method is
 expected to take with the same settings on the same data, or what a single kind is.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,12 +52,14 @@ class Costs:
     def __init__(self, measured: Mapping[str, Cost]) -> None:
         self.measured: dict[str, Cost] = {}
         self._alike: dict[tuple[str, str], list[Cost]] = {}
+        self._shares: dict[tuple[str, str], tuple[float, float]] = {}
         for name, cost in measured.items():
             self.add(name, cost)
 
     def add(self, name: str, cost: Cost) -> None:
         """Take in the cost of the kind of that name, which is measured."""
         self.measured[name] = cost
+        self._shares.clear()
         for key in _alike(cost):
             self._alike.setdefault(key, []).append(cost)
 
@@ -65,11 +69,37 @@ class Costs:
             return self.measured[kind.name]
         for key in _alike(kind):
             if known := self._alike.get(key):
-                return min(known, key=lambda cost: _distance(cost, kind)).scaled_to(kind)
+                return self._carried(min(known, key=lambda cost: _distance(cost, kind)), kind)
         # A few methods cost a thousand times what most do, and would be all that a mean tells of.
         every = [cost.scaled_to(kind).episode for cost in self.measured.values()]
         episode = float(np.median(every)) if every else Cost().episode
         return Cost(family=kind.family, size=kind.size, method=kind.method, episode=episode)
+
+    def _carried(self, nearest: Cost, kind: Kind) -> Cost:
+        """The cost of a kind, by one that is like it: of its size, and on its data."""
+        scaled = nearest.scaled_to(kind)
+        episode, step = self._share(nearest.data, kind.data)
+        return replace(scaled, episode=scaled.episode * episode, step=scaled.step * step)
+
+    def _share(self, known: str, wanted: str) -> tuple[float, float]:
+        """How much longer an episode and a step take on one data set than on another, a clip.
+
+        This is the median over the families that are measured on both, and one where none is: what wider features and
+        more steps cost is not known beforehand.
+        """
+        if known == wanted:
+            return 1.0, 1.0
+        if (known, wanted) not in self._shares:
+            pairs = [pair for costs in self._of_families() if (pair := _on_both(costs, known, wanted))]
+            self._shares[known, wanted] = (
+                _median_ratio([(a.episode / a.size, b.episode / b.size) for a, b in pairs]),
+                _median_ratio([(a.step / a.size, b.step / b.size) for a, b in pairs]),
+            )
+        return self._shares[known, wanted]
+
+    def _of_families(self) -> Iterator[list[Cost]]:
+        """The measured costs of each family."""
+        return (costs for (what, _), costs in self._alike.items() if what == "family")
 
     def knows(self, family: str) -> bool:
         """Whether a kind of a family is measured."""
@@ -205,6 +235,19 @@ def estimate(tasks: Sequence[Task], costs: Costs, *, jobs: int) -> Estimate:
         memory_mb=own_peak_mb() + sum(heaviest[:jobs]),
         guessed=len({kind.method for kind in kinds if not costs.knows_method(kind)}),
     )
+
+
+def _on_both(costs: Sequence[Cost], known: str, wanted: str) -> tuple[Cost, Cost] | None:
+    """Two costs of a family, one on each data set, as near in size as there are any; None where one is lacking."""
+    first, second = ([cost for cost in costs if cost.data == data] for data in (known, wanted))
+    pairs = itertools.product(first, second)
+    return min(pairs, key=lambda pair: abs(float(np.log(pair[0].size / pair[1].size))), default=None)
+
+
+def _median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """The median of b / a over pairs (a, b) of positive numbers; 1 where there is none."""
+    ratios = [b / a for a, b in pairs if a > 0 and b > 0]
+    return float(np.median(ratios)) if ratios else 1.0
 
 
 def _distance(cost: Cost, kind: Kind) -> tuple[bool, float]:

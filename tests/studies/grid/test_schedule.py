@@ -73,6 +73,28 @@ def test_a_kind_that_was_not_measured_is_scaled_from_the_nearest_of_its_family()
     assert Costs({}).of(Kind(name="x", family="g", data="d", size=1)) == Cost(family="g", size=1)
 
 
+def test_other_data_cost_what_methods_say_that_are_measured_on_both() -> None:
+    wide = {"data": "wide"}
+    costs = Costs(
+        {
+            "a": replace(COST, step=1.0),
+            "b": replace(COST, family="g", episode=0.001, step=0.1),
+            "c": replace(COST, family="g", episode=0.008, step=0.3, **wide),
+            "d": replace(COST, family="h", episode=0.002, size=50),
+            "e": replace(COST, family="h", episode=0.012, **wide),
+            "f": replace(COST, family="i", episode=0.001),
+            "g": replace(COST, family="i", episode=0.001, **wide),
+        }
+    )
+    found = costs.of(Kind(name="x", family="f", data="wide", size=200))
+    assert found.episode == pytest.approx(0.002 * 2 * 3), "eight, three and one times as long, a clip"
+    assert found.step == pytest.approx(1.0 * 2 * 3), (
+        "the one method that is trained takes three times as long"
+    )
+    costs.add("h", replace(COST, family="f", episode=0.5, **wide))
+    assert costs.of(Kind(name="x", family="f", data="wide", size=100)).episode == pytest.approx(0.5)
+
+
 Fake = Callable[[Kind, Task, SharedBanks], Cost]
 
 
