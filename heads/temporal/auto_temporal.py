@@ -38,7 +38,7 @@ DEFAULT = NAMES.index("chamfer++")
 SURE = 1.96
 """How many standard errors another candidate must be above the default."""
 PARTS: tuple[Literal["base", "val"], ...] = ("base", "val")
-QUERIES, AT_ONCE = 5, 20
+QUERIES, AT_ONCE = 15, 20
 STEPS = 16
 """The steps at which longer clips are tried: the tuples of Chamfer++ grow with the third power of their number."""
 SHOTS = 5
@@ -50,7 +50,7 @@ SEED = 77_019  # The episodes of the choice share no draws with those of validat
 class AutoTemporalSettings(Settings):
     """The settings of the choice."""
 
-    episodes: Count = 200
+    episodes: Count = 300
     """Episodes of base classes on which the matchings are tried, and as many of val classes."""
 
 
