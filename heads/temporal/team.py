@@ -58,6 +58,13 @@ class Steps(NamedTuple):
     valid: Tensor
 
 
+class Read(NamedTuple):
+    """What pattern tokens find in clips, x [..., n, D], and what that adds to the hidden layer, hidden [..., n, D]."""
+
+    x: Tensor
+    hidden: Tensor
+
+
 class Tokens(NamedTuple):
     """Positive and negative tokens [..., n, D] of a clip or class."""
 
@@ -100,21 +107,29 @@ class TEAM(EncodingHead[TEAMSettings, Steps, Tokens]):
         """The tokens of clips [..., T, D]."""
         return self.tokens(self.read(self.encode(clips)))
 
-    def tokens(self, read: Tensor) -> Tokens:
+    def tokens(self, read: Read) -> Tokens:
         """Positive and negative tokens of what the pattern tokens read, [..., n, D]."""
-        return Tokens(self.refined(self.pattern + read), self.refined(self.pattern - read))
+        return Tokens(self.refined(1.0, read), self.refined(-1.0, read))
 
-    def read(self, steps: Steps) -> Tensor:
-        """What the pattern tokens find in clips [...], [..., n, D]: one head of attention to normalised steps."""
+    def read(self, steps: Steps) -> Read:
+        """What the pattern tokens find in clips [...]: one head of attention to normalised steps.
+
+        The first layer is linear, so that its share of a token is a mean of its shares of steps; these are fewer.
+        """
         x, asked = self.norm(steps.x), self.norm(self.pattern)
         logits = asked @ x.transpose(-1, -2) / (x.shape[-1] / 8) ** 0.5
         allowed = steps.valid | ~steps.valid.any(-1, keepdim=True)
         weight = logits.masked_fill(~allowed[..., None, :], torch.finfo(logits.dtype).min).softmax(-1)
-        return self.attention_dropout(weight) @ x
+        weight = self.attention_dropout(weight)
+        found, layer = weight @ x, self.first.weight
+        fewer_steps = x.shape[-2] < self.settings.tokens
+        return Read(found, weight @ F.linear(x, layer) if fewer_steps else F.linear(found, layer))
 
-    def refined(self, tokens: Tensor) -> Tensor:
-        """ReLU(z + MLP(z)) of tokens z [..., D]."""
-        return (tokens + self.second(self.first(tokens).relu())).relu()
+    def refined(self, sign: float, read: Read) -> Tensor:
+        """ReLU(z + MLP(z)) of tokens z [..., n, D], the pattern plus or minus what was read."""
+        tokens = self.pattern + sign * read.x
+        hidden = self.first(self.pattern) + sign * read.hidden
+        return (tokens + self.second(hidden.relu())).relu()
 
     def compare(self, support: Steps, query: Tokens, context: TaskContext) -> Tensor:
         positive, negative = self.distances(support, query, context)
@@ -123,7 +138,7 @@ class TEAM(EncodingHead[TEAMSettings, Steps, Tokens]):
 
     def distances(self, support: Steps, query: Tokens, context: TaskContext) -> tuple[Tensor, Tensor]:
         """How far queries are from each class, and from the tokens of what the other classes lack, both [B, Q, N]."""
-        read = self.read(class_steps(support))  # [B, N, n, D]
+        read = self.read(class_steps(support))  # of classes [B, N]
         tokens = self.tokens(read)
         if self.settings.discriminate != "no":
             tokens = self.discriminative(read, tokens, context.class_present)
@@ -135,14 +150,13 @@ class TEAM(EncodingHead[TEAMSettings, Steps, Tokens]):
         each = [greatest_of_others(distance, context.class_present) for distance in crossed]
         return positive, (each[0] + each[1]) / 2
 
-    def discriminative(self, read: Tensor, tokens: Tokens, class_present: Tensor) -> Tokens:
+    def discriminative(self, read: Read, tokens: Tokens, class_present: Tensor) -> Tokens:
         """Tokens [B, N, n, D] without what a class shares with others, the means over the other classes."""
-        other = read[:, None] - read[:, :, None]  # R_d - R_c, [B, c, d, n, D]
         found = []
         for sign, own in ((1.0, tokens.positive), (-1.0, tokens.negative)):
             shared = F.cosine_similarity(own[:, :, None], own[:, None], dim=-1)[..., None]
             shared = torch.ones_like(shared) if self.settings.discriminate == "always" else shared
-            pair = self.refined(self.pattern + sign * (read[:, :, None] - shared * other))
+            pair = self.refined(sign, Read(*(without(each, shared) for each in read)))
             found.append(mean_of_others(pair, own, class_present))
         return Tokens(*found)
 
@@ -155,6 +169,11 @@ class TEAM(EncodingHead[TEAMSettings, Steps, Tokens]):
         logits = [neutral(-self.settings.scale * d, query.present, context.class_present) for d in kept]
         each = [cross_entropy(one, episodes.query_label) for one in logits]
         return Losses(torch.stack(each).sum(), dict(zip(("positive", "negative"), each)))
+
+
+def without(read: Tensor, shared: Tensor) -> Tensor:
+    """R_c - s (R_d - R_c), [B, c, d, n, D], of what classes read, R [B, N, n, D], and shares s [B, c, d, n, 1]."""
+    return read[:, :, None] - shared * (read[:, None] - read[:, :, None])
 
 
 def class_steps(support: Steps) -> Steps:
