@@ -36,7 +36,7 @@ CANDIDATES: tuple[tuple[Matching, ...], ...] = (("mean",), ("chamfer++",), ("ota
 NAMES = tuple(" and ".join(candidate) for candidate in CANDIDATES)
 DEFAULT = NAMES.index("chamfer++")
 SURE = 1.96
-"""How many standard errors another candidate must be above the default."""
+"""How many standard errors another candidate must be above the default; they are over classes, as novel ones differ."""
 PARTS: tuple[Literal["base", "val"], ...] = ("base", "val")
 QUERIES, AT_ONCE = 15, 20
 STEPS = 16
@@ -106,14 +106,17 @@ class AutoTemporal(Head[AutoTemporalSettings]):
         task = self._protocol(bank, part)
         if task is None:
             return
-        found = []
+        classes = len(bank.class_names)
+        right, asked = torch.zeros(len(CANDIDATES), classes), torch.zeros(classes)
         for index in Sampler(bank, task).batches(0, self.settings.episodes, AT_ONCE):
             episodes = _shortened(materialise(bank, index, task))
             logits = {name: matching(episodes) for name, matching in self.matchings.items()}
             each = [together([logits[name] for name in candidate]) for candidate in CANDIDATES]
-            right = torch.stack(each).argmax(-1) == episodes.query_label
-            found.append(right.double().mean(-1).cpu())  # [candidates, episodes]
-        accuracy = torch.cat(found, 1)
+            hit = (torch.stack(each).argmax(-1) == episodes.query_label).flatten(1).float().cpu()
+            label = index.classes.gather(1, index.query_label).flatten()
+            right.index_add_(1, label, hit)
+            asked.index_add_(0, label, torch.ones(len(label)))
+        accuracy = (right / asked)[:, asked > 0].double()  # [candidates, classes]
         above = accuracy - accuracy[DEFAULT]
         getattr(self, f"{part}_accuracy").copy_(accuracy.mean(1))
         getattr(self, f"{part}_error").copy_(above.std(1) / above.shape[1] ** 0.5)
