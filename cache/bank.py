@@ -130,6 +130,7 @@ class FeatureBank:
 
         streams: names such as ``frame/efficientnet-lite0``, or the name of a modality that has a single stream;
             None takes every modality's only stream. Word streams are chosen by ``words``.
+        class_split: a stored class split, or one that is drawn as its name says (class_draw.py), such as random:8:3.
         clip_split: load only the clips whose own split (train, val, test) is this one.
         words: a word stream, "auto" for the only one (a data set may have none), or None. With "auto", a stream that
             lacks a class of the class split is left out for every split, with a note.
@@ -445,10 +446,10 @@ def _in_clip_split(catalog: Catalog, clip_split: str) -> np.ndarray:
 def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray:
     if split == "all":
         return np.arange(len(labels.class_names))
-    if not labels.splits:
+    if not (labels.splits or labels.has_split(class_split)):
         raise UsageError(
-            f"This label set has no base/val/novel class split, which {split!r} is a part of; import one, or "
-            "have all classes by `fsmm episode-eval --split all`."
+            f"This label set has no base/val/novel class split, which {split!r} is a part of; import one, draw one "
+            "(class split random:NOVEL:SEED), or have all classes by `fsmm episode-eval --split all`."
         )
     if split not in CLASS_SPLITS:
         raise unknown("split", split, (*CLASS_SPLITS, "all"))
@@ -457,7 +458,9 @@ def _split_classes(labels: LabelSet, split: str, class_split: str) -> np.ndarray
 
 def _in_class_split(labels: LabelSet, class_split: str) -> np.ndarray:
     """The classes that are base, val or novel in a class split; none where there is no such split."""
-    return np.flatnonzero(labels.splits.get(class_split, np.zeros(0, np.int8)))
+    return (
+        np.flatnonzero(labels.codes(class_split)) if labels.has_split(class_split) else np.zeros(0, np.int64)
+    )
 
 
 def _select(

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 
 from .._version import __version__
-from ..errors import CacheError, UsageError, unknown
+from ..errors import CacheError, UsageError, listed, unknown
 from ..machine.texts import composed
+from .class_draw import ClassDraw, is_drawn
 from .hdf5 import own_object, stored_array, stored_values
 from .header import (
     CATALOG_KIND,
@@ -105,11 +106,44 @@ class LabelSet:
 
     def class_split(self, split: str, class_split: str = "default") -> np.ndarray:
         """The indices of the base, val or novel classes. Raises UsageError for an unknown split."""
-        if class_split not in self.splits:
-            raise unknown("class split", class_split, self.splits)
+        codes = self.codes(class_split)
         if split not in CLASS_SPLITS:
             raise unknown("split", split, CLASS_SPLITS)
-        return np.flatnonzero(self.splits[class_split] == _SPLIT_CODE[split])
+        return np.flatnonzero(codes == _SPLIT_CODE[split])
+
+    def codes(self, class_split: str) -> np.ndarray:
+        """The codes int8 [C] of a class split: a stored one, or one that is drawn as its name says (class_draw.py).
+
+        Raises UsageError for an unknown name, and for one that cannot be drawn from these classes.
+
+        >>> labels = LabelSet(["run", "jump", "swim"], np.array([0, 1, 2]), splits={"s0": np.array([1, 1, 3])})
+        >>> labels.codes("s0").tolist(), labels.codes("random:1:0").tolist()
+        ([1, 1, 3], [1, 1, 3])
+        """
+        if is_drawn(class_split):
+            return self._draw(class_split).codes(len(self.class_names))
+        if class_split not in self.splits:
+            raise unknown("class split", class_split, self.splits)
+        return self.splits[class_split]
+
+    def has_split(self, class_split: str) -> bool:
+        """Whether a class split of that name is stored, or its name asks for one that is drawn."""
+        return is_drawn(class_split) or class_split in self.splits
+
+    def origin_of(self, class_split: str) -> str:
+        """Where a class split comes from, in words; "" where it is not known."""
+        if is_drawn(class_split):
+            return self._draw(class_split).origin(len(self.class_names))
+        return self.split_origin.get(class_split, "")
+
+    def _draw(self, class_split: str) -> ClassDraw:
+        draw = ClassDraw.parse(class_split)
+        if self.multi:
+            raise UsageError(
+                f"Class split {class_split!r} cannot be drawn of labels of which a clip may have several: such a clip "
+                f"would be in two of its parts. Stored class splits: {listed(sorted(self.splits))}."
+            )
+        return draw
 
     def without(self, clips: np.ndarray) -> LabelSet:
         """The same label set in which the clips at ``clips`` (bool [n]) have no label."""

@@ -22,6 +22,7 @@ def show_run(metrics: Mapping[str, Any]) -> None:
         ("seen", "seen S"),
         ("harmonic", "harmonic mean HM"),
         ("unseen_alone", "unseen classes alone"),
+        ("seen_alone", "seen classes alone"),
         ("micro_f1", "micro F1"),
         ("macro_f1", "macro F1"),
     ):

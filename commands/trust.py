@@ -224,7 +224,7 @@ def overlap_command(
 
 def _split_of(labels: LabelSet, class_split: str) -> dict[str, str]:
     """The part of the class split that each class belongs to; empty where there is no such split."""
-    if class_split not in labels.splits:
+    if not labels.has_split(class_split):
         return {}
     from ..cache.schema import CLASS_SPLITS
 

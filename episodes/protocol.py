@@ -88,7 +88,7 @@ class Protocol:
     label_set: str | None = None
     """The label set, or several joined by a plus sign (else the data set's default)."""
     class_split: str = "default"
-    """Which of the named class splits divides the classes into base, val and novel."""
+    """Which class split divides the classes: a stored one, or one drawn: random:8:3 has 8 novel classes by seed 3."""
     clip_split: str | None = None
     """Only clips of this split of the data set's own, such as test, are used (else all clips)."""
     seed: int = 0

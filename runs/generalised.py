@@ -60,6 +60,8 @@ class Generalised(Result):
     """float64 [E], the harmonic mean of S and U of each draw."""
     unseen_alone: np.ndarray
     """float64 [E], the accuracy on unseen classes where no seen class competes."""
+    seen_alone: np.ndarray
+    """float64 [E], the accuracy on seen classes where no unseen class competes."""
     cut: float
     """The score above which a clip was of a seen class, meaned over draws."""
     choice: Choice
@@ -88,6 +90,7 @@ class Generalised(Result):
             "seen": float(self.seen.mean()),
             "harmonic": self.accuracy,
             "unseen_alone": float(self.unseen_alone.mean()),
+            "seen_alone": float(self.seen_alone.mean()),
             "seen_unseen": {**self.choice.to_dict(), "cut": self.cut},
             "ci95": error,
             "ci95_clips": None,
@@ -141,9 +144,11 @@ def generalised(
         of_unseen, of_seen = (rule.predicted(clips, first, cut) for clips in (trial.unseen, trial.seen))
         unseen = confusion_of(of_unseen, trial.unseen.label + first, len(names))
         seen = confusion_of(of_seen, trial.seen.label, len(names))
-        never = accuracies(trial, "bias", torch.tensor([torch.inf], device=of_seen.device))
+        always, never = accuracies(
+            trial, "bias", torch.tensor([-torch.inf, torch.inf], device=of_seen.device)
+        ).tolist()
         s, u = class_mean(seen), class_mean(unseen)
-        figures.append((s, u, harmonic_mean(s, u), float(never[0, 1]), cut))
+        figures.append((s, u, harmonic_mean(s, u), never[1], always[0], cut))
         confusion += unseen + seen
         if progress:
             progress(1)
@@ -154,7 +159,8 @@ def generalised(
         unseen=table[:, 1],
         harmonic=table[:, 2],
         unseen_alone=table[:, 3],
-        cut=float(table[:, 4].mean()),
+        seen_alone=table[:, 4],
+        cut=float(table[:, 5].mean()),
         choice=choice,
         confusion=confusion,
         class_names=names,

@@ -115,8 +115,7 @@ def _columns(bank: FeatureBank, classes: np.ndarray) -> FeatureBank:
 
 def _kept_apart(labels: LabelSet, protocol: Protocol) -> list[str]:
     """The names of the classes that a head must not have learned: val and novel ones, and those of the test."""
-    codes = labels.splits.get(protocol.class_split)
-    if codes is None or protocol.split == "all":
+    if protocol.split == "all" or not labels.has_split(protocol.class_split):
         return labels.class_names
     parts = {"val", "novel", protocol.split}
     return [labels.class_names[c] for part in parts for c in labels.class_split(part, protocol.class_split)]
@@ -125,7 +124,7 @@ def _kept_apart(labels: LabelSet, protocol: Protocol) -> list[str]:
 def _class_split(labels: LabelSet, wanted: str) -> str:
     """The class split of that name, else the default one or the only one; "" where there is none.
 
-    Raises UsageError where there are several others.
+    A drawn class split divides the tested data set alone. Raises UsageError where there are several others.
     """
     if not labels.splits:
         return ""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import unknown
 from ..bank import word_key
 from ..catalog import Catalog, LabelSet
 from ..schema import CLASS_SPLITS, StreamName, dataset_folder, list_streams
@@ -91,8 +90,6 @@ def contents(
     name = label_set or catalog.default_label_set
     labels = catalog.labels(name)
     chosen = class_split or ("default" if "default" in labels.splits else "")
-    if chosen and chosen not in labels.splits:
-        raise unknown("class split", chosen, labels.splits)
     streams = list_streams(folder)
     present = _present(folder, catalog, [stream for stream in streams if stream.modality != "word"])
     words = {stream: stream_keys(folder, stream) for stream in streams if stream.modality == "word"}
@@ -121,7 +118,7 @@ def contents(
         label_set=name,
         label_sets=list(catalog.label_sets),
         class_split=chosen,
-        split_origin=labels.split_origin.get(chosen, ""),
+        split_origin=labels.origin_of(chosen),
         origins=[origin.text() for origin in catalog.sources.origins if origin.is_known],
         classes=classes,
         combinations=dict(

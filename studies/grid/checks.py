@@ -22,11 +22,14 @@ def check_names(spec: RunSpec, facts: DataFacts) -> None:
     protocol = spec.protocol
     _check("split", protocol.split, _SPLITS)
     try:
-        splits = facts.class_splits(protocol.label_set)
+        labels = facts.labels(protocol.label_set)
     except UsageError as error:
         raise OptionError(("label_set",), str(error)) from None
     if protocol.class_split != "default":
-        _check("class_split", protocol.class_split, splits)
+        try:
+            labels.codes(protocol.class_split)
+        except UsageError as error:
+            raise OptionError(("class_split",), str(error)) from None
     loaded = choose_streams(facts.folder, spec.streams or spec.modalities)
     for option, name in _modalities(spec):
         _check(option, name, loaded, what="modality")

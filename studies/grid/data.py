@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...cache.bank import choose_streams, choose_words
-from ...cache.catalog import Catalog
+from ...cache.catalog import Catalog, LabelSet
 from ...cache.index import stream_index
 from ...cache.schema import (
     NO_FEATURES,
@@ -61,9 +61,13 @@ class DataFacts:
         there = {stream.modality for stream in self.held}
         return (*(m for m in first if m in there), *sorted(there.difference(first)))
 
-    def class_splits(self, label_set: str | None = None) -> list[str]:
-        """The names of a label set's class splits."""
-        return list(self.catalog.labels(label_set or self.catalog.default_label_set).splits)
+    def labels(self, label_set: str | None = None) -> LabelSet:
+        """A label set, or the default one. Raises UsageError for an unknown one."""
+        return self.catalog.labels(label_set or self.catalog.default_label_set)
+
+    def class_splits(self) -> list[str]:
+        """The names of the class splits that the default label set has."""
+        return list(self.labels().splits)
 
     def streams(self, names: Sequence[str] | None) -> list[StreamName]:
         """The streams that a run loads. Raises UsageError for an unknown one."""
@@ -123,7 +127,7 @@ class DataFacts:
 
     def _label_digest(self, name: str) -> str:
         if name not in self._labels:
-            labels = self.catalog.labels(name)
+            labels = self.labels(name)
             splits = {split: codes.tolist() for split, codes in labels.splits.items()}
             self._labels[name] = digest(
                 {"names": labels.class_names, "label": labels.label.tolist(), "splits": splits}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ...cache.class_draw import by_each_seed, seed_range
 from ...cache.schema import default_cache, list_datasets, list_streams
 from ...episodes.protocol import Missing, Protocol, bounds
 from ...errors import FsmmError, UsageError
@@ -173,6 +174,8 @@ def _is_spread(key: str, value: Any) -> bool:
         return value in ((EACH,), (SUBSETS,))
     if key in MISSING_OPTIONS:
         return any(m.modality == EACH for m in _losses(value))
+    if key == "class_split" and seed_range(value) is not None:
+        return True
     return bool(key in ("class_split", "dataset", "train_dataset") and value == EACH)
 
 
@@ -214,12 +217,24 @@ def _values(key: str, value: Any, facts: DataFacts) -> Iterator[Any]:
         yield tuple(Missing(_named(m.modality, facts), m.rate, m.side) for m in value)
     elif key == "class_split" and value == EACH:
         yield from facts.class_splits()
+    elif key == "class_split":
+        yield from _draws(value)
     elif key == "train_dataset" and value == EACH:
         yield from facts.neighbours()
     elif key == "settings.teacher":
         yield _named(value, facts)
     else:
         yield value
+
+
+def _draws(name: str) -> list[str]:
+    """The class splits that a name stands for: itself, or the draw by each seed of its range."""
+    seeds = seed_range(name)
+    if seeds is not None:
+        if not seeds:
+            raise UsageError(f"the seeds of {name!r} descend; write the smaller one first.")
+        refuse_too_many(seeds[-1] - seeds[0] + 1)
+    return by_each_seed(name)
 
 
 def _named(name: str, facts: DataFacts) -> str:

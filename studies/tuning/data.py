@@ -21,7 +21,7 @@ from ...cache.sample import Sample
 from ...cache.table import Stream, Table, TensorTable
 from ...episodes.draw import query_room
 from ...episodes.protocol import Protocol, bounds
-from ...errors import NoClips, UsageError, listed, unknown
+from ...errors import NoClips, UsageError, listed
 from ...heads.registry import Method
 from ...runs.banks import Banks
 from ...runs.job import Place
@@ -137,14 +137,9 @@ def _codes(banks: Banks, base: FeatureBank, names: Sequence[str]) -> dict[str, d
         raise UsageError(
             "Further class splits divide the tested data set's clips; leave out --train-dataset."
         )
-    splits = Catalog.read(banks.folder).labels(base.label_set).splits
-    found = {}
-    for name in names:
-        if name not in splits:
-            raise unknown("class split", name, splits)
-        if name != base.class_split:
-            found[name] = dict(enumerate(splits[name].tolist()))
-    return found
+    labels = Catalog.read(banks.folder).labels(base.label_set)
+    codes = {name: labels.codes(name) for name in names}
+    return {name: dict(enumerate(held.tolist())) for name, held in codes.items() if name != base.class_split}
 
 
 def parts_of(data: TuningData, protocol: Protocol, folds: int | None) -> list[Part]:

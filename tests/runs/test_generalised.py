@@ -11,7 +11,7 @@ from fsmm.cache.bank import FeatureBank
 from fsmm.episodes.protocol import TooFew
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.runs.class_folds import class_folds, with_classes
-from fsmm.runs.generalised import SEEN_SUPPORTS, Sides, generalised
+from fsmm.runs.generalised import SEEN_SUPPORTS, Sides, generalised, trials
 from fsmm.runs.seen_unseen import KINDS, Choice, Clips, Kind, Rule, Trial, accuracies, choose, seen_score
 
 SEEN, UNSEEN = 4, 3
@@ -136,6 +136,21 @@ def test_generalised_few_shot_classifies_every_other_clip() -> None:
     assert SEEN_SUPPORTS < 30  # some training clips of the seen classes are left out of each draw
     again = generalised(head, sides, Choice(rule=Rule()), shots=5, draws=4)
     assert np.array_equal(found.harmonic, again.harmonic)
+
+
+def test_each_side_alone_is_the_accuracy_where_the_other_does_not_compete() -> None:
+    unseen, seen = blobs(3, 12, seed=1), blobs(4, 12, seed=2)
+    sides, head = Sides(unseen, seen, seen), build_head("protonet", inputs_of(unseen))
+    found = generalised(head, sides, Choice(rule=Rule()), shots=1, draws=3)
+    for draw, trial in enumerate(trials(head, sides, shots=1, draws=3, seed=0)):
+        first = trial.seen_classes
+        for clips, columns, alone in (
+            (trial.seen, slice(first), found.seen_alone),
+            (trial.unseen, slice(first, None), found.unseen_alone),
+        ):
+            right = clips.logits[:, columns].argmax(1) == clips.label
+            each = [float(right[clips.label == c].float().mean()) for c in clips.label.unique()]
+            assert alone[draw] == pytest.approx(sum(each) / len(each))
 
 
 def test_supports_that_leave_no_query_are_refused() -> None:

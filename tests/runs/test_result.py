@@ -55,7 +55,7 @@ def generalised(shots: int) -> Generalised:
     draws = 3 if shots else 1
     s, u = np.full(draws, 0.6), np.linspace(0.3, 0.5, draws)
     return Generalised(
-        shots=shots, seen=s, unseen=u, harmonic=2 * s * u / (s + u), unseen_alone=u, cut=0.0,
+        shots=shots, seen=s, unseen=u, harmonic=2 * s * u / (s + u), unseen_alone=u, seen_alone=s, cut=0.0,
         choice=Choice(rule=Rule()),
         confusion=np.eye(2, dtype=np.int64), class_names=["a", "b"], clips=9, seconds=1.0,
     )  # fmt: skip
