@@ -17,7 +17,7 @@ from . import completion, console
 from .completion import Completer
 from .grouped import GroupedCommand, examples
 from .options import derived
-from .tables import show_order, show_run, show_seeds, show_sweep
+from .tables import show_run, show_seeds, show_sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -101,14 +101,6 @@ def episode_eval(
             help="Train this many times, seed by seed, and print the spread.", rich_help_panel=_SEVERAL
         ),
     ] = None,
-    order_certificate: Annotated[
-        bool,
-        typer.Option(
-            "--order-certificate",
-            help="Steps in order, shuffled, reversed and a single one, class by class.",
-            rich_help_panel=_SEVERAL,
-        ),
-    ] = False,
     fingerprint: Annotated[
         Optional[str],
         typer.Option(
@@ -123,7 +115,7 @@ def episode_eval(
     several = {
         "--missing-sweep": missing_sweep is not None,
         "--train-seeds": train_seeds is not None,
-        "--order-certificate": order_certificate,
+        "--order-certificate": job.order_certificate,
     }
     if sum(several.values()) > 1:
         named = " and ".join(name for name, asked in several.items() if asked)
@@ -134,8 +126,6 @@ def episode_eval(
         show, found = show_seeds, _spread(job, train_seeds)
     elif missing_sweep is not None:
         show, found = partial(show_sweep, missing_sweep), _sweep(job, missing_sweep)
-    elif order_certificate:
-        show, found = show_order, _order(job)
     else:
         found = _run(job, fingerprint)
         if json:  # The table has a row for each note.
@@ -173,14 +163,6 @@ def _spread(job: Job, seeds: int) -> dict[str, Any]:
     for run in runs:
         _tell(run.metrics)
     return spread_of(runs)
-
-
-def _order(job: Job) -> dict[str, Any]:
-    """The order certificate of the test classes."""
-    from ..studies.order_certificate import order_certificate
-
-    with console.phases() as progress:
-        return order_certificate(job, progress).to_dict()
 
 
 def _tell(metrics: Mapping[str, Any]) -> None:

@@ -68,6 +68,8 @@ def show_run(metrics: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "value"), rows)
     if "reliability" in metrics:
         show_reliability(metrics["reliability"])
+    if "order_certificate" in metrics:
+        show_order(metrics)
 
 
 def _leakage(found: Mapping[str, Any]) -> str:
@@ -206,8 +208,9 @@ def show_seeds(found: Mapping[str, Any]) -> None:
     console.print_table(title, ("", "accuracy", "± (draws) / sd"), rows)
 
 
-def show_order(found: Mapping[str, Any]) -> None:
-    """Print an order certificate: a row for each class, with what it loses without the order of steps."""
+def show_order(metrics: Mapping[str, Any]) -> None:
+    """Print the order certificate of a run: a row for each class, with what it loses without the order of steps."""
+    found: Mapping[str, Any] = metrics["order_certificate"]
     rows = []
     for row in found["rows"]:
         cells = [f"{100 * row['accuracy']['in order']:.1f}"]
@@ -221,7 +224,8 @@ def show_order(found: Mapping[str, Any]) -> None:
         *(f"lost: {change}" for change in found["rows"][0]["loss"]),
         "needs order",
     ]
-    title = f"{found['method']} on {found['dataset']}, {found['label_set']}: what the order of steps is worth"
+    about = "{method} on {dataset}, {label_set}".format_map(metrics)
+    title = f"{about}: what the order of steps is worth"
     caption = (
         f"Points of accuracy on the same {found['episodes']:,} episodes, paired; half widths at 95 % over the clips of "
         "a class, for all classes over classes. Shuffled: every clip; reversed: queries alone; single step: every clip."

@@ -39,6 +39,19 @@ class _Reliability(Stored):
     right_where_other_is_wrong: dict[str, dict[str, Number]]
 
 
+class _ClassRow(Stored):
+    name: str
+    accuracy: dict[str, FiniteFloat]
+    loss: dict[str, FiniteFloat]
+    interval: dict[str, Number]
+    needs_order: bool
+
+
+class _OrderCertificate(Stored):
+    episodes: int
+    rows: list[_ClassRow] = Field(min_length=1)
+
+
 class _Pretraining(Stored):
     training_sets: list[str]
     overlapping: dict[str, Any]
@@ -108,6 +121,7 @@ class Figures(Stored):
     fingerprint: str | None = None
     measure: str | None = None
     notes: list[str] | None = None
+    order_certificate: _OrderCertificate | None = None
     parameters: Number = None
     peak_memory_mb: Number = None
     per_class: dict[str, Number] | None = None

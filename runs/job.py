@@ -46,6 +46,8 @@ class Job:
     """Whether the head is trained again even where a checkpoint fits."""
     reliability: bool = False
     """Whether each modality's certainty and the complementarity of modalities are added."""
+    order_certificate: bool = False
+    """Whether accuracies with steps shuffled, reversed and a single one are added, class by class."""
     tuned_settings: Mapping[str, str] = field(default_factory=dict, metadata={"hidden": True})
     """The settings among those of the run that a tuning chose, as its config.json says; repeatable."""
     tuned_on: On = field(default="val", metadata={"hidden": True})
@@ -65,6 +67,18 @@ class Job:
         if self.episodes_file is not None and self.reliability:
             raise UsageError(
                 "--reliability draws episodes of its own; leave it out where they come from a file."
+            )
+        if self.order_certificate:
+            self._check_order()
+
+    def _check_order(self) -> None:
+        """Raise UsageError where an order certificate is asked for that no head with these options can have."""
+        if self.episodes_file is not None:
+            raise UsageError("--order-certificate draws episodes; leave it out where they come from a file.")
+        if not self.spec.reads_time:
+            raise UsageError(
+                f"Method {self.spec.method!r} does not read the order of steps; take one that does, such as otam, for "
+                "an order certificate."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,4 +104,5 @@ class Job:
             **tuned,
             "episodes": self.episodes if isinstance(self.episodes, int) else str(self.episodes),
             "reliability": self.reliability,
+            **({"order_certificate": True} if self.order_certificate else {}),
         }

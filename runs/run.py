@@ -27,6 +27,8 @@ from .leakage import leakage
 from .leave_classes_out import check_rule, chosen_rule, learned_gate, sides_of
 from .measure import draws_of, measure
 from .metrics import metrics_of
+from .order_certificate import order_certificate as certificate_of
+from .order_certificate import refuse_without_order
 from .ready import ReadyHead, learns, ready_head
 from .reliability import reliability
 from .replay import evaluate_file, replayed
@@ -87,6 +89,7 @@ def episode_eval(
     out: Path | str | None = None,
     retrain: bool = False,
     with_reliability: bool = False,
+    order_certificate: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Evaluate ``method`` on episodes of the cached data set; train it on base classes first where it learns.
@@ -107,6 +110,7 @@ def episode_eval(
     align: the times that all streams' steps are brought on: a number of them, a stream, or "coarsest".
     out: the run's folder; a trained head is stored in it and used again when everything it depends on is the same.
     with_reliability: add each modality's certainty and the complementarity table.
+    order_certificate: add accuracies with steps shuffled, reversed and a single one, class by class.
     progress: called with ("train" or "evaluate", done, total, figures).
     Raises UsageError, CacheError or TooFew with one sentence.
     """
@@ -137,6 +141,7 @@ def episode_eval(
         episodes_file=_path(episodes_file),
         retrain=retrain,
         reliability=with_reliability,
+        order_certificate=order_certificate,
     )
     return run(job, progress)
 
@@ -164,6 +169,8 @@ def load(job: Job, *, shared: SharedBanks | None = None) -> tuple[Job, Banks]:
     banks = Banks(spec, job.place, shared, steps=steps)
     spec = with_protocol(spec, label_set=banks.test.label_set)
     check_modalities(spec, banks.test)
+    if job.order_certificate:
+        refuse_without_order(banks.test, spec.protocol)
     out = job.place.out or banks.folder / RUNS / f"{spec.method}-{spec.digest()}"
     check_writable(out)
     return replace(job, spec=spec, place=replace(job.place, out=out)), banks
@@ -243,6 +250,11 @@ def finish(
     if job.reliability:
         episodes = min(planned(job.episodes), RELIABILITY_EPISODES)
         metrics["reliability"] = reliability(made.head, banks.test, job.spec.protocol, episodes)
+    if job.order_certificate:
+        certificate = certificate_of(
+            made.head, banks.test, job.spec.protocol, metrics["episodes"], progress=progress
+        )
+        metrics["order_certificate"] = certificate.to_dict()
     config = {
         **job.to_dict(),
         "dataset": banks.test.dataset,

@@ -1,14 +1,13 @@
 """The tables of docs/results/frontier.md, and its figures, from the folders of the studies that they come from.
 
-    python scripts/frontier.py --study frontier --order order --stress ave28=stress-ave28 \
+    python scripts/frontier.py --study frontier --stress ave28=stress-ave28 \
         --stress utd-segments=stress-utd --machine "a server with 64 cores, one thread a run"
     python scripts/frontier.py                 draw the figures again from docs/results/frontier.json
 
---study is the folder of `fsmm sweep examples/frontier.yaml`; --order a folder with certificates of `fsmm episode-eval
---order-certificate --json`, each called SET-SPLIT.json; --stress the folder of `fsmm sweep stress` for a data set. The
+--study is the folder of `fsmm sweep examples/frontier.yaml`, --stress that of `fsmm sweep stress` for a data set. The
 folder of `fsmm sweep examples/results.yaml`, which includes all these studies, serves as each of theirs. Each option
-replaces its own tables and leaves the others. What is not done is a dash. `python scripts/results.py` writes the page
-anew.
+replaces its own tables and leaves the others, and so do order certificates where none is done. What else is not done is
+a dash. `python scripts/results.py` writes the page anew.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ PAGE = ROOT / "docs" / "results" / "frontier.json"
 
 def main() -> None:
     given = parser().parse_args()
-    if given.study or given.order or given.stress:
+    if given.study or given.stress:
         tables = Tables(page=PAGE.stem, commit=commit_of(ROOT, dirty=given.dirty))
         if given.study:
             study = read_study(given.study)
             tables.command = command_of_part(study, PAGE.stem, SWEEP)
-            head_tables(tables, part_or_exit(study, PAGE.stem), machine=given.machine)
-        if given.order:
-            order_tables(tables, given.order)
+            part = part_or_exit(study, PAGE.stem)
+            head_tables(tables, part, machine=given.machine)
+            order_tables(tables, part)
         for name, folder in (text.split("=", 1) for text in given.stress):
             stress_tables(tables, name, Path(folder))
         add_dashes(tables)
@@ -66,7 +65,6 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--study", type=Path, help="the folder of the sweep of examples/frontier.yaml")
-    options.add_argument("--order", type=Path, help="the folder of the order certificates")
     options.add_argument(
         "--stress", action="append", default=[], help="SET=FOLDER of a sweep of the preset stress; repeatable"
     )

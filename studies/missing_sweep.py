@@ -32,13 +32,13 @@ def missing_sweep(job: Job, what: str, progress: Progress | None = None) -> list
     for spec in specs.values():
         check_modalities(spec, banks.test)
         check_meaning(spec.protocol, banks.test)
-    trained = ready(replace(job, reliability=False), banks, progress)
+    trained = ready(replace(job, reliability=False, order_certificate=False), banks, progress)
     known, rates, runs = None, KeptAndLost(what.partition("@")[0]), []
     with suppress(NoClips):
         known = known_base(job.spec, banks)
     for number, (rate, spec) in enumerate(specs.items(), 1):
         place = replace(job.place, out=folder_of(job) / f"missing-{rate:g}")
-        step = replace(job, spec=spec, place=place, reliability=False)
+        step = replace(job, spec=spec, place=place, reliability=False, order_certificate=False)
         told = numbered(progress, number, len(specs))
         runs.append(finish(replace(trained, job=step), told, known=known, rates=rates))
     return runs

@@ -37,7 +37,13 @@ def seed_spread(job: Job, seeds: int, progress: Progress | None = None) -> list[
     for number, seed in enumerate(range(first, first + seeds), 1):
         tell = numbered(progress, number, seeds)
         place = replace(job.place, out=folder / f"seed-{seed}")
-        step = replace(job, spec=replace(job.spec, train_seed=seed), place=place, reliability=False)
+        step = replace(
+            job,
+            spec=replace(job.spec, train_seed=seed),
+            place=place,
+            reliability=False,
+            order_certificate=False,
+        )
         trained = ready(step, banks, tell)
         if not learns(trained.head):
             raise UsageError(f"Method {job.spec.method!r} has nothing to train, so seeds have no spread.")

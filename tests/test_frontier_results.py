@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ import pytest
 from tests_support import script, synthetic_cache
 
 from fsmm.studies.compare import compare
-from fsmm.studies.grid.store import Study
+from fsmm.studies.grid.spec import read_study_file
+from fsmm.studies.grid.store import Row, Study
 from fsmm.studies.grid.sweep import sweep
 
+ROOT = Path(__file__).resolve().parents[1]
 HEADS, ORDER, STRESS = (script(f"frontier_{name}") for name in ("heads", "order", "stress"))
 STUDY = """
 name: small
@@ -76,7 +77,7 @@ def test_heads_stand_beside_the_best_free_row(study: Study) -> None:
     )
 
 
-def test_classes_that_need_order_are_marked(tmp_path: Path) -> None:
+def test_classes_that_need_order_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     def row(name: str, shuffled: float, width: float) -> dict[str, Any]:
         changes = dict.fromkeys(("shuffled", "reversed", "single step"), 0.0)
         return {
@@ -87,11 +88,17 @@ def test_classes_that_need_order_are_marked(tmp_path: Path) -> None:
             "needs_order": shuffled > width,
         }
 
+    planned = certificates_of_the_study()
+    assert [(block, len(rows)) for block, rows in planned.items()] == [
+        ("utd-certificate", 6), ("ave28-certificate", 6), ("demo-certificate", 6), ("demo_order-certificate", 2)
+    ]  # fmt: skip
+    done = [row for row in planned["utd-certificate"] if row.config["protocol"]["class_split"] == "s0"]
     rows = [row("sit", 0.02, 0.03), row("wave", 0.3, 0.1), row("all classes", 0.16, 0.2)]
-    document = {"method": "otam", "episodes": 50, "rows": rows}
-    (tmp_path / "utd-s0.json").write_text(json.dumps(document))
+    monkeypatch.setattr(Study, "done", done)
+    monkeypatch.setattr(Study, "metrics", lambda *_: {"order_certificate": {"episodes": 50, "rows": rows}})
+    study = Study(folder=Path("x"), about={"name": "frontier"}, rows=done, failures={})
     tables = HEADS.Tables(page="frontier", commit=None)
-    ORDER.order_tables(tables, tmp_path)
+    ORDER.order_tables(tables, study)
     classes = values(tables, "order-utd")
     assert [row for row, column in classes if column == "in order"] == ["wave", "sit"], (
         "the greatest loss comes first"
@@ -100,12 +107,40 @@ def test_classes_that_need_order_are_marked(tmp_path: Path) -> None:
         -30,
         10,
     )
+    assert classes["wave", "shuffled"].command == f"{HEADS.SWEEP} --only utd-certificate"
     assert [figure.note for figure in classes.values() if figure.note] == ["●"]
     every = values(tables, "order-all")
     assert every["UTD-MHAD", "shuffled"].difference_widths.classes == 20
-    count = every["UTD-MHAD", "classes that need order"]
-    assert (count.value, count.note) == (1, "of 2")
+    for row_name in ("UTD-MHAD", "UTD-MHAD, diagonal"):
+        count = every[row_name, "classes that need order"]
+        assert (count.value, count.note) == (1, "of 2")
     assert every["AVE-28", "in order"].value is None
+    monkeypatch.setattr(Study, "done", [])
+    nothing = HEADS.Tables(page="frontier", commit=None)
+    ORDER.order_tables(nothing, study)
+    assert nothing.layouts == {}, "tables whose certificates are not done stay as they were"
+
+
+def certificates_of_the_study() -> dict[str, list[Row]]:
+    """The rows of the study's order certificates by their blocks, for every class split that its file names."""
+    document = read_study_file(ROOT / "examples" / "frontier.yaml")
+    found: dict[str, list[Row]] = {}
+    for block in document.file.blocks:
+        if not block.name.endswith("-certificate"):
+            continue
+        for variant in block.variants:
+            for split in block.grid.get("class_split", ["default"]):
+                options = {"k_shot": block.fixed["k_shot"], "class_split": split}
+                row = Row(
+                    key=f"{block.name} {variant['label']} {split}",
+                    block=block.name,
+                    label="",
+                    varies={"variant": variant["label"]},
+                    config={"protocol": options, "method": variant["method"]},
+                )
+                found.setdefault(block.name, []).append(row)
+        assert block.fixed["order_certificate"] is True
+    return found
 
 
 def test_stress_curves_are_drawn_from_their_table(study: Study) -> None:

@@ -92,7 +92,7 @@ def _planned(
     if filled:
         varies["when_missing"] = when_missing
     label = f"{method}{fused} on {'+'.join(modalities)}{filled}; {described_task(protocol)}"
-    job = replace(first, spec=spec, reliability=False)
+    job = replace(first, spec=spec, reliability=False, order_certificate=False)
     return PlannedRun(
         block=FREE_BLOCK, label=label, varies=varies, job=job, trained_as=spec, names_dataset=True
     )

@@ -26,6 +26,8 @@ from .data import DataFacts
 from .options import JOB_OPTIONS
 
 _RECIPE, _WRAPPER = "train.", "fusion."
+_KEYED_IF_ASKED = ("order_certificate",)
+"""The options of a job that are newer than stored runs, whose keys they change only where they are asked for."""
 
 
 def run_key(job: Job, trained_as: RunSpec, facts: DataFacts) -> str:
@@ -36,7 +38,8 @@ def run_key(job: Job, trained_as: RunSpec, facts: DataFacts) -> str:
         **_content(job.spec, facts),
         "spec": job.spec.content(),
         "trained_as": trained_as.training_identity() if may_learn(job.spec) else None,
-        **{name: str(getattr(job, name)) for name in JOB_OPTIONS},
+        **{name: str(getattr(job, name)) for name in JOB_OPTIONS if name not in _KEYED_IF_ASKED},
+        **{name: True for name in _KEYED_IF_ASKED if getattr(job, name)},
     }
     return f"{job.spec.method}-{digest(content)}"
 

@@ -93,7 +93,7 @@ def sections(
     data: StudyData, cache: Path | None, maps: Sequence[str], marks: Mapping[str, Mark]
 ) -> list[Section]:
     """The sections of which the study has data, in the order of the page."""
-    from . import bars, cost, curves, embedding, grids, made_of, matrices, overlap, published, stress
+    from . import bars, cost, curves, embedding, grids, made_of, matrices, order, overlap, published, stress
 
     found = [
         published.published_section(data),
@@ -107,6 +107,7 @@ def sections(
         grids.confusion_section(data.tasks),
         overlap.overlap_section(data),
         grids.reliability_section(data),
+        order.order_section(data),
         cost.cost_section(data.tasks),
         made_of.seeds_section(data, marks),
         curves.learning_section(data),

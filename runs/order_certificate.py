@@ -19,19 +19,14 @@ from ..cache.bank import FeatureBank
 from ..cache.table import Stream
 from ..episodes.batch import Episodes
 from ..episodes.gather import materialise
+from ..episodes.protocol import Protocol
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..errors import UsageError
 from ..heads.head import Head
-from ..machine.digests import write_sums
-from ..machine.files import write_json
-from ..runs.extent import planned
-from ..runs.job import Job
-from ..runs.run import folder_of, load, ready
-from ..runs.spec import Progress
+from .spec import Progress
 
 CHANGES = ("in order", "shuffled", "reversed", "single step")
 AT_ONCE = 10
-CERTIFICATE = "order.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,68 +48,58 @@ class ClassRow:
 
 @dataclass(frozen=True, kw_only=True)
 class OrderCertificate:
-    """The certificate of a data set, for one method."""
+    """The certificate of a data set, for one head."""
 
-    method: str
-    dataset: str
-    label_set: str
-    class_split: str
-    streams: list[str]
-    """What the method read."""
-    task: str
-    """The task in one line, such as 5-way 5-shot; 15 queries a class."""
     episodes: int
+    """The number of episodes, which are those of the run."""
     rows: list[ClassRow]
     """The classes, the one that loses most by shuffling first, and all classes last."""
 
     def to_dict(self) -> dict[str, Any]:
+        """The certificate in plain JSON values."""
         return asdict(self)
 
 
-def order_certificate(job: Job, progress: Progress | None = None) -> OrderCertificate:
-    """The order certificate of a job's test classes, which is written to ``order.json`` in the job's folder, too.
+def refuse_without_order(bank: FeatureBank, protocol: Protocol) -> None:
+    """Raise UsageError for clips of one step, and for episodes of which there is no certificate.
 
-    Its digest is beside it. Raises UsageError for a method that does not read time, for clips of one step, and for
-    labels of which a clip has several or episodes without supports.
+    These are episodes without supports or with unlabelled clips, labels of which a clip has several, and whole splits
+    in which base classes compete or clips are looked up.
     """
-    job, banks = load(job)
-    bank, protocol = banks.test, job.spec.protocol
-    if not job.spec.reads_time:
-        raise UsageError(
-            f"Method {job.spec.method!r} does not read the order of steps; take one that does, such as otam."
-        )
     if max(table.steps for table in bank.tables.values()) < 2:
         raise UsageError(
             "No stream has several steps a clip, so there is no order; choose others by --streams."
         )
-    if bank.multi or protocol.k_shot == 0 or protocol.unlabelled:
-        raise UsageError("An order certificate needs one label a clip, supports, and no unlabelled clips.")
-    head, episodes = ready(job, banks, progress).head.eval(), planned(job.episodes)
-    right, asked = clip_outcomes(head, bank, job, episodes=episodes, progress=progress)
-    found = OrderCertificate(
-        method=job.spec.method,
-        dataset=bank.dataset,
-        label_set=bank.label_set,
-        class_split=protocol.class_split,
-        streams=[str(stream) for stream in bank.streams.values()],
-        task=protocol.describe(),
-        episodes=episodes,
-        rows=rows_of(right, asked, bank.label.cpu().numpy(), bank.class_names),
-    )
-    write_json(folder_of(job) / CERTIFICATE, found.to_dict())
-    write_sums(folder_of(job), [CERTIFICATE], into=f"{CERTIFICATE}.sha256")
-    return found
+    whole = protocol.generalised or protocol.retrieval
+    if bank.multi or protocol.k_shot == 0 or protocol.unlabelled or whole:
+        raise UsageError(
+            "An order certificate needs episodes with one label a clip, with supports, and without unlabelled clips."
+        )
+
+
+def order_certificate(
+    head: Head[Any],
+    bank: FeatureBank,
+    protocol: Protocol,
+    episodes: int,
+    *,
+    progress: Progress | None = None,
+) -> OrderCertificate:
+    """The order certificate of the classes of ``bank``, for a head that reads time, on so many episodes."""
+    right, asked = clip_outcomes(head.eval(), bank, protocol, episodes=episodes, progress=progress)
+    rows = rows_of(right, asked, bank.label.cpu().numpy(), bank.class_names)
+    return OrderCertificate(episodes=episodes, rows=rows)
 
 
 @torch.no_grad()
 def clip_outcomes(
-    head: Head[Any], bank: FeatureBank, job: Job, *, episodes: int, progress: Progress | None
+    head: Head[Any], bank: FeatureBank, protocol: Protocol, *, episodes: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each clip was classified rightly under each change, int [changes, n], and how often asked, int [n]."""
-    sampler, key = Sampler(bank, job.spec.protocol), step_keys(bank, job.spec.protocol.seed)
+    sampler, key = Sampler(bank, protocol), step_keys(bank, protocol.seed)
     right, asked = np.zeros((len(CHANGES), len(bank)), np.int64), np.zeros(len(bank), np.int64)
     for done, index in enumerate(sampler.batches(0, episodes, AT_ONCE)):
-        task = materialise(bank, index, job.spec.protocol)
+        task = materialise(bank, index, protocol)
         counted = task.query_label.cpu().numpy() >= 0
         clip = index.query.numpy()[counted]
         asked += np.bincount(clip, minlength=len(bank))
