@@ -19,6 +19,7 @@ from ...runs.digest import digest
 from ...runs.extent import planned
 from ...runs.filling_choice import provisional
 from ...runs.measure import is_generalised, measure, whole_split
+from ...runs.order_certificate import CHANGES
 from ...runs.ready import built_head, learns, recipe_of
 from ...runs.shared import SharedBanks
 from ...runs.spec import RunSpec
@@ -115,9 +116,10 @@ class Cost:
             steps, every, episodes = (int(given.get(f"train.{name}", own[name])) for name in _COUNTED)
             validated = (steps // every + 1) * episodes if steps else 0
             return self.start + steps * self.step + validated * self.episode
-        return self.start + (
-            0.0 if _is_at_once(task.job.spec.protocol) else planned(task.job.episodes) * self.episode
-        )
+        if _is_at_once(task.job.spec.protocol):
+            return self.start
+        passes = 1 + len(CHANGES) if task.job.order_certificate else 1
+        return self.start + planned(task.job.episodes) * passes * self.episode
 
     def scaled_to(self, kind: Kind) -> Cost:
         """The cost of a kind of another size, if clips cost the same there."""
@@ -145,11 +147,12 @@ def measured(kind: Kind, task: Task, shared: SharedBanks) -> Cost:
     score = partial(measure, test.head, test.bank, spec.protocol, **more)
     found = Cost(family=kind.family, data=kind.data, size=kind.size, method=kind.method)
     if _is_at_once(spec.protocol):
-        return replace(found, start=1.0, memory_mb=own_peak_mb() - before)
-    first = _seconds(partial(score, episodes=1))
-    start = _clock() - began
-    episode = _each(lambda count: score(episodes=count), first)
-    found = replace(found, start=start, episode=episode, memory_mb=max(own_peak_mb() - before, 0.0))
+        found = replace(found, start=1.0, episode=0.0)
+    else:
+        first = _seconds(partial(score, episodes=1))
+        start = _clock() - began
+        found = replace(found, start=start, episode=_each(lambda count: score(episodes=count), first))
+    found = replace(found, memory_mb=max(own_peak_mb() - before, 0.0))
     if not learns(head):
         return found
     learn = partial(_train_some, head, spec, banks)

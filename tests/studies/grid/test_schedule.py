@@ -166,3 +166,17 @@ def test_a_measurement_has_the_recipe_of_the_head(cache: Path) -> None:
     assert (cost.steps, cost.evaluate_every) == (600, 50)
     assert cost.step > 0
     assert cost.start > 0
+
+
+def test_a_training_for_whole_splits_is_measured_and_a_certificate_has_four_more_passes(cache: Path) -> None:
+    whole = {"n_way": 0, "k_shot": 0, "modalities": "first", "train.steps": 7}
+    (task,) = tasks(cache, fixed={"method": "common-space", **whole})
+    loader = Loader()
+    loader.load(task, trains=True)
+    cost = measured(Kind.of(task), task, loader.shared)
+    assert cost.step > 0
+    assert cost.seconds(replace(task, trains=True)) == pytest.approx(cost.start + 7 * cost.step)
+    (plain,) = tasks(cache, fixed={"method": "otam", "n_query": 3, "modalities": "first", "episodes": 100})
+    known = Cost(start=1.0, episode=0.01)
+    certified = replace(plain, job=replace(plain.job, order_certificate=True))
+    assert [known.seconds(each) for each in (plain, certified)] == [pytest.approx(2.0), pytest.approx(6.0)]
