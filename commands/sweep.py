@@ -180,6 +180,8 @@ def _show_cost(plan: Plan) -> None:
         else ""
     )
     console.note(f"{plan.about['name']}: {len(plan.chosen):,} runs, {plan.done:,} done{cost}. {plan.folder}")
+    for name, reason in plan.left_out.items():
+        console.note(f"Block {name} is left out: {reason}")
     elsewhere = [row.config["train_dataset"] for row in plan.rows if "train_dataset" in row.varies]
     if elsewhere and not any(elsewhere):
         console.note(

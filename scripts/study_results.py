@@ -7,8 +7,8 @@ STUDY is the folder of `fsmm sweep examples/results.yaml`, or of another study o
 includes under a name have scripts of their own (questions.py, frontier.py, modality_tables.py, study_table.py). A row
 of the study belongs to the figure whose row is the variant's label, and whose column and part say its modalities,
 shots, label set, class split or missing rate; a figure without a class split is the mean over those of the study. A
-difference is that from the row called protonet (or complete), of certainty weights that from equal ones, and of a
-filler that from the default, on the same episodes, with half widths over draws, clips and classes
+difference is that from the row called protonet (or complete, or the float encoder), of certainty weights that from
+equal ones, and of a filler that from the default, on the same episodes, with half widths over draws, clips and classes
 (scripts/figures/paired.py). Rows that are not done are left out.
 """
 
@@ -37,7 +37,7 @@ RANKS = ("R@1", "R@10", "mAP")
 """The columns of the table of clips that are looked up."""
 SIDES = {"both": "all clips", "query": "the queries", "support": "the supports"}
 """The words of a row for the side whose clips lack a modality."""
-BASES = ("protonet", "ProtoNet", "complete")
+BASES = ("protonet", "ProtoNet", "complete", "efficientnet-lite0")
 """The labels of the rows from which differences are taken."""
 FILES = {"results": "examples/results.yaml", "utd-mhad": "examples/utd_mhad.yaml"}
 """The files of the studies that make tables, by their names."""
@@ -190,6 +190,8 @@ def columns_of(row: Row) -> set[str]:
         return {*RANKS}
     if row.block == "missing-ave28":
         return {row.config["when_missing"]}
+    if row.block == "demo-int8":
+        return {f"{protocol['label_set']}, {shots} shot{'s' if shots > 1 else ''}"}
     found = {"result", "accuracy", f"{shots}-shot", f"{joined}, {shots}-shot", str(protocol["label_set"])}
     if joined == "frame+audio":
         found |= {f"both, {shots}-shot", f"{protocol['class_split']}, {shots}-shot, both"}
@@ -239,7 +241,7 @@ def difference_of(study: Study, row: Row) -> Difference | None:
 
 def is_base(base: Row, row: Row) -> bool:
     """Whether a row's difference is taken from this one: the block's base, or the same head with equal weights."""
-    same = ("streams", "protocol", "train_seed")
+    same = ("protocol", "train_seed", *(() if row.block == "demo-int8" else ("streams",)))
     if base.block != row.block or base.key == row.key or any(base.config[k] != row.config[k] for k in same):
         return False
     if row.block == "missing-ave28":

@@ -18,6 +18,12 @@ from fsmm.studies.grid.store import Row
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = script("study_results")
 LABEL_SETS = ("content", "motion", "sound", "tags", "order")
+ENCODERS = ("efficientnet-lite0", "efficientnet-lite0-int8")
+STREAMS = {
+    "ave28": ("frame/net", "audio/net"),
+    "demo": ("frame/net", "flow/net", "audio/net"),
+    "demo-int8": tuple(f"frame/{name}" for name in ENCODERS),
+}
 # Figures that are no accuracy of a run of the study, or of a setting that is gone.
 WITHOUT_A_ROW = {
     ("ave28-heads", "protonet, s0 alone"),  # a part of the row protonet
@@ -29,14 +35,14 @@ WITHOUT_A_ROW = {
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """The rows of the study over data sets of these names and modalities."""
     cache = tmp_path_factory.mktemp("cache")
-    for name, modalities in {"ave28": ("frame", "audio"), "demo": ("frame", "flow", "audio")}.items():
-        synthetic_cache(cache, dataset=name, clips=2, streams={f"{m}/net": (1, 4) for m in modalities})
+    for name, streams in STREAMS.items():
+        synthetic_cache(cache, dataset=name, clips=2, streams=dict.fromkeys(streams, (1, 4)))
         catalog = Catalog.read(cache / name)
         events = catalog.label_sets["event"]
         events.splits.update(dict.fromkeys(("s0", "s1", "s2"), events.splits["default"]))
         catalog.label_sets.update(dict.fromkeys(LABEL_SETS, events))
         catalog.write(cache / name)
-    known = {name: DataFacts(cache, name) for name in ("ave28", "demo")}
+    known = {name: DataFacts(cache, name) for name in STREAMS}
     document = read_study_file(ROOT / "examples" / "results.yaml")
     planned = expand(document, lambda name: known[str(name)], Place(cache=cache), {})
     return [
@@ -80,6 +86,9 @@ def test_differences_are_from_the_base_on_the_same_task(rows: list[Row]) -> None
             assert [base.varies["variant"] for base in bases[row.key]] == ["protonet"] * (
                 row.varies["variant"] != "protonet"
             )
+        if row.block == "demo-int8":
+            told = [base.varies["variant"] for base in bases[row.key]]
+            assert told == [ENCODERS[0]] * (row.varies["variant"] == ENCODERS[1])
         if row.block == "amfar-ave28":
             told = [(base.varies["variant"], base.varies["settings.ami"]) for base in bases[row.key]]
             assert told == (

@@ -18,6 +18,7 @@ from ...runs.spec import RunSpec
 from .checks import check_names
 from .data import DataFacts
 from .identity import canonical, check_settings, may_learn
+from .optional import lacking
 from .options import (
     ALL,
     DEFAULTS,
@@ -71,10 +72,14 @@ def expand(
 
     facts_of: gives what is known of a data set by its name. place: the place of all runs, whose data set is that of
     runs that name none. overrides: options that win over those of the file. Raises UsageError, with the line, for
-    options that have no meaning together, and CacheError where the cache does not hold a data set.
+    options that have no meaning together, and CacheError where the cache does not hold a data set of a block that is
+    not optional.
     """
-    found = []
+    found, left_out = [], 0
     for number, block in enumerate(document.file.blocks):
+        if lacking(document, block, facts_of=facts_of, place=place, overrides=overrides):
+            left_out += 1
+            continue
         try:
             base = {**document.file.fixed, **block.fixed}
             names = _varying(base, block, overrides)
@@ -93,7 +98,7 @@ def expand(
             if document.where in str(error):
                 raise
             raise document.error(("blocks", number), str(error)) from None
-    if not found:
+    if not found and left_out < len(document.file.blocks):
         raise UsageError(f"{document.where}: the study has no run; exclude fewer of them.")
     return found
 

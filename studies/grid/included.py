@@ -17,6 +17,7 @@ from ...runs.job import Place
 from .data import DataFacts
 from .expand import PlannedRun, expand, refuse_too_many
 from .free_rows import free_rows
+from .optional import lacking
 from .presets import presets
 from .spec import Included, StudyDocument, read_study_file
 
@@ -168,17 +169,49 @@ def expand_parts(
         if part.document.file.free_rows:
             for row in free_rows(runs, facts_of):
                 free.setdefault(str(row.job), row)  # Two parts may have a task in common.
+    if not found:
+        reasons = left_out(parts, facts_of, place, overrides)
+        raise UsageError(f"No block of {parts[0].document.where} can be run: {next(iter(reasons.values()))}")
     return [*found, *free.values()]
 
 
-def chosen_blocks(only: Sequence[str], planned: Sequence[PlannedRun], parts: Sequence[Part]) -> set[str]:
+def left_out(
+    parts: Sequence[Part],
+    facts_of: Callable[[str | None], DataFacts],
+    place: Place,
+    overrides: Mapping[str, Any],
+) -> dict[str, str]:
+    """The optional blocks that are left out, by name, with the sentence that says what the cache lacks."""
+    reasons = {
+        part.block(block.name): lacking(
+            part.document,
+            block,
+            facts_of=facts_of,
+            place=place,
+            overrides={**part.overrides, **overrides},
+        )
+        for part in parts
+        for block in part.document.file.blocks
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def chosen_blocks(
+    only: Sequence[str],
+    planned: Sequence[PlannedRun],
+    parts: Sequence[Part],
+    without: Mapping[str, str],
+) -> set[str]:
     """The names of the blocks that ``--only`` chooses: by themselves, or by the name of an included study; else all.
 
-    Raises UsageError, which names the nearest, for a name that the study does not have.
+    without: the blocks that are left out, each with the reason. Raises UsageError, which names the nearest, for a name
+    that the study does not have, and for one of these.
     """
     known = list(dict.fromkeys(run.block for run in planned))
     names = list(dict.fromkeys(part.name for part in parts if part.name))
     for name in only:
+        if name in without:
+            raise UsageError(f"Block {name!r} is left out: {without[name]}")
         if name not in known and name not in names:
             raise unknown("block", name, [*known, *names])
     within = tuple(f"{name}." for name in only if name in names)

@@ -116,6 +116,8 @@ class Block(_Model):
     """Runs of the grid that have all values of one of these tables are left out."""
     trained_as: Options = {}
     """The options under which heads are trained, where they are not the run's own."""
+    optional: bool = False
+    """Whether the block is left out, which the sweep says, where the cache lacks its data set or its streams."""
     chart: Literal["none", "bars"] = "none"
     """How a report draws the block beside its tables: bars has a bar for each run, with its interval."""
 

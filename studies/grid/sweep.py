@@ -26,7 +26,7 @@ from .data import DataFacts
 from .execute import Ended, execute, trainings
 from .expand import PlannedRun
 from .identity import head_name, run_key
-from .included import Part, chosen_blocks, expand_parts, parts_of
+from .included import Part, chosen_blocks, expand_parts, left_out, parts_of
 from .options import option_named, read_option, twice
 from .presets import find_study
 from .schedule import BUDGET, COSTS, Costs, Estimate, costs_of, estimate, keep_costs, with_costs
@@ -57,6 +57,8 @@ class Plan:
     """The runs that the study asks for."""
     chosen: Sequence[Row]
     """Those of the blocks that are to be done now."""
+    left_out: Mapping[str, str]
+    """The optional blocks that are left out, each with the sentence that says what the cache lacks."""
     runs: Sequence[Task]
     """The chosen runs that are not stored, each once, with the seconds that they are expected to take."""
     heads: Sequence[Task]
@@ -150,9 +152,10 @@ def plan_study(
     _check_same(folder, parts)
     check_writable(folder)
     place, facts = Place(cache=root, dataset=dataset, device=device), _Facts(root)
-    planned = expand_parts(parts, facts, place, _read(overrides))
+    planned = expand_parts(parts, facts, place, read := _read(overrides))
     _check_asked(dataset, planned)
-    blocks = chosen_blocks(only, planned, parts)
+    without = left_out(parts, facts, place, read)
+    blocks = chosen_blocks(only, planned, parts, without)
     with _one_thread():
         rows = [_row(run, facts) for run in planned]
         tasks = {row.key: _task(row, run) for row, run in zip(rows, planned) if row.block in blocks}
@@ -170,6 +173,7 @@ def plan_study(
         about=about_study(parts, root, dataset, overrides=overrides, command=command),
         rows=rows,
         chosen=[row for row in rows if row.block in blocks],
+        left_out=without,
         runs=lacking,
         heads=heads,
         estimate=estimate([*lacking, *heads], costs, jobs=most),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests_support import synthetic_cache
 
-from fsmm.errors import UsageError
+from fsmm.errors import FsmmError, UsageError
 from fsmm.studies.grid import included
 from fsmm.studies.grid.included import parts_of
 from fsmm.studies.grid.presets import find_study, presets
@@ -232,3 +232,45 @@ def test_the_parts_of_the_file_of_all_results_have_the_blocks_that_scripts_ask_f
     }
     assert asked <= blocks
     assert len(blocks) > 60
+
+
+OPTIONAL = """\
+name: some
+fixed: {n_query: 3, episodes: 20, method: protonet}
+blocks:
+  - name: held
+    fixed: {modalities: frame}
+  - name: elsewhere
+    optional: true
+    fixed: {dataset: other}
+    grid: {k_shot: [1, 5]}
+  - name: encoders
+    optional: true
+    variants:
+      - {label: one, streams: frame/net}
+      - {label: two, streams: frame/netto}
+"""
+
+
+def test_an_optional_block_is_left_out_where_the_cache_lacks_what_it_reads(
+    cache: Path, tmp_path: Path
+) -> None:
+    some = write(tmp_path, some=OPTIONAL)
+    found = plan(some, cache)
+    assert [row.block for row in found.rows] == ["held"]
+    assert list(found.left_out) == ["elsewhere", "encoders"]
+    assert "'other'" in found.left_out["elsewhere"]
+    assert "Did you mean 'frame/net'" in found.left_out["encoders"]
+    with pytest.raises(UsageError, match=r"Block 'elsewhere' is left out: .*'other'"):
+        plan(some, cache, only=["elsewhere"])
+    inside = plan(write(tmp_path, outer="studies:\n  - {file: some.yaml, name: in}\n"), cache)
+    assert list(inside.left_out) == ["in.elsewhere", "in.encoders"]
+    write(tmp_path, some=OPTIONAL.replace("netto", "net").replace("dataset: other", "dataset: toy"))
+    assert {row.block for row in plan(some, cache).rows} == {"held", "elsewhere", "encoders"}
+    kept = OPTIONAL.replace("  - name: held\n    fixed: {modalities: frame}\n", "")
+    write(tmp_path, some=kept)
+    with pytest.raises(UsageError, match=r"No block of some\.yaml can be run: .*'other'"):
+        plan(some, cache)
+    write(tmp_path, some=OPTIONAL.replace("optional: true", "optional: false"))
+    with pytest.raises(FsmmError, match="'other'"):
+        plan(some, cache)
