@@ -140,7 +140,9 @@ def export_command(
     dataset: Dataset = None,
     streams: Annotated[Optional[str], typer.Option(help="modality/encoder, comma-separated [all].")] = None,
     split: Annotated[str, typer.Option(help="base, val, novel or all.")] = "all",
-    class_split: Annotated[str, typer.Option(help="Which named class split.")] = "default",
+    class_split: Annotated[
+        str, typer.Option(help="Which class split, such as s0 or random:8:3.")
+    ] = "default",
     label_set: Annotated[Optional[str], typer.Option(help="Whose classes are split [the default].")] = None,
     json: Json = False,
 ) -> None:

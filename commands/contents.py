@@ -30,7 +30,9 @@ def show_command(
     cache: Cache = None,
     dataset: Dataset = None,
     label_set: Annotated[Optional[str], typer.Option(help="The label set [the default].")] = None,
-    class_split: Annotated[Optional[str], typer.Option(help="Which named class split [default].")] = None,
+    class_split: Annotated[
+        Optional[str], typer.Option(help="Which class split, such as s0 or random:8:3 [default].")
+    ] = None,
     clips: Annotated[bool, typer.Option("--clips", help="Print every clip, not the first ones.")] = False,
     json: Json = False,
 ) -> None:

@@ -47,7 +47,7 @@ def draw(
     cache: Cache = None,
     dataset: Dataset = None,
     split: Annotated[str, typer.Option(help="The classes: base, val, novel or all.")] = "novel",
-    class_split: Annotated[str, typer.Option(help="The class split.")] = "default",
+    class_split: Annotated[str, typer.Option(help="The class split, such as s0 or random:8:3.")] = "default",
     n_way: Annotated[int, typer.Option(help="The classes of an episode.", min=1)] = 5,
     k_shot: Annotated[int, typer.Option(help="The supports of a class.", min=1)] = 1,
     n_query: Annotated[int, typer.Option(help="The queries of a class.", min=1)] = 1,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ..errors import FsmmError
+from ..errors import FsmmError, UsageError
 from ..extract.contract import Sampling
 from ..extract.datasets.base import DatasetOptions
 from ..extract.request import Request
@@ -203,6 +203,13 @@ def _encoder_row(row: dict[str, Any]) -> list[str]:
 
 def with_split(options: DatasetOptions, text: str) -> DatasetOptions:
     """The options with the class split of the file ``text``, or with one that the seed of ``seed=N`` draws."""
+    from ..cache.class_draw import is_drawn
+
+    if is_drawn(text):
+        raise UsageError(
+            f"Class split {text!r} is drawn by what reads the cache, such as `fsmm episode-eval --class-split`; here, "
+            "give a JSON file of class names, or seed=N."
+        )
     key, equals, value = text.partition("=")
     if key != "seed" or not equals:
         return replace(options, split_file=Path(text))

@@ -179,7 +179,9 @@ def overlap_command(
     cache: Cache = None,
     dataset: Dataset = None,
     label_set: Annotated[Optional[str], typer.Option(help="The label set [the default].")] = None,
-    class_split: Annotated[str, typer.Option(help="Which named class split.")] = "default",
+    class_split: Annotated[
+        str, typer.Option(help="Which class split, such as s0 or random:8:3.")
+    ] = "default",
     json: Json = False,
 ) -> None:
     """List the classes that the encoders' training sets had: ImageNet, Kinetics-400, AudioSet.

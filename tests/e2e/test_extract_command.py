@@ -67,6 +67,7 @@ def test_datasets_and_encoders_are_listed(cache: Path) -> None:
         (("extract", "--dataset", "demo", "--encoder", "dis-hof"), "is not of the form KEY=NAME"),
         (("extract", "--dataset", "demo", "--split-sizes", "3,2"), "--split-sizes takes three"),
         (("extract", "--dataset", "demo", "--class-split", "seed=x"), "whole number"),
+        (("extract", "--dataset", "demo", "--class-split", "random:8:3"), "drawn by what reads the cache"),
         (("encoders", "--fetch", "yamnett"), "Did you mean 'yamnet'"),
     ],
 )
