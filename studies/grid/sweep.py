@@ -190,7 +190,7 @@ def carry_out(plan: Plan, tell: Tell | None = None) -> Study:
     write_study(plan.folder, {**plan.about, "started": _now(), "ended": None}, plan.rows)
     keep_costs(plan.folder, plan.costs)
     by_key: dict[str, list[Row]] = {}
-    for row in plan.rows:
+    for row in plan.chosen:
         by_key.setdefault(row.key, []).append(row)
 
     def told(ended: Ended) -> None:

@@ -274,3 +274,18 @@ def test_an_optional_block_is_left_out_where_the_cache_lacks_what_it_reads(
     write(tmp_path, some=OPTIONAL.replace("optional: true", "optional: false"))
     with pytest.raises(FsmmError, match="'other'"):
         plan(some, cache)
+
+
+def test_a_run_that_two_blocks_share_is_told_for_the_chosen_one_alone(cache: Path, tmp_path: Path) -> None:
+    block = "  - name: {}\n    fixed: {{method: protonet, n_query: 3, episodes: 20}}\n"
+    path = write(tmp_path, twice="blocks:\n" + block.format("one") + block.format("two"))
+    told: list[str] = []
+    sweep(
+        path,
+        cache,
+        out=tmp_path / "out",
+        jobs=1,
+        only=["two"],
+        tell=lambda row, ended: told.append(row.block),
+    )
+    assert told == ["two"]
