@@ -48,6 +48,25 @@ def lacks(protocol: Protocol, bank: FeatureBank, side: str) -> bool:
     return fewer or lost or not all(table.all_present for table in bank.tables.values())
 
 
+def gone(protocol: Protocol, bank: FeatureBank) -> bool:
+    """Whether all that clips lack are modalities that no clip of either side has, and some modality is whole."""
+    if not all(table.all_present for table in bank.tables.values()):
+        return False
+    rates = [{_lost_rate(protocol, name, side) for side in SIDES} for name in bank.tables]
+    return all(each in ({0.0}, {1.0}) for each in rates) and {0.0} in rates and {1.0} in rates
+
+
+def _lost_rate(protocol: Protocol, name: str, side: str) -> float:
+    """The rate at which clips of a side lack a modality that all clips have."""
+    named = protocol.support_modalities if side == "support" else protocol.query_modalities
+    if named is not None and name not in named:
+        return 1.0
+    return max(
+        (loss.rate for loss in protocol.missing if loss.modality == name and loss.side in (side, "both")),
+        default=0.0,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """What becomes of the modalities that supports and that queries lack."""

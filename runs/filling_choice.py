@@ -21,15 +21,15 @@ from ..errors import NoClips, UsageError
 from ..heads.head import Head
 from ..heads.multimodal.matched import MatchedHead
 from .banks import Banks, HeadBanks
-from .filling import BaseClips, Pair, Rule, lacks, withholds
-from .filling_doubts import Doubt, doubts_of, doubts_text
+from .filling import BaseClips, Pair, Rule, gone, lacks, withholds
+from .filling_doubts import ALL, Doubt, doubt_of_all, doubts_of, doubts_text
 from .measure import measure
 from .result import Result
 from .spec import RunSpec
 from .tasks import validation_protocol
 
 EPISODES = 200  # Each candidate answers so many episodes of each part.
-VERSION = 4
+VERSION = 5
 """A number that grows when the choice changes, so that studies do runs again that depend on it."""
 RULES: tuple[Rule, ...] = ("linear", "neighbours", "mean", "drop", "zero")
 
@@ -49,7 +49,7 @@ class FillingChoice:
     scores_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
     """The same for each part of these classes, in words: val classes, and each half of the base classes."""
     doubts: list[Doubt] = field(default_factory=list)
-    """The candidates that a part prefers to the chosen one beyond the interval: the promise may not be kept."""
+    """The candidates that a part prefers beyond the interval, or all classes prefer: the promise may not be kept."""
     note: str = ""
     """Why nothing could be chosen, or why the promise may not be kept; "" where neither is so."""
 
@@ -170,7 +170,7 @@ def choose(
             "what clips lack is dropped, for neither base nor val classes can serve the task to choose by it"
         )
         return FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
-    return _chosen(pairs, found)
+    return _chosen(pairs, found, unanimous=not lacks(protocol, test, "query"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +191,15 @@ class Asked:
         return np.stack([each.get(name, nothing) for name in names])
 
 
-def _chosen(pairs: Sequence[Pair], found: Sequence[Asked]) -> FillingChoice:
-    """The choice by the results of each part, and what speaks against it."""
+def _chosen(pairs: Sequence[Pair], found: Sequence[Asked], *, unanimous: bool) -> FillingChoice:
+    """The choice by the results of each part, and what speaks against it; unanimous: see ``best_of``."""
     names = [str(pair) for pair in pairs]
     accuracies = [part.accuracies(names) for part in found]
-    best, scores = best_of(accuracies), np.concatenate(accuracies, axis=1).mean(1)
+    best = best_of(accuracies, unanimous=unanimous)
+    scores = np.concatenate(accuracies, axis=1).mean(1)
     doubts = [doubt for part in found for doubt in doubts_of(part.text, part.results, names[best])]
+    together = ALL if len(found) > 1 else found[0].text
+    doubts += doubt_of_all(together, [part.results for part in found], names[best])
     return FillingChoice(
         support=pairs[best].support,
         query=pairs[best].query,
@@ -212,31 +215,38 @@ def _chosen(pairs: Sequence[Pair], found: Sequence[Asked]) -> FillingChoice:
 
 
 def candidates(protocol: Protocol, bank: FeatureBank) -> list[Pair]:
-    """What is tried, the most plausible first: estimates for supports, and queries decided by what they have."""
+    """What is tried, the most plausible first: estimates for supports, and queries decided by what they have.
+
+    Of a modality that no clip has, estimates come first for queries as well: supports and queries then carry the same
+    function of what they have, which base classes have learned, and matching would give away all that it says.
+    """
+    alike = [Pair(support=rule, query=rule) for rule in RULES]
+    if gone(protocol, bank):
+        return [alike[0], Pair(support="drop", query="match"), *alike[1:]]
     supports = protocol.k_shot != 0 and lacks(protocol, bank, "support")
     queries = lacks(protocol, bank, "query")
     if not queries:
         return [Pair(support=rule, query="drop") for rule in RULES]
     if not supports:
         return [Pair(support="drop", query=rule) for rule in ("match", *RULES)]
-    matched = [Pair(support=rule, query="match") for rule in RULES if rule != "zero"]
-    return [*matched, *(Pair(support=rule, query=rule) for rule in RULES)]
+    return [*(Pair(support=rule, query="match") for rule in RULES if rule != "zero"), *alike]
 
 
-def best_of(accuracies: Sequence[np.ndarray]) -> int:
+def best_of(accuracies: Sequence[np.ndarray], *, unanimous: bool) -> int:
     """The first candidate that is not worse than the most accurate one beyond doubt, by accuracies [P, E] of each part.
 
-    Beyond doubt is by more than two standard errors of the paired difference over all episodes, and by anything on
-    every part. Parts are other classes, as those of the test are, and what they disagree about does not carry over,
-    however many episodes are drawn of each. A candidate with an accuracy that is not finite is none.
+    Beyond doubt is by more than two standard errors of the paired difference over all episodes. unanimous: it is also
+    by anything on every part. Parts are other classes, as those of the test are, and what they disagree about may not
+    carry over, however many episodes are drawn of each. A candidate with an accuracy that is not finite is none.
     """
     accuracy = np.concatenate(accuracies, axis=1)
     best = int(np.nanargmax(accuracy.mean(1)))
     behind = accuracy[best] - accuracy
     error = behind.std(1) / np.sqrt(accuracy.shape[1])
-    in_every_part = np.all([part[best].mean() > part.mean(1) for part in accuracies], axis=0)
-    fair = np.isfinite(behind).all(1) & ~((behind.mean(1) > 2 * error) & in_every_part)
-    return int(np.flatnonzero(fair)[0])
+    worse = behind.mean(1) > 2 * error
+    if unanimous:
+        worse &= np.all([part[best].mean() > part.mean(1) for part in accuracies], axis=0)
+    return int(np.flatnonzero(np.isfinite(behind).all(1) & ~worse)[0])
 
 
 def _parts(

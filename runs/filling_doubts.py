@@ -1,14 +1,15 @@
 """Where base or val classes prefer another way with clips that lack modalities than the one that was chosen.
 
 The default promises to be at least as good as every way alone, within the paired interval over clips. The classes of
-a test cannot be asked whether it is, but each part of the base and val classes can: they are other classes as well. A
-head for which one of them prefers another way, by more than the interval, cannot be said to keep the promise.
+a test cannot be asked whether it is, but the base and val classes can: they are other classes as well. A choice for
+which a part of them prefers another way by more than the interval, or all of them together another way by anything
+that is worth printing, cannot be said to keep the promise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ from .evaluation import Evaluation
 from .over_clips import clip_uncertainty
 from .result import Result
 from .statistics import Uncertainty, draw_uncertainty
+
+ALL = "all of these classes"
+LEAST = 5e-4
+"""A preference of all classes together that is smaller would be printed as 0.0 points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,8 @@ class Doubt:
     gain: float
     """The accuracy of that way minus the accuracy of the chosen one, in 0..1."""
     ci95: float
-    """The 95 % half width of the gain, over clips, or over draws where there is no interval over clips."""
+    """The 95 % half width of the gain: over clips, or over draws where there is no interval over clips; over classes
+    where all classes were asked together."""
 
 
 def doubts_of(part: str, results: Mapping[str, Result], chosen: str) -> list[Doubt]:
@@ -44,6 +50,24 @@ def doubts_of(part: str, results: Mapping[str, Result], chosen: str) -> list[Dou
         if gain > ci95:
             found.append(Doubt(part=part, way=way, gain=gain, ci95=ci95))
     return sorted(found, key=lambda doubt: -doubt.gain)
+
+
+def doubt_of_all(part: str, results: Sequence[Mapping[str, Result]], chosen: str) -> list[Doubt]:
+    """The way that all classes together prefer to the chosen one, by ``LEAST`` or more; at most one.
+
+    part: the classes, in words. results: the result of each way on each part of them; every class counts once.
+    """
+    recalls = [
+        {way: _recall(found) for way, found in each.items() if isinstance(found, Evaluation)}
+        for each in results
+    ]
+    found = []
+    for way in recalls[0] if all(chosen in each for each in recalls) else ():
+        if all(way in each for each in recalls):
+            gain = np.concatenate([each[way] - each[chosen] for each in recalls])
+            ci95 = draw_uncertainty(gain).half_width()
+            found.append(Doubt(part=part, way=way, gain=float(gain.mean()), ci95=ci95))
+    return sorted((doubt for doubt in found if doubt.gain >= LEAST), key=lambda doubt: -doubt.gain)[:1]
 
 
 def doubts_text(doubts: Iterable[Doubt], chosen: str) -> str:
@@ -84,3 +108,9 @@ def _over_clips(result: Result, chosen: Result) -> Uncertainty | None:
     outcome = result.right.astype(np.int8) - chosen.right
     found = clip_uncertainty(outcome, result.draws, transductive=result.transductive)
     return None if found.reason else found
+
+
+def _recall(result: Evaluation) -> np.ndarray:
+    """The share of the queries of each class that are classified rightly, of the classes that have queries."""
+    asked = result.confusion.sum(1)
+    return (np.diag(result.confusion)[asked > 0] / asked[asked > 0]).astype(np.float64)

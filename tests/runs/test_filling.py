@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.multimodal.matched import MatchedHead
-from fsmm.runs.filling import NEIGHBOURS, BaseClips, Pair, Rule, withholds
+from fsmm.runs.filling import NEIGHBOURS, BaseClips, Pair, Rule, gone, withholds
 from fsmm.runs.filling_choice import best_of, candidates, choose
 from fsmm.runs.kinds import read_train_missing
 
@@ -167,21 +168,63 @@ def test_of_candidates_that_are_as_good_the_most_plausible_one_is_taken() -> Non
     chance = np.random.default_rng(0)
     task = chance.random(400)
     as_good = task + chance.normal(0, 0.1, 400)
-    assert best_of([np.stack([as_good, task, task - 0.3])]) == 0
-    assert best_of([np.stack([as_good - 0.1, task, task - 0.3])]) == 1, "it is worse beyond doubt"
+    ask = lambda *accuracies: best_of([np.stack(accuracies)], unanimous=False)  # noqa: E731
+    assert ask(as_good, task, task - 0.3) == 0
+    assert ask(as_good - 0.1, task, task - 0.3) == 1, "it is worse beyond doubt"
     nothing = np.full(400, np.nan)
-    assert best_of([np.stack([nothing, task - 0.3, task])]) == 2, "what cannot be answered is no candidate"
-    assert best_of([np.array([[0.2], [0.5], [0.4]])]) == 1, "a whole split is one figure without an error"
+    assert ask(nothing, task - 0.3, task) == 2, "what cannot be answered is no candidate"
+    assert ask(*np.array([[0.2], [0.5], [0.4]])) == 1, "a whole split is one figure without an error"
 
 
-def test_a_plausible_candidate_is_passed_over_where_every_part_speaks_against_it() -> None:
+def test_a_plausible_candidate_may_be_passed_over_only_where_every_part_speaks_against_it() -> None:
     chance = np.random.default_rng(0)
     first, second = (chance.random(200) for _ in range(2))
     plausible = [first - 0.1, second + 0.01]
     parts = [np.stack([plausible[0], first]), np.stack([plausible[1], second])]
-    assert best_of(parts) == 0, "the parts disagree"
+    assert best_of(parts, unanimous=True) == 0, "the parts disagree"
+    assert best_of(parts, unanimous=False) == 1, "all episodes speak against it"
     parts[1][0] = second - 0.01
-    assert best_of(parts) == 1
+    assert best_of(parts, unanimous=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_gone"),
+    [
+        ({"missing": (Missing("audio", 1.0),)}, True),
+        ({"support_modalities": ("frame",), "query_modalities": ("frame",)}, True),
+        ({"support_modalities": ("frame",), "missing": (Missing("audio", 1.0, "query"),)}, True),
+        ({"missing": (Missing("audio", 0.9),)}, False),
+        ({"missing": (Missing("audio", 1.0, "support"),)}, False),
+        ({"missing": (Missing("audio", 1.0), Missing("frame", 0.5))}, False),
+        ({"missing": (Missing("audio", 1.0), Missing("frame", 1.0))}, False),
+        ({"support_modalities": ("frame",), "query_modalities": ("audio",)}, False),
+    ],
+)
+def test_what_no_clip_of_either_side_has_is_estimated_for_queries_as_well(
+    changes: dict[str, Any], is_gone: bool
+) -> None:
+    task = replace(TASK, **changes)
+    assert gone(task, TEST) is is_gone
+    first, *others = candidates(task, TEST)
+    assert (first == Pair(support="linear", query="linear")) is is_gone
+    if is_gone:
+        named = {str(pair) for pair in others}
+        assert named == {"drop supports, match queries", "neighbours", "mean", "drop", "zero"}
+
+
+def test_matching_where_a_modality_is_gone_is_one_candidate() -> None:
+    """Whatever supports are filled with, no query is compared by it."""
+    task = replace(TASK, missing=(Missing("audio", 1.0),))
+    index, head = Sampler(TEST, task).draw(np.arange(6), 3, 2), build_head("protonet-ec", inputs_of(TEST))
+    rules: tuple[Rule, ...] = ("drop", "linear", "mean")
+    said = [
+        MatchedHead(head)(
+            materialise(BaseClips(BASE).over(TEST, Pair(support=rule, query="match")), index, task)
+        )
+        for rule in rules
+    ]
+    assert torch.allclose(said[0], said[1], atol=1e-5)
+    assert torch.allclose(said[0], said[2], atol=1e-5)
 
 
 @pytest.fixture(scope="module")

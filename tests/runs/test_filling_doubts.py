@@ -13,7 +13,7 @@ from fsmm.heads.build import build_head, inputs_of
 from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.filling import BaseClips
 from fsmm.runs.filling_choice import Filled, choose
-from fsmm.runs.filling_doubts import doubts_of
+from fsmm.runs.filling_doubts import doubt_of_all, doubts_of
 from fsmm.runs.measure import measure
 from fsmm.runs.result import Result
 
@@ -68,6 +68,27 @@ def test_without_an_interval_over_clips_that_over_draws_counts(pair: tuple[Evalu
     (doubt,) = doubts_of("val classes", {"mean": chosen, "drop": better}, "mean")
     difference = better.accuracy.astype(float) - chosen.accuracy
     assert doubt.ci95 == pytest.approx(1.972 * difference.std(ddof=1) / np.sqrt(200), rel=1e-3)
+
+
+def recalled(found: Evaluation, right: list[int]) -> Evaluation:
+    """The result in which so many of ten queries of each class are classified rightly."""
+    wrong = 10 - np.array(right)
+    return replace(found, confusion=np.diag(right) + np.roll(np.diag(wrong), 1, axis=1))
+
+
+def test_what_all_classes_prefer_raises_a_doubt_without_being_certain() -> None:
+    """Every class counts once, whatever its part; a way that some part cannot answer is none."""
+    found = result()
+    parts = [
+        {"mean": recalled(found, [5, 5]), "drop": recalled(found, [7, 6]), "zero": recalled(found, [9, 9])},
+        {"mean": recalled(found, [5, 5, 5, 5]), "drop": recalled(found, [4, 5, 6, 5])},
+    ]
+    (doubt,) = doubt_of_all("all", parts, "mean")
+    gains = np.array([0.2, 0.1, -0.1, 0, 0.1, 0])
+    assert (doubt.way, doubt.gain) == ("drop", pytest.approx(gains.mean()))
+    assert doubt.ci95 == pytest.approx(2.571 * gains.std(ddof=1) / np.sqrt(6), rel=1e-3)
+    assert doubt.ci95 > doubt.gain, "it is not certain"
+    assert not doubt_of_all("all", parts, "drop")
 
 
 @pytest.mark.parametrize("agree", [True, False])
