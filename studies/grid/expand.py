@@ -186,7 +186,8 @@ def _is_spread(key: str, value: Any) -> bool:
 
 def _resolved(choice: Choice, facts: DataFacts) -> Iterator[Choice]:
     """The options with names of the data set in place of what stands for them; several where a value is spread."""
-    spread = {key: [*_values(key, value, facts)] for key, value in choice.items() if key != "method"}
+    among = _held(choice.get("modalities"), facts)
+    spread = {key: [*_values(key, value, facts, among)] for key, value in choice.items() if key != "method"}
     for values in itertools.product(*spread.values()):
         found = dict(zip(spread, values))
         if found.get("query_modalities") == (SAME,):
@@ -203,8 +204,15 @@ def _resolved(choice: Choice, facts: DataFacts) -> Iterator[Choice]:
                 yield {**choice, **found, "method": name}
 
 
-def _values(key: str, value: Any, facts: DataFacts) -> Iterator[Any]:
-    """The values that one value of an option stands for."""
+def _held(given: tuple[str, ...] | None, facts: DataFacts) -> tuple[str, ...]:
+    """The modalities that clips may lose: those that the run is given by name, or all of the data set."""
+    if given is None or given in ((EACH,), (SUBSETS,)):
+        return tuple(facts.modalities)
+    return tuple(_named(name, facts) for name in given)
+
+
+def _values(key: str, value: Any, facts: DataFacts, among: Sequence[str]) -> Iterator[Any]:
+    """The values that one value of an option stands for; among: the modalities that clips may lose."""
     if key in MODALITY_OPTIONS and value is not None:
         if value == (EACH,):
             yield from ((m,) for m in facts.modalities)
@@ -216,7 +224,7 @@ def _values(key: str, value: Any, facts: DataFacts) -> Iterator[Any]:
     elif key in MISSING_OPTIONS and isinstance(value, str):
         yield value  # train_missing: auto
     elif key in MISSING_OPTIONS and any(m.modality == EACH for m in value):
-        for modality in facts.modalities:
+        for modality in among:
             yield tuple(replace(m, modality=modality) if m.modality == EACH else m for m in value)
     elif key in MISSING_OPTIONS:
         yield tuple(Missing(_named(m.modality, facts), m.rate, m.side) for m in value)
@@ -267,8 +275,10 @@ def can_run(method: Method, choice: Mapping[str, Any], facts: DataFacts) -> bool
 
 def _matches(choice: Mapping[str, Any], entry: Mapping[str, Any], facts: DataFacts) -> bool:
     """Whether a run has all values of an entry of ``exclude``."""
+    among = _held(choice.get("modalities"), facts)
     return all(
-        choice.get(key, DEFAULTS.get(key)) in [*_values(key, value, facts)] for key, value in entry.items()
+        choice.get(key, DEFAULTS.get(key)) in [*_values(key, value, facts, among)]
+        for key, value in entry.items()
     )
 
 

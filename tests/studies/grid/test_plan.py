@@ -237,6 +237,16 @@ def test_each_data_set_trains_for_each_that_has_its_streams(tmp_path: Path) -> N
     assert len(keys) == len(pairs)
 
 
+def test_each_modality_that_may_be_lost_is_one_that_the_run_has(tmp_path: Path) -> None:
+    streams = {f"{name}/net": (1, 4) for name in ("frame", "flow", "audio")}
+    synthetic_cache(tmp_path, classes=6, clips=4, streams=streams)
+    block = {"fixed": {"method": "protonet"}, "grid": {"missing": ["each=0.5@query"]}}
+    for given, expected in ((None, ["audio", "flow", "frame"]), ("frame,audio", ["audio", "frame"])):
+        fixed = block["fixed"] | ({} if given is None else {"modalities": given})
+        found = runs(tmp_path, block | {"fixed": fixed})
+        assert sorted(run.job.spec.protocol.missing[0].modality for run in found) == expected
+
+
 def test_a_trained_head_is_read_with_the_settings_of_each_row(cache: Path, tmp_path: Path) -> None:
     block: dict[str, Any] = {
         "fixed": {"method": "amfar", "train.steps": 2, "episodes": 40, "n_query": 3}
