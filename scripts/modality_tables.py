@@ -1,25 +1,27 @@
-"""Writes tables of docs/results/space.md from studies of the presets modality-table, missing and fillers on AVE-28.
+"""Writes tables of docs/results/space.md from studies of what clips lack, and of what supports and queries carry.
 
     fsmm sweep modality-table --dataset ave28 --cache CACHE --out modality-table
     fsmm sweep missing --dataset ave28 --cache CACHE --out missing
     fsmm sweep fillers --dataset ave28 --cache CACHE --out fillers
-    python scripts/modality_tables.py modality-table missing fillers
+    fsmm sweep examples/promise.yaml --cache CACHE --out promise
+    python scripts/modality_tables.py modality-table missing fillers promise
     python scripts/results.py
 
-The folder of `fsmm sweep examples/results.yaml`, which includes both, will do as well. What is not done is left out of
-a table. Differences are paired query by query on the same episodes.
+The folder of `fsmm sweep examples/results.yaml`, which includes them all, will do as well. What is not done is left
+out of a table. Differences are paired query by query on the same episodes.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from figures.data import ROOT, Data, Figure, Table, put_tables
+from figures.paired import difference_of_rows
 from figures.record import commit_of
-from figures.study_cells import cell_of_rows
+from figures.study_cells import cell_of_rows, figure
 from figures.study_parts import command_of_part, part_of
 from questions import rows_of
 
@@ -30,6 +32,9 @@ RULES = ("auto", "drop", "match", "mean", "neighbours", "linear", "zero")
 SIDES = {"support": "supports", "query": "queries", "both": "all clips"}
 FILLERS = ("fillers", "fillers-trained")
 NAMES = {"frame": "video"}
+DATASETS = {"ave28": "AVE-28", "utd-segments": "UTD-MHAD", "demo": "the demo set"}
+ALONE = {"promise": "examples/promise.yaml"}
+"""What names a study that is no preset of AVE-28."""
 CHOSEN = "chosen on val"
 VAL = "val classes"
 
@@ -46,7 +51,8 @@ def main() -> None:
         study = read_study(folder)
         for preset in MAKERS:
             if part := part_of(study, preset):
-                alone = f"fsmm sweep {preset} --dataset ave28 --cache CACHE --out {preset}"
+                what = ALONE.get(preset, f"{preset} --dataset ave28")
+                alone = f"fsmm sweep {what} --cache CACHE --out {preset}"
                 store(preset, part, command_of_part(study, preset, alone), commit)
 
 
@@ -176,10 +182,12 @@ def key_of(rule: str, side: str) -> str:
     return query if support == query else f"{support} supports, {query} queries"
 
 
-def by_task(study: Study, block: str) -> dict[tuple[str, str], dict[str, Row]]:
-    """The rows of a block by head and by what clips lack, each by its filler."""
+def by_task(study: Study, block: str, shots: int | None = None) -> dict[tuple[str, str], dict[str, Row]]:
+    """The rows of a block by head and by what clips lack, each by its filler; shots: None for any number."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows_of(study, block):
+        if shots is not None and shots_of(row) != shots:
+            continue
         found.setdefault((label_of(row), lacking(row)), {})[row.config["when_missing"]] = row
     return found
 
@@ -194,6 +202,65 @@ def lacking(row: Row) -> str:
     (lost,) = row.config["protocol"]["missing"]
     name = NAMES.get(lost["modality"], lost["modality"])
     return f"{100 * lost['rate']:.0f} % of {SIDES[lost['side']]} without {name}"
+
+
+def promise(study: Study, table: str) -> Iterator[Figure]:
+    """How often a filler alone is ahead of the default beyond the interval over clips, by data set, shots and side.
+
+    A run of the default is broken where any filler is; it is noted where it says itself that it may be behind.
+    """
+    cells: dict[tuple[str, str], list[Kept]] = {}
+    for block in dict.fromkeys(row.block for row in study.done if row.config["protocol"]["missing"]):
+        for shots in dict.fromkeys(shots_of(row) for row in rows_of(study, block)):
+            for rows in by_task(study, block, shots).values():
+                if "auto" in rows and len(rows) > 1:
+                    dataset = study.load(rows["auto"])[0]["dataset"]
+                    row = f"{DATASETS.get(dataset, dataset)}, {shots}-shot"
+                    cells.setdefault((row, SIDES[side_of(rows["auto"])]), []).append(kept_of(study, rows))
+    for (row, side), found in cells.items():
+        broken = [each for each in found if each.ahead]
+        values = {
+            "comparisons": sum(each.compared for each in found),
+            "broken": sum(len(each.ahead) for each in found),
+            "by at most": max((gain for each in found for gain in each.ahead), default=0.0),
+            "runs": len(found),
+            "noted": sum(each.noted for each in found),
+            "broken runs": len(broken),
+            "noted of them": sum(each.noted for each in broken),
+        }
+        for column, value in values.items():
+            unit = "points" if column == "by at most" else column
+            place = figure((table, row, column), 0.0, episodes=found[0].episodes)
+            yield replace(place, details=side, value=value, unit=unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What became of the promise in one run of the default."""
+
+    compared: int
+    """The number of fillers that it was compared with."""
+    ahead: list[float]
+    """What each filler that is better beyond the interval over clips gains, in points."""
+    noted: bool
+    """Whether the run says that it may be behind."""
+    episodes: int
+    """The number of its episodes."""
+
+
+def kept_of(study: Study, rows: Mapping[str, Row]) -> Kept:
+    """What became of the promise in the run called auto, by the runs of the fillers beside it."""
+    metrics = study.metrics(rows["auto"])
+    pairs = [difference_of_rows(study, [rows[rule]], [rows["auto"]]) for rule in RULES[1:] if rule in rows]
+    found = [pair for pair in pairs if pair is not None]
+    ahead = [pair.points for pair in found if pair.points > (pair.widths.clips or 0.0)]
+    noted = bool((metrics["when_missing_choice"] or {}).get("note"))
+    return Kept(
+        compared=len(found),
+        ahead=[round(points, 2) for points in ahead],
+        noted=noted,
+        episodes=metrics["episodes"],
+    )
 
 
 def dropout(study: Study, table: str) -> Iterator[Figure]:
@@ -228,6 +295,16 @@ LAYOUTS = {
         digits=1,
         difference_from=_DEFAULT,
     ),
+    "space-promise": Table(
+        "",
+        corner="data set and shots",
+        details="what lacks a modality",
+        columns=(
+            *("comparisons", "broken", "by at most"),
+            *("runs", "noted", "broken runs", "noted of them"),
+        ),
+        digits=1,
+    ),
     "space-dropout": Table(
         "",
         corner=LACK,
@@ -246,6 +323,7 @@ MAKERS: Mapping[str, Mapping[str, Callable[[Study, str], Iterator[Figure]]]] = {
         "space-dropout": dropout,
     },
     "fillers": {"space-fillers": fillers, "space-law": law},
+    "promise": {"space-promise": promise},
 }
 """The makers of the tables of each study."""
 

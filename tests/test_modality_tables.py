@@ -76,6 +76,28 @@ def test_the_law_keeps_what_speaks_most_against_the_default(script: ModuleType, 
     assert singly[script.chosen(study, row)] == max(singly.values())
 
 
+def test_the_promise_is_counted_over_the_runs_of_the_default(script: ModuleType, study: Study) -> None:
+    cells = {(each.details, each.column): each.value for each in script.promise(study, "space-promise")}
+    by_task = script.by_task(study, "fillers")
+    for side, word in script.SIDES.items():
+        tasks = [rows for rows in by_task.values() if script.side_of(rows["auto"]) == side]
+        if not tasks:
+            assert (word, "runs") not in cells
+            continue
+        pairs = [
+            compare([study.run_folder(rows[rule]) for rule in (rule, "auto")]).pairs[0]
+            for rows in tasks
+            for rule in ("match", "zero")
+        ]
+        ahead = [pair for pair in pairs if pair.clips and pair.difference > (pair.clips.ci95 or 0.0)]
+        assert cells[word, "comparisons"] == len(pairs)
+        assert cells[word, "broken"] == len(ahead)
+        assert cells[word, "runs"] == len(tasks)
+        noted = [bool(study.metrics(rows["auto"])["when_missing_choice"]["note"]) for rows in tasks]
+        assert cells[word, "noted"] == sum(noted)
+        assert cells[word, "noted of them"] <= cells[word, "broken runs"]
+
+
 def test_the_modality_table_has_a_column_for_each_passage(script: ModuleType, study: Study) -> None:
     cells = list(script.modalities(study, "space-modalities"))
     assert {each.row for each in cells} == {"ridge, 2-shot"}
