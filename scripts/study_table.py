@@ -100,7 +100,7 @@ def cells_of(study: Study, block: str, base: str) -> list[tuple[str, int, Cell]]
             planned = [row for row in rows if (label_of(row), shots_of(row)) == (label, shots)]
             mine = [row for row in done if (label_of(row), shots_of(row)) == (label, shots)]
             others = [row for row in done if (label_of(row), shots_of(row)) == (base, shots)]
-            whole = len(mine) == len(planned)
+            whole = bool(mine) and len(mine) == len(planned)
             cell = cell_of(study, mine, [] if label == base else others) if whole else UNDONE
             found.append((label, shots, cell))
     return found
