@@ -105,10 +105,17 @@ def _choices(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
         scores = ", ".join(f"{how} {100 * score:.1f} %" for how, score in filling["scores"].items())
         rows.append(("what clips lack", f"{pair}, by {' and '.join(filling['parts'])} classes: {scores}"))
+    if filling and (ways := filling.get("beside")):
+        rows.append(("other ways with it", ", ".join(map(_beside, ways))))
     weights = metrics.get("modality_weights")
     if weights and (weights["note"] or weights["gain"] is not None):
         rows.append(("weights of modalities", _weights(weights)))
     return rows
+
+
+def _beside(way: Mapping[str, Any]) -> str:
+    """What another way with what clips lack gains on the tested episodes."""
+    return f"{way['way']} {100 * way['gain']:+.1f} ± {100 * way['ci95']:.1f}"
 
 
 def _weights(weights: Mapping[str, Any]) -> str:

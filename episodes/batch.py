@@ -42,6 +42,12 @@ class Episodes:
     """The class-word vectors, float [B, N, E], or None."""
     unlabelled: dict[str, Stream] | None = None
     """The clips without labels, a Stream [B, U, T, D] for each modality, or None."""
+    support_row: Tensor | None = None
+    """int64 [B, N, K], the place of each support among the clips of the bank, 0 for padding; None for tasks of no bank.
+
+    Places look up what is known of a clip beside its features. A head reads features alone."""
+    query_row: Tensor | None = None
+    """int64 [B, Q], the same of each query."""
 
     @property
     def batch(self) -> int:
@@ -107,4 +113,6 @@ class Episodes:
             class_id=tensor(self.class_id),
             words=None if self.words is None else tensor(self.words),
             unlabelled=None if extra is None else {m: stream(s) for m, s in extra.items()},
+            support_row=None if self.support_row is None else tensor(self.support_row),
+            query_row=None if self.query_row is None else tensor(self.query_row),
         )

@@ -45,6 +45,8 @@ def materialise(
         class_id=bank.class_id[classes],
         words=None if bank.words is None else bank.words[classes],
         unlabelled=extra,
+        support_row=index.support.clamp(min=0).to(device),
+        query_row=index.query.clamp(min=0).to(device),
     )
 
 

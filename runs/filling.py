@@ -3,7 +3,8 @@
 mean: the mean of the base clips. neighbours: the mean of the nearest base clips, by the cosine of what the clip has
 (borrowed from Zhi et al., arXiv 2403.09428, and RAGPT, AAAI 2025). linear: a ridge regression on what it has, the
 closed form of cross-modal proxy tokens (TMLR 2025). zero: zeros that count as a clip. drop: nothing, and the head is
-told. match: nothing, and each query is compared with supports that lack what it lacks.
+told. match: nothing, and each query is compared with supports that lack what it lacks. match-linear: the same, and what
+a query and its supports then lack is estimated from what they share.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from ..heads.parts.imputation import RidgeFit, nearest, ridge_fit
 from ..heads.parts.steps import stretched
 from .normalisation import FEWEST_CLASSES, halves_of
 
-Rule = Literal["drop", "match", "mean", "neighbours", "linear", "zero"]
+Rule = Literal["drop", "match", "match-linear", "mean", "neighbours", "linear", "zero"]
+UNFILLED: tuple[Rule, ...] = ("drop", "match", "match-linear")
+"""The rules that fill nothing when episodes are gathered."""
+READ_FEATURES: tuple[Rule, ...] = ("neighbours", "linear", "match-linear")
+"""The rules that make what a clip lacks of the features that it has."""
 SIDES = ("support", "query")
 NEIGHBOURS = 5
 KEPT_BYTES = (
@@ -72,7 +77,7 @@ class Pair:
     """What becomes of the modalities that supports and that queries lack."""
 
     support: Rule
-    """The rule of the supports, for which drop and match are one."""
+    """The rule of the supports, for which the rules that fill nothing are one."""
     query: Rule
     """The rule of the queries."""
 
@@ -104,7 +109,7 @@ class BaseClips:
     def over(self, bank: FeatureBank, pair: Pair) -> FeatureBank:
         """The bank, whose clips' absent modalities are filled when episodes are gathered."""
         rules = {side: getattr(pair, side) for side in SIDES}
-        made = {rule: self._of(rule, bank) for rule in rules.values() if rule not in ("drop", "match")}
+        made = {rule: self._of(rule, bank) for rule in rules.values() if rule not in UNFILLED}
         return replace(bank, substitutes={side: made[rule] for side, rule in rules.items() if rule in made})
 
     def _of(self, rule: Rule, bank: FeatureBank) -> _StandIns:

@@ -19,9 +19,9 @@ from ..episodes.draw import query_room
 from ..episodes.protocol import Protocol, TooFew, bounds
 from ..errors import NoClips, UsageError
 from ..heads.head import Head
-from ..heads.multimodal.matched import MatchedHead
+from ..heads.multimodal.matched import Estimates, MatchedHead
 from .banks import Banks, HeadBanks
-from .filling import BaseClips, Pair, Rule, gone, lacks, withholds
+from .filling import READ_FEATURES, BaseClips, Pair, Rule, gone, lacks, withholds
 from .filling_doubts import ALL, Doubt, doubt_of_all, doubts_of, doubts_text
 from .measure import measure
 from .result import Result
@@ -29,9 +29,28 @@ from .spec import RunSpec
 from .tasks import validation_protocol
 
 EPISODES = 200  # Each candidate answers so many episodes of each part.
-VERSION = 5
+VERSION = 6
 """A number that grows when the choice changes, so that studies do runs again that depend on it."""
 RULES: tuple[Rule, ...] = ("linear", "neighbours", "mean", "drop", "zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What one way with what clips lack, for supports and queries alike, reaches beside the chosen one."""
+
+    way: Rule
+    """The way."""
+    accuracy: float
+    """Its accuracy on the tested episodes, in 0..1."""
+    gain: float
+    """Its accuracy minus that of the chosen way."""
+    ci95: float
+    """The 95 % half width of the gain, over clips, or over draws where there is no interval over clips."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is better than the chosen way beyond the interval."""
+        return self.gain > self.ci95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +69,10 @@ class FillingChoice:
     """The same for each part of these classes, in words: val classes, and each half of the base classes."""
     doubts: list[Doubt] = field(default_factory=list)
     """The candidates that a part prefers beyond the interval, or all classes prefer: the promise may not be kept."""
+    beside: list[Beside] = field(default_factory=list)
+    """What every way alone reaches on the tested episodes, found afterwards (filling_promise.py)."""
     note: str = ""
-    """Why nothing could be chosen, or why the promise may not be kept; "" where neither is so."""
+    """Why nothing could be chosen, or where the promise is not kept, or may not be; "" where none is so."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -72,11 +93,18 @@ class Filled:
     """The rules by which the clips are filled and the head is asked; None where nothing is lacking."""
     choice: FillingChoice | None = None
     """What was chosen, or None where nothing is lacking or the run says itself what becomes of it."""
+    known: BaseClips | None = None
+    """What clips may be filled from, where something was chosen; None where there are no base clips."""
 
     @property
     def clips(self) -> FeatureBank:
         """The clips without what is filled in."""
         return self.bank if self.source is None else self.source
+
+    @property
+    def own_head(self) -> Head[Any]:
+        """The head without what asks it about each query by what the query has."""
+        return self.head.inner if isinstance(self.head, MatchedHead) else self.head
 
 
 Ask = Callable[[Filled, Protocol, int], Result]
@@ -99,6 +127,11 @@ def filled_test(
     there are no base clips to fill from.
     """
     bank, rule = banks.test, spec.when_missing
+    if spec.protocol.noisy and rule in READ_FEATURES:
+        raise UsageError(
+            f"--when-missing {rule} makes what clips lack of the features that they have, which --noisy replaces; use "
+            "drop, match, mean or zero with --noisy."
+        )
     if rule != "auto":
         return filled(head, bank, Pair(support=rule, query=rule), _known(spec, banks, rule))
     if not withholds(spec.protocol, bank):
@@ -108,11 +141,11 @@ def filled_test(
     except NoClips as error:
         note = f"what clips lack is dropped, for nothing could be chosen: {error}"
         nothing = FillingChoice(support="drop", query="drop", scores={}, parts=[], note=note)
-        return Filled(head=head, bank=bank, choice=nothing)
+        return replace(filled(head, bank, Pair(support="drop", query="drop"), None), choice=nothing)
     ask = ask or partial(_ask, transductive=spec.resolved.transductive)
     choice = choose(head, spec.protocol, known=known, val=banks.val, test=bank, trained=trained, ask=ask)
     made = filled(head, bank, Pair(support=choice.support, query=choice.query), known)
-    return replace(made, choice=choice)
+    return replace(made, choice=choice, known=known)
 
 
 def known_base(spec: RunSpec, banks: HeadBanks) -> BaseClips:
@@ -123,10 +156,12 @@ def known_base(spec: RunSpec, banks: HeadBanks) -> BaseClips:
 def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: HeadBanks) -> Filled:
     """The head and a bank as a run measures them before anything was chosen: in validation, and for trying out.
 
-    Where a choice will be made, what the protocol takes from whole sides is filled linearly meanwhile, and the rest is
-    dropped, so that any head can answer. Raises UsageError where there are no base clips to fill from.
+    Where a choice will be made, what the protocol takes from whole sides is filled linearly meanwhile (under noise by
+    the mean), and the rest is dropped, so that any head can answer. Raises UsageError where there are no base clips to
+    fill from.
     """
-    rule: Rule = "linear" if spec.protocol.cross_modal else "drop"
+    estimate: Rule = "mean" if spec.protocol.noisy else "linear"
+    rule = estimate if spec.protocol.cross_modal else "drop"
     if spec.when_missing != "auto":
         rule = spec.when_missing
     if len(bank.tables) < 2 or rule == "drop":
@@ -136,7 +171,17 @@ def provisional(head: Head[Any], bank: FeatureBank, spec: RunSpec, banks: HeadBa
 
 def filled(head: Head[Any], bank: FeatureBank, pair: Pair, known: BaseClips | None) -> Filled:
     """The head and the bank under a pair of rules; known: the base clips, None where the rules need none."""
-    asked = MatchedHead(head) if pair.query == "match" and len(bank.tables) > 1 else head
+    if len(bank.tables) < 2:
+        return Filled(head=head, bank=bank, source=bank, pair=pair)
+    if pair.query == "match-linear":
+        assert known is not None, "what is estimated is estimated from base clips"
+        supports: Rule = "linear" if pair.support == "match-linear" else pair.support
+        estimates = Estimates(
+            supports=known.over(bank, Pair(support=supports, query="drop")),
+            shared=known.over(bank, Pair(support="linear", query="linear")),
+        )
+        return Filled(head=MatchedHead(head, estimates), bank=bank, source=bank, pair=pair)
+    asked = MatchedHead(head) if pair.query == "match" else head
     return Filled(head=asked, bank=bank if known is None else known.over(bank, pair), source=bank, pair=pair)
 
 
@@ -154,7 +199,7 @@ def choose(
 
     Classes of the test are never asked. ask: measures each candidate; None measures it by itself.
     """
-    pairs = candidates(protocol, test)
+    pairs = [pair for pair in candidates(protocol, test) if can_serve(pair, protocol)]
     found: list[Asked] = []
     for name, text, bank, source in _parts(known, val, trained=trained):
         if protocol.split in (name, "all"):
@@ -217,8 +262,8 @@ def _chosen(pairs: Sequence[Pair], found: Sequence[Asked], *, unanimous: bool) -
 def candidates(protocol: Protocol, bank: FeatureBank) -> list[Pair]:
     """What is tried, the most plausible first: estimates for supports, and queries decided by what they have.
 
-    Of a modality that no clip has, estimates come first for queries as well: supports and queries then carry the same
-    function of what they have, which base classes have learned, and matching would give away all that it says.
+    Estimates of what a query lacks come before its absence where its supports carry the same ones: both are then the
+    same function of what they have, which base classes have learned, and absence would give away all that it says.
     """
     alike = [Pair(support=rule, query=rule) for rule in RULES]
     if gone(protocol, bank):
@@ -228,8 +273,15 @@ def candidates(protocol: Protocol, bank: FeatureBank) -> list[Pair]:
     if not queries:
         return [Pair(support=rule, query="drop") for rule in RULES]
     if not supports:
-        return [Pair(support="drop", query=rule) for rule in ("match", *RULES)]
-    return [*(Pair(support=rule, query="match") for rule in RULES if rule != "zero"), *alike]
+        return [Pair(support="drop", query=rule) for rule in ("match-linear", "match", *RULES)]
+    estimated = [Pair(support=rule, query="match-linear") for rule in RULES if rule not in ("drop", "zero")]
+    matched = [Pair(support=rule, query="match") for rule in RULES if rule != "zero"]
+    return [*estimated, *matched, *alike]
+
+
+def can_serve(pair: Pair, protocol: Protocol) -> bool:
+    """Whether the rules read nothing that the protocol replaces: under noise, estimates would be made without it."""
+    return not (protocol.noisy and {pair.support, pair.query} & set(READ_FEATURES))
 
 
 def best_of(accuracies: Sequence[np.ndarray], *, unanimous: bool) -> int:

@@ -46,7 +46,7 @@ def doubts_of(part: str, results: Mapping[str, Result], chosen: str) -> list[Dou
     """
     found = []
     for way, result in results.items():
-        gain, ci95 = _gain(result, results[chosen]) if chosen in results else (math.nan, math.nan)
+        gain, ci95 = gain_of(result, results[chosen]) if chosen in results else (math.nan, math.nan)
         if gain > ci95:
             found.append(Doubt(part=part, way=way, gain=gain, ci95=ci95))
     return sorted(found, key=lambda doubt: -doubt.gain)
@@ -92,7 +92,7 @@ def doubts_text(doubts: Iterable[Doubt], chosen: str) -> str:
     )
 
 
-def _gain(result: Result, chosen: Result) -> tuple[float, float]:
+def gain_of(result: Result, chosen: Result) -> tuple[float, float]:
     """The accuracy of a result minus the chosen way's, and its 95 % half width; NaN where there are no episodes."""
     values = result.per_episode().astype(np.float64) - chosen.per_episode()
     if not len(values):  # A whole split is classified at once.

@@ -22,7 +22,6 @@ from ..episodes.gather import dropped
 from ..episodes.protocol import Missing, Protocol
 from ..episodes.sampler import EpisodeIndex, Sampler
 from ..heads.head import Head
-from ..heads.multimodal.matched import MatchedHead
 from ..machine.local_engine import share
 from .evaluate import Block, Scoring, Tally, blocks, chunks, evaluated, workers_of
 from .evaluation import Evaluation
@@ -98,8 +97,7 @@ def _kept(test: Filled, protocol: Protocol) -> Filled:
     named = (protocol.support_modalities, protocol.query_modalities) != (None, None)
     if named or not all(table.all_present for table in test.clips.tables.values()):
         return test
-    head = test.head.inner if isinstance(test.head, MatchedHead) else test.head
-    return Filled(head=head, bank=test.clips)
+    return Filled(head=test.own_head, bank=test.clips)
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,7 @@ from .banks import Banks
 from .extent import Extent, planned
 from .filling import BaseClips
 from .filling_choice import Filled, filled_test
+from .filling_promise import with_ways_beside
 from .frozen_space import frozen_space
 from .job import Job, Place
 from .kept_and_lost import KeptAndLost
@@ -226,11 +227,12 @@ def finish(
         ask = None if rates is None else partial(_asked, rates, job.spec)
         test = filled_test(made.head, job.spec, banks, trained=learns(made.head), known=known, ask=ask)
     result = _measured(ready, test, progress, rates)
+    again = partial(_measured_again, ready, progress, rates)
     metrics = metrics_of(
         job=job,
         banks=banks,
         head=made.head,
-        filling=test.choice,
+        filling=with_ways_beside(test, job.spec, result, again),
         training=made.training,
         stopped=made.stopped,
         result=result,
@@ -312,6 +314,13 @@ def _measured(
         progress=count,
         transductive=transductive,
     )
+
+
+def _measured_again(
+    ready: Ready, progress: Progress | None, rates: KeptAndLost | None, test: Filled, episodes: int
+) -> Result:
+    """The result of a ready head on so many of its first episodes, with what clips lack filled in another way."""
+    return _measured(replace(ready, job=replace(ready.job, episodes=episodes)), test, progress, rates)
 
 
 def folder_of(job: Job) -> Path:

@@ -21,7 +21,7 @@ Fusion = Literal["ec", "ea", "lf"]
 Normalisation = Literal["l2", "centre-l2", "per-step", "none", "auto"]
 TableType = Literal["float32", "bfloat16"]
 SeenUnseen = Literal["auto", "bias", "energy", "entropy", "learned", "val", "none"]
-WhenMissing = Literal["auto", "drop", "match", "mean", "neighbours", "linear", "zero"]
+WhenMissing = Literal["auto", "drop", "match", "match-linear", "mean", "neighbours", "linear", "zero"]
 # The modalities that training clips lose, or auto for the rate that val classes choose.
 TrainMissing = tuple[Missing, ...] | Literal["auto"]
 _LATER: Mapping[str, object] = {
@@ -53,7 +53,7 @@ class RunSpec:
     train_missing: TrainMissing = "auto"
     """A modality that training clips lack at a rate, such as audio=0.5 (repeatable), none, or auto (val chooses)."""
     when_missing: WhenMissing = "auto"
-    """What becomes of what clips lack: drop, match, mean, neighbours, linear, zero, or auto (base and val choose)."""
+    """What becomes of what clips lack: drop, match, match-linear, mean, neighbours, linear, zero, or auto."""
     train_dataset: str | None = None
     """The data set whose base classes train the head, with the same streams (else the one that is tested)."""
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -17,9 +17,9 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from figures.data import ROOT, Data, Figure, Table, put_tables
-from figures.paired import difference_of_rows
 from figures.record import commit_of
 from figures.study_cells import cell_of_rows, figure
 from figures.study_parts import command_of_part, part_of
@@ -28,7 +28,7 @@ from questions import rows_of
 from fsmm.studies.grid.store import Row, Study, read_study
 
 PAGE = "space"
-RULES = ("auto", "drop", "match", "mean", "neighbours", "linear", "zero")
+RULES = ("auto", "drop", "match", "match-linear", "mean", "neighbours", "linear", "zero")
 SIDES = {"support": "supports", "query": "queries", "both": "all clips"}
 FILLERS = ("fillers", "fillers-trained")
 NAMES = {"frame": "video"}
@@ -178,16 +178,15 @@ def chosen(study: Study, row: Row) -> str | None:
 def key_of(rule: str, side: str) -> str:
     """The name of a single filler among the candidates of the default (runs/filling.py, Pair)."""
     support = "drop" if side == "query" or rule == "match" else rule
+    support = "linear" if support == "match-linear" else support
     query = "drop" if side == "support" else rule
     return query if support == query else f"{support} supports, {query} queries"
 
 
-def by_task(study: Study, block: str, shots: int | None = None) -> dict[tuple[str, str], dict[str, Row]]:
-    """The rows of a block by head and by what clips lack, each by its filler; shots: None for any number."""
+def by_task(study: Study, block: str) -> dict[tuple[str, str], dict[str, Row]]:
+    """The rows of a block by head and by what clips lack, each by its filler."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows_of(study, block):
-        if shots is not None and shots_of(row) != shots:
-            continue
         found.setdefault((label_of(row), lacking(row)), {})[row.config["when_missing"]] = row
     return found
 
@@ -207,60 +206,39 @@ def lacking(row: Row) -> str:
 def promise(study: Study, table: str) -> Iterator[Figure]:
     """How often a filler alone is ahead of the default beyond the interval over clips, by data set, shots and side.
 
-    A run of the default is broken where any filler is; it is noted where it says itself that it may be behind.
+    Every run of the default says what each filler alone reaches on its episodes, and which are ahead.
     """
     cells: dict[tuple[str, str], list[Kept]] = {}
-    for block in dict.fromkeys(row.block for row in study.done if row.config["protocol"]["missing"]):
-        for shots in dict.fromkeys(shots_of(row) for row in rows_of(study, block)):
-            for rows in by_task(study, block, shots).values():
-                if "auto" in rows and len(rows) > 1:
-                    dataset = study.load(rows["auto"])[0]["dataset"]
-                    row = f"{DATASETS.get(dataset, dataset)}, {shots}-shot"
-                    cells.setdefault((row, SIDES[side_of(rows["auto"])]), []).append(kept_of(study, rows))
-    for (row, side), found in cells.items():
-        broken = [each for each in found if each.ahead]
+    for row in study.done:
+        choice = study.metrics(row)["when_missing_choice"]
+        if choice and choice["beside"] and row.config["protocol"]["missing"]:
+            dataset = study.load(row)[0]["dataset"]
+            task = f"{DATASETS.get(dataset, dataset)}, {shots_of(row)}-shot"
+            kept = Kept(ways=choice["beside"], episodes=study.metrics(row)["episodes"])
+            cells.setdefault((task, SIDES[side_of(row)]), []).append(kept)
+    for (task, side), found in cells.items():
+        ahead = [[way["gain"] for way in each.ways if way["gain"] > way["ci95"]] for each in found]
         values = {
-            "comparisons": sum(each.compared for each in found),
-            "broken": sum(len(each.ahead) for each in found),
-            "by at most": max((gain for each in found for gain in each.ahead), default=0.0),
             "runs": len(found),
-            "noted": sum(each.noted for each in found),
-            "broken runs": len(broken),
-            "noted of them": sum(each.noted for each in broken),
+            "comparisons": sum(len(each.ways) for each in found),
+            "runs that say that a filler is ahead": sum(map(bool, ahead)),
+            "fillers ahead": sum(map(len, ahead)),
+            "by at most": 100 * max((gain for gains in ahead for gain in gains), default=0.0),
         }
         for column, value in values.items():
             unit = "points" if column == "by at most" else column
-            place = figure((table, row, column), 0.0, episodes=found[0].episodes)
+            place = figure((table, task, column), 0.0, episodes=found[0].episodes)
             yield replace(place, details=side, value=value, unit=unit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What became of the promise in one run of the default."""
+    """What one run of the default says of its promise."""
 
-    compared: int
-    """The number of fillers that it was compared with."""
-    ahead: list[float]
-    """What each filler that is better beyond the interval over clips gains, in points."""
-    noted: bool
-    """Whether the run says that it may be behind."""
+    ways: Sequence[Mapping[str, Any]]
+    """What each filler alone gains, and the half width of the gain, as the run has them."""
     episodes: int
     """The number of its episodes."""
-
-
-def kept_of(study: Study, rows: Mapping[str, Row]) -> Kept:
-    """What became of the promise in the run called auto, by the runs of the fillers beside it."""
-    metrics = study.metrics(rows["auto"])
-    pairs = [difference_of_rows(study, [rows[rule]], [rows["auto"]]) for rule in RULES[1:] if rule in rows]
-    found = [pair for pair in pairs if pair is not None]
-    ahead = [pair.points for pair in found if pair.points > (pair.widths.clips or 0.0)]
-    noted = bool((metrics["when_missing_choice"] or {}).get("note"))
-    return Kept(
-        compared=len(found),
-        ahead=[round(points, 2) for points in ahead],
-        noted=noted,
-        episodes=metrics["episodes"],
-    )
 
 
 def dropout(study: Study, table: str) -> Iterator[Figure]:
@@ -300,8 +278,8 @@ LAYOUTS = {
         corner="data set and shots",
         details="what lacks a modality",
         columns=(
-            *("comparisons", "broken", "by at most"),
-            *("runs", "noted", "broken runs", "noted of them"),
+            *("runs", "comparisons"),
+            *("runs that say that a filler is ahead", "fillers ahead", "by at most"),
         ),
         digits=1,
     ),

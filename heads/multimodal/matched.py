@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...cache.bank import FeatureBank
 from ...episodes.batch import Episodes, Stream
+from ...episodes.gather import filled
 from ..head import Head
 from ..settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """What stands in for modalities that clips of matched queries lack, as substitutes of the bank of the episodes."""
+
+    supports: FeatureBank
+    """The bank whose substitutes fill supports with what a query has and they lack."""
+    shared: FeatureBank
+    """The bank whose substitutes fill both sides with what a query lacks, from what the clip shares with the query."""
 
 
 class MatchedHead(Head[Settings]):
@@ -19,15 +31,21 @@ class MatchedHead(Head[Settings]):
     The episode is decided once for each set of modalities that one of its queries has, and each query takes the logits
     of its own set. A transductive head sees all queries of the episode with that set of modalities. Where a protocol
     gives the two sides different modalities, those that both have count.
+
+    estimates: what stands in for modalities that clips lack, so that supports and a query carry the same function of
+    what they share; the episodes then come with nothing filled in, so that it is known what each clip has. None leaves
+    what is lacking absent.
     """
 
-    def __init__(self, inner: Head[Any]) -> None:
+    def __init__(self, inner: Head[Any], estimates: Estimates | None = None) -> None:
         super().__init__(inner.inputs, Settings())
         self.inner = inner
+        self.estimates = estimates
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Logits [B, Q, N]."""
-        episodes = _shared(episodes)
+        if self.estimates is None:
+            episodes = _shared(episodes)
         names = list(episodes.query)
         code = sum(
             (episodes.query[m].present.long() << i for i, m in enumerate(names)), start=torch.zeros(())
@@ -35,11 +53,30 @@ class MatchedHead(Head[Settings]):
         logits: Tensor | None = None
         for pattern in code.long().unique().tolist():
             kept = {m for i, m in enumerate(names) if pattern >> i & 1} or set(names)
-            part: Tensor = self.inner(_reduced(episodes, kept))
+            part: Tensor = self.inner(self._seen_by(episodes, kept))
             here = (code == pattern)[..., None]
             logits = part if logits is None else torch.where(here, part, logits)
         assert logits is not None, "an episode has a query"
         return logits
+
+    def _seen_by(self, episodes: Episodes, kept: set[str]) -> Episodes:
+        """The episodes as queries with the modalities ``kept`` see them."""
+        reduced = _reduced(episodes, kept)
+        if self.estimates is None:
+            return reduced
+        rows = (episodes.support_row, episodes.query_row)
+        assert rows[0] is not None, "episodes of a bank say where their supports are"
+        assert rows[1] is not None, "episodes of a bank say where their queries are"
+        whole = {m: _own(s) for m, s in episodes.support.items()}
+        supports = filled(self.estimates.supports, rows[0], whole, "support")
+        estimated = filled(self.estimates.shared, rows[0], reduced.support, "support")
+        estimated |= {m: s for m, s in supports.items() if m in kept}
+        shared = self.estimates.shared
+        return replace(
+            reduced,
+            support={m: estimated[m] for m in shared.tables if m in estimated},
+            query=filled(shared, rows[1], reduced.query, "query"),
+        )
 
     def chosen(self) -> dict[str, Any]:
         return self.inner.chosen()
@@ -58,10 +95,17 @@ def _shared(episodes: Episodes) -> Episodes:
 
 
 def _reduced(episodes: Episodes, kept: set[str]) -> Episodes:
-    """The episodes in which every clip lacks all modalities but ``kept``."""
-    support = {m: s if m in kept else _absent(s) for m, s in episodes.support.items()}
-    query = {m: s if m in kept else _absent(s) for m, s in episodes.query.items()}
+    """The episodes in which every clip lacks all modalities but ``kept``, of which clips that are whole are shared."""
+    support = {m: _own(s) if m in kept else _absent(s) for m, s in episodes.support.items()}
+    query = {m: _own(s) if m in kept else _absent(s) for m, s in episodes.query.items()}
     return replace(episodes, support=support, query=query)
+
+
+def _own(stream: Stream) -> Stream:
+    """The clips as they are, in tensors of their own where some clip lacks the modality and may have it filled in."""
+    if bool(stream.present.all()):
+        return stream
+    return Stream(stream.x.clone(), stream.present.clone(), stream.length.clone())
 
 
 def _absent(stream: Stream) -> Stream:

@@ -18,6 +18,7 @@ from ...runs.banks import Banks
 from ...runs.digest import digest
 from ...runs.extent import planned
 from ...runs.filling_choice import provisional
+from ...runs.filling_promise import episodes_beside
 from ...runs.measure import is_generalised, measure, whole_split
 from ...runs.order_certificate import CHANGES
 from ...runs.ready import built_head, learns, recipe_of
@@ -119,7 +120,9 @@ class Cost:
         if _is_at_once(task.job.spec.protocol):
             return self.start
         passes = 1 + len(CHANGES) if task.job.order_certificate else 1
-        return self.start + planned(task.job.episodes) * passes * self.episode
+        episodes = planned(task.job.episodes)
+        more = episodes_beside(task.job.spec, episodes)
+        return self.start + (episodes * passes + more) * self.episode
 
     def scaled_to(self, kind: Kind) -> Cost:
         """The cost of a kind of another size, if clips cost the same there."""

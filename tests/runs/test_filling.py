@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from fsmm.episodes.sampler import Sampler
 from fsmm.errors import UsageError
 from fsmm.heads.build import build_head, inputs_of
 from fsmm.heads.multimodal.matched import MatchedHead
+from fsmm.runs import filling_choice
 from fsmm.runs.filling import NEIGHBOURS, BaseClips, Pair, Rule, gone, withholds
-from fsmm.runs.filling_choice import best_of, candidates, choose
+from fsmm.runs.filling_choice import best_of, candidates, choose, filled
 from fsmm.runs.kinds import read_train_missing
 
-RULES: tuple[Rule, ...] = ("drop", "match", "mean", "neighbours", "linear", "zero")
+RULES: tuple[Rule, ...] = ("drop", "match", "match-linear", "mean", "neighbours", "linear", "zero")
 TASK = Protocol(n_way=3, k_shot=2, n_query=4)
 LOST = replace(TASK, missing=(Missing("audio", 0.6, "query"),))
 
@@ -94,7 +96,7 @@ def test_sequences_are_filled_to_their_length_and_clips_with_nothing_stay_absent
     )
     task = replace(TASK, missing=(Missing("audio", 1.0),), may_lose_all=True)
     index = Sampler(bank, task).draw(np.arange(4), 3, 2)
-    for rule in RULES[2:]:
+    for rule in RULES[3:]:
         episodes = materialise(BaseClips(base).over(bank, Pair(support=rule, query=rule)), index, task)
         for side, rows in ((episodes.support, index.support), (episodes.query, index.query)):
             assert torch.equal(side["audio"].present, ~gone[rows])
@@ -125,6 +127,87 @@ def test_a_matched_query_is_decided_by_what_it_has_alone() -> None:
     assert torch.allclose(said[~lost], head.inner(episodes)[~lost])
 
 
+def test_a_matched_query_and_its_supports_get_the_same_estimates_of_what_the_query_lacks() -> None:
+    """A query without audio is decided as where no clip of either side has audio, and audio is estimated for all."""
+    head, known = build_head("protonet-ec", inputs_of(TEST)), BaseClips(BASE)
+    index = Sampler(TEST, LOST).draw(np.arange(6), 3, 2)
+    episodes = materialise(TEST, index, LOST)
+    linear, alike = (Pair(support=rule, query=rule) for rule in ("linear", "match-linear"))
+    gone_everywhere = replace(TASK, missing=(Missing("audio", 1.0),))
+    estimated = materialise(known.over(TEST, linear), index, gone_everywhere)
+    lost = ~episodes.query["audio"].present
+    assert 0 < int(lost.sum()) < lost.numel()
+    made = filled(head, TEST, alike, known)
+    said = made.head(materialise(made.bank, index, LOST))
+    assert torch.allclose(said[lost], head(estimated)[lost], atol=1e-5)
+    assert torch.allclose(said[~lost], head(episodes)[~lost], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"support_modalities": ("frame",), "query_modalities": ("audio",)},
+        {"missing": (Missing("audio", 0.6), Missing("frame", 0.6))},
+        {"missing": (Missing("audio", 1.0, "support"), Missing("frame", 0.5, "query"))},
+    ],
+)
+def test_no_way_reads_what_the_protocol_withholds(changes: dict[str, Any]) -> None:
+    """Clips are given other features where an episode withholds theirs, and no answer changes."""
+    task, known = replace(TASK, **changes), BaseClips(BASE)
+    head = build_head("protonet-ec", inputs_of(TEST))
+    index = Sampler(TEST, task).draw(np.arange(1), 3, 2)
+    seen = materialise(TEST, index, task)
+    tables = {}
+    for name, table in TEST.tables.items():
+        x = table.gather(torch.arange(len(TEST))).x.clone()
+        for rows, side in ((index.support, seen.support), (index.query, seen.query)):
+            nothing = torch.zeros_like(rows, dtype=torch.bool)
+            withheld = rows[~(side[name].present if name in side else nothing)]
+            x[withheld] = 7 * torch.randn(x[withheld].shape, generator=torch.Generator().manual_seed(0))
+        tables[name] = TensorTable(x, torch.ones(len(x), dtype=torch.int64), torch.ones(len(x)).bool())
+    other = replace(TEST, tables=tables)
+    assert not torch.equal(other.tables["audio"].mean(), TEST.tables["audio"].mean())
+    pairs = [Pair(support=s, query=q) for s in RULES for q in RULES]
+    answered = 0
+    for pair in pairs:
+        made = [filled(head, bank, pair, known) for bank in (TEST, other)]
+        with suppress(UsageError):  # Supports and queries of different modalities cannot be compared.
+            one, two = (each.head(materialise(each.bank, index, task)) for each in made)
+            assert torch.allclose(one, two, atol=1e-5), str(pair)
+            answered += 1
+    assert answered > len(pairs) / 3
+
+
+def test_under_noise_nothing_is_made_of_features_that_noise_replaces(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling_choice, "EPISODES", 10)
+    noisy = (Missing("frame", 0.5, "query"),)
+    task = Protocol(n_query=4, missing=(Missing("audio", 0.5, "query"),), noisy=noisy)
+    run = lambda rule: fsmm.episode_eval(  # noqa: E731
+        "protonet-ec", "toy", cache, protocol=task, episodes=20, out=tmp_path / rule, when_missing=rule
+    )
+    for rule in ("neighbours", "linear", "match-linear"):
+        with pytest.raises(UsageError, match="use drop, match, mean or zero with --noisy"):
+            run(rule)
+    choice = run("auto").metrics["when_missing_choice"]
+    assert choice["query"] in {"match", "drop", "mean", "zero"}
+    assert {way["way"] for way in choice["beside"]} == {"drop", "match", "mean", "zero"}
+
+
+def test_estimates_leave_the_episodes_as_they_are() -> None:
+    task = replace(TASK, missing=(Missing("audio", 0.6), Missing("frame", 0.3)))
+    pair, known = Pair(support="drop", query="match-linear"), BaseClips(BASE)
+    made = filled(build_head("protonet-ec", inputs_of(TEST)), TEST, pair, known)
+    index = Sampler(TEST, task).draw(np.arange(6), 3, 2)
+    episodes, again = (materialise(made.bank, index, task) for _ in range(2))
+    made.head(episodes)
+    for name in episodes.query:
+        for one, other in ((episodes.support, again.support), (episodes.query, again.query)):
+            assert torch.equal(one[name].x, other[name].x)
+            assert torch.equal(one[name].present, other[name].present)
+
+
 def test_a_protocol_withholds_by_rates_above_zero_and_by_sides_with_fewer_modalities() -> None:
     assert not withholds(replace(TASK, missing=(Missing("audio", 0.0),)), TEST)
     assert withholds(LOST, TEST)
@@ -138,7 +221,7 @@ def test_candidates_are_those_of_the_side_that_lacks_something() -> None:
     supports = replace(TASK, missing=(Missing("audio", 0.5, "support"),))
     assert {p.query for p in candidates(supports, TEST)} == {"drop"}
     both = [str(p) for p in candidates(replace(TASK, missing=(Missing("audio", 0.5),)), TEST)]
-    assert len(both) == len(set(both)) == 9
+    assert len(both) == len(set(both)) == 12
 
 
 def test_the_choice_takes_a_good_candidate_and_one_that_a_head_cannot_answer_is_none() -> None:

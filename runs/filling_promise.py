@@ -1,0 +1,105 @@
+"""Whether the default for what clips lack keeps its promise on the tested episodes, found when it can change nothing.
+
+The default is chosen by base and val classes and promises to be at least as good as every way alone, within the paired
+interval over clips. Which way suits the classes of a test differs by more than other classes can tell, so a run answers
+its episodes once more in every way, after its figure is made, and says where one of them is ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import get_args
+
+from ..errors import UsageError
+from . import filling_choice
+from .filling import UNFILLED, Pair, Rule, lacks
+from .filling_choice import Beside, Filled, FillingChoice, can_serve, filled
+from .filling_doubts import gain_of
+from .result import Result
+from .spec import RunSpec
+
+EPISODES = 1000  # The first episodes of a test are answered in every way, and no more of them.
+
+_ASKED = 3 * 9
+"""The parts of base and val classes, times the candidates that each is asked about, of which there are 5 to 13."""
+
+Ask = Callable[[Filled, int], Result]
+"""Measures a head on so many of the first episodes of the test."""
+
+
+def with_ways_beside(test: Filled, spec: RunSpec, result: Result, ask: Ask) -> FillingChoice | None:
+    """The choice of a test with what every way alone reaches beside it; None where nothing was chosen.
+
+    result: that of the test. ask: measures another way on its first episodes.
+    """
+    if test.choice is None or test.pair is None:
+        return test.choice
+    number = len(result.per_episode())
+    if not number:  # A whole split is classified at once.
+        return test.choice
+    if number > EPISODES:
+        result = ask(test, EPISODES)
+    found = {_essence(test.pair, test, spec): result}
+    ways = []
+    for rule in get_args(Rule):
+        if test.known is None and rule not in ("drop", "match"):
+            continue
+        pair = Pair(support=rule, query=rule)
+        if not can_serve(pair, spec.protocol):
+            continue
+        essence = _essence(pair, test, spec)
+        try:
+            if essence not in found:
+                found[essence] = ask(
+                    filled(test.own_head, test.clips, pair, test.known), min(number, EPISODES)
+                )
+        except UsageError:  # Early fusion, say, cannot compare supports and queries of different modalities.
+            continue
+        ways.append(_beside(rule, found[essence], result))
+    note = promise_text(ways, str(test.pair)) or ("" if test.choice.parts else test.choice.note)
+    return replace(test.choice, beside=ways, note=note)
+
+
+def episodes_beside(spec: RunSpec, episodes: int) -> int:
+    """About how many episodes a run of so many answers to choose what becomes of what clips lack, and beside it."""
+    if spec.when_missing != "auto" or not spec.protocol.withholds:
+        return 0
+    return _ASKED * filling_choice.EPISODES + len(get_args(Rule)) * min(episodes, EPISODES)
+
+
+def promise_text(ways: Sequence[Beside], chosen: str) -> str:
+    """The clause that says which ways alone are ahead of the chosen one, the largest gain first; "" where none is.
+
+    >>> promise_text([Beside(way="mean", accuracy=0.84, gain=0.021, ci95=0.009)], "drop").partition(": ")[2]
+    'mean by 2.1 ± 0.9 points; a way that is picked for this is picked on the tested classes'
+    """
+    ahead = sorted((each for each in ways if each.is_ahead), key=lambda each: -each.gain)
+    if not ahead:
+        return ""
+    better = ", ".join(
+        f"{each.way} by {100 * each.gain:.1f} ± {100 * each.ci95:.1f} points" for each in ahead
+    )
+    return (
+        f"on these episodes other ways with what clips lack are better than the one that was chosen ({chosen}): "
+        f"{better}; a way that is picked for this is picked on the tested classes"
+    )
+
+
+def _essence(pair: Pair, test: Filled, spec: RunSpec) -> Pair:
+    """The pair without what makes no difference: the rule of a side that lacks nothing, or how nothing is filled."""
+    protocol, bank = spec.protocol, test.clips
+    support: Rule = "linear" if pair.query == pair.support == "match-linear" else pair.support
+    fills = support not in UNFILLED and lacks(protocol, bank, "support")
+    return Pair(
+        support=support if fills else "drop",
+        query=pair.query if lacks(protocol, bank, "query") else "drop",
+    )
+
+
+def _beside(rule: Rule, result: Result, chosen: Result) -> Beside:
+    """What a way alone reaches, beside the chosen one."""
+    gain, ci95 = (0.0, 0.0) if result is chosen else gain_of(result, chosen)
+    accuracy = float(result.summary()["accuracy"])
+    return Beside(way=rule, accuracy=accuracy, gain=gain, ci95=ci95 if math.isfinite(ci95) else 0.0)

@@ -1,0 +1,90 @@
+"""What a run says of every other way with what clips lack, by the tested episodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from tests_support import synthetic_cache
+
+import fsmm
+from fsmm.episodes.protocol import Missing, Protocol
+from fsmm.runs import filling_choice, filling_promise
+from fsmm.runs.filling import Rule
+from fsmm.runs.filling_choice import Beside, FillingChoice
+from fsmm.runs.filling_promise import promise_text
+from fsmm.runs.run import Run
+from fsmm.studies.compare import compare
+
+TASK = Protocol(n_way=4, k_shot=2, n_query=6, missing=(Missing("audio", 0.6),))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    streams = {"frame/net": (1, 8), "audio/net": (1, 6)}
+    return synthetic_cache(tmp_path_factory.mktemp("cache"), streams=streams, clips=20, noise=1.5)
+
+
+def evaluated(cache: Path, out: Path, **more: Any) -> Run:
+    given: dict[str, Any] = {"protocol": TASK, "episodes": 60, **more}
+    return fsmm.episode_eval("protonet-ec", "toy", cache, out=out, **given)
+
+
+def test_every_way_stands_beside_the_default_as_its_own_run_has_it(cache: Path, tmp_path: Path) -> None:
+    ways = evaluated(cache, tmp_path / "auto").metrics["when_missing_choice"]["beside"]
+    assert [way["way"] for way in ways] == list(get_args(Rule))
+    for way in ways:
+        alone = evaluated(cache, tmp_path / way["way"], when_missing=way["way"])
+        assert alone.metrics["when_missing_choice"] is None
+        assert way["accuracy"] == pytest.approx(alone.metrics["accuracy"], abs=1e-6)
+        (pair,) = compare([tmp_path / way["way"], tmp_path / "auto"]).pairs
+        assert way["gain"] == pytest.approx(pair.difference, abs=1e-6)
+        if way["gain"] and pair.clips is not None and pair.clips.ci95 is not None:
+            assert way["ci95"] == pytest.approx(pair.clips.ci95, rel=1e-3)
+
+
+@pytest.mark.parametrize("side", ["support", "query"])
+def test_a_bad_choice_is_told_and_changes_nothing(
+    cache: Path, tmp_path: Path, side: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A choice of zeros that count as a clip, made by hand, is behind the linear estimate, and the run says so."""
+    task = replace(TASK, missing=(Missing("frame", 0.9, side),))
+    monkeypatch.setattr(
+        filling_choice,
+        "choose",
+        lambda *_, **__: FillingChoice(support="zero", query="zero", scores={}, parts=["val"]),
+    )
+    found = evaluated(cache, tmp_path / "auto", protocol=task, episodes=200)
+    alone = evaluated(cache, tmp_path / "zero", protocol=task, episodes=200, when_missing="zero")
+    assert np.array_equal(found.accuracy, alone.accuracy)
+    ways = {way["way"]: way for way in found.metrics["when_missing_choice"]["beside"]}
+    assert ways["zero"]["gain"] == ways["zero"]["ci95"] == 0
+    best = max(ways.values(), key=lambda way: way["gain"])
+    assert best["gain"] > best["ci95"] > 0
+    (note,) = (note for note in found.metrics["notes"] if "with what clips lack are better" in note)
+    assert f"{best['way']} by {100 * best['gain']:.1f} ± {100 * best['ci95']:.1f} points" in note
+
+
+def test_of_many_episodes_the_first_are_answered_in_every_way(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling_promise, "EPISODES", 20)
+    ways = evaluated(cache, tmp_path / "auto").metrics["when_missing_choice"]["beside"]
+    few = evaluated(cache, tmp_path / "few", episodes=20).metrics["when_missing_choice"]["beside"]
+    assert ways == few
+
+
+def test_only_what_is_ahead_beyond_the_interval_is_told() -> None:
+    ways = [
+        Beside(way="mean", accuracy=0.8, gain=0.02, ci95=0.03),
+        Beside(way="zero", accuracy=0.7, gain=-0.1, ci95=0.01),
+        Beside(way="linear", accuracy=0.8, gain=0.02, ci95=0.01),
+        Beside(way="drop", accuracy=0.8, gain=0.03, ci95=0.01),
+    ]
+    told = promise_text(ways, "match")
+    assert "drop by 3.0 ± 1.0 points, linear by 2.0 ± 1.0 points;" in told
+    assert "mean" not in told
+    assert not promise_text(ways[:2], "match")
