@@ -19,15 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from figures.data import ROOT, Data, Figure, Table, put_tables
+from figures.data import ROOT, Data, Figure, Table, put_tables, read_file
 from figures.record import commit_of
 from figures.study_cells import cell_of_rows, figure
 from figures.study_parts import command_of_part, part_of
+from filler_curves import filler_curves
 from questions import rows_of
 
 from fsmm.studies.grid.store import Row, Study, read_study
 
-PAGE = "space"
+PATH = ROOT / "docs" / "results" / "space.json"
 RULES = ("auto", "drop", "match", "match-linear", "mean", "neighbours", "linear", "zero")
 SIDES = {"support": "supports", "query": "queries", "both": "all clips"}
 FILLERS = ("fillers", "fillers-trained")
@@ -66,7 +67,9 @@ def store(preset: str, part: Study, command: str, commit: str | None) -> None:
         print(f"{name}: {len(figures)} figures")
         if figures:
             table = replace(LAYOUTS[name], name=name)
-            put_tables(ROOT / "docs" / "results" / f"{PAGE}.json", Data({name: table}, figures))
+            put_tables(PATH, Data({name: table}, figures))
+    if curves := filler_curves(read_file(PATH), (*RULES[1:], "auto")):
+        PATH.with_name("missing-ave28.svg").write_text(curves, encoding="utf-8")
 
 
 # The modality table

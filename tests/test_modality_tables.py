@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from tests_support import synthetic_cache
 
@@ -94,6 +97,27 @@ def test_the_promise_is_counted_over_the_runs_of_the_default(script: ModuleType,
             for rule in ("match", "zero"):
                 (pair,) = compare([study.run_folder(rows[each]) for each in (rule, "auto")]).pairs
                 assert said[rule]["gain"] == pytest.approx(pair.difference, abs=1e-6)
+
+
+def test_a_filler_s_curve_has_its_recorded_accuracies_by_rate(script: ModuleType) -> None:
+    """A panel a side and modality, and in it a line a rule, from whole clips on; the more is lost, the lower it is."""
+    figure, filled, whole = script.figure, "space-fillers", "space-modalities"
+    figures = [
+        replace(
+            figure((filled, f"{rate} % of queries without audio", "match"), 0.9 - rate / 500, episodes=10),
+            details="ProtoNet-EC",
+        )
+        for rate in (70, 30, 100)
+    ]
+    figures.append(figure((whole, "ProtoNet-EC, 5-shot", "both -> both"), 0.9, episodes=10))
+    text = script.filler_curves(script.Data({}, figures), ("match", "zero"))
+    (line,) = re.findall(r'<polyline points="([^"]*)"', text)
+    across, down = zip(*(map(float, point.split(",")) for point in line.split()))
+    steps = np.diff(across) / (across[-1] - across[0])
+    assert steps == pytest.approx([0.3, 0.4, 0.3], abs=1e-3)
+    assert np.diff(down) / (down[-1] - down[0]) == pytest.approx([0.3, 0.4, 0.3], abs=2e-2)
+    assert down[-1] > down[0], "lower accuracies stand lower"
+    assert script.filler_curves(script.Data({}, []), ("match",)) is None
 
 
 def test_the_modality_table_has_a_column_for_each_passage(script: ModuleType, study: Study) -> None:
