@@ -18,7 +18,7 @@ from fsmm.episodes.protocol import Missing, Protocol, Side
 from fsmm.runs import filling_choice
 from fsmm.studies.compare import compare
 
-RULES = ("drop", "match", "mean", "neighbours", "linear", "zero")
+RULES = ("drop", "match", "match-linear", "mean", "neighbours", "linear", "zero")
 AVE28 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ave28" / "ave28_train3339.npz"
 TASK = {"n_way": 4, "k_shot": 3, "n_query": 6}
 SLACK = 0.01

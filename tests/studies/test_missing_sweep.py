@@ -10,7 +10,7 @@ import pytest
 from tests_support import synthetic_cache
 
 from fsmm.episodes.protocol import Protocol
-from fsmm.runs import filling_choice
+from fsmm.runs import filling_choice, filling_promise
 from fsmm.runs.extent import Auto
 from fsmm.runs.job import Job, Place
 from fsmm.runs.run import run
@@ -26,6 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _few_episodes_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling_choice, "EPISODES", 20)
+    monkeypatch.setattr(filling_promise, "EPISODES", 10)
 
 
 def job_of(cache: Path, out: Path, **given: object) -> Job:
@@ -49,7 +50,7 @@ def test_a_sweep_over_missing_rates_trains_once_and_ends_where_absence_does(
         {"fusion": "lf"},
         {"fusion": "ec", "when_missing": "linear"},
         {"method": "ridge", "protocol": Protocol(n_query=4, k_shot=2, query_modalities=("audio", "frame"))},
-        {"method": "bdcspn"},
+        {"method": "bdcspn", "when_missing": "match"},
     ],
     ids=["chosen fillers", "a filler", "named modalities", "a transductive head"],
 )

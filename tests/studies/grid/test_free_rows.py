@@ -59,7 +59,7 @@ def test_protonet_has_a_row_for_each_way_to_fill_in_what_clips_lack(facts: DataF
     rows = rows_of(facts, missing="audio=0.5@query")
     rules = [row.job.spec.when_missing for row in rows if row.job.spec.method == "protonet"]
     alone = ["auto", "auto"]  # Each modality by itself has nothing to be filled from.
-    assert rules == [*alone, "auto", "drop", "match", "mean", "neighbours", "linear", "zero"]
+    assert rules == [*alone, "auto", "drop", "match", "match-linear", "mean", "neighbours", "linear", "zero"]
     assert len({row.label for row in rows}) == len(rows)
     assert {row.job.spec.when_missing for row in rows_of(facts, modalities="audio", missing="audio=0.5")} == {
         "auto"
