@@ -115,7 +115,8 @@ def _choices(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _beside(way: Mapping[str, Any]) -> str:
     """What another way with what clips lack gains on the tested episodes."""
-    return f"{way['way']} {100 * way['gain']:+.1f} ± {100 * way['ci95']:.1f}"
+    width = "" if way["ci95"] is None else f" ± {100 * way['ci95']:.1f}"
+    return f"{way['way']} {100 * way['gain']:+.1f}{width}"
 
 
 def _weights(weights: Mapping[str, Any]) -> str:

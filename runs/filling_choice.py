@@ -44,13 +44,14 @@ class Beside:
     """Its accuracy on the tested episodes, in 0..1."""
     gain: float
     """Its accuracy minus that of the chosen way."""
-    ci95: float
-    """The 95 % half width of the gain, over clips, or over draws where there is no interval over clips."""
+    ci95: float | None
+    """The 95 % half width of the gain over clips, or over draws where there is none over clips; None where it has no
+    value, as of a single episode."""
 
     @property
     def is_ahead(self) -> bool:
         """Whether it is better than the chosen way beyond the interval."""
-        return self.gain > self.ci95
+        return self.ci95 is not None and self.gain > self.ci95
 
 
 @dataclass(frozen=True, kw_only=True)

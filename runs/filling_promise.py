@@ -79,7 +79,7 @@ def promise_text(ways: Sequence[Beside], chosen: str) -> str:
     if not ahead:
         return ""
     better = ", ".join(
-        f"{each.way} by {100 * each.gain:.1f} ± {100 * each.ci95:.1f} points" for each in ahead
+        f"{each.way} by {100 * each.gain:.1f} ± {100 * (each.ci95 or 0):.1f} points" for each in ahead
     )
     return (
         f"on these episodes other ways with what clips lack are better than the one that was chosen ({chosen}): "
@@ -102,4 +102,4 @@ def _beside(rule: Rule, result: Result, chosen: Result) -> Beside:
     """What a way alone reaches, beside the chosen one."""
     gain, ci95 = (0.0, 0.0) if result is chosen else gain_of(result, chosen)
     accuracy = float(result.summary()["accuracy"])
-    return Beside(way=rule, accuracy=accuracy, gain=gain, ci95=ci95 if math.isfinite(ci95) else 0.0)
+    return Beside(way=rule, accuracy=accuracy, gain=gain, ci95=ci95 if math.isfinite(ci95) else None)

@@ -220,7 +220,10 @@ def promise(study: Study, table: str) -> Iterator[Figure]:
             kept = Kept(ways=choice["beside"], episodes=study.metrics(row)["episodes"])
             cells.setdefault((task, SIDES[side_of(row)]), []).append(kept)
     for (task, side), found in cells.items():
-        ahead = [[way["gain"] for way in each.ways if way["gain"] > way["ci95"]] for each in found]
+        ahead = [
+            [way["gain"] for way in each.ways if way["ci95"] is not None and way["gain"] > way["ci95"]]
+            for each in found
+        ]
         values = {
             "runs": len(found),
             "comparisons": sum(len(each.ways) for each in found),

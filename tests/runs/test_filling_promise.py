@@ -83,6 +83,13 @@ def test_of_many_episodes_the_first_are_answered_in_every_way(
     assert ways == few
 
 
+def test_of_one_episode_nothing_is_said_to_be_ahead(cache: Path, tmp_path: Path) -> None:
+    metrics = evaluated(cache, tmp_path / "one", episodes=1).metrics
+    ways = metrics["when_missing_choice"]["beside"]
+    assert {way["ci95"] for way in ways if way["gain"]} <= {None}
+    assert not any("better than the one that was chosen" in note for note in metrics["notes"])
+
+
 def test_only_what_is_ahead_beyond_the_interval_is_told() -> None:
     ways = [
         Beside(way="mean", accuracy=0.8, gain=0.02, ci95=0.03),
@@ -90,7 +97,9 @@ def test_only_what_is_ahead_beyond_the_interval_is_told() -> None:
         Beside(way="linear", accuracy=0.8, gain=0.02, ci95=0.01),
         Beside(way="drop", accuracy=0.8, gain=0.03, ci95=0.01),
     ]
+    ways.append(Beside(way="neighbours", accuracy=1.0, gain=0.9, ci95=None))
     told = promise_text(ways, "match")
     assert "drop by 3.0 ± 1.0 points, linear by 2.0 ± 1.0 points;" in told
     assert "mean" not in told
+    assert "neighbours" not in told, "of a single episode nothing is sure"
     assert not promise_text(ways[:2], "match")
