@@ -56,7 +56,7 @@ def test_the_study_makes_every_figure_of_its_tables_and_no_other(study: Study) -
     recorded = [figure for figure in SCRIPT.read_file(SCRIPT.PAGE).figures if figure.table in tables]
     found = {figure.place: figure for figure in SCRIPT.figures_of(study)}
     assert {figure.place for figure in recorded} == found.keys()
-    assert len(found) == 16 + 5 * 4 + 3 * 2 * 3
+    assert len(found) == 17 + 5 * 4 + 3 * 2 * 3
     assert all(figure.episodes == found[figure.place].episodes for figure in recorded)
     assert all(figure.command == found[figure.place].command for figure in recorded)
 
