@@ -26,6 +26,8 @@ from .normalisation import FEWEST_CLASSES, halves_of
 Rule = Literal["drop", "match", "match-linear", "mean", "neighbours", "linear", "zero"]
 UNFILLED: tuple[Rule, ...] = ("drop", "match", "match-linear")
 """The rules that fill nothing when episodes are gathered."""
+WITHOUT_BASE: tuple[Rule, ...] = ("drop", "match")
+"""The rules that ask no base clip."""
 READ_FEATURES: tuple[Rule, ...] = ("neighbours", "linear", "match-linear")
 """The rules that make what a clip lacks of the features that it has."""
 SIDES = ("support", "query")

@@ -21,8 +21,7 @@ from ..errors import NoClips, UsageError
 from ..heads.head import Head
 from ..heads.multimodal.matched import Estimates, MatchedHead
 from .banks import Banks, HeadBanks
-from .filling import READ_FEATURES, BaseClips, Pair, Rule, gone, lacks, withholds
-from .filling_doubts import ALL, Doubt, doubt_of_all, doubts_of, doubts_text
+from .filling import READ_FEATURES, WITHOUT_BASE, BaseClips, Pair, Rule, gone, lacks, withholds
 from .measure import measure
 from .result import Result
 from .spec import RunSpec
@@ -68,12 +67,10 @@ class FillingChoice:
     """The names of the classes that were asked: base, val."""
     scores_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
     """The same for each part of these classes, in words: val classes, and each half of the base classes."""
-    doubts: list[Doubt] = field(default_factory=list)
-    """The candidates that a part prefers beyond the interval, or all classes prefer: the promise may not be kept."""
     beside: list[Beside] = field(default_factory=list)
     """What every way alone reaches on the tested episodes, found afterwards (filling_promise.py)."""
     note: str = ""
-    """Why nothing could be chosen, or where the promise is not kept, or may not be; "" where none is so."""
+    """Why nothing could be chosen, or where the promise is not kept; "" where neither is so."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -128,11 +125,6 @@ def filled_test(
     there are no base clips to fill from.
     """
     bank, rule = banks.test, spec.when_missing
-    if spec.protocol.noisy and rule in READ_FEATURES:
-        raise UsageError(
-            f"--when-missing {rule} makes what clips lack of the features that they have, which --noisy replaces; use "
-            "drop, match, mean or zero with --noisy."
-        )
     if rule != "auto":
         return filled(head, bank, Pair(support=rule, query=rule), _known(spec, banks, rule))
     if not withholds(spec.protocol, bank):
@@ -238,14 +230,11 @@ class Asked:
 
 
 def _chosen(pairs: Sequence[Pair], found: Sequence[Asked], *, unanimous: bool) -> FillingChoice:
-    """The choice by the results of each part, and what speaks against it; unanimous: see ``best_of``."""
+    """The choice by the results of each part; unanimous: see ``best_of``."""
     names = [str(pair) for pair in pairs]
     accuracies = [part.accuracies(names) for part in found]
     best = best_of(accuracies, unanimous=unanimous)
     scores = np.concatenate(accuracies, axis=1).mean(1)
-    doubts = [doubt for part in found for doubt in doubts_of(part.text, part.results, names[best])]
-    together = ALL if len(found) > 1 else found[0].text
-    doubts += doubt_of_all(together, [part.results for part in found], names[best])
     return FillingChoice(
         support=pairs[best].support,
         query=pairs[best].query,
@@ -255,8 +244,6 @@ def _chosen(pairs: Sequence[Pair], found: Sequence[Asked], *, unanimous: bool) -
             part.text: {name: float(_per_episode(result).mean()) for name, result in part.results.items()}
             for part in found
         },
-        doubts=doubts,
-        note=doubts_text(doubts, names[best]),
     )
 
 
@@ -356,7 +343,7 @@ def _per_episode(result: Result) -> np.ndarray:
 
 def _known(spec: RunSpec, banks: HeadBanks, rule: Rule) -> BaseClips | None:
     """The base clips that a rule fills from, or None where it fills nothing."""
-    if rule in ("drop", "match"):
+    if rule in WITHOUT_BASE:
         return None
     try:
         return BaseClips(_base(spec, banks))

@@ -12,18 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
+
 from ..errors import UsageError
 from . import filling_choice
-from .filling import UNFILLED, Pair, Rule, lacks
+from .evaluation import Evaluation
+from .filling import UNFILLED, WITHOUT_BASE, Pair, Rule, lacks
 from .filling_choice import Beside, Filled, FillingChoice, can_serve, filled
-from .filling_doubts import gain_of
+from .over_clips import clip_uncertainty
 from .result import Result
 from .spec import RunSpec
+from .statistics import Uncertainty, draw_uncertainty
 
 EPISODES = 1000  # The first episodes of a test are answered in every way, and no more of them.
 
 _ASKED = 3 * 9
-"""The parts of base and val classes, times the candidates that each is asked about, of which there are 5 to 13."""
+"""The parts of base and val classes, times the candidates that each is asked about, of which there are 5 to 12."""
 
 Ask = Callable[[Filled, int], Result]
 """Measures a head on so many of the first episodes of the test."""
@@ -44,7 +48,7 @@ def with_ways_beside(test: Filled, spec: RunSpec, result: Result, ask: Ask) -> F
     found = {_essence(test.pair, test, spec): result}
     ways = []
     for rule in get_args(Rule):
-        if test.known is None and rule not in ("drop", "match"):
+        if test.known is None and rule not in WITHOUT_BASE:
             continue
         pair = Pair(support=rule, query=rule)
         if not can_serve(pair, spec.protocol):
@@ -103,3 +107,21 @@ def _beside(rule: Rule, result: Result, chosen: Result) -> Beside:
     gain, ci95 = (0.0, 0.0) if result is chosen else gain_of(result, chosen)
     accuracy = float(result.summary()["accuracy"])
     return Beside(way=rule, accuracy=accuracy, gain=gain, ci95=ci95 if math.isfinite(ci95) else None)
+
+
+def gain_of(result: Result, chosen: Result) -> tuple[float, float]:
+    """The accuracy of a result minus the chosen way's, and its 95 % half width; NaN where there are no episodes."""
+    values = result.per_episode().astype(np.float64) - chosen.per_episode()
+    if not len(values):  # A whole split is classified at once.
+        return math.nan, math.nan
+    over_clips = _over_clips(result, chosen)
+    return float(values.mean()), (over_clips or draw_uncertainty(values)).half_width()
+
+
+def _over_clips(result: Result, chosen: Result) -> Uncertainty | None:
+    """The uncertainty over clips of the difference of two results; None where there is none."""
+    if not isinstance(result, Evaluation) or not isinstance(chosen, Evaluation) or result.draws is None:
+        return None
+    outcome = result.right.astype(np.int8) - chosen.right
+    found = clip_uncertainty(outcome, result.draws, transductive=result.transductive)
+    return None if found.reason else found

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..heads.head import Head
 from .banks import Banks
 from .extent import Extent, planned
-from .filling import BaseClips
+from .filling import READ_FEATURES, BaseClips
 from .filling_choice import Filled, filled_test
 from .filling_promise import with_ways_beside
 from .frozen_space import frozen_space
@@ -339,9 +339,15 @@ def check_modalities(spec: RunSpec, bank: FeatureBank) -> None:
 
     This is so for modalities of the protocol or of training that are not loaded, for loaded modalities that no clip of
     the split has, for zero-shot episodes with a method that needs supports, and for a generalised test of a
-    transductive method, which is given the clips of unseen classes by themselves.
+    transductive method, which is given the clips of unseen classes by themselves. So it is for noise with a rule that
+    makes what clips lack of the features that noise replaces.
     """
     protocol = spec.protocol
+    if protocol.noisy and spec.when_missing in READ_FEATURES:
+        raise UsageError(
+            f"--when-missing {spec.when_missing} makes what clips lack of the features that they have, which --noisy "
+            "replaces; use drop, match, mean or zero with --noisy."
+        )
     named = [
         *(protocol.support_modalities or ()),
         *(protocol.query_modalities or ()),

@@ -13,6 +13,7 @@ from ...machine.files import parsed_json, write_json
 from ...machine.locks import lock_of
 from ...runs.banks import Banks
 from ...runs.digest import digest
+from ...runs.filling import WITHOUT_BASE
 from ...runs.job import Job
 from ...runs.ready import built_head
 from ...runs.run import Ready, Run, finish, load, ready, run
@@ -62,7 +63,7 @@ class Loader:
         learns = task.trains if trains is None else trains
         spec = task.trained_as if learns else task.job.spec
         weighs = spec.fusion is not None or spec.settings.get("weights") == "base"
-        fills = spec.when_missing not in ("drop", "match") and spec.protocol.withholds
+        fills = spec.when_missing not in WITHOUT_BASE and spec.protocol.withholds
         needs_base = learns or weighs or fills or spec.resolved.fits_base
         key = digest({"task": _reads(spec), "dataset": task.job.place.dataset, "base": needs_base})
         if key in self._loaded:

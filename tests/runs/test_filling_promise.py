@@ -8,14 +8,17 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from tests_support import synthetic_cache
+from tests_support import random_bank, synthetic_cache
 
 import fsmm
 from fsmm.episodes.protocol import Missing, Protocol
+from fsmm.heads.build import build_head, inputs_of
 from fsmm.runs import filling_choice, filling_promise
+from fsmm.runs.evaluation import Evaluation
 from fsmm.runs.filling import Rule
 from fsmm.runs.filling_choice import Beside, FillingChoice
-from fsmm.runs.filling_promise import promise_text
+from fsmm.runs.filling_promise import gain_of, promise_text
+from fsmm.runs.measure import measure
 from fsmm.runs.run import Run
 from fsmm.studies.compare import compare
 
@@ -103,3 +106,42 @@ def test_only_what_is_ahead_beyond_the_interval_is_told() -> None:
     assert "mean" not in told
     assert "neighbours" not in told, "of a single episode nothing is sure"
     assert not promise_text(ways[:2], "match")
+
+
+def scored(found: Evaluation, outcome: np.ndarray) -> Evaluation:
+    """The result with these outcomes of its queries, bool [E, Q]."""
+    bits = np.packbits(outcome, axis=1)
+    return replace(found, accuracy=outcome.mean(1).astype(np.float32), right_bits=bits)
+
+
+@pytest.fixture(scope="module")
+def result() -> Evaluation:
+    bank = random_bank({"frame": (1, 6), "audio": (1, 4)}, classes=6, clips=12, seed=1)
+    head = build_head("protonet-ec", inputs_of(bank))
+    found = measure(head, bank, Protocol(n_way=3, k_shot=2, n_query=4), 200)
+    assert isinstance(found, Evaluation)
+    return found
+
+
+def test_a_gain_of_a_few_clips_is_within_the_interval_over_clips(result: Evaluation) -> None:
+    """Two clips of 72 are classified rightly by one way alone: other clips might be by the other."""
+    assert result.draws is not None
+    own = np.isin(result.draws.query, [0, 12])
+    chosen, better = (scored(result, result.right & ~own | (own & gained)) for gained in (False, True))
+    gain = better.accuracy.astype(float) - chosen.accuracy
+    assert gain.mean() > 4 * gain.std() / np.sqrt(len(gain)), "it is certain over draws"
+    value, width = gain_of(better, chosen)
+    assert value == pytest.approx(gain.mean())
+    assert value < width
+
+
+def test_without_an_interval_over_clips_that_over_draws_counts(result: Evaluation) -> None:
+    chance = np.random.default_rng(0)
+    some, more = (chance.random(result.right.shape) < share for share in (0.6, 0.2))
+    chosen, better = scored(result, some), scored(result, some | more)
+    over_clips = gain_of(better, chosen)
+    over_draws = gain_of(*(replace(each, source=None, right_bits=None) for each in (better, chosen)))
+    difference = better.accuracy.astype(float) - chosen.accuracy
+    assert over_draws[0] == pytest.approx(over_clips[0]) == pytest.approx(difference.mean())
+    assert over_draws[1] == pytest.approx(1.972 * difference.std(ddof=1) / np.sqrt(200), rel=1e-3)
+    assert 0 < over_clips[1] < over_clips[0]
